@@ -1,0 +1,70 @@
+# `make` lists the targets. Everything happens in .venv; nothing else on the machine is touched.
+
+PYTHON ?= python3
+# Interpreters for `make constraints`, the reference first.
+PYTHONS ?= python3.11 python3.10 python3.12 python3.13
+PYTEST_ARGS ?=
+
+BIN := .venv/bin
+# The second variable is what newer versions of pip read for the build backend; older ones ignore it.
+PIP := PIP_CONSTRAINT=constraints.txt PIP_BUILD_CONSTRAINT=constraints.txt \
+	PIP_DISABLE_PIP_VERSION_CHECK=1 PIP_ROOT_USER_ACTION=ignore $(BIN)/python -m pip
+
+.DEFAULT_GOAL := help
+.PHONY: help venv venv-test demo test lint format constraints check-constraints clean
+
+help: ## List the targets
+	@awk -F ':.*## ' '/^[a-z-]+:.*## / { printf "  make %-18s %s\n", $$1, $$2 }' Makefile
+
+venv: .venv/.installed ## Make .venv and install clipgru with its run-time dependencies
+
+venv-test: .venv/.installed-test ## The same, and what lint and tests need
+
+demo: .venv/.installed ## Train, evaluate and predict on generated videos; results in runs/demo
+	$(BIN)/clipgru demo
+
+test: lint ## Lint, types and tests: all that CI runs
+	$(BIN)/pytest $(PYTEST_ARGS)
+
+lint: .venv/.installed-test ## Style, formatting and types, nothing changed
+	$(BIN)/ruff check
+	$(BIN)/ruff format --check
+	$(BIN)/mypy
+
+format: .venv/.installed-test ## Fix style and formatting
+	$(BIN)/ruff check --fix
+	$(BIN)/ruff format
+
+constraints: ## Write constraints.txt anew (PYTHONS="python3.11 ...", the reference first)
+	$(firstword $(PYTHONS)) tools/pin_constraints.py $(PYTHONS)
+
+check-constraints: ## Does constraints.txt resolve, and pin all, on each of PYTHONS?
+	$(firstword $(PYTHONS)) tools/pin_constraints.py --check $(PYTHONS)
+
+clean: ## Remove .venv, caches and build output; runs/ and data/ stay
+	rm -rf .venv build dist *.egg-info .mypy_cache .ruff_cache .pytest_cache .hypothesis
+	find . -name .git -prune -o -type d -name __pycache__ -exec rm -rf {} +
+
+# A stamp is touched last, so that an interrupted step runs again.
+
+.venv/.made:
+	@$(PYTHON) -c 'import sys; sys.exit(sys.version_info < (3, 10))' || { \
+		echo 'clipgru needs Python 3.10 or newer as "$(PYTHON)"; name another one: make PYTHON=python3.12 ...' >&2; \
+		exit 1; }
+	@$(PYTHON) -c 'import ensurepip, venv' || { \
+		echo '$(PYTHON) cannot make virtual environments; install its venv module' \
+			'(Debian, Ubuntu: apt-get install python3-venv)' >&2; \
+		exit 1; }
+	@echo 'Making a virtual environment in .venv'
+	@$(PYTHON) -m venv .venv
+	@touch $@
+
+.venv/.installed: pyproject.toml constraints.txt | .venv/.made
+	@echo 'Installing clipgru into .venv (the first time on Linux about 6 GB, for torch brings its GPU libraries)'
+	@$(PIP) install -qq --editable .
+	@touch $@
+
+.venv/.installed-test: .venv/.installed
+	@echo 'Installing what lint and tests need'
+	@$(PIP) install -qq --editable '.[test]'
+	@touch $@

@@ -1,0 +1,156 @@
+"""The model file: one safetensors file that says everything needed to use it. Loading it runs no code.
+
+Tensors are the recogniser's state dict. The metadata key ``clipgru`` is JSON: format version, labels, the model,
+sampling, transform and decode settings, normalisation, provenance (versions, data, seed) and metrics.
+"""
+
+from __future__ import annotations
+
+import json
+import os
+import platform
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Any
+
+import jsonargparse
+import safetensors
+import safetensors.torch
+import torch
+
+from pipeline.config import (
+    DecodeConfig,
+    Experiment,
+    ModelConfig,
+    Normalization,
+    SamplingConfig,
+    TransformConfig,
+    to_dict,
+)
+from pipeline.errors import UserError
+from pipeline.models.recognizer import Recognizer
+from pipeline.version import __version__
+
+FORMAT_VERSION = 1
+_KEY = "clipgru"
+
+
+@dataclass(frozen=True)
+class ModelFile:
+    """A recogniser and all that is known about it."""
+
+    recognizer: Recognizer
+    labels: tuple[str, ...]
+    sampling: SamplingConfig
+    transform: TransformConfig
+    decode: DecodeConfig
+    provenance: dict[str, Any] = field(default_factory=dict)
+    """Who made it from what: versions, experiment, data."""
+    metrics: dict[str, float] = field(default_factory=dict)
+
+    @property
+    def normalization(self) -> Normalization:
+        """Mean and standard deviation that the weights expect."""
+        return self.recognizer.backbone.normalization
+
+
+def provenance_of(experiment: Experiment) -> dict[str, Any]:
+    """What a model came from, for its file."""
+    return {
+        "clipgru": __version__,
+        "torch": torch.__version__,
+        "python": platform.python_version(),
+        "experiment": to_dict(experiment),
+    }
+
+
+def write_atomically(path: Path, content: bytes) -> None:
+    """Writes under a temporary name beside ``path``, flushes to disk, then renames: never half a file."""
+    path.parent.mkdir(parents=True, exist_ok=True)
+    temporary = path.with_name(f".{path.name}.{os.getpid()}.tmp")
+    try:
+        with temporary.open("wb") as stream:
+            stream.write(content)
+            stream.flush()
+            os.fsync(stream.fileno())
+        os.replace(temporary, path)
+    finally:
+        temporary.unlink(missing_ok=True)
+
+
+def save_model(path: Path, model: ModelFile) -> None:
+    """Writes the model file. The same model gives the same bytes."""
+    description = {
+        "format": FORMAT_VERSION,
+        "labels": list(model.labels),
+        "model": to_dict(model.recognizer.config),
+        "sampling": to_dict(model.sampling),
+        "transform": to_dict(model.transform),
+        "decode": to_dict(model.decode),
+        "normalization": to_dict(model.normalization),
+        "provenance": model.provenance,
+        "metrics": model.metrics,
+    }
+    state = {name: tensor.contiguous() for name, tensor in model.recognizer.state_dict().items()}
+    metadata = {_KEY: json.dumps(description, ensure_ascii=False, sort_keys=True)}
+    write_atomically(path, safetensors.torch.save(state, metadata))
+
+
+def load_model_file(path: str | Path, device: str | torch.device = "cpu") -> ModelFile:
+    """Reads a model file, ready for evaluation on ``device``.
+
+    Raises:
+        UserError: the file is missing, is no model file, is damaged, or was made by a newer version.
+    """
+    path = Path(path)
+    description, state = _read(path)
+    if description.get("format") != FORMAT_VERSION:
+        raise UserError(
+            f"{path}: model file format {description.get('format')!r}; this version of clipgru ({__version__}) reads "
+            f"format {FORMAT_VERSION}. It was written by clipgru {description.get('provenance', {}).get('clipgru')}"
+        )
+    try:
+        recognizer = Recognizer(
+            _rebuild(ModelConfig, description["model"]), len(description["labels"]), load_weights=False
+        )
+        recognizer.load_state_dict(state)
+        recognizer.backbone.normalization = _rebuild(Normalization, description["normalization"])
+        return ModelFile(
+            recognizer.eval().to(device),
+            tuple(description["labels"]),
+            _rebuild(SamplingConfig, description["sampling"]),
+            _rebuild(TransformConfig, description["transform"]),
+            _rebuild(DecodeConfig, description["decode"]),
+            description["provenance"],
+            description["metrics"],
+        )
+    except (KeyError, RuntimeError) as error:
+        raise UserError(f"{path}: its weights and its description do not fit together ({error})") from error
+
+
+def _read(path: Path) -> tuple[dict[str, Any], dict[str, torch.Tensor]]:
+    if not path.is_file():
+        raise UserError(f"{path}: no such model file; clipgru train writes <output_dir>/<name>/model.safetensors")
+    try:
+        with safetensors.safe_open(str(path), framework="pt") as stream:
+            metadata = stream.metadata() or {}
+            state = {name: stream.get_tensor(name) for name in stream.keys()}  # noqa: SIM118 (not a dict)
+    except (safetensors.SafetensorError, OSError) as error:
+        raise UserError(f"{path}: not a model file, or a damaged one ({error})") from error
+    if _KEY not in metadata:
+        raise UserError(f"{path}: a safetensors file, but not one of clipgru's: it has no {_KEY!r} metadata")
+    try:
+        description: dict[str, Any] = json.loads(metadata[_KEY])
+    except ValueError as error:
+        raise UserError(f"{path}: its {_KEY!r} metadata is not JSON ({error})") from error
+    return description, state
+
+
+def _rebuild(config_type: type[Any], values: dict[str, Any]) -> Any:
+    """The dataclass from its JSON form, with types checked."""
+    parser = jsonargparse.ArgumentParser(exit_on_error=False)
+    parser.add_class_arguments(config_type, "config")
+    try:
+        return parser.instantiate(parser.parse_object({"config": values}))["config"]
+    except jsonargparse.ArgumentError as error:
+        raise UserError(f"a setting of the model file is not understood: {error}") from error

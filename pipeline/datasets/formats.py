@@ -1,0 +1,33 @@
+"""The annotation formats by name. Light: no video is opened and torch is not imported."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from pathlib import Path
+
+from pipeline.datasets.annotations import Annotations
+from pipeline.datasets.folders import read_folder
+from pipeline.datasets.official import read_hmdb51, read_ucf101, read_ut_interaction
+from pipeline.datasets.tables import read_kinetics, read_manifest
+from pipeline.errors import unknown_name
+
+ANNOTATION_READERS: dict[str, Callable[[Path, Path | None, int], Annotations]] = {
+    "folder": read_folder,
+    "hmdb51": read_hmdb51,
+    "kinetics": read_kinetics,
+    "manifest": read_manifest,
+    "ucf101": read_ucf101,
+    "ut_interaction": read_ut_interaction,
+}
+"""Format to reader of ``(root, annotations, split)``; data/README.md shows the tree that each expects."""
+
+
+def read_annotations(format: str, root: Path, annotations: Path | None = None, split: int = 1) -> Annotations:
+    """The rows of the dataset in ``root``.
+
+    Raises:
+        UserError: an unknown format, or whatever the reader finds wrong, with its name and the cure.
+    """
+    if format not in ANNOTATION_READERS:
+        raise unknown_name("data format", format, ANNOTATION_READERS)
+    return ANNOTATION_READERS[format](root, annotations, split)

@@ -1,0 +1,306 @@
+"""The motion set: small real video files in which only time tells the classes apart.
+
+Classes come in pairs (moves_right and moves_left, grows and shrinks ...). Clip NNNN of a class, decoded and reversed,
+is bit for bit clip NNNN of its partner class, in the same split: whatever does not look at the order of frames is
+right on exactly half of the two. Beside the clips there are long untrimmed videos with ground-truth segments.
+
+    train/<class>/0000.mp4   val/<class>/0000.mp4   test/<class>/0000.mp4     even numbers MP4 (H.264),
+    train/<class>/0001.avi   ...                                              odd numbers AVI (MPEG-4)
+    untrimmed/000.mp4        untrimmed/segments.json
+    motion_set.json          the config, and whether the set is complete
+"""
+
+from __future__ import annotations
+
+import json
+import os
+import shutil
+from collections import Counter
+from dataclasses import asdict, dataclass
+from fractions import Fraction
+from hashlib import sha256
+from pathlib import Path
+from typing import Any
+
+import av
+import numpy as np
+from numpy.typing import NDArray
+
+from pipeline.clip import Segment
+from pipeline.datasets.motion_actions import (
+    CHANGES,
+    Action,
+    Change,
+    State,
+    after,
+    draw_action,
+    draw_start,
+    draw_state,
+    make_track,
+)
+from pipeline.datasets.motion_scene import SHAPES, draw_look, render
+from pipeline.errors import UserError
+
+PARTNER = {a: b for change in CHANGES for a, b in ((change.rising, change.falling), (change.falling, change.rising))}
+"""The class that a clip of each class belongs to when time runs backwards."""
+
+MOTION_CLASSES = tuple(sorted(PARTNER))
+"""The classes in which something happens, in the order of the class index."""
+
+BACKGROUND = "background"
+"""The class in which nothing happens: the shape rests, or there is none."""
+
+_VERSION = 1
+"""Counts up when the same config makes other videos."""
+_STATE_FILE = "motion_set.json"
+_SPLITS = ("train", "val", "test")
+_UNTRIMMED = "untrimmed"
+_REST_SHARE = 0.15
+"""A clip shows at most this share of its action's time as rest before or after it."""
+_EMPTY_SHARE = 0.15
+"""Share of the background clips without a shape."""
+
+Frames = NDArray[np.uint8]
+
+
+@dataclass(frozen=True)
+class MotionSetConfig:
+    """What to make. The same config makes the same bytes."""
+
+    num_train_clips: int = 40
+    """Training clips of each class."""
+    num_val_clips: int = 8
+    """Validation clips of each class."""
+    num_test_clips: int = 16
+    """Test clips of each class."""
+    size_px: int = 96
+    """Width and height of every frame, even."""
+    fps: int = 10
+    """Frames per second."""
+    num_frames: int = 16
+    """Frames in a clip."""
+    background: bool = True
+    """Also a class in which nothing happens, so that a timeline can say so."""
+    num_untrimmed: int = 3
+    """Long videos with segments."""
+    untrimmed_seconds: float = 40.0
+    """Length of a long video."""
+    min_action_seconds: float = 1.6
+    """The shortest action, in clips and long videos."""
+    max_action_seconds: float = 2.4
+    """The longest action, in clips and long videos."""
+    min_rest_seconds: float = 1.0
+    """The shortest pause between two actions of a long video."""
+    max_rest_seconds: float = 2.5
+    """The longest pause between two actions of a long video."""
+    seed: int = 0
+    """Another seed makes other videos."""
+
+    def __post_init__(self) -> None:
+        rules = {
+            "num_train_clips, num_val_clips, num_test_clips and num_untrimmed must not be negative": min(
+                self.num_train_clips, self.num_val_clips, self.num_test_clips, self.num_untrimmed
+            )
+            >= 0,
+            "size_px must be even and at least 32": self.size_px >= 32 and self.size_px % 2 == 0,
+            "fps must be at least 1 and num_frames at least 2": self.fps >= 1 and self.num_frames >= 2,
+            "action times must be 0 < min <= max": 0 < self.min_action_seconds <= self.max_action_seconds,
+            "rest times must be 0 <= min <= max": 0 <= self.min_rest_seconds <= self.max_rest_seconds,
+            "untrimmed_seconds must have room for one action and the rests around it": self.untrimmed_seconds
+            >= self.max_action_seconds + 2 * self.max_rest_seconds,
+        }
+        broken = [rule for rule, kept in rules.items() if not kept]
+        if broken:
+            raise UserError(f"motion set: {'; '.join(broken)}; got {self}")
+
+
+def make_motion_set(root: Path, config: MotionSetConfig | None = None) -> Path:
+    """Makes the set in ``root``, unless it is there already, whole and of the same config.
+
+    Args:
+        root: a new or empty folder, or one with a motion set, which is replaced if it is not this one.
+        config: what to make; the default takes some ten seconds on one core.
+
+    Returns:
+        ``root``, to be read as ``folder``.
+
+    Raises:
+        UserError: the folder holds something else.
+    """
+    config = config or MotionSetConfig()
+    if _is_complete(root, config):
+        return root
+    if root.exists() and (not root.is_dir() or (any(root.iterdir()) and not (root / _STATE_FILE).exists())):
+        raise UserError(f"{root} holds something that is no motion set; choose a new or empty folder for it")
+    root.mkdir(parents=True, exist_ok=True)
+    # Written first, so that a set that was cut off is known as ours and may be replaced.
+    _write_state(root, config, complete=False)
+    for part in (*_SPLITS, _UNTRIMMED):
+        shutil.rmtree(root / part, ignore_errors=True)
+    for part, num_clips in zip(_SPLITS, _clips_by_split(config), strict=True):
+        _make_clips(root / part, config, _SPLITS.index(part), num_clips)
+    _make_untrimmed(root / _UNTRIMMED, config)
+    _write_state(root, config, complete=True)
+    return root
+
+
+def read_segments(root: Path) -> dict[Path, tuple[Segment, ...]]:
+    """The ground truth of each long video of the set in ``root``: its actions in order; between them nothing happens.
+
+    Raises:
+        UserError: there is no motion set.
+    """
+    source = root / _UNTRIMMED / "segments.json"
+    if not source.exists():
+        raise UserError(f"no {source}; make the motion set first")
+    listed = json.loads(source.read_text(encoding="utf-8"))
+    return {source.parent / name: tuple(Segment(**segment) for segment in found) for name, found in listed.items()}
+
+
+def _clips_by_split(config: MotionSetConfig) -> tuple[int, int, int]:
+    return config.num_train_clips, config.num_val_clips, config.num_test_clips
+
+
+def _state(root: Path, config: MotionSetConfig, complete: bool) -> dict[str, Any]:
+    text = json.dumps({"version": _VERSION, **asdict(config)}, sort_keys=True)
+    files = [path for part in (*_SPLITS, _UNTRIMMED) for path in (root / part).rglob("*") if path.is_file()]
+    return {
+        "config": asdict(config),
+        "digest": sha256(text.encode()).hexdigest(),
+        "complete": complete,
+        "num_files": len(files) if complete else 0,
+        "num_bytes": sum(path.stat().st_size for path in files) if complete else 0,
+    }
+
+
+def _is_complete(root: Path, config: MotionSetConfig) -> bool:
+    path = root / _STATE_FILE
+    wanted = json.dumps(_state(root, config, complete=True), indent=1)
+    return path.is_file() and path.read_text(encoding="utf-8") == wanted
+
+
+def _write_state(root: Path, config: MotionSetConfig, *, complete: bool) -> None:
+    """Under another name first: the file is never there in part."""
+    temporary = root / f".{_STATE_FILE}.partial"
+    temporary.write_text(json.dumps(_state(root, config, complete), indent=1), encoding="utf-8")
+    os.replace(temporary, root / _STATE_FILE)
+
+
+def _make_clips(folder: Path, config: MotionSetConfig, split_index: int, num_clips: int) -> None:
+    for clip_index in range(num_clips):
+        name = f"{clip_index:04d}{'.avi' if clip_index % 2 else '.mp4'}"
+        for pair_index, change in enumerate(CHANGES):
+            rng = np.random.default_rng([config.seed, split_index, clip_index, pair_index])
+            frames = _action_frames(rng, config, change)
+            _write_video(folder / change.rising / name, frames, config.fps, intra=True)
+            _write_video(folder / change.falling / name, frames[::-1], config.fps, intra=True)
+        if config.background:
+            rng = np.random.default_rng([config.seed, split_index, clip_index, len(CHANGES)])
+            _write_video(folder / BACKGROUND / name, _rest_frames(rng, config), config.fps, intra=True)
+
+
+def _action_frames(rng: np.random.Generator, config: MotionSetConfig, change: Change) -> Frames:
+    """A stretch of an action that rises, uint8 ``[T, H, W, 3]``: as a window of a long video might see it."""
+    action_seconds = float(rng.uniform(config.min_action_seconds, config.max_action_seconds))
+    clip_seconds = config.num_frames / config.fps
+    rest_seconds = _REST_SHARE * min(action_seconds, clip_seconds)
+    spare_seconds = clip_seconds - action_seconds
+    start = float(rng.uniform(min(0.0, spare_seconds) - rest_seconds, max(0.0, spare_seconds) + rest_seconds))
+    state = draw_start(rng, change)
+    action = draw_action(rng, change, 1, state, start, start + action_seconds)
+    return _frames(rng, config, config.num_frames, state, [action], change.shapes)
+
+
+def _rest_frames(rng: np.random.Generator, config: MotionSetConfig) -> Frames:
+    state = draw_state(rng)
+    if rng.uniform() < _EMPTY_SHARE:
+        state = State(**asdict(state) | {"opacity": 0.0})
+    return _frames(rng, config, config.num_frames, state, [])
+
+
+def _frames(
+    rng: np.random.Generator,
+    config: MotionSetConfig,
+    num_frames: int,
+    state: State,
+    actions: list[Action],
+    shapes: tuple[str, ...] = tuple(SHAPES),
+) -> Frames:
+    look = draw_look(rng, config.size_px, shapes)
+    seconds = np.arange(num_frames) / config.fps
+    return render(look, make_track(rng, state, actions, seconds))
+
+
+def _make_untrimmed(folder: Path, config: MotionSetConfig) -> None:
+    segments = {}
+    for index in range(config.num_untrimmed):
+        rng = np.random.default_rng([config.seed, len(_SPLITS), index])
+        # Half of the long videos have the one shape that all classes show on.
+        shape = "rounded" if index % 2 == 0 else str(rng.choice([name for name in SHAPES if name != "rounded"]))
+        state = draw_state(rng)
+        actions = _story(rng, config, state, shape)
+        frames = _frames(rng, config, round(config.untrimmed_seconds * config.fps), state, actions, (shape,))
+        name = f"{index:03d}.mp4"
+        _write_video(folder / name, frames, config.fps, intra=False)
+        segments[name] = [asdict(Segment(action.start_seconds, action.end_seconds, action.label)) for action in actions]
+    if segments:
+        (folder / "segments.json").write_text(json.dumps(segments, indent=1), encoding="utf-8")
+
+
+def _story(rng: np.random.Generator, config: MotionSetConfig, state: State, shape: str) -> list[Action]:
+    """Actions with rests between them, each from where the last one ended; classes that came least often first."""
+    actions: list[Action] = []
+    times_told: Counter[str] = Counter()
+    now = _whole_frames(rng, config, config.min_rest_seconds, config.max_rest_seconds)
+    while True:
+        end = now + _whole_frames(rng, config, config.min_action_seconds, config.max_action_seconds)
+        if end / config.fps + config.min_rest_seconds > config.untrimmed_seconds:
+            return actions
+        last = actions[-1].label if actions else ""
+        change, sign = _next_change(rng, state, shape, last, times_told)
+        actions.append(draw_action(rng, change, sign, state, now / config.fps, end / config.fps))
+        times_told[actions[-1].label] += 1
+        state = after(state, actions[-1])
+        now = end + _whole_frames(rng, config, config.min_rest_seconds, config.max_rest_seconds)
+
+
+def _whole_frames(rng: np.random.Generator, config: MotionSetConfig, low_seconds: float, high_seconds: float) -> int:
+    return round(float(rng.uniform(low_seconds, high_seconds)) * config.fps)
+
+
+def _next_change(
+    rng: np.random.Generator, state: State, shape: str, last: str, times_told: Counter[str]
+) -> tuple[Change, int]:
+    """A change that can start here and is not the last one over again, which would look like one long action."""
+    choices = [
+        (change, sign)
+        for change in CHANGES
+        for sign, label in ((1, change.rising), (-1, change.falling))
+        if label != last and change.fits(state, sign, shape)
+    ]
+    counts = [times_told[change.rising if sign > 0 else change.falling] for change, sign in choices]
+    rarest = [choice for choice, count in zip(choices, counts, strict=True) if count == min(counts)]
+    return rarest[int(rng.integers(len(rarest)))]
+
+
+_INTRA_CODECS: dict[str, tuple[str, dict[str, str]]] = {
+    # Constant quantiser, every frame for itself: what a frame looks like does not depend on its neighbours.
+    ".mp4": ("libx264", {"preset": "veryfast", "qp": "18", "g": "1", "bf": "0"}),
+    ".avi": ("mpeg4", {"flags": "+qscale", "global_quality": str(3 * 118), "g": "1", "bf": "0"}),
+}
+_LONG_CODEC = ("libx264", {"preset": "veryfast", "crf": "18", "g": "50", "bf": "2"})
+
+
+def _write_video(path: Path, frames: Frames, fps: int, *, intra: bool) -> None:
+    """``frames`` uint8 RGB ``[T, H, W, 3]`` to a file whose suffix gives the container."""
+    codec, options = _INTRA_CODECS[path.suffix] if intra else _LONG_CODEC
+    path.parent.mkdir(parents=True, exist_ok=True)
+    with av.open(str(path), "w") as container:
+        stream = container.add_stream(codec, rate=Fraction(fps), options=options)
+        assert isinstance(stream, av.VideoStream)
+        stream.thread_count = 1  # threads would cut a frame into slices; and the bytes must not depend on the machine
+        stream.pix_fmt = "yuv420p"
+        stream.height, stream.width = frames.shape[1:3]
+        for frame in frames:
+            container.mux(stream.encode(av.VideoFrame.from_ndarray(np.ascontiguousarray(frame), format="rgb24")))
+        container.mux(stream.encode())

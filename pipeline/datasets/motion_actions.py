@@ -1,0 +1,155 @@
+"""The classes of the motion set: what changes in each, how far and how fast.
+
+An action changes one number of the scene from a start to an end; its partner class changes it back. Everything else
+that moves (a trembling shape, a swaying camera) is a sum of sines with random phases, which reversed in time is as
+likely as it was. So a clip reversed is a fair clip of the partner class.
+"""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Sequence
+from dataclasses import dataclass, fields
+
+import numpy as np
+from numpy.typing import NDArray
+
+from pipeline.datasets.motion_scene import SHAPES, Array, Track
+
+Times = NDArray[np.float64]
+
+
+@dataclass(frozen=True)
+class State:
+    """The shape at rest. ``log_radius`` is to base 2, so that growing is even."""
+
+    x: float
+    y: float
+    angle: float
+    log_radius: float
+    opacity: float
+    roundness: float
+
+
+@dataclass(frozen=True)
+class Change:
+    """A pair of classes: ``attribute`` of the state rises in one and falls in the other."""
+
+    rising: str
+    falling: str
+    attribute: str
+    low: float
+    high: float
+    min_change: float
+    max_change: float
+    unbounded: bool = False
+    """An angle: it may turn on from anywhere."""
+    shapes: tuple[str, ...] = tuple(SHAPES)
+    """Shapes on which the change shows."""
+
+    def room(self, state: State, sign: int) -> float:
+        """How far the attribute can go from here, up (1) or down (-1)."""
+        value: float = getattr(state, self.attribute)
+        if self.unbounded:
+            return self.max_change
+        return self.high - value if sign > 0 else value - self.low
+
+    def fits(self, state: State, sign: int, shape: str) -> bool:
+        """True if the action can start from this state. What does not show can only appear."""
+        visible = state.opacity > 0 or self.attribute == "opacity"
+        return visible and shape in self.shapes and self.room(state, sign) >= self.min_change - 1e-9
+
+
+CHANGES = (
+    Change("moves_right", "moves_left", "x", 0.2, 0.8, 0.36, 0.56),
+    Change("moves_down", "moves_up", "y", 0.2, 0.8, 0.36, 0.56),
+    Change("turns_clockwise", "turns_anticlockwise", "angle", 0, 2 * math.pi, 1.2, 2.6, unbounded=True),
+    Change("grows", "shrinks", "log_radius", math.log2(0.12), math.log2(0.29), 0.75, 1.2),
+    Change("appears", "vanishes", "opacity", 0, 1, 1, 1),
+    Change("square_then_circle", "circle_then_square", "roundness", 0, 1, 1, 1, shapes=("rounded",)),
+)
+
+_SWITCH_SHARE = 0.6
+"""One shape becomes another within this middle share of the action: first the one, then the other."""
+_TREMBLE = 0.004
+_TREMBLE_RADIANS = 0.03
+_MAX_SWAY = 0.05
+
+
+@dataclass(frozen=True)
+class Action:
+    """One change of the state. It starts and ends at a time in seconds."""
+
+    label: str
+    attribute: str
+    start_seconds: float
+    end_seconds: float
+    change: float
+    ease: float
+    """0: at constant speed; 1: starts and stops softly."""
+
+    def offsets(self, seconds: Times) -> Times:
+        """What the action has added to its attribute at each time, ``[T]``."""
+        progress = np.clip((seconds - self.start_seconds) / (self.end_seconds - self.start_seconds), 0, 1)
+        if self.attribute == "roundness":
+            progress = np.clip(0.5 + (progress - 0.5) / _SWITCH_SHARE, 0, 1)
+        soft = progress * progress * (3 - 2 * progress)
+        moved: Times = self.change * (progress + self.ease * (soft - progress))
+        return moved
+
+
+def draw_state(rng: np.random.Generator) -> State:
+    """A visible shape anywhere it may be."""
+    bounds = {change.attribute: (change.low, change.high) for change in CHANGES}
+    values = {name: float(rng.uniform(*limits)) for name, limits in bounds.items()}
+    return State(**values | {"opacity": 1.0, "roundness": float(rng.integers(2))})
+
+
+def draw_start(rng: np.random.Generator, change: Change) -> State:
+    """A state from which ``change`` can rise."""
+    start = float(rng.uniform(change.low, change.high - (0 if change.unbounded else change.min_change)))
+    state = draw_state(rng)
+    return State(**{field.name: getattr(state, field.name) for field in fields(state)} | {change.attribute: start})
+
+
+def draw_action(
+    rng: np.random.Generator, change: Change, sign: int, state: State, start_seconds: float, end_seconds: float
+) -> Action:
+    """How far and how softly: between the change's limits, as far as there is room."""
+    reach = min(change.max_change, change.room(state, sign))
+    amount = float(rng.uniform(change.min_change, max(change.min_change, reach)))
+    label = change.rising if sign > 0 else change.falling
+    return Action(label, change.attribute, start_seconds, end_seconds, sign * amount, float(rng.uniform()))
+
+
+def after(state: State, action: Action) -> State:
+    """The state when the action is over."""
+    values = {field.name: getattr(state, field.name) for field in fields(state)}
+    return State(**values | {action.attribute: values[action.attribute] + action.change})
+
+
+def make_track(rng: np.random.Generator, state: State, actions: Sequence[Action], seconds: Times) -> Track:
+    """The scene at each time, ``[T]``: the state at first, the actions one after another, trembling and swaying."""
+    values = {field.name: np.full(len(seconds), getattr(state, field.name)) for field in fields(state)}
+    for action in actions:
+        values[action.attribute] += action.offsets(seconds)
+    sway = rng.uniform(0, _MAX_SWAY) * rng.integers(2)  # half of the cameras stand still
+    arrays = {
+        "x": values["x"] + _waver(rng, seconds, _TREMBLE, 0.4, 1.2),
+        "y": values["y"] + _waver(rng, seconds, _TREMBLE, 0.4, 1.2),
+        "angle": values["angle"] + _waver(rng, seconds, _TREMBLE_RADIANS, 0.4, 1.2),
+        "radius": np.exp2(values["log_radius"]),
+        "opacity": values["opacity"],
+        "roundness": values["roundness"],
+        "camera_x": _waver(rng, seconds, sway, 4, 12),
+        "camera_y": _waver(rng, seconds, sway, 4, 12),
+    }
+    return Track(**{name: array.astype(np.float32) for name, array in arrays.items()})
+
+
+def _waver(rng: np.random.Generator, seconds: Times, amplitude: float, min_period: float, max_period: float) -> Times:
+    """A sum of three sines of random period and phase, within ``amplitude`` either way: has no direction of time."""
+    periods, phases = rng.uniform(min_period, max_period, 3), rng.uniform(0, 2 * np.pi, 3)
+    waves: Array = np.sin(2 * np.pi * seconds[:, None] / periods + phases)
+    mean: Times = amplitude * waves.mean(axis=1)
+    return mean

@@ -1,0 +1,249 @@
+"""Datasets as a table: Kinetics CSV files, and the manifest (CSV or JSON lines) for anything else.
+
+Source of the Kinetics layout: Kay et al., "The Kinetics Human Action Video Dataset", 2017; file names as the usual
+download tools write them.
+"""
+
+from __future__ import annotations
+
+import csv
+import io
+import json
+import math
+import re
+from collections import defaultdict
+from collections.abc import Mapping
+from pathlib import Path, PurePosixPath
+
+from pipeline.datasets.annotations import (
+    Annotations,
+    VideoRow,
+    name_some,
+    read_lines,
+    read_text,
+    refuse_absent,
+    require_folder,
+    require_videos,
+    videos_below,
+)
+from pipeline.errors import UserError, unknown_name
+
+MANIFEST_COLUMNS = ("path", "label", "start_seconds", "end_seconds", "group", "split")
+"""The first two are required. A column of another name is refused: a misspelt ``group`` would leak sources."""
+
+KINETICS_COLUMNS = ("label", "youtube_id", "time_start", "time_end")
+"""Required in each Kinetics CSV; ``split`` is read too, and other columns are left alone."""
+
+SPLIT_NAMES = {
+    "train": "train", "training": "train",
+    "val": "val", "valid": "val", "validate": "val", "validation": "val",
+    "test": "test", "testing": "test",
+}  # fmt: skip
+"""How published tables spell the three parts."""
+
+Record = tuple[str, Mapping[str, str]]
+"""The place ``file:line`` of a line and its values by column; a value that is not given is empty."""
+
+
+def read_table(path: Path, required: tuple[str, ...]) -> list[Record]:
+    """A CSV file with a header line.
+
+    Raises:
+        UserError: a required column is missing, or a line has more or fewer values than the header.
+    """
+    reader = csv.DictReader(io.StringIO(read_text(path)), restval=None, skipinitialspace=True)
+    try:
+        header = [column.strip() for column in reader.fieldnames or ()]
+        missing = [column for column in required if column not in header]
+        if missing:
+            raise UserError(
+                f"{path}:1: no column {', '.join(missing)}; the header has {', '.join(header) or 'nothing'}"
+            )
+        reader.fieldnames = header
+        return [_checked(f"{path}:{reader.line_num}", values, header) for values in reader]
+    except csv.Error as error:
+        raise UserError(f"{path}:{reader.line_num}: not a line of CSV: {error}") from None
+
+
+def _checked(place: str, values: Mapping[str | None, object], header: list[str]) -> Record:
+    if None in values or None in values.values():
+        raise UserError(
+            f"{place}: the header has {len(header)} columns ({', '.join(header)}) and this line has more or fewer; "
+            "put a value that holds a comma in double quotes"
+        )
+    return place, {str(column): str(value).strip() for column, value in values.items()}
+
+
+def _read_json_lines(path: Path) -> list[Record]:
+    records: list[Record] = []
+    for place, line in read_lines(path):
+        try:
+            values = json.loads(line)
+        except json.JSONDecodeError as error:
+            raise UserError(f"{place}: not JSON: {error.msg} at column {error.colno}") from None
+        if not isinstance(values, dict) or any(isinstance(value, dict | list | bool) for value in values.values()):
+            raise UserError(f"{place}: expected one JSON object of texts and numbers, got {line[:80]}")
+        records.append((place, {key: "" if value is None else str(value) for key, value in values.items()}))
+    return records
+
+
+def read_manifest(root: Path, annotations: Path | None = None, split: int = 1) -> Annotations:
+    """A table of videos: columns ``path,label`` and, where known, ``start_seconds,end_seconds,group,split``.
+
+    Paths are relative to the root and stay below it. Without a group, a file is its own. Either every line names a
+    split (train, val, test) or none does. ``classes.txt`` beside the manifest, one label a line, is optional: it
+    fixes the class order and refuses any other label.
+
+    Args:
+        root: the folder that paths are relative to; or the manifest itself, and paths are relative to its folder.
+        annotations: the manifest, if it is not ``manifest.csv`` or ``manifest.jsonl`` in the root.
+        split: does nothing.
+
+    Raises:
+        UserError: a malformed line (named ``file:line``), an unknown label, a path out of the root, absent files.
+    """
+    if root.is_file():
+        root, annotations = root.parent, annotations or root
+    require_folder(root)
+    source = annotations or _default_manifest(root)
+    is_json = source.suffix.lower() in (".jsonl", ".ndjson", ".json")
+    records = _read_json_lines(source) if is_json else read_table(source, MANIFEST_COLUMNS[:2])
+    labels = _listed_labels(source.parent / "classes.txt")
+    seen: dict[VideoRow, str] = {}
+    splits: dict[str, list[VideoRow]] = defaultdict(list)
+    for place, values in records:
+        row = _manifest_row(place, values, root, labels)
+        _refuse_repeated(row, place, seen)
+        splits[_split_name(place, values.get("split", "")) if values.get("split") else "all"].append(row)
+    require_videos(records, root, f"lines in {source}, and it has none")
+    if "all" in splits and len(splits) > 1:
+        raise UserError(f"{source}: {len(splits['all'])} lines have no split and others have; fill in all or none")
+    refuse_absent(seen, root, source)
+    found = tuple(sorted({row.label for row in seen}))
+    return Annotations(labels or found, {part: tuple(rows) for part, rows in splits.items()})
+
+
+def _default_manifest(root: Path) -> Path:
+    for name in ("manifest.csv", "manifest.jsonl"):
+        if (root / name).is_file():
+            return root / name
+    raise UserError(f"no manifest.csv or manifest.jsonl in {root}; set data.annotations to the manifest")
+
+
+def _listed_labels(path: Path) -> tuple[str, ...]:
+    return tuple(line for _, line in read_lines(path)) if path.is_file() else ()
+
+
+def _manifest_row(place: str, values: Mapping[str, str], root: Path, labels: tuple[str, ...]) -> VideoRow:
+    for column in values:
+        if column not in MANIFEST_COLUMNS:
+            raise UserError(f"{place}: {unknown_name('column', column, MANIFEST_COLUMNS)}")
+    name, label = values.get("path", ""), values.get("label", "")
+    if not name or not label:
+        raise UserError(f"{place}: {'label' if name else 'path'} is empty; each line needs both")
+    relative = PurePosixPath(name)
+    if Path(name).is_absolute() or relative.is_absolute() or ".." in relative.parts:
+        raise UserError(f"{place}: the path {name!r} leads out of the root {root}; paths are relative to it")
+    if labels and label not in labels:
+        raise UserError(f"{place}: {unknown_name('label', label, labels)}")
+    start = _seconds(place, "start_seconds", values, 0.0)
+    end = _seconds(place, "end_seconds", values, math.inf)
+    if not 0 <= start < end:
+        raise UserError(f"{place}: need 0 <= start_seconds < end_seconds, got {start:g} and {end:g}")
+    name = relative.as_posix()
+    end_seconds = None if math.isinf(end) else end
+    return VideoRow(root / name, label, values.get("group") or name, start, end_seconds, name)
+
+
+def _seconds(place: str, column: str, values: Mapping[str, str], default: float) -> float:
+    text = values.get(column, "")
+    try:
+        number = float(text) if text else default
+    except ValueError:
+        number = math.nan
+    if math.isnan(number):
+        raise UserError(f"{place}: {column} is {text!r}, which is no number of seconds")
+    return number
+
+
+def _refuse_repeated(row: VideoRow, place: str, seen: dict[VideoRow, str]) -> None:
+    """One stretch of a file has one label and one place: a second line for it would count it twice."""
+    key = VideoRow(row.path, "", "", row.start_seconds, row.end_seconds)
+    if key in seen:
+        raise UserError(f"{place}: {row.name} with these times is listed already at {seen[key]}")
+    seen[key] = place
+
+
+def _split_name(place: str, text: str) -> str:
+    try:
+        return SPLIT_NAMES[text.lower()]
+    except KeyError:
+        raise UserError(f"{place}: {unknown_name('split', text, SPLIT_NAMES)}") from None
+
+
+def read_kinetics(root: Path, annotations: Path | None = None, split: int = 1) -> Annotations:
+    """Kinetics CSV files, ``label,youtube_id,time_start,time_end,split``, and files
+    ``<youtube_id>_<start:06d>_<end:06d>.mp4`` anywhere below the root. Group: the YouTube video.
+
+    Some videos have always gone since; ``Annotations.absent`` lists them as paths below the root.
+
+    Args:
+        root: the folder with the videos, in class folders or not.
+        annotations: one CSV, or a folder of them named after their part (train.csv, kinetics_400_val.csv);
+            if not given, such files in the root or in ``annotations/`` there.
+        split: does nothing.
+
+    Raises:
+        UserError: no CSV, a malformed line, no file at all, or none of some class.
+    """
+    require_folder(root)
+    files: dict[str, list[Path]] = defaultdict(list)
+    for path in videos_below(root):
+        files[path.stem].append(path)
+    splits: dict[str, list[VideoRow]] = defaultdict(list)
+    absent: list[VideoRow] = []
+    for source in _kinetics_tables(root, annotations):
+        for place, values in read_table(source, KINETICS_COLUMNS):
+            part = _split_name(place, values.get("split") or _last_word(source))
+            row = _kinetics_row(place, values, root, files)
+            (splits[part] if row.path.stem in files else absent).append(row)
+    rows = [row for part in splits.values() for row in part]
+    require_videos(rows, root, "files <youtube_id>_<start:06d>_<end:06d>.mp4 as the CSV lists them")
+    labels = {row.label for row in rows}
+    lost = sorted({row.label for row in absent} - labels)
+    if lost:
+        raise UserError(
+            f"classes without a single video under {root}. {name_some(lost)}. Fetch some, or take their lines out "
+            "of the CSV"
+        )
+    paths = tuple(row.path for row in absent)
+    return Annotations(tuple(sorted(labels)), {part: tuple(rows) for part, rows in splits.items()}, absent=paths)
+
+
+def _kinetics_tables(root: Path, annotations: Path | None) -> list[Path]:
+    if annotations is not None and not annotations.is_dir():
+        return [annotations]
+    places = [annotations] if annotations is not None else [root, root / "annotations"]
+    for place in places:
+        tables = [path for path in sorted(place.glob("*.csv")) if _last_word(path) in SPLIT_NAMES]
+        if tables:
+            return tables
+    raise UserError(f"no train.csv, val.csv or test.csv in {name_some(places)}; set data.annotations to the CSV")
+
+
+def _last_word(path: Path) -> str:
+    """``val`` of ``kinetics_400_val.csv``."""
+    return re.split(r"[\W_]", path.stem)[-1].lower()
+
+
+def _kinetics_row(place: str, values: Mapping[str, str], root: Path, files: Mapping[str, list[Path]]) -> VideoRow:
+    label, source = values["label"], values["youtube_id"]
+    start, end = (_seconds(place, column, values, math.nan) for column in ("time_start", "time_end"))
+    if not label or not source or not 0 <= start < end < math.inf:
+        raise UserError(f"{place}: expected a label, a video id and 0 <= time_start < time_end, got {dict(values)}")
+    stem = f"{source}_{int(start):06d}_{int(end):06d}"
+    found = files.get(stem, [root / label / f"{stem}.mp4"])
+    # A clip with two labels may lie in two class folders; folders are named with spaces or underscores.
+    same_label = [path for path in found if path.parent.name.replace("_", " ") == label.replace("_", " ")]
+    path = (same_label or found)[0]
+    return VideoRow(path, label, source, name=path.relative_to(root).as_posix())

@@ -1,0 +1,182 @@
+"""Rows of an annotation -> samples -> batches. Workers open, decode and fit; batches stay uint8 until on the device.
+
+A sample is named by ``SampleKey(epoch, row)`` and is a function of the seed and that key alone: the order of workers,
+the batch it falls in and an interruption do not change it.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterator, Sequence
+from dataclasses import dataclass, replace
+from typing import Any, NamedTuple
+
+import numpy as np
+import torch
+from torch import Tensor
+from torch.utils.data import Dataset, Sampler
+
+from pipeline.config import Experiment
+from pipeline.datasets.annotations import VideoRow
+from pipeline.decode import open_video
+from pipeline.errors import DecodeError
+from pipeline.sampling import evaluation_clips, grid_range, grid_seconds, training_clip
+from pipeline.transforms import fit_frames
+
+
+class SampleKey(NamedTuple):
+    """Which video, in which pass over the data."""
+
+    epoch: int
+    row: int
+
+
+@dataclass(frozen=True)
+class BadVideo:
+    """A video that could not be read, and why."""
+
+    path: str
+    stage: str
+    cause: str
+
+
+@dataclass(frozen=True)
+class Sample:
+    """One video's clips, or the reason there are none."""
+
+    row: int
+    label: int
+    frames: Tensor | None
+    """uint8 ``[N, T, 3, S, S]``: one clip in training, ``num_eval_clips`` at most in evaluation."""
+    bad: BadVideo | None = None
+
+
+@dataclass(frozen=True)
+class ClipBatch:
+    """Clips of several videos, side by side.
+
+    A clip knows its row, so that the clips of a video can be averaged; unreadable videos are listed, not replaced.
+    """
+
+    frames: Tensor
+    """uint8 ``[B, T, 3, S, S]``."""
+    labels: Tensor
+    """int64 ``[B]``."""
+    rows: Tensor
+    """int64 ``[B]``."""
+    bad: tuple[tuple[int, BadVideo], ...]
+    """Row and reason of each video that could not be read."""
+
+    def to(self, device: Any, **kwargs: Any) -> ClipBatch:
+        """The same batch on another device."""
+        return replace(
+            self,
+            frames=self.frames.to(device, **kwargs),
+            labels=self.labels.to(device, **kwargs),
+            rows=self.rows.to(device, **kwargs),
+        )
+
+    def pin_memory(self) -> ClipBatch:
+        """The same batch in page-locked memory."""
+        return replace(
+            self, frames=self.frames.pin_memory(), labels=self.labels.pin_memory(), rows=self.rows.pin_memory()
+        )
+
+
+def collate(samples: Sequence[Sample]) -> ClipBatch:
+    """Joins samples into a batch; it has no clips when every video of it was bad."""
+    good = [(sample, sample.frames) for sample in samples if sample.frames is not None]
+    clips = [frames for _, frames in good]
+    counts = torch.tensor([len(frames) for frames in clips], dtype=torch.int64)
+    return ClipBatch(
+        frames=torch.cat(clips) if clips else torch.zeros(0, 1, 3, 1, 1, dtype=torch.uint8),
+        labels=torch.tensor([sample.label for sample, _ in good], dtype=torch.int64).repeat_interleave(counts),
+        rows=torch.tensor([sample.row for sample, _ in good], dtype=torch.int64).repeat_interleave(counts),
+        bad=tuple((sample.row, sample.bad) for sample in samples if sample.bad is not None),
+    )
+
+
+class VideoDataset(Dataset[Sample]):
+    """Samples of some rows.
+
+    Args:
+        rows: the videos.
+        labels: class names; a row's label index is its place here.
+        experiment: seed, decode, sampling and transform settings.
+        training: one random clip a video, or the evaluation clips.
+    """
+
+    def __init__(
+        self, rows: Sequence[VideoRow], labels: Sequence[str], experiment: Experiment, *, training: bool
+    ) -> None:
+        self.rows = tuple(rows)
+        self.experiment = experiment
+        self.training = training
+        self._label_index = {label: index for index, label in enumerate(labels)}
+
+    def __len__(self) -> int:
+        return len(self.rows)
+
+    def __getitem__(self, key: SampleKey) -> Sample:
+        row = self.rows[key.row]
+        label = self._label_index[row.label]
+        try:
+            return Sample(key.row, label, self._read(row, key))
+        except DecodeError as error:
+            return Sample(key.row, label, None, BadVideo(str(row.path), error.stage, error.cause))
+
+    def _read(self, row: VideoRow, key: SampleKey) -> Tensor:
+        config = self.experiment
+        with open_video(row.path, config.decode.decoder) as reader:
+            duration_seconds = reader.info.duration_seconds
+            if row.start_seconds >= duration_seconds:
+                raise DecodeError(
+                    row.path,
+                    "decode",
+                    f"its row starts at {row.start_seconds} s, after its end at {duration_seconds} s",
+                )
+            end_seconds = min(row.end_seconds or duration_seconds, duration_seconds)
+            grid = grid_range(config.sampling.sample_fps, row.start_seconds, end_seconds)
+            clips = self._choose(grid, key)
+            wanted = sorted({index for clip in clips for index in clip})
+            frames = reader.at(grid_seconds(wanted, config.sampling.sample_fps)).frames
+        fitted = fit_frames(frames, config.transform)
+        places = {index: place for place, index in enumerate(wanted)}
+        return torch.stack([fitted[[places[index] for index in clip]] for clip in clips])
+
+    def _choose(self, grid: range, key: SampleKey) -> list[list[int]]:
+        sampling, context = self.experiment.sampling, self.experiment.transform.num_context_frames
+        if not self.training:
+            return evaluation_clips(grid, sampling, context)
+        rng = np.random.default_rng([self.experiment.seed, key.epoch, key.row])
+        return [training_clip(grid, sampling, context, rng)]
+
+
+class EpochSampler(Sampler[SampleKey]):
+    """Every row once an epoch, in an order that the seed and the epoch decide.
+
+    ``skip(epoch, count)`` makes the next pass of that epoch start ``count`` samples in: how a run resumes exactly.
+    """
+
+    def __init__(self, num_rows: int, seed: int, *, shuffle: bool) -> None:
+        self.num_rows, self.seed, self.shuffle = num_rows, seed, shuffle
+        self.epoch = 0
+        self._skip = (-1, 0)
+
+    def set_epoch(self, epoch: int) -> None:
+        """Called by the trainer before each epoch."""
+        self.epoch = epoch
+
+    def skip(self, epoch: int, count: int) -> None:
+        """Leave out the first ``count`` samples when that epoch is next begun."""
+        self._skip = (epoch, count)
+
+    def __len__(self) -> int:
+        return self.num_rows
+
+    def __iter__(self) -> Iterator[SampleKey]:
+        order = np.arange(self.num_rows)
+        if self.shuffle:
+            np.random.default_rng([self.seed, self.epoch]).shuffle(order)
+        done = self._skip[1] if self._skip[0] == self.epoch else 0
+        self._skip = (-1, 0)
+        return iter([SampleKey(self.epoch, int(row)) for row in order[done:]])

@@ -1,0 +1,172 @@
+"""Opening a video file safely, and FFmpeg's errors in our words. The only place that calls ``av.open``."""
+
+from __future__ import annotations
+
+import errno
+import stat
+from collections.abc import Iterator
+from contextlib import contextmanager
+from dataclasses import dataclass
+from fractions import Fraction
+from pathlib import Path
+from types import TracebackType
+
+import av
+from av.container import InputContainer
+from av.error import FFmpegError, tag_to_code
+from av.packet import Packet
+from av.stream import Disposition
+from av.video.frame import VideoFrame
+from av.video.stream import VideoStream
+
+from pipeline.errors import DecodeError
+
+# FFmpeg's names of containers that hold their pictures themselves. Playlists, scripts and single pictures are left out:
+# they may point to other files, and a small one can ask for gigabytes.
+FORMATS = (
+    "3g2,3gp,asf,av1,avi,dv,flv,gif,gxf,h261,h263,h264,hevc,ivf,m4a,m4v,matroska,mj2,mjpeg,mov,mp4,mpeg,mpegts,"
+    "mpegvideo,mxf,nut,obu,ogg,rm,vc1,webm,wtv,yuv4mpegpipe"
+)
+# Here a picture's time is stored with it. Elsewhere FFmpeg guesses times, and with B-frames it guesses wrong.
+TIMED_CONTAINERS = ("mov,mp4,m4a,3gp,3g2,mj2", "matroska,webm")
+_LIKELY_CAUSES = {
+    errno.EINVAL: "; it may be a playlist, a script or a single picture, none of which is read as a video",
+    tag_to_code(b"INDA"): "; the file is damaged or cut off, or no video at all",
+}
+_MIN_TOLERANCE_SECONDS, _MAX_TOLERANCE_SECONDS = 1e-6, 0.5e-3
+
+
+@contextmanager
+def ffmpeg_errors(path: Path, stage: str) -> Iterator[None]:
+    """Turns an FFmpeg error into a ``DecodeError`` of that stage."""
+    try:
+        yield
+    except FFmpegError as error:
+        guess = _LIKELY_CAUSES.get(error.errno or 0, "")
+        raise DecodeError(path, stage, f"FFmpeg says: {error.strerror or error}{guess}") from error
+
+
+def check_regular_file(path: Path) -> None:
+    """Refuses what is no local file with bytes in it: a missing path, URL, folder, pipe or device.
+
+    Raises:
+        DecodeError: at stage ``open``.
+    """
+    try:
+        status = path.stat()
+    except FileNotFoundError as error:
+        raise DecodeError(path, "open", "the file does not exist") from error
+    except OSError as error:
+        raise DecodeError(path, "open", f"cannot be looked at: {error.strerror}") from error
+    if not stat.S_ISREG(status.st_mode):
+        raise DecodeError(path, "open", "not a regular file (a folder, pipe or device?)")
+    if status.st_size == 0:
+        raise DecodeError(path, "open", "the file is empty (0 bytes); a copy or download may have failed")
+
+
+@dataclass(frozen=True)
+class Header:
+    """What the container's header claims, before any picture is decoded."""
+
+    container: str
+    codec: str
+    seconds_per_tick: Fraction
+    average_fps: Fraction
+    """0 if the header does not say."""
+    num_frames: int
+    """As claimed; 0 if the header does not say."""
+    num_video_streams: int
+
+    @property
+    def is_timed(self) -> bool:
+        """Whether the container stores when each picture is shown."""
+        return self.container in TIMED_CONTAINERS
+
+    @property
+    def tolerance_seconds(self) -> float:
+        """How far before its stored time a picture may be taken as shown: times are rounded to ticks (1 ms in
+        Matroska), so 1/30 s, asked for as 0.033333, may be stored as 0.033 or as 0.034."""
+        half_tick = float(self.seconds_per_tick) / 2 if self.is_timed else 0.0
+        return min(max(half_tick, _MIN_TOLERANCE_SECONDS), _MAX_TOLERANCE_SECONDS)
+
+
+def _video_stream(container: InputContainer, path: Path) -> VideoStream:
+    for stream in container.streams.video:
+        if not stream.disposition & Disposition.attached_pic:  # a cover picture is no video
+            return stream
+    raise DecodeError(path, "open", "has no video stream (audio only, or a header without content?)")
+
+
+def _open_container(path: Path) -> InputContainer:
+    # Absolute, so that no file name can be read as a protocol ("concat:...").
+    options = {"protocol_whitelist": "file", "format_whitelist": FORMATS}
+    # Titles in an old 8-bit encoding are no reason to refuse a video.
+    return av.open(str(path.absolute()), "r", container_options=options, metadata_errors="replace")
+
+
+class OpenVideo:
+    """One open container and its first video stream, with a decoder on one thread. Read it once, from the start.
+
+    Raises:
+        DecodeError: the file cannot be opened, is of a kind not allowed, or has no video.
+    """
+
+    def __init__(self, path: Path) -> None:
+        check_regular_file(path)
+        self.path = path
+        with ffmpeg_errors(path, "open"):
+            self.container = _open_container(path)
+        try:
+            self.stream = _video_stream(self.container, path)
+        except DecodeError:
+            self.container.close()
+            raise
+        self.stream.codec_context.thread_count = 1  # small pictures decode no faster on more, and workers are many
+        self.is_closed = False
+
+    def header(self) -> Header:
+        stream, context = self.stream, self.stream.codec_context
+        return Header(
+            container=self.container.format.name,
+            codec=context.name,
+            seconds_per_tick=stream.time_base or Fraction(0),
+            average_fps=stream.average_rate or stream.guessed_rate or Fraction(0),
+            num_frames=stream.frames,
+            num_video_streams=len(self.container.streams.video),
+        )
+
+    def packets(self) -> Iterator[Packet[VideoStream]]:
+        """The stream's packets in file order; the last is empty and makes the decoder give what it still holds."""
+        with ffmpeg_errors(self.path, "index"):
+            yield from self.container.demux(self.stream)
+
+    def frames(self) -> Iterator[VideoFrame]:
+        """Decoded pictures, in the order they are shown, from where the container stands.
+
+        Raises:
+            DecodeError: at stage ``decode``.
+            ValueError: the reader was closed in between.
+        """
+        with ffmpeg_errors(self.path, "decode"):
+            for frame in self.container.decode(self.stream):
+                yield frame
+                if self.is_closed:
+                    raise ValueError(f"{self.path}: the reader was closed while its frames were being read")
+
+    def seek(self, ticks: int) -> None:
+        """Moves to a keyframe at or before that time, as the container understands it."""
+        with ffmpeg_errors(self.path, "seek"):
+            self.container.seek(ticks, stream=self.stream, backward=True, any_frame=False)
+
+    def close(self) -> None:
+        if not self.is_closed:
+            self.is_closed = True
+            self.container.close()
+
+    def __enter__(self) -> OpenVideo:
+        return self
+
+    def __exit__(
+        self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
+    ) -> None:
+        self.close()

@@ -1,0 +1,182 @@
+"""The exact decoder: PyAV, in order from the start, or from a keyframe where that can be verified.
+
+A seek is verified, not believed. The first picture after it must be one that the decoder calls a keyframe, that the
+packet index knows, and that is not past the one wanted; each next picture must be the next of the index. Otherwise
+decoding starts again one keyframe earlier, and at last from the start of the file. Where the index has no trusted times
+there is no seeking at all.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Generator, Iterator, Sequence
+from typing import Any
+
+import av
+import numpy as np
+from av.video.frame import VideoFrame
+from numpy.typing import NDArray
+
+from pipeline.decode.container import OpenVideo, ffmpeg_errors
+from pipeline.decode.index import VideoIndex, check_rate, last_picture_seconds, quarter_turns
+from pipeline.decode.reader import Picture, VideoFile, indexed_picture
+from pipeline.errors import DecodeError
+
+# Decoding on is cheaper than a seek that saves fewer pictures than this: after one the decoder's pipeline is empty.
+_MIN_PICTURES_SAVED = 32
+_MAX_KEYFRAMES_TRIED = 3
+# Small pictures convert 1.4 to 2.5 times faster on one thread; before version 17 there was no choice.
+_ONE_THREAD: dict[str, Any] = {"threads": 1} if int(av.__version__.split(".")[0]) >= 17 else {}
+
+
+class _LostPlaceError(Exception):
+    """After a seek, a picture came that the index does not expect there."""
+
+
+class PyavBackend:
+    """Reads any file that FFmpeg can read, each picture by the number it has in a plain sequential decode."""
+
+    def __init__(self, file: VideoFile) -> None:
+        self._file = file
+
+    def walk(self) -> Generator[Picture, None, None]:
+        # One picture behind the decoder: a picture ends when the next one starts.
+        held: tuple[int, VideoFrame, float] | None = None
+        with self._file.take() as video:
+            timed = self._indexed(video) if self._file.has_index else self._unindexed(video)
+            for number, frame, pts_seconds in timed:
+                if held:
+                    yield self._held_picture(*held, end_seconds=pts_seconds)
+                held = number, frame, pts_seconds
+        if held:
+            seconds = last_picture_seconds(held[1].duration or 0, self._file.header)
+            yield self._held_picture(*held, end_seconds=held[2] + float(seconds), is_last=True)
+
+    def pick(self, numbers: Sequence[int]) -> Generator[Picture, None, None]:
+        index, num_picked = self._file.index, 0
+        try:
+            for number, frame in self._by_seeking(index, numbers):
+                num_picked += 1
+                yield self._indexed_picture(index, number, frame)
+        except _LostPlaceError:
+            with self._file.take() as video:
+                for number, frame in _select(self._from_start(video), numbers[num_picked:]):
+                    yield self._indexed_picture(index, number, frame)
+
+    def _by_seeking(self, index: VideoIndex, numbers: Sequence[int]) -> Iterator[tuple[int, VideoFrame]]:
+        with self._file.take() as video:
+            for key, run in _runs(index, numbers):
+                decoded = self._from_start(video) if key is None else _after_seek(video, index, key, run[0])
+                yield from _select(decoded, run)
+
+    def _from_start(self, video: OpenVideo) -> Iterator[tuple[int, VideoFrame]]:
+        return ((number, frame) for number, frame, _ in self._indexed(video))
+
+    def _indexed(self, video: OpenVideo) -> Iterator[tuple[int, VideoFrame, float]]:
+        """Number, picture and time from the start, held against the index."""
+        index, path, number = self._file.index, self._file.path, -1
+        num_frames = index.info.num_frames
+        for number, frame in enumerate(video.frames()):
+            if number >= num_frames or (index.ticks is not None and frame.pts != index.ticks[number]):
+                cause = "is not the one the packets announce: pictures are missing or damaged before it"
+                raise DecodeError(path, "decode", f"picture {number} of {num_frames} {cause}")
+            yield number, frame, float(index.pts_seconds[number])
+        if number + 1 < num_frames:
+            cause = f"{num_frames} pictures are announced and only {number + 1} can be decoded: the file is damaged"
+            raise DecodeError(path, "decode", cause)
+
+    def _unindexed(self, video: OpenVideo) -> Iterator[tuple[int, VideoFrame, float]]:
+        """The same when nothing is known but the header: what the index would say, found out on the way."""
+        header, path = self._file.header, self._file.path
+        if not header.is_timed:
+            check_rate(path, header)
+            yield from ((k, frame, k / float(header.average_fps)) for k, frame in enumerate(video.frames()))
+            return
+        first = previous = None
+        for number, frame in enumerate(video.frames()):
+            if frame.pts is None or (previous is not None and frame.pts <= previous):
+                raise DecodeError(
+                    path, "decode", f"picture {number} has no time, or one not after the picture before it"
+                )
+            previous = frame.pts
+            first = frame.pts if first is None else first
+            yield number, frame, (frame.pts - first) * float(header.seconds_per_tick)
+
+    def _indexed_picture(self, index: VideoIndex, number: int, frame: VideoFrame) -> Picture:
+        return indexed_picture(index, number, lambda: self._upright_rgb(frame))
+
+    def _held_picture(
+        self, number: int, frame: VideoFrame, pts_seconds: float, end_seconds: float, is_last: bool = False
+    ) -> Picture:
+        return Picture(number, pts_seconds, end_seconds, is_last, rgb=lambda: self._upright_rgb(frame))
+
+    def _upright_rgb(self, frame: VideoFrame) -> NDArray[np.uint8]:
+        with ffmpeg_errors(self._file.path, "decode"):
+            rgb = frame.to_ndarray(format="rgb24", **_ONE_THREAD).astype(np.uint8, copy=False)
+        turns = quarter_turns(frame)
+        return np.ascontiguousarray(np.rot90(rgb, turns)) if turns else rgb
+
+
+def _runs(index: VideoIndex, numbers: Sequence[int]) -> list[tuple[int | None, list[int]]]:
+    """Groups numbers that are decoded in one go. Each group starts at a keyframe, given by its place in
+    ``index.keyframes``; None is the start of the file, which only the first group may have."""
+    runs: list[tuple[int | None, list[int]]] = []
+    position = 0  # the picture that decoding on would give
+    for number in numbers:
+        key = int(np.searchsorted(index.keyframes, number, side="right")) - 1
+        if key >= 0 and index.keyframes[key] - position >= _MIN_PICTURES_SAVED:
+            runs.append((key, []))
+        elif not runs:
+            runs.append((None, []))
+        runs[-1][1].append(number)
+        position = number + 1
+    return runs
+
+
+def _select(decoded: Iterator[tuple[int, VideoFrame]], numbers: Sequence[int]) -> Iterator[tuple[int, VideoFrame]]:
+    """The pictures with these increasing numbers; stops decoding after the last."""
+    left = iter(numbers)
+    wanted = next(left, None)
+    for number, frame in decoded:
+        if number == wanted:
+            yield number, frame
+            wanted = next(left, None)
+            if wanted is None:
+                return
+
+
+def _after_seek(video: OpenVideo, index: VideoIndex, key: int, wanted: int) -> Iterator[tuple[int, VideoFrame]]:
+    """Numbered pictures from a keyframe on, that one or an earlier.
+
+    Raises:
+        _LostPlaceError: the pictures are not those of the index.
+    """
+    for earlier in range(key, max(key - _MAX_KEYFRAMES_TRIED, -1), -1):
+        frames = _frames_from(video, index, int(index.keyframes[earlier]))
+        first = next(frames, None)
+        number = _number_of(index, first) if first and first.key_frame else None
+        if first is None or number is None or number > wanted:
+            continue
+        yield number, first
+        for following, frame in enumerate(frames, number + 1):
+            if frame.is_corrupt or _number_of(index, frame) != following:
+                raise _LostPlaceError
+            yield following, frame
+        return
+    raise _LostPlaceError
+
+
+def _frames_from(video: OpenVideo, index: VideoIndex, number: int) -> Iterator[VideoFrame]:
+    if index.ticks is None:
+        raise _LostPlaceError
+    try:
+        video.seek(int(index.ticks[number]))
+        yield from video.frames()
+    except DecodeError as error:  # decoding from the start tells whether the seek or the file is at fault
+        raise _LostPlaceError from error
+
+
+def _number_of(index: VideoIndex, frame: VideoFrame) -> int | None:
+    if index.ticks is None or frame.pts is None:
+        return None
+    number = int(np.searchsorted(index.ticks, frame.pts))
+    return number if number < len(index.ticks) and index.ticks[number] == frame.pts else None

@@ -1,0 +1,257 @@
+"""``VideoReader``: frames by number, by time, or as a stream, over any decoder that gives pictures in order."""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Callable, Generator, Iterable, Iterator, Sequence
+from contextlib import closing
+from dataclasses import dataclass
+from operator import index as as_int
+from pathlib import Path
+from types import TracebackType
+from typing import NoReturn, Protocol
+
+import numpy as np
+import torch
+from numpy.typing import NDArray
+from torch import Tensor
+
+from pipeline.clip import Clip, VideoInfo
+from pipeline.decode.container import Header, OpenVideo
+from pipeline.decode.index import VideoIndex, build_index
+from pipeline.errors import DecodeError
+
+# A time closer to the end than this is at the end, where nothing is shown: ends are sums of floats.
+_END_TOLERANCE_SECONDS = 1e-6
+
+
+@dataclass(frozen=True)
+class Picture:
+    """One decoded picture. Nothing is converted until ``rgb`` is called, which must be before the next one is taken."""
+
+    number: int
+    """0 for the first picture that a plain sequential decode gives."""
+    pts_seconds: float
+    end_seconds: float
+    """When the next picture replaces it, or the video ends."""
+    is_last: bool
+    rgb: Callable[[], NDArray[np.uint8]]
+    """Makes the upright picture, uint8 RGB ``[H, W, 3]``: a fresh array that the caller may keep and change."""
+
+
+def indexed_picture(index: VideoIndex, number: int, rgb: Callable[[], NDArray[np.uint8]]) -> Picture:
+    """Picture ``number`` with the times that the index has for it."""
+    is_last = number + 1 == index.info.num_frames
+    return Picture(number, float(index.pts_seconds[number]), index.end_seconds(number), is_last, rgb)
+
+
+class Backend(Protocol):
+    """What a decoder must be able to do. Each call reads the file anew, so calls may overlap."""
+
+    def walk(self) -> Generator[Picture, None, None]:
+        """Every picture in order, in bounded memory."""
+
+    def pick(self, numbers: Sequence[int]) -> Generator[Picture, None, None]:
+        """Exactly the pictures with these numbers, which increase and lie in the video."""
+
+
+class VideoFile:
+    """A file on disk, what its header says, and its index, which is built when first asked for.
+
+    Raises:
+        DecodeError: the file cannot be opened as a video.
+    """
+
+    def __init__(self, path: Path) -> None:
+        self.path = path
+        self.is_closed = False
+        self._open: set[OpenVideo] = set()
+        self._index: VideoIndex | None = None
+        # Opened at once, to fail early; the first who reads gets it, so that no file is opened in vain.
+        self._fresh: OpenVideo | None = self._track(OpenVideo(path))
+        self.header: Header = self._fresh.header()
+
+    def _track(self, video: OpenVideo) -> OpenVideo:
+        self._open = {other for other in self._open if not other.is_closed} | {video}
+        return video
+
+    def take(self) -> OpenVideo:
+        """The video at its start, for the caller to read and close.
+
+        Raises:
+            ValueError: the reader is closed.
+        """
+        if self.is_closed:
+            raise ValueError(f"{self.path}: the reader is closed")
+        video, self._fresh = self._fresh, None
+        return video or self._track(OpenVideo(self.path))
+
+    @property
+    def has_index(self) -> bool:
+        return self._index is not None
+
+    @property
+    def index(self) -> VideoIndex:
+        """Raises ``DecodeError`` if the file cannot be indexed."""
+        if self._index is None:
+            with self.take() as video:
+                self._index = build_index(video)
+        return self._index
+
+    def close(self) -> None:
+        self.is_closed = True
+        for video in self._open:
+            video.close()
+
+
+class VideoReader:
+    """Reads one video exactly: frame k is the k-th picture of a plain sequential decode, in every container.
+
+    A reader belongs to the process that opened it: open another in each worker. Use it in a ``with`` statement, or call
+    ``close``. A file that turns out to be damaged raises ``DecodeError`` at the first picture that cannot be had.
+
+        with open_video("clip.avi") as video:
+            clip = video.at([0.0, 0.5, 1.0])
+    """
+
+    def __init__(self, file: VideoFile, backend: Backend) -> None:
+        self._file, self._backend = file, backend
+
+    @property
+    def info(self) -> VideoInfo:
+        """Size, rate, duration and number of frames. The first use reads through the file's packets once, without
+        decoding, and decodes it where packets cannot tell the number of frames (MPEG-PS and -TS, VP8, interlaced).
+
+        Raises:
+            DecodeError: the file cannot be read to its end.
+        """
+        return self._file.index.info
+
+    @property
+    def pts_seconds(self) -> Tensor:
+        """float64 ``[num_frames]``: when each frame is shown; the first at 0. Raises as ``info`` does."""
+        return torch.from_numpy(self._file.index.pts_seconds.copy())
+
+    def frames(self, indices: Iterable[int]) -> Clip:
+        """The frames with these numbers, in the order asked for; numbers may repeat.
+
+        Returns:
+            A clip with ``frames`` uint8 RGB ``[T, 3, H, W]``, channels-last in memory and free to be changed.
+
+        Raises:
+            DecodeError: a number is negative or past the end, the frames differ in size, or a frame cannot be decoded.
+            ValueError: the reader is closed.
+        """
+        wanted, info = self._checked(indices), self.info
+        places: dict[int, list[int]] = {}
+        for place, number in enumerate(wanted):
+            places.setdefault(number, []).append(place)
+        out: NDArray[np.uint8] | None = None
+        with closing(self._backend.pick(sorted(places))) as pictures:
+            for picture in pictures:
+                image = picture.rgb()
+                if out is None:
+                    out = np.empty((len(wanted), *image.shape), np.uint8)
+                out[places.pop(picture.number)] = self._of_size(image, out.shape[1:], picture.number)
+        if places:
+            raise DecodeError(info.path, "decode", f"frame {min(places)} of {info.num_frames} was not given")
+        if out is None:  # none asked for
+            out = np.empty((0, info.height, info.width, 3), np.uint8)
+        pts_seconds = torch.from_numpy(self._file.index.pts_seconds[wanted])
+        return Clip(torch.from_numpy(out).permute(0, 3, 1, 2), pts_seconds)  # [T, H, W, 3] -> [T, 3, H, W]
+
+    def at(self, times_seconds: Iterable[float]) -> Clip:
+        """The frame shown at each time: the last whose time is not later. Before the first frame, that is the first.
+
+        Args:
+            times_seconds: in any order; times may repeat.
+
+        Raises:
+            DecodeError: a time is past the video's end, and as ``frames``.
+            ValueError: a time is not a finite number.
+        """
+        index, tolerance = self._file.index, self._file.header.tolerance_seconds
+        times = np.array([_finite(time) for time in times_seconds], np.float64)
+        end = index.info.duration_seconds
+        if times.size and times.max() > end + tolerance:
+            cause = f"nothing is shown at {times.max():.6f} s: the video ends at {end:.6f} s"
+            raise DecodeError(self._file.path, "seek", cause)
+        numbers = np.searchsorted(index.pts_seconds, times + tolerance, side="right") - 1
+        return self.frames(np.maximum(numbers, 0).tolist())
+
+    def __iter__(self) -> Iterator[tuple[Tensor, float]]:
+        """Each frame, uint8 RGB ``[3, H, W]``, with its time in seconds; one frame in memory at a time. Where the size
+        changes on the way, each frame has its own."""
+        with closing(self._backend.walk()) as pictures:
+            for picture in pictures:
+                yield _as_tensor(picture.rgb()), picture.pts_seconds
+
+    def stream_at(self, times_seconds: Iterable[float]) -> Iterator[tuple[Tensor, float]]:
+        """The frame shown at each time, and that frame's own time, for increasing times; ends with the video.
+
+        Decodes once from the start, in bounded memory, and converts only the frames asked for; builds no index. The
+        times may go on for ever (``itertools.count``). Times that show the same frame get the same tensor: do not write
+        into it.
+
+        Raises:
+            DecodeError: a frame cannot be decoded or has no time.
+            ValueError: a time is less than the one before it.
+        """
+        tolerance, previous = self._file.header.tolerance_seconds, -math.inf
+        with closing(self._backend.walk()) as pictures:
+            picture = next(pictures, None)
+            image: Tensor | None = None
+            for time in times_seconds:
+                if _finite(time) < previous:
+                    raise ValueError(f"times must increase, got {time} after {previous}")
+                previous = time
+                while (
+                    picture and time + (_END_TOLERANCE_SECONDS if picture.is_last else tolerance) >= picture.end_seconds
+                ):
+                    picture, image = next(pictures, None), None
+                if picture is None:
+                    return
+                image = _as_tensor(picture.rgb()) if image is None else image
+                yield image, picture.pts_seconds
+
+    def close(self) -> None:
+        """Closes the file; the reader cannot be read any more. May be called twice."""
+        self._file.close()
+
+    def __enter__(self) -> VideoReader:
+        return self
+
+    def __exit__(
+        self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
+    ) -> None:
+        self.close()
+
+    def __reduce__(self) -> NoReturn:
+        raise TypeError(f"{self._file.path}: a VideoReader cannot be sent to another process; open the file there")
+
+    def _checked(self, indices: Iterable[int]) -> list[int]:
+        wanted, num_frames = [as_int(number) for number in indices], self.info.num_frames
+        for number in wanted:
+            if not 0 <= number < num_frames:
+                cause = f"no frame {number}: the video has {num_frames} frames, 0 to {num_frames - 1}"
+                raise DecodeError(self._file.path, "seek", cause)
+        return wanted
+
+    def _of_size(self, image: NDArray[np.uint8], size: tuple[int, ...], number: int) -> NDArray[np.uint8]:
+        if image.shape == size:
+            return image
+        cause = (
+            f"frame {number} is {image.shape[1]}x{image.shape[0]} and an earlier one asked for is {size[1]}x{size[0]}: "
+            "the size changes within the file; read it by iterating, or re-encode it"
+        )
+        raise DecodeError(self._file.path, "decode", cause)
+
+
+def _as_tensor(image: NDArray[np.uint8]) -> Tensor:
+    return torch.from_numpy(image).permute(2, 0, 1)  # [H, W, 3] -> [3, H, W]
+
+
+def _finite(time: float) -> float:
+    if not math.isfinite(time):
+        raise ValueError(f"a time must be a finite number of seconds, got {time}")
+    return float(time)

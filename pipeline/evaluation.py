@@ -1,0 +1,166 @@
+"""How good a model honestly is: one row a video, and the figures made of those rows.
+
+A video that cannot be read is a wrong answer with its reason beside it; it never leaves the denominator.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass, replace
+
+import torch
+from torch import Tensor
+from torchmetrics.functional.classification import multiclass_accuracy, multiclass_confusion_matrix
+
+from pipeline.checkpoint import ModelFile
+from pipeline.config import DataConfig, Experiment
+from pipeline.datasets.annotations import VideoRow
+from pipeline.datasets.datamodule import make_loader
+from pipeline.datasets.videos import BadVideo, ClipBatch
+from pipeline.errors import UserError
+from pipeline.transforms import ClipTransform
+
+
+@dataclass(frozen=True)
+class VideoResult:
+    """A video, the truth and the answer."""
+
+    path: str
+    label: str
+    predicted: str | None
+    """None if the video could not be read."""
+    probabilities: tuple[float, ...]
+    """``[K]``, the mean over the video's clips; empty if the video could not be read."""
+    error: str = ""
+
+
+@dataclass(frozen=True)
+class Evaluation:
+    """Results of every video, and what follows from them. Shares are 0 to 1."""
+
+    labels: tuple[str, ...]
+    results: tuple[VideoResult, ...]
+
+    @property
+    def num_videos(self) -> int:
+        """All of them, readable or not."""
+        return len(self.results)
+
+    @property
+    def num_errors(self) -> int:
+        """Videos that could not be read."""
+        return sum(bool(result.error) for result in self.results)
+
+    @property
+    def top1(self) -> float:
+        """Share of videos whose best label is right."""
+        return sum(result.predicted == result.label for result in self.results) / max(1, self.num_videos)
+
+    @property
+    def top5(self) -> float:
+        """Share of videos with the right label among the best five."""
+        scores, truth = self._read_videos()
+        if not len(truth):
+            return 0.0
+        k = min(5, len(self.labels))
+        accuracy = multiclass_accuracy(scores, truth, len(self.labels), average="micro", top_k=k)
+        return float(accuracy) * len(truth) / self.num_videos
+
+    @property
+    def class_recall(self) -> dict[str, float | None]:
+        """Share of each class's videos that are right; None for a class without videos."""
+        recall: dict[str, float | None] = {}
+        for label in self.labels:
+            answers = [result.predicted == label for result in self.results if result.label == label]
+            recall[label] = sum(answers) / len(answers) if answers else None
+        return recall
+
+    @property
+    def mean_class_accuracy(self) -> float:
+        """Mean of the recall of the classes that have videos."""
+        present = [value for value in self.class_recall.values() if value is not None]
+        return sum(present) / max(1, len(present))
+
+    @property
+    def confusion(self) -> Tensor:
+        """int64 ``[K, K]`` counts of readable videos: true class down, predicted class across."""
+        scores, truth = self._read_videos()
+        if not len(truth):
+            return torch.zeros(len(self.labels), len(self.labels), dtype=torch.int64)
+        return multiclass_confusion_matrix(scores.argmax(dim=1), truth, len(self.labels))
+
+    def _read_videos(self) -> tuple[Tensor, Tensor]:
+        index = {label: place for place, label in enumerate(self.labels)}
+        read = [result for result in self.results if not result.error]
+        scores = torch.tensor([result.probabilities for result in read])
+        return scores, torch.tensor([index[result.label] for result in read], dtype=torch.int64)
+
+    def summary(self) -> dict[str, float]:
+        """The figures by name."""
+        return {
+            "top1": self.top1,
+            "top5": self.top5,
+            "mean_class_accuracy": self.mean_class_accuracy,
+            "num_videos": self.num_videos,
+            "num_errors": self.num_errors,
+        }
+
+
+def evaluate_model(
+    model: ModelFile,
+    rows: Sequence[VideoRow],
+    data: DataConfig,
+    *,
+    num_clips: int | None = None,
+    progress: Callable[[int], None] | None = None,
+) -> Evaluation:
+    """Runs a model over every row.
+
+    Args:
+        model: on the device it should run on.
+        rows: the videos with their true labels.
+        data: batch size and workers.
+        num_clips: clips a video; default as the model file says.
+        progress: called with the number of videos done in each batch.
+
+    Raises:
+        UserError: a row's label is none of the model's, or there are no rows.
+    """
+    unknown = sorted({row.label for row in rows} - set(model.labels))
+    if unknown:
+        raise UserError(
+            f"the data has labels the model does not know: {', '.join(unknown[:5])}; "
+            f"it knows {', '.join(model.labels[:8])}{', ...' if len(model.labels) > 8 else ''}"
+        )
+    if not rows:
+        raise UserError("there are no videos to evaluate; set data.test_fraction above 0, or choose another split")
+    sampling = replace(model.sampling, num_eval_clips=num_clips) if num_clips else model.sampling
+    experiment = Experiment(data=data, decode=model.decode, sampling=sampling, transform=model.transform)
+    loader = make_loader(rows, model.labels, experiment, training=False)
+    probabilities: dict[int, Tensor] = {}
+    bad: dict[int, BadVideo] = {}
+    for batch in loader:
+        assert isinstance(batch, ClipBatch)
+        probabilities.update(_video_probabilities(model, batch))
+        bad.update(dict(batch.bad))
+        if progress:
+            progress(len(batch.rows.unique()) + len(batch.bad))
+    results = [_result(row, model.labels, probabilities.get(i), bad.get(i)) for i, row in enumerate(rows)]
+    return Evaluation(model.labels, tuple(results))
+
+
+@torch.inference_mode()
+def _video_probabilities(model: ModelFile, batch: ClipBatch) -> dict[int, Tensor]:
+    if not len(batch.labels):
+        return {}
+    device = next(model.recognizer.parameters()).device
+    transform = ClipTransform(model.transform, model.normalization)
+    clips = transform.evaluate(batch.frames.to(device))
+    scores = model.recognizer(clips).float().softmax(dim=-1).cpu()
+    return {int(row): scores[batch.rows == row].mean(dim=0) for row in batch.rows.unique()}
+
+
+def _result(row: VideoRow, labels: Sequence[str], scores: Tensor | None, bad: BadVideo | None) -> VideoResult:
+    if scores is None:
+        return VideoResult(str(row.path), row.label, None, (), f"{bad.stage}: {bad.cause}" if bad else "not read")
+    return VideoResult(str(row.path), row.label, labels[int(scores.argmax())], tuple(scores.tolist()))

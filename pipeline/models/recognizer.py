@@ -1,0 +1,54 @@
+"""The recogniser: backbone, temporal heads and classifier, with a seam between frames and time.
+
+``embed`` turns each frame into features once; ``score`` turns a sequence of features into class scores. Training
+calls both on a clip; inference embeds each frame of a video once and scores as many windows or steps as it likes.
+"""
+
+from __future__ import annotations
+
+import torch
+from torch import Tensor, nn
+
+from pipeline.config import ModelConfig
+from pipeline.models.backbones import build_backbone
+from pipeline.models.temporal import State, build_temporal, drop_features
+
+
+class Recognizer(nn.Module):
+    """CNN + temporal heads + linear classifier.
+
+    Args:
+        config: the architecture.
+        num_classes: K.
+        load_weights: False leaves the backbone as initialised, for a caller that loads all weights itself.
+    """
+
+    def __init__(self, config: ModelConfig, num_classes: int, *, load_weights: bool = True) -> None:
+        super().__init__()
+        self.config = config
+        self.backbone = build_backbone(config.backbone, config.weights if load_weights else "none")
+        self.temporal = build_temporal(self.backbone.num_features, config)
+        self.classifier = nn.Linear(self.temporal.num_outputs, num_classes)
+
+    def embed(self, frames: Tensor) -> Tensor:
+        """Normalised frames ``[N, 3, H, W]`` -> features: maps ``[N, D, h, w]`` if the first temporal head reads
+        maps, else their average over space ``[N, D]``."""
+        features: Tensor = self.backbone(frames.contiguous(memory_format=torch.channels_last))
+        return features if self.temporal.reads_maps else features.mean(dim=(2, 3))
+
+    def score(self, features: Tensor, state: State = None) -> tuple[Tensor, State]:
+        """Features ``[B, T, D, ...]`` -> class scores after each step ``[B, T, K]`` (logits) and the state."""
+        outputs, state = self.temporal(features, state)
+        if outputs.ndim == 5:
+            outputs = outputs.mean(dim=(3, 4))  # [B, T, C, h, w] -> [B, T, C]
+        return self.classifier(drop_features(outputs, self.config.dropout, self.training)), state
+
+    def read_out(self, step_scores: Tensor) -> Tensor:
+        """Scores after each step ``[B, T, K]`` -> scores of the clip ``[B, K]``."""
+        return step_scores[:, -1] if self.config.readout == "last" else step_scores.mean(dim=1)
+
+    def forward(self, clips: Tensor) -> Tensor:
+        """Normalised clips ``[B, T, 3, H, W]`` -> logits ``[B, K]``."""
+        features = self.embed(clips.flatten(0, 1))  # [B, T, 3, H, W] -> [B T, 3, H, W]
+        step_scores, _ = self.score(features.reshape(*clips.shape[:2], *features.shape[1:]))
+        return self.read_out(step_scores)

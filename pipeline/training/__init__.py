@@ -1,0 +1,1 @@
+"""Training: ``module`` (loss, metrics, optimiser), ``callbacks`` (progress, signals, files), ``fit`` (whole runs)."""

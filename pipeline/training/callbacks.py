@@ -1,0 +1,177 @@
+"""What happens around the steps: speed and waiting, signals, unreadable videos, checkpoints that are never half."""
+
+from __future__ import annotations
+
+import csv
+import io
+import signal
+import time
+from dataclasses import asdict
+from pathlib import Path
+from types import FrameType
+from typing import Any
+
+import torch
+from lightning.fabric.plugins.io.torch_io import TorchCheckpointIO
+from lightning.pytorch import Callback, LightningModule, Trainer
+from lightning.pytorch.callbacks import RichProgressBar
+from rich.console import Console
+
+from pipeline.checkpoint import write_atomically
+from pipeline.datasets.videos import BadVideo, ClipBatch
+from pipeline.errors import UserError
+from pipeline.training.module import ClipClassifier
+
+
+class Interrupted(Exception):  # noqa: N818 (not an error: somebody asked)
+    """A signal ended the run after a checkpoint was written.
+
+    Attributes:
+        signal_number: which; a shell expects exit code 128 + this.
+        checkpoint: what ``--resume`` continues from.
+    """
+
+    def __init__(self, signal_number: int, checkpoint: Path) -> None:
+        super().__init__(f"stopped by {signal.Signals(signal_number).name}; continue with --resume ({checkpoint})")
+        self.signal_number, self.checkpoint = signal_number, checkpoint
+
+
+class StopOnSignal(Callback):
+    """SIGINT and SIGTERM: finish the batch, write ``last.ckpt``, raise ``Interrupted``."""
+
+    def __init__(self, checkpoint: Path) -> None:
+        self._checkpoint = checkpoint
+        self._received: int | None = None
+        self._previous: dict[int, Any] = {}
+
+    def _receive(self, signal_number: int, frame: FrameType | None) -> None:
+        if self._received is not None:  # asked twice: do not wait for the batch
+            raise KeyboardInterrupt
+        self._received = signal_number
+
+    def on_fit_start(self, trainer: Trainer, pl_module: LightningModule) -> None:
+        """Take over both signals."""
+        self._previous = {number: signal.signal(number, self._receive) for number in (signal.SIGINT, signal.SIGTERM)}
+
+    def teardown(self, trainer: Trainer, pl_module: LightningModule, stage: str) -> None:
+        """Give the signals back."""
+        self._restore()
+
+    def on_exception(self, trainer: Trainer, pl_module: LightningModule, exception: BaseException) -> None:
+        """Give the signals back."""
+        self._restore()
+
+    def _restore(self) -> None:
+        for number, handler in self._previous.items():
+            signal.signal(number, handler)
+        self._previous = {}
+
+    def on_train_batch_end(
+        self, trainer: Trainer, pl_module: LightningModule, outputs: Any, batch: Any, batch_idx: int
+    ) -> None:
+        """Between two batches everything is consistent: the place to stop."""
+        if self._received is not None:
+            trainer.save_checkpoint(self._checkpoint)
+            raise Interrupted(self._received, self._checkpoint)
+
+    def on_validation_batch_end(
+        self, trainer: Trainer, pl_module: LightningModule, outputs: Any, batch: Any, batch_idx: int, _: int = 0
+    ) -> None:
+        """In validation the weights are those of the last training step, or their average: the last file stands."""
+        if self._received is not None:
+            if not self._checkpoint.exists():
+                trainer.save_checkpoint(self._checkpoint)
+            raise Interrupted(self._received, self._checkpoint)
+
+
+class AtomicCheckpointIO(TorchCheckpointIO):
+    """Checkpoints that a kill at any moment leaves whole: a new file replaces the old one in one step."""
+
+    def save_checkpoint(self, checkpoint: dict[str, Any], path: Any, storage_options: Any | None = None) -> None:
+        """Serialise in memory, then replace the file."""
+        buffer = io.BytesIO()
+        torch.save(checkpoint, buffer)
+        write_atomically(Path(path), buffer.getvalue())
+
+
+class Throughput(Callback):
+    """Shows clips/s and the share of time spent waiting for data, per step on the bar and per epoch in the logs."""
+
+    def on_train_epoch_start(self, trainer: Trainer, pl_module: LightningModule) -> None:
+        """Clocks start."""
+        self._epoch_start = self._batch_end = time.perf_counter()
+        self._waited_seconds, self._clips = 0.0, 0
+
+    def on_train_batch_start(self, trainer: Trainer, pl_module: LightningModule, batch: ClipBatch, _: int) -> None:
+        """What passed since the last batch ended was waiting."""
+        self._waited_seconds += time.perf_counter() - self._batch_end
+
+    def on_train_batch_end(
+        self, trainer: Trainer, pl_module: LightningModule, outputs: Any, batch: ClipBatch, batch_idx: int
+    ) -> None:
+        """Update the figures."""
+        self._clips += len(batch.labels)
+        self._batch_end = time.perf_counter()
+        elapsed = self._batch_end - self._epoch_start
+        pl_module.log("clips_per_second", self._clips / elapsed, prog_bar=True, batch_size=1)
+        pl_module.log("waiting_share", self._waited_seconds / elapsed, prog_bar=True, batch_size=1)
+
+
+class BadVideoReport(Callback):
+    """Names every unreadable video in ``bad_videos.csv`` and fails the run if there are too many."""
+
+    def __init__(self, path: Path, num_videos: int, max_bad_fraction: float) -> None:
+        self._path, self._num_videos, self._max_bad_fraction = path, num_videos, max_bad_fraction
+        self._written = 0
+
+    def on_train_epoch_end(self, trainer: Trainer, pl_module: LightningModule) -> None:
+        """Every video has been met once an epoch."""
+        assert isinstance(pl_module, ClipClassifier)
+        check_bad_videos(list(pl_module.bad_videos.values()), self._num_videos, self._max_bad_fraction, self._path)
+
+
+def check_bad_videos(bad: list[BadVideo], num_videos: int, max_bad_fraction: float, report: Path) -> None:
+    """Writes the report if there is anything to report.
+
+    Raises:
+        UserError: more than ``max_bad_fraction`` of the videos are bad.
+    """
+    if not bad:
+        return
+    text = io.StringIO()
+    writer = csv.DictWriter(text, ["path", "stage", "cause"])
+    writer.writeheader()
+    writer.writerows(asdict(video) for video in sorted(bad, key=lambda video: video.path))
+    write_atomically(report, text.getvalue().encode())
+    if len(bad) > max_bad_fraction * num_videos:
+        raise UserError(
+            f"{len(bad)} of {num_videos} videos cannot be read, more than data.max_bad_fraction {max_bad_fraction}; "
+            f"the first: {bad[0].path}: {bad[0].cause}. All are in {report}"
+        )
+
+
+class ProgressBar(RichProgressBar):
+    """Lightning's rich bar, with the figures that matter and no version number."""
+
+    def get_metrics(self, trainer: Trainer, pl_module: LightningModule) -> dict[str, Any]:
+        """Rounded for reading."""
+        metrics = super().get_metrics(trainer, pl_module)
+        metrics.pop("v_num", None)
+        return {name: round(value, 3) if isinstance(value, float) else value for name, value in metrics.items()}
+
+
+class EpochLines(Callback):
+    """One line an epoch, for logs and pipes where a bar would be noise."""
+
+    def __init__(self, console: Console) -> None:
+        self._console = console
+
+    def on_train_epoch_end(self, trainer: Trainer, pl_module: LightningModule) -> None:
+        """Print the epoch's figures."""
+        wanted = ("train_loss_epoch", "train_accuracy", "val_accuracy", "val_loss", "clips_per_second", "waiting_share")
+        figures = [
+            f"{name.removesuffix('_epoch')} {float(trainer.callback_metrics[name]):.3f}"
+            for name in wanted
+            if name in trainer.callback_metrics
+        ]
+        self._console.print(f"epoch {trainer.current_epoch + 1}/{trainer.max_epochs}  " + "  ".join(figures))

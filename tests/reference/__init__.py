@@ -1,0 +1,1 @@
+"""Slow and obvious code that the fast code is held against."""

