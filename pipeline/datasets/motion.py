@@ -192,11 +192,11 @@ def _make_clips(folder: Path, config: MotionSetConfig, split_index: int, num_cli
         for pair_index, change in enumerate(CHANGES):
             rng = np.random.default_rng([config.seed, split_index, clip_index, pair_index])
             frames = _action_frames(rng, config, change)
-            _write_video(folder / change.rising / name, frames, config.fps, intra=True)
-            _write_video(folder / change.falling / name, frames[::-1], config.fps, intra=True)
+            write_video(folder / change.rising / name, frames, config.fps, intra=True)
+            write_video(folder / change.falling / name, frames[::-1], config.fps, intra=True)
         if config.background:
             rng = np.random.default_rng([config.seed, split_index, clip_index, len(CHANGES)])
-            _write_video(folder / BACKGROUND / name, _rest_frames(rng, config), config.fps, intra=True)
+            write_video(folder / BACKGROUND / name, _rest_frames(rng, config), config.fps, intra=True)
 
 
 def _action_frames(rng: np.random.Generator, config: MotionSetConfig, change: Change) -> Frames:
@@ -241,7 +241,7 @@ def _make_untrimmed(folder: Path, config: MotionSetConfig) -> None:
         actions = _story(rng, config, state, shape)
         frames = _frames(rng, config, round(config.untrimmed_seconds * config.fps), state, actions, (shape,))
         name = f"{index:03d}.mp4"
-        _write_video(folder / name, frames, config.fps, intra=False)
+        write_video(folder / name, frames, config.fps, intra=False)
         segments[name] = [asdict(Segment(action.start_seconds, action.end_seconds, action.label)) for action in actions]
     if segments:
         (folder / "segments.json").write_text(json.dumps(segments, indent=1), encoding="utf-8")
@@ -288,11 +288,16 @@ _INTRA_CODECS: dict[str, tuple[str, dict[str, str]]] = {
     ".mp4": ("libx264", {"preset": "veryfast", "qp": "18", "g": "1", "bf": "0"}),
     ".avi": ("mpeg4", {"flags": "+qscale", "global_quality": str(3 * 118), "g": "1", "bf": "0"}),
 }
-_LONG_CODEC = ("libx264", {"preset": "veryfast", "crf": "18", "g": "50", "bf": "2"})
+# Rate control by macroblock tree (crf) gives other bytes now and then from the same frames; a fixed quantiser does not.
+_LONG_CODEC = ("libx264", {"preset": "veryfast", "qp": "20", "g": "50", "bf": "2"})
 
 
-def _write_video(path: Path, frames: Frames, fps: int, *, intra: bool) -> None:
-    """``frames`` uint8 RGB ``[T, H, W, 3]`` to a file whose suffix gives the container."""
+def write_video(path: Path, frames: Frames, fps: int, *, intra: bool) -> None:
+    """Encodes ``frames``, uint8 RGB ``[T, H, W, 3]`` of even sides; the suffix (.mp4, .avi) gives the container.
+
+    With ``intra`` each frame stands for itself, so that frames reversed are, once decoded, exactly the frames of the
+    file reversed. Without, the file is coded as usual, with frames predicted from both sides (MP4 only).
+    """
     codec, options = _INTRA_CODECS[path.suffix] if intra else _LONG_CODEC
     path.parent.mkdir(parents=True, exist_ok=True)
     with av.open(str(path), "w") as container:

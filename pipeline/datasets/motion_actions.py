@@ -61,10 +61,10 @@ class Change:
 
 
 CHANGES = (
-    Change("moves_right", "moves_left", "x", 0.2, 0.8, 0.36, 0.56),
-    Change("moves_down", "moves_up", "y", 0.2, 0.8, 0.36, 0.56),
-    Change("turns_clockwise", "turns_anticlockwise", "angle", 0, 2 * math.pi, 1.2, 2.6, unbounded=True),
-    Change("grows", "shrinks", "log_radius", math.log2(0.12), math.log2(0.29), 0.75, 1.2),
+    Change("moves_right", "moves_left", "x", 0.22, 0.78, 0.36, 0.56),
+    Change("moves_down", "moves_up", "y", 0.22, 0.78, 0.36, 0.56),
+    Change("turns_clockwise", "turns_anticlockwise", "angle", 0, 2 * math.pi, 1.6, 2.8, unbounded=True),
+    Change("grows", "shrinks", "log_radius", math.log2(0.15), math.log2(0.34), 0.8, 1.15),
     Change("appears", "vanishes", "opacity", 0, 1, 1, 1),
     Change("square_then_circle", "circle_then_square", "roundness", 0, 1, 1, 1, shapes=("rounded",)),
 )
@@ -73,7 +73,7 @@ _SWITCH_SHARE = 0.6
 """One shape becomes another within this middle share of the action: first the one, then the other."""
 _TREMBLE = 0.004
 _TREMBLE_RADIANS = 0.03
-_MAX_SWAY = 0.05
+_MAX_SWAY = 0.03
 
 
 @dataclass(frozen=True)

@@ -14,9 +14,9 @@ from numpy.typing import NDArray
 
 Array = NDArray[np.float32]
 
-_MARGIN = 0.08
+_MARGIN = 0.05
 """The background reaches this far beyond the frame on each side, for the camera to sway over."""
-_MIN_COLOUR_DISTANCE = 0.45
+_MIN_COLOUR_DISTANCE = 0.5
 """Between the shape and the background, and between the two colours of a texture: RGB in 0 to 1, Euclidean."""
 _TRACK_BLOCK = 32
 """Frames drawn at once: bounds the memory for a long video."""
@@ -101,9 +101,10 @@ def draw_look(rng: np.random.Generator, size_px: int, shapes: tuple[str, ...] = 
     while not _far_apart(fill[0], fill[1], ground.mean(axis=0)):
         fill = rng.uniform(0, 1, (2, 3)).astype(np.float32)
     mixture = _texture(rng, side)[..., None]
-    directions, lengths = rng.uniform(0, 2 * np.pi, 2), rng.uniform(1.5, 5.0, 2)
+    directions, lengths = rng.uniform(0, 2 * np.pi, 2), rng.uniform(1.5, 4.0, 2)
     waves = [lengths * np.cos(directions), lengths * np.sin(directions), rng.uniform(0, 2 * np.pi, 2)]
     shape = shapes[int(rng.integers(len(shapes)))]
+    mixture = 0.5 + (mixture - 0.5) * np.float32(rng.uniform(0.3, 0.8))  # backgrounds are quieter than the shape
     background = ground[0] * (1 - mixture) + ground[1] * mixture
     return Look(size_px, shape, background, fill, np.stack(waves, axis=1).astype(np.float32))
 
@@ -164,7 +165,7 @@ def _render_block(look: Look, track: Track) -> NDArray[np.uint8]:
 def _fill(look: Look, x: Array, y: Array) -> Array:
     """The shape's texture, ``[T, H, W, 3]``: stripes crossed with a second wave, between two colours."""
     first, second = (np.sin(wave[0] * x + wave[1] * y + wave[2]) for wave in look.waves)
-    mixture = (0.5 + 0.35 * first + 0.15 * second)[..., None]
+    mixture = (0.5 + 0.38 * first + 0.12 * second)[..., None]
     colours: Array = look.fill[0] * (1 - mixture) + look.fill[1] * mixture
     return colours
 

@@ -109,17 +109,18 @@ def read_manifest(root: Path, annotations: Path | None = None, split: int = 1) -
     is_json = source.suffix.lower() in (".jsonl", ".ndjson", ".json")
     records = _read_json_lines(source) if is_json else read_table(source, MANIFEST_COLUMNS[:2])
     labels = _listed_labels(source.parent / "classes.txt")
-    seen: dict[VideoRow, str] = {}
+    places: dict[tuple[str, float, float | None], str] = {}
     splits: dict[str, list[VideoRow]] = defaultdict(list)
     for place, values in records:
         row = _manifest_row(place, values, root, labels)
-        _refuse_repeated(row, place, seen)
+        _refuse_repeated(row, place, places)
         splits[_split_name(place, values.get("split", "")) if values.get("split") else "all"].append(row)
     require_videos(records, root, f"lines in {source}, and it has none")
     if "all" in splits and len(splits) > 1:
         raise UserError(f"{source}: {len(splits['all'])} lines have no split and others have; fill in all or none")
-    refuse_absent(seen, root, source)
-    found = tuple(sorted({row.label for row in seen}))
+    rows = [row for part in splits.values() for row in part]
+    refuse_absent(rows, root, source)
+    found = tuple(sorted({row.label for row in rows}))
     return Annotations(labels or found, {part: tuple(rows) for part, rows in splits.items()})
 
 
@@ -166,12 +167,12 @@ def _seconds(place: str, column: str, values: Mapping[str, str], default: float)
     return number
 
 
-def _refuse_repeated(row: VideoRow, place: str, seen: dict[VideoRow, str]) -> None:
+def _refuse_repeated(row: VideoRow, place: str, places: dict[tuple[str, float, float | None], str]) -> None:
     """One stretch of a file has one label and one place: a second line for it would count it twice."""
-    key = VideoRow(row.path, "", "", row.start_seconds, row.end_seconds)
-    if key in seen:
-        raise UserError(f"{place}: {row.name} with these times is listed already at {seen[key]}")
-    seen[key] = place
+    stretch = row.name, row.start_seconds, row.end_seconds
+    if stretch in places:
+        raise UserError(f"{place}: {row.name} with these times is listed already at {places[stretch]}")
+    places[stretch] = place
 
 
 def _split_name(place: str, text: str) -> str:

@@ -13,6 +13,7 @@ A decoder is imported when it is first used.
 from __future__ import annotations
 
 from collections.abc import Callable
+from contextlib import ExitStack, closing
 from pathlib import Path
 
 from pipeline.decode.reader import Backend, VideoFile, VideoReader
@@ -65,9 +66,8 @@ def open_video(path: str | Path, decoder: str = "pyav") -> VideoReader:
     """
     if decoder not in DECODERS:
         raise unknown_name("decoder", decoder, DECODERS)
-    file = VideoFile(Path(path))
-    try:
-        return VideoReader(file, DECODERS[decoder](file))
-    except BaseException:
-        file.close()
-        raise
+    with ExitStack() as stack:
+        file = stack.enter_context(closing(VideoFile(Path(path))))
+        reader = VideoReader(file, DECODERS[decoder](file))
+        stack.pop_all()  # from here on the reader closes the file
+    return reader

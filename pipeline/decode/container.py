@@ -33,6 +33,8 @@ _LIKELY_CAUSES = {
     errno.EINVAL: "; it may be a playlist, a script or a single picture, none of which is read as a video",
     tag_to_code(b"INDA"): "; the file is damaged or cut off, or no video at all",
 }
+# Packets of a file up to this size stay in memory between indexing and decoding, which saves reading it twice.
+_MAX_KEPT_BYTES = 8_000_000
 _MIN_TOLERANCE_SECONDS, _MAX_TOLERANCE_SECONDS = 1e-6, 0.5e-3
 
 
@@ -105,7 +107,7 @@ def _open_container(path: Path) -> InputContainer:
 
 
 class OpenVideo:
-    """One open container and its first video stream, with a decoder on one thread. Read it once, from the start.
+    """One open container and its first video stream, with a decoder on one thread; for one user at a time.
 
     Raises:
         DecodeError: the file cannot be opened, is of a kind not allowed, or has no video.
@@ -113,16 +115,19 @@ class OpenVideo:
 
     def __init__(self, path: Path) -> None:
         check_regular_file(path)
-        self.path = path
-        with ffmpeg_errors(path, "open"):
-            self.container = _open_container(path)
+        self.path, self.is_closed = path, False
+        self._kept: list[Packet[VideoStream]] = []
+        self._open()
+
+    def _open(self) -> None:
+        with ffmpeg_errors(self.path, "open"):
+            self.container = _open_container(self.path)
         try:
-            self.stream = _video_stream(self.container, path)
+            self.stream = _video_stream(self.container, self.path)
         except DecodeError:
             self.container.close()
             raise
         self.stream.codec_context.thread_count = 1  # small pictures decode no faster on more, and workers are many
-        self.is_closed = False
 
     def header(self) -> Header:
         stream, context = self.stream, self.stream.codec_context
@@ -136,31 +141,49 @@ class OpenVideo:
         )
 
     def packets(self) -> Iterator[Packet[VideoStream]]:
-        """The stream's packets in file order; the last is empty and makes the decoder give what it still holds."""
+        """The stream's packets in file order; the last is empty and makes the decoder give what it still holds. To be
+        read to the end and followed by ``rewind``."""
+        kept: list[Packet[VideoStream]] = []
+        num_bytes = 0
         with ffmpeg_errors(self.path, "index"):
-            yield from self.container.demux(self.stream)
+            for packet in self.container.demux(self.stream):
+                num_bytes += packet.size
+                if num_bytes <= _MAX_KEPT_BYTES:
+                    kept.append(packet)
+                yield packet
+        self._kept = kept if num_bytes <= _MAX_KEPT_BYTES else []
+
+    def rewind(self) -> None:
+        """Goes back to the start: a short file's packets are in memory, a long file is opened again."""
+        if self._kept:
+            self.stream.codec_context.flush_buffers()
+        else:
+            self.container.close()
+            self._open()
 
     def frames(self) -> Iterator[VideoFrame]:
-        """Decoded pictures, in the order they are shown, from where the container stands.
+        """Decoded pictures, in the order they are shown, from the start or where ``seek`` went.
 
         Raises:
             DecodeError: at stage ``decode``.
             ValueError: the reader was closed in between.
         """
+        kept = (frame for packet in self._kept for frame in packet.decode())
         with ffmpeg_errors(self.path, "decode"):
-            for frame in self.container.decode(self.stream):
+            for frame in kept if self._kept else self.container.decode(self.stream):
                 yield frame
                 if self.is_closed:
                     raise ValueError(f"{self.path}: the reader was closed while its frames were being read")
 
     def seek(self, ticks: int) -> None:
         """Moves to a keyframe at or before that time, as the container understands it."""
+        self._kept = []
         with ffmpeg_errors(self.path, "seek"):
             self.container.seek(ticks, stream=self.stream, backward=True, any_frame=False)
 
     def close(self) -> None:
         if not self.is_closed:
-            self.is_closed = True
+            self.is_closed, self._kept = True, []
             self.container.close()
 
     def __enter__(self) -> OpenVideo:

@@ -34,7 +34,7 @@ _ONE_PICTURE_CODECS = frozenset(
 # Left out: in streams without a packet table the packets are cut out by a parser, which may cut wrong.
 _PACKET_CONTAINERS = frozenset((*TIMED_CONTAINERS, "avi"))
 
-_VOP_START = re.compile(rb"\x00\x00\x01\xb6")
+_VOP_START = b"\x00\x00\x01\xb6"
 # A picture that says "not coded" is a header: start code 4 bytes, type and time at most 6, and a stuffing byte.
 _MAX_NOT_CODED_BYTES = 12
 # Pictures coded in each packet. DivX's "packed bitstream" puts two into one packet, each later packet then gives the
@@ -78,35 +78,32 @@ class _Packets:
 
 
 def build_index(video: OpenVideo) -> VideoIndex:
-    """Indexes a freshly opened video; reads it to its end, and once more if the count must be decoded.
+    """Indexes a freshly opened video, and rewinds it. Reads to the end, and once more if pictures must be counted.
 
     Raises:
         DecodeError: no picture can be decoded, or the file breaks off with an error.
     """
     header = video.header()
     packets = _scan(video, header)
+    video.rewind()
     if packets.first is None:
         raise DecodeError(
             video.path, "index", "no picture can be decoded; the file may be cut off or have only a header"
         )
     is_proven = _one_picture_a_packet(packets, header)
-    pts = packets.pts if is_proven else _decoded_pts(video.path)
-    ticks = _trusted_ticks(sorted(pts, key=_or_zero) if is_proven else pts, header)
+    pts = packets.pts if is_proven else _decoded_pts(video)
+    ticks = _trusted_ticks(pts, header, in_order=not is_proven)  # packets come in the order of decoding
     keyframes = np.empty(0, np.int64)
     if ticks is not None and is_proven:
-        key_ticks = [t for t, is_key in zip(pts, packets.is_key, strict=True) if is_key]
-        keyframes = np.sort(np.searchsorted(ticks, np.array(key_ticks, np.int64)))
+        key_ticks = np.array(pts, np.int64)[np.array(packets.is_key)]
+        keyframes = np.sort(np.searchsorted(ticks, key_ticks))
     pts_seconds, fps, duration = _timeline(video.path, len(pts), ticks, packets.ticks_shown, header)
     info = _info(video.path, packets.first, len(pts), fps, duration, header)
     return VideoIndex(info, pts_seconds, ticks, keyframes, is_proven)
 
 
-def _or_zero(ticks: int | None) -> int:
-    return ticks or 0
-
-
 def _scan(video: OpenVideo, header: Header) -> _Packets:
-    found = _Packets()
+    found, is_mpeg4 = _Packets(), header.codec == "mpeg4"
     for packet in video.packets():
         if found.first is None:
             # The first picture tells size and turn; the packets after it are not decoded.
@@ -114,20 +111,26 @@ def _scan(video: OpenVideo, header: Header) -> _Packets:
         if packet.is_discard:
             found.num_hidden += 1
         elif packet.size:
-            found.pts.append(packet.pts)
-            found.ticks_shown[packet.pts] = packet.duration or 0
+            pts = packet.pts
+            found.pts.append(pts)
+            found.ticks_shown[pts] = packet.duration or 0
             found.is_key.append(packet.is_keyframe)
-            found.num_pictures.append(_num_pictures(packet) if header.codec == "mpeg4" else 1)
-            found.are_whole = found.are_whole and not packet.is_corrupt
+            found.num_pictures.append(_num_pictures(packet) if is_mpeg4 else 1)
+            if packet.is_corrupt:
+                found.are_whole = False
     return found
 
 
 def _num_pictures(packet: Packet[VideoStream]) -> int:
     """How many pictures of an MPEG-4 packet are coded, at most 255 (ISO/IEC 14496-2, 6.2.5: vop_coded)."""
-    data = bytes(packet)
-    starts = [match.start() for match in _VOP_START.finditer(data)]
-    sizes = [stop - start for start, stop in zip(starts, [*starts[1:], len(data)], strict=True)]
-    return min(sum(size > _MAX_NOT_CODED_BYTES for size in sizes), 255)
+    data, num_coded = bytes(packet), 0
+    start = data.find(_VOP_START)
+    while start >= 0:
+        following = data.find(_VOP_START, start + len(_VOP_START))
+        stop = following if following >= 0 else len(data)
+        num_coded += stop - start > _MAX_NOT_CODED_BYTES
+        start = following
+    return min(num_coded, 255)
 
 
 def _one_picture_a_packet(packets: _Packets, header: Header) -> bool:
@@ -138,7 +141,7 @@ def _one_picture_a_packet(packets: _Packets, header: Header) -> bool:
         return False
     if header.num_frames not in (0, len(packets.pts) + packets.num_hidden):  # a hole, or cut off
         return False
-    if not packets.are_whole or not packets.is_key[0]:  # pictures before the first keyframe are not given
+    if not packets.are_whole or packets.is_key[:1] != [True]:  # pictures before the first keyframe are not given
         return False
     if not _ONE_EACH.fullmatch(packets.num_pictures):
         return False
@@ -149,17 +152,18 @@ def _one_picture_a_packet(packets: _Packets, header: Header) -> bool:
     return len(set(present)) == len(packets.pts) and first.pts == min(present)
 
 
-def _decoded_pts(path: Path) -> list[int | None]:
+def _decoded_pts(video: OpenVideo) -> list[int | None]:
     """Display times of all pictures, in decoder order; where no other way is sure."""
-    with OpenVideo(path) as video:
-        return [frame.pts for frame in video.frames()]
+    pts = [frame.pts for frame in video.frames()]
+    video.rewind()
+    return pts
 
 
-def _trusted_ticks(pts: Sequence[int | None], header: Header) -> NDArray[np.int64] | None:
+def _trusted_ticks(pts: Sequence[int | None], header: Header, in_order: bool) -> NDArray[np.int64] | None:
     present = [ticks for ticks in pts if ticks is not None]
     if not header.is_timed or not header.seconds_per_tick or len(present) < len(pts):
         return None
-    ticks = np.array(present, np.int64)
+    ticks = np.array(present if in_order else sorted(present), np.int64)
     return ticks if bool(np.all(np.diff(ticks) > 0)) else None
 
 

@@ -94,8 +94,13 @@ class VideoFile:
     def index(self) -> VideoIndex:
         """Raises ``DecodeError`` if the file cannot be indexed."""
         if self._index is None:
-            with self.take() as video:
+            video = self.take()
+            try:
                 self._index = build_index(video)
+            except DecodeError:
+                video.close()
+                raise
+            self._fresh = video  # rewound
         return self._index
 
     def close(self) -> None:

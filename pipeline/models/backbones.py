@@ -211,17 +211,27 @@ def _timm(name: str, weights: str) -> Backbone:
 BACKBONES: dict[str, Callable[[], Backbone]] = {"tiny": _tiny}
 
 
-def build_backbone(name: str, weights: str) -> Backbone:
+def build_backbone(name: str, weights: str, num_stages: int | None = None) -> Backbone:
     """The backbone of that name.
 
     Args:
         name: a key of ``BACKBONES`` or any torchvision or timm classification CNN.
         weights: ``default`` (the publisher's, downloaded once to the cache of torch or of the hub), ``bundled``,
             ``none`` (random), or a path to a state dict.
+        num_stages: keep only the first stages.
 
     Raises:
         UserError: unknown name, unknown or unfitting weights, no network, or a network without a feature map.
     """
+    whole = _whole_backbone(name, weights)
+    if num_stages is None:
+        return whole
+    if num_stages > len(whole.stages):
+        raise UserError(f"model.num_stages {num_stages}: {name} has {len(whole.stages)} stages")
+    return Backbone(list(whole.stages)[:num_stages], whole.normalization)
+
+
+def _whole_backbone(name: str, weights: str) -> Backbone:
     if name in BACKBONES:
         if weights != "none":
             raise UserError(f"backbone {name!r} has no published weights; set model.weights to none, not {weights!r}")

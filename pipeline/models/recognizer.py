@@ -26,8 +26,12 @@ class Recognizer(nn.Module):
     def __init__(self, config: ModelConfig, num_classes: int, *, load_weights: bool = True) -> None:
         super().__init__()
         self.config = config
-        self.backbone = build_backbone(config.backbone, config.weights if load_weights else "none")
+        self.backbone = build_backbone(config.backbone, config.weights if load_weights else "none", config.num_stages)
         self.temporal = build_temporal(self.backbone.num_features, config)
+        # Published backbones end in features of very unequal scale; a recurrent head learns several times faster, and
+        # better, from equal ones.
+        normalize = config.feature_norm == "batch"
+        self.feature_norm = nn.BatchNorm1d(self.backbone.num_features) if normalize else nn.Identity()
         self.classifier = nn.Linear(self.temporal.num_outputs, num_classes)
 
     def embed(self, frames: Tensor) -> Tensor:
@@ -38,10 +42,15 @@ class Recognizer(nn.Module):
 
     def score(self, features: Tensor, state: State = None) -> tuple[Tensor, State]:
         """Features ``[B, T, D, ...]`` -> class scores after each step ``[B, T, K]`` (logits) and the state."""
-        outputs, state = self.temporal(features, state)
+        outputs, state = self.temporal(self._normalize(features), state)
         if outputs.ndim == 5:
             outputs = outputs.mean(dim=(3, 4))  # [B, T, C, h, w] -> [B, T, C]
         return self.classifier(drop_features(outputs, self.config.dropout, self.training)), state
+
+    def _normalize(self, features: Tensor) -> Tensor:
+        flat = features.flatten(0, 1).flatten(2)  # [B, T, D, h, w] -> [B T, D, h w]; [B, T, D] -> [B T, D]
+        normalized: Tensor = self.feature_norm(flat)
+        return normalized.reshape(features.shape)
 
     def read_out(self, step_scores: Tensor) -> Tensor:
         """Scores after each step ``[B, T, K]`` -> scores of the clip ``[B, K]``."""
