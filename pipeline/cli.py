@@ -6,11 +6,15 @@ Help is made from the config dataclasses and imports nothing heavy; each command
 from __future__ import annotations
 
 import json
+import re
 import sys
 from collections.abc import Callable, Sequence
+from dataclasses import fields
+from difflib import get_close_matches
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, NoReturn
 
+import docstring_parser
 import jsonargparse
 
 from pipeline.config import (
@@ -46,8 +50,13 @@ class Parser(jsonargparse.ArgumentParser):
     """jsonargparse's parser with one-screen errors: what is wrong and where to look, not the whole usage."""
 
     def error(self, message: str, ex: Exception | None = None) -> NoReturn:
-        """Print and exit with 2."""
-        raise UserError(f"{message.strip()}\nSee {self.prog} --help")
+        """Raise what ``main`` prints, with a guess at what was meant."""
+        known = {text.removeprefix("--") for action in self._actions for text in action.option_strings}
+        known |= {name.rpartition(".")[2] for name in known}
+        words = re.findall(r"--([\w.]+)|option '([\w.]+)'", message)
+        close = [match for pair in words for word in pair for match in get_close_matches(word, sorted(known), n=1)]
+        guess = f" Did you mean {close[0]!r}?" if close else ""
+        raise UserError(f"{message.strip()}.{guess}\nSee {self.prog} --help")
 
 
 def _parser(command: str, description: str) -> Parser:
@@ -72,6 +81,15 @@ def _add_experiment(parser: Parser) -> None:
     parser.add_class_arguments(Experiment, None)
 
 
+def _add_options(parser: Parser, options_type: type[Any]) -> None:
+    """The fields of an options dataclass; a boolean one is a bare flag (``--quiet``)."""
+    flags = {item.name for item in fields(options_type) if item.type == "bool"}
+    parser.add_class_arguments(options_type, None, skip=flags)
+    texts = {text.arg_name: text.description for text in docstring_parser.parse_from_object(options_type).params}
+    for name in sorted(flags):
+        parser.add_argument(f"--{name}", action="store_true", help=texts[name])
+
+
 def _options(options_type: type[Any], parser: Parser, arguments: Any) -> Any:
     instantiated = parser.instantiate(arguments)
     return options_type(**{name: instantiated[name] for name in options_type.__dataclass_fields__})
@@ -81,7 +99,7 @@ def train_command(args: Sequence[str]) -> int:
     """clipgru train"""
     parser = _parser("train", "Train a model on videos. The model file and all logs go to <output_dir>/<name>.")
     _add_experiment(parser)
-    parser.add_class_arguments(TrainOptions, None)
+    _add_options(parser, TrainOptions)
     arguments = parser.parse_args(list(args))
     experiment, options = _experiment(parser, arguments), _options(TrainOptions, parser, arguments)
 
@@ -106,7 +124,7 @@ def evaluate_command(args: Sequence[str]) -> int:
     )
     parser.add_argument("model", nargs="?", type=str, help="A model file; leave it out with --protocol.")
     _add_experiment(parser)
-    parser.add_class_arguments(EvaluateOptions, None)
+    _add_options(parser, EvaluateOptions)
     arguments = parser.parse_args(list(args))
     options = _options(EvaluateOptions, parser, arguments)
     if bool(arguments.model) == bool(options.protocol):
@@ -207,7 +225,7 @@ def predict_command(args: Sequence[str]) -> int:
     parser = _parser("predict", "Find actions in videos. A SOURCE is a video file, a folder or a quoted glob pattern.")
     parser.add_argument("model", type=str, help="A model file.")
     parser.add_argument("sources", nargs="+", type=str, metavar="source", help="Video files, folders or patterns.")
-    parser.add_class_arguments(PredictOptions, None)
+    _add_options(parser, PredictOptions)
     arguments = parser.parse_args(list(args))
     options = _options(PredictOptions, parser, arguments)
 
@@ -221,7 +239,7 @@ def predict_command(args: Sequence[str]) -> int:
 def demo_command(args: Sequence[str]) -> int:
     """clipgru demo"""
     parser = _parser("demo", "Make the motion set, train ConvGRU and frame average on it, find actions in long videos.")
-    parser.add_class_arguments(DemoOptions, None)
+    _add_options(parser, DemoOptions)
     options = _options(DemoOptions, parser, parser.parse_args(list(args)))
 
     from pipeline.demo import run_demo

@@ -16,7 +16,7 @@ from pipeline.checkpoint import ModelFile
 from pipeline.config import DataConfig, Experiment
 from pipeline.datasets.annotations import VideoRow
 from pipeline.datasets.datamodule import make_loader
-from pipeline.datasets.videos import BadVideo, ClipBatch
+from pipeline.datasets.videos import BadVideo, ClipBatch, fixed_clips
 from pipeline.errors import UserError
 from pipeline.transforms import ClipTransform
 
@@ -136,7 +136,7 @@ def evaluate_model(
         raise UserError("there are no videos to evaluate; set data.test_fraction above 0, or choose another split")
     sampling = replace(model.sampling, num_eval_clips=num_clips) if num_clips else model.sampling
     experiment = Experiment(data=data, decode=model.decode, sampling=sampling, transform=model.transform)
-    loader = make_loader(rows, model.labels, experiment, training=False)
+    loader = make_loader(rows, model.labels, experiment, fixed_clips)
     probabilities: dict[int, Tensor] = {}
     bad: dict[int, BadVideo] = {}
     for batch in loader:

@@ -11,14 +11,27 @@ from typing import Any
 
 import torch
 from lightning.pytorch import LightningDataModule
+from torch import Tensor
 from torch.utils.data import DataLoader
 
 from pipeline.config import DataConfig, Experiment
 from pipeline.datasets import formats
 from pipeline.datasets.annotations import Annotations, VideoRow
+from pipeline.datasets.features import Embed, FeatureDataset, embed_grid
 from pipeline.datasets.motion import MotionSetConfig, make_motion_set
 from pipeline.datasets.splits import check_split, split_by_group
-from pipeline.datasets.videos import ClipBatch, EpochSampler, Sample, VideoDataset, collate
+from pipeline.datasets.videos import (
+    BadVideo,
+    ChooseClips,
+    ClipBatch,
+    EpochSampler,
+    Sample,
+    VideoDataset,
+    collate,
+    fixed_clips,
+    random_clip,
+    whole_grid,
+)
 from pipeline.errors import UserError
 
 
@@ -66,7 +79,7 @@ def make_splits(annotations: Annotations, config: DataConfig, seed: int) -> Spli
         raise UserError(f"{config.root}: there are no training videos; found the splits {', '.join(given)}")
     for part in (val, test if "all" in given else ()):
         if part:
-            check_split(train, part, labels)
+            check_split(train, part, labels, may_share_groups=annotations.may_share_groups)
     return Splits(labels, tuple(train), tuple(val), tuple(test))
 
 
@@ -83,23 +96,29 @@ def _start_worker(_: int) -> None:
 
 
 def make_loader(
-    rows: Sequence[VideoRow], labels: Sequence[str], experiment: Experiment, *, training: bool
+    rows: Sequence[VideoRow], labels: Sequence[str], experiment: Experiment, choose: ChooseClips
 ) -> DataLoader[Sample]:
-    """A loader of ``ClipBatch``es: shuffled random clips for training, every video's evaluation clips otherwise."""
-    workers = num_workers(experiment.data)
+    """A loader of ``ClipBatch``es: shuffled random clips for training, every video's fixed clips in order otherwise."""
+    return _loader(VideoDataset(rows, labels, experiment, choose), experiment, choose, num_workers(experiment.data))
+
+
+def _loader(
+    dataset: VideoDataset | FeatureDataset, experiment: Experiment, choose: ChooseClips, workers: int
+) -> DataLoader[Sample]:
+    training = choose is random_clip
     batch_size = experiment.data.batch_size
     if not training:  # an item holds several clips
-        batch_size = max(1, batch_size // experiment.sampling.num_eval_clips)
+        batch_size = max(1, batch_size // experiment.sampling.num_eval_clips) if choose is fixed_clips else 1
     return DataLoader(
-        VideoDataset(rows, labels, experiment, training=training),
+        dataset,
         batch_size=batch_size,
-        sampler=EpochSampler(len(rows), experiment.seed, shuffle=training),
+        sampler=EpochSampler(len(dataset), experiment.seed, shuffle=training),
         num_workers=workers,
         collate_fn=collate,
         worker_init_fn=_start_worker,
         persistent_workers=training and workers > 0,
         pin_memory=torch.cuda.is_available(),
-        drop_last=training and len(rows) >= batch_size,
+        drop_last=training and len(dataset) >= batch_size,
     )
 
 
@@ -110,10 +129,26 @@ class VideoDataModule(LightningDataModule):
         super().__init__()
         self.experiment, self.splits = experiment, splits
         self._resume_at = (-1, 0)
+        self._features: dict[ChooseClips, list[Tensor | BadVideo]] = {}
+
+    def cache_features(self, embed: Embed) -> None:
+        """Reads every training and validation video once; from then on batches hold features."""
+        for choose, rows in ((random_clip, self.splits.train), (fixed_clips, self.splits.val)):
+            found: list[Tensor | BadVideo] = []
+            for batch in make_loader(rows, self.splits.labels, self.experiment, whole_grid) if rows else ():
+                assert isinstance(batch, ClipBatch)
+                found += [bad for _, bad in batch.bad] or [embed_grid(batch.frames[0], embed)]
+            self._features[choose] = found
+
+    def _make_loader(self, rows: Sequence[VideoRow], choose: ChooseClips) -> DataLoader[Sample]:
+        if not self._features:
+            return make_loader(rows, self.splits.labels, self.experiment, choose)
+        features = FeatureDataset(rows, self.splits.labels, self.experiment, choose, self._features[choose])
+        return _loader(features, self.experiment, choose, workers=0)
 
     def train_dataloader(self) -> DataLoader[Sample]:
         """Random clips of the training rows."""
-        loader = make_loader(self.splits.train, self.splits.labels, self.experiment, training=True)
+        loader = self._make_loader(self.splits.train, random_clip)
         sampler = loader.sampler
         assert isinstance(sampler, EpochSampler)
         sampler.skip(*self._resume_at)
@@ -121,9 +156,7 @@ class VideoDataModule(LightningDataModule):
 
     def val_dataloader(self) -> DataLoader[Sample] | list[Any]:
         """Evaluation clips of the validation rows; nothing if there are none."""
-        if not self.splits.val:
-            return []
-        return make_loader(self.splits.val, self.splits.labels, self.experiment, training=False)
+        return self._make_loader(self.splits.val, fixed_clips) if self.splits.val else []
 
     def transfer_batch_to_device(self, batch: ClipBatch, device: torch.device, dataloader_idx: int) -> ClipBatch:
         """uint8 goes to the device; everything else happens there."""

@@ -50,7 +50,7 @@ MOTION_CLASSES = tuple(sorted(PARTNER))
 BACKGROUND = "background"
 """The class in which nothing happens: the shape rests, or there is none."""
 
-_VERSION = 1
+_VERSION = 2
 """Counts up when the same config makes other videos."""
 _STATE_FILE = "motion_set.json"
 _SPLITS = ("train", "val", "test")

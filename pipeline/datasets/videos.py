@@ -6,7 +6,7 @@ the batch it falls in and an interruption do not change it.
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass, replace
 from typing import Any, NamedTuple
 
@@ -46,7 +46,7 @@ class Sample:
     row: int
     label: int
     frames: Tensor | None
-    """uint8 ``[N, T, 3, S, S]``: one clip in training, ``num_eval_clips`` at most in evaluation."""
+    """uint8 ``[N, T, 3, S, S]``: one clip in training, ``num_eval_clips`` at most in evaluation; or their features."""
     bad: BadVideo | None = None
 
 
@@ -58,7 +58,7 @@ class ClipBatch:
     """
 
     frames: Tensor
-    """uint8 ``[B, T, 3, S, S]``."""
+    """uint8 ``[B, T, 3, S, S]``, or cached features, float ``[B, T, D, ...]``."""
     labels: Tensor
     """int64 ``[B]``."""
     rows: Tensor
@@ -95,6 +95,26 @@ def collate(samples: Sequence[Sample]) -> ClipBatch:
     )
 
 
+# The clips of a video: from its grid frames, the sample and the settings to lists of grid frames.
+ChooseClips = Callable[[range, SampleKey, Experiment], list[list[int]]]
+
+
+def random_clip(grid: range, key: SampleKey, experiment: Experiment) -> list[list[int]]:
+    """One training clip, another in each epoch."""
+    rng = np.random.default_rng([experiment.seed, key.epoch, key.row])
+    return [training_clip(grid, experiment.sampling, experiment.transform.num_context_frames, rng)]
+
+
+def fixed_clips(grid: range, key: SampleKey, experiment: Experiment) -> list[list[int]]:
+    """The evaluation clips, always the same."""
+    return evaluation_clips(grid, experiment.sampling, experiment.transform.num_context_frames)
+
+
+def whole_grid(grid: range, key: SampleKey, experiment: Experiment) -> list[list[int]]:
+    """Every grid frame, as one clip."""
+    return [list(grid)]
+
+
 class VideoDataset(Dataset[Sample]):
     """Samples of some rows.
 
@@ -102,15 +122,15 @@ class VideoDataset(Dataset[Sample]):
         rows: the videos.
         labels: class names; a row's label index is its place here.
         experiment: seed, decode, sampling and transform settings.
-        training: one random clip a video, or the evaluation clips.
+        choose: which clips of a video make its sample.
     """
 
     def __init__(
-        self, rows: Sequence[VideoRow], labels: Sequence[str], experiment: Experiment, *, training: bool
+        self, rows: Sequence[VideoRow], labels: Sequence[str], experiment: Experiment, choose: ChooseClips
     ) -> None:
         self.rows = tuple(rows)
         self.experiment = experiment
-        self.training = training
+        self.choose = choose
         self._label_index = {label: index for index, label in enumerate(labels)}
 
     def __len__(self) -> int:
@@ -136,25 +156,18 @@ class VideoDataset(Dataset[Sample]):
                 )
             end_seconds = min(row.end_seconds or duration_seconds, duration_seconds)
             grid = grid_range(config.sampling.sample_fps, row.start_seconds, end_seconds)
-            clips = self._choose(grid, key)
+            clips = self.choose(grid, key, config)
             wanted = sorted({index for clip in clips for index in clip})
             frames = reader.at(grid_seconds(wanted, config.sampling.sample_fps)).frames
         fitted = fit_frames(frames, config.transform)
         places = {index: place for place, index in enumerate(wanted)}
         return torch.stack([fitted[[places[index] for index in clip]] for clip in clips])
 
-    def _choose(self, grid: range, key: SampleKey) -> list[list[int]]:
-        sampling, context = self.experiment.sampling, self.experiment.transform.num_context_frames
-        if not self.training:
-            return evaluation_clips(grid, sampling, context)
-        rng = np.random.default_rng([self.experiment.seed, key.epoch, key.row])
-        return [training_clip(grid, sampling, context, rng)]
-
 
 class EpochSampler(Sampler[SampleKey]):
     """Every row once an epoch, in an order that the seed and the epoch decide.
 
-    ``skip(epoch, count)`` makes the next pass of that epoch start ``count`` samples in: how a run resumes exactly.
+    ``skip(epoch, count)`` makes passes of that epoch start ``count`` samples in: how a run resumes exactly.
     """
 
     def __init__(self, num_rows: int, seed: int, *, shuffle: bool) -> None:
@@ -167,7 +180,7 @@ class EpochSampler(Sampler[SampleKey]):
         self.epoch = epoch
 
     def skip(self, epoch: int, count: int) -> None:
-        """Leave out the first ``count`` samples when that epoch is next begun."""
+        """Leave out the first ``count`` samples of that epoch."""
         self._skip = (epoch, count)
 
     def __len__(self) -> int:
@@ -178,5 +191,4 @@ class EpochSampler(Sampler[SampleKey]):
         if self.shuffle:
             np.random.default_rng([self.seed, self.epoch]).shuffle(order)
         done = self._skip[1] if self._skip[0] == self.epoch else 0
-        self._skip = (-1, 0)
         return iter([SampleKey(self.epoch, int(row)) for row in order[done:]])

@@ -48,8 +48,9 @@ class Recognizer(nn.Module):
         return self.classifier(drop_features(outputs, self.config.dropout, self.training)), state
 
     def _normalize(self, features: Tensor) -> Tensor:
-        flat = features.flatten(0, 1).flatten(2)  # [B, T, D, h, w] -> [B T, D, h w]; [B, T, D] -> [B T, D]
-        normalized: Tensor = self.feature_norm(flat)
+        batch, steps, channels = features.shape[:3]
+        # [B, T, D, h, w] -> [B T, D, h w]; [B, T, D] -> [B T, D, 1]
+        normalized: Tensor = self.feature_norm(features.reshape(batch * steps, channels, -1))
         return normalized.reshape(features.shape)
 
     def read_out(self, step_scores: Tensor) -> Tensor:
@@ -59,5 +60,8 @@ class Recognizer(nn.Module):
     def forward(self, clips: Tensor) -> Tensor:
         """Normalised clips ``[B, T, 3, H, W]`` -> logits ``[B, K]``."""
         features = self.embed(clips.flatten(0, 1))  # [B, T, 3, H, W] -> [B T, 3, H, W]
-        step_scores, _ = self.score(features.reshape(*clips.shape[:2], *features.shape[1:]))
-        return self.read_out(step_scores)
+        return self.classify(features.reshape(*clips.shape[:2], *features.shape[1:]))
+
+    def classify(self, features: Tensor) -> Tensor:
+        """Features of clips ``[B, T, D, ...]`` -> logits ``[B, K]``."""
+        return self.read_out(self.score(features)[0])

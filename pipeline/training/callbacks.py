@@ -6,6 +6,8 @@ import csv
 import io
 import signal
 import time
+from collections.abc import Iterator
+from contextlib import contextmanager
 from dataclasses import asdict
 from pathlib import Path
 from types import FrameType
@@ -37,51 +39,47 @@ class Interrupted(Exception):  # noqa: N818 (not an error: somebody asked)
 
 
 class StopOnSignal(Callback):
-    """SIGINT and SIGTERM: finish the batch, write ``last.ckpt``, raise ``Interrupted``."""
+    """SIGINT and SIGTERM: finish the batch, or a validation that has begun, then raise ``Interrupted`` with
+    ``last.ckpt`` written. A second signal does not wait."""
 
     def __init__(self, checkpoint: Path) -> None:
         self._checkpoint = checkpoint
         self._received: int | None = None
-        self._previous: dict[int, Any] = {}
 
     def _receive(self, signal_number: int, frame: FrameType | None) -> None:
         if self._received is not None:  # asked twice: do not wait for the batch
             raise KeyboardInterrupt
         self._received = signal_number
 
-    def on_fit_start(self, trainer: Trainer, pl_module: LightningModule) -> None:
-        """Take over both signals."""
-        self._previous = {number: signal.signal(number, self._receive) for number in (signal.SIGINT, signal.SIGTERM)}
-
-    def teardown(self, trainer: Trainer, pl_module: LightningModule, stage: str) -> None:
-        """Give the signals back."""
-        self._restore()
-
-    def on_exception(self, trainer: Trainer, pl_module: LightningModule, exception: BaseException) -> None:
-        """Give the signals back."""
-        self._restore()
-
-    def _restore(self) -> None:
-        for number, handler in self._previous.items():
-            signal.signal(number, handler)
-        self._previous = {}
+    @contextmanager
+    def listening(self) -> Iterator[None]:
+        """Takes both signals over, and gives them back. Around the whole fit, because Lightning too sets handlers when
+        it begins and puts back what it found when it ends."""
+        numbers = (signal.SIGINT, signal.SIGTERM)
+        previous = [signal.signal(number, self._receive) for number in numbers]
+        try:
+            yield
+        finally:
+            for number, handler in zip(numbers, previous, strict=True):
+                signal.signal(number, handler)
 
     def on_train_batch_end(
         self, trainer: Trainer, pl_module: LightningModule, outputs: Any, batch: Any, batch_idx: int
     ) -> None:
-        """Between two batches everything is consistent: the place to stop."""
-        if self._received is not None:
+        """Between two batches everything is consistent: the place to stop. After the last batch of an epoch its
+        validation comes first, so that the best epoch is the same as in a run that was never stopped."""
+        if self._received is not None and not trainer.is_last_batch:
             trainer.save_checkpoint(self._checkpoint)
             raise Interrupted(self._received, self._checkpoint)
 
-    def on_validation_batch_end(
-        self, trainer: Trainer, pl_module: LightningModule, outputs: Any, batch: Any, batch_idx: int, _: int = 0
-    ) -> None:
-        """In validation the weights are those of the last training step, or their average: the last file stands."""
-        if self._received is not None:
-            if not self._checkpoint.exists():
-                trainer.save_checkpoint(self._checkpoint)
+    def on_train_epoch_start(self, trainer: Trainer, pl_module: LightningModule) -> None:
+        """The epoch before is complete, and its end was written to ``last.ckpt``."""
+        if self._received is not None and self._checkpoint.exists():
             raise Interrupted(self._received, self._checkpoint)
+
+    def on_train_end(self, trainer: Trainer, pl_module: LightningModule) -> None:
+        """As at the start of an epoch: resuming has nothing left to train."""
+        self.on_train_epoch_start(trainer, pl_module)
 
 
 class AtomicCheckpointIO(TorchCheckpointIO):
@@ -97,10 +95,14 @@ class AtomicCheckpointIO(TorchCheckpointIO):
 class Throughput(Callback):
     """Shows clips/s and the share of time spent waiting for data, per step on the bar and per epoch in the logs."""
 
-    def on_train_epoch_start(self, trainer: Trainer, pl_module: LightningModule) -> None:
-        """Clocks start."""
+    def on_train_start(self, trainer: Trainer, pl_module: LightningModule) -> None:
+        """Clocks start; a run resumed in the middle of an epoch has no other beginning."""
         self._epoch_start = self._batch_end = time.perf_counter()
         self._waited_seconds, self._clips = 0.0, 0
+
+    def on_train_epoch_start(self, trainer: Trainer, pl_module: LightningModule) -> None:
+        """Figures are an epoch's."""
+        self.on_train_start(trainer, pl_module)
 
     def on_train_batch_start(self, trainer: Trainer, pl_module: LightningModule, batch: ClipBatch, _: int) -> None:
         """What passed since the last batch ended was waiting."""

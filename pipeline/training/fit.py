@@ -5,6 +5,8 @@ from __future__ import annotations
 import logging
 import sys
 import warnings
+from collections.abc import Iterator
+from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -58,26 +60,34 @@ def train(
         Interrupted: SIGINT or SIGTERM, after a checkpoint was written.
     """
     run_dir = experiment.run_dir
-    _check_weights_can_learn(experiment)
+    _check_settings_agree(experiment)
     last = run_dir / "checkpoints" / "last.ckpt"
     _check_run_dir(run_dir, last, resume)
     splits = splits or make_splits(read_annotations(experiment.data), experiment.data, experiment.seed)
     seed_everything(experiment.seed, verbose=False)
-    module = _build_module(experiment, splits)
-    trainer = _build_trainer(experiment, splits, run_dir, quiet)
-    write_atomically(run_dir / "config.yaml", to_yaml(experiment).encode())
-    with _calm_lightning():
-        trainer.fit(
-            module,
-            datamodule=VideoDataModule(experiment, splits),
-            ckpt_path=str(last) if resume else None,
-            weights_only=True,
-        )
+    module, data = _build_module(experiment, splits), VideoDataModule(experiment, splits)
+    stop = StopOnSignal(last)
+    with _calm_lightning(), stop.listening():
+        # The stop comes last, when the others have done their part of the batch (the average of weights has its step).
+        trainer = _build_trainer(experiment, [*_callbacks(experiment, splits, quiet), stop], quiet)
+        write_atomically(run_dir / "config.yaml", to_yaml(experiment).encode())
+        if experiment.data.cache == "features":
+            data.cache_features(module.eval().to(trainer.strategy.root_device).embed)
+            module.train()
+        trainer.fit(module, datamodule=data, ckpt_path=str(last) if resume else None, weights_only=True)
     return _finish(experiment, splits, module, trainer)
 
 
-def _check_weights_can_learn(experiment: Experiment) -> None:
+def _check_settings_agree(experiment: Experiment) -> None:
     training = experiment.training
+    if experiment.data.cache == "features":
+        if training.backbone_learning_rate_ratio != 0 or experiment.transform.representation != "rgb":
+            raise UserError(
+                "data.cache features keeps what a frozen backbone says of each frame: set "
+                "training.backbone_learning_rate_ratio 0 and transform.representation rgb, or data.cache none"
+            )
+        if training.mixup_alpha or training.cutmix_alpha:
+            raise UserError("data.cache features cannot mix pictures; set training.mixup_alpha and cutmix_alpha to 0")
     if experiment.model.weights == "none" and training.freeze_batch_norm:
         raise UserError(
             "model.weights none starts from random weights, whose batch-norm statistics must be learned: "
@@ -102,12 +112,12 @@ def _build_module(experiment: Experiment, splits: Splits) -> ClipClassifier:
     return ClipClassifier(experiment, len(splits.labels), weights)
 
 
-def _build_trainer(experiment: Experiment, splits: Splits, run_dir: Path, quiet: bool) -> Trainer:
-    config = experiment.training
-    loggers: list[Logger] = [CSVLogger(run_dir, name="", version="logs")]
+def _build_trainer(experiment: Experiment, callbacks: list[Callback], quiet: bool) -> Trainer:
+    config, run_dir = experiment.training, experiment.run_dir
+    part = 1 + len(list(run_dir.glob("logs_*")))  # a resumed run has a log of its own; the logger would erase the first
+    loggers: list[Logger] = [CSVLogger(run_dir, name="", version=f"logs_{part}")]
     if experiment.trainer.tensorboard:
         loggers.append(TensorBoardLogger(run_dir, name="", version="tensorboard"))
-    show_bar = not quiet and sys.stderr.isatty()
     return Trainer(
         accelerator=experiment.trainer.accelerator,
         devices=experiment.trainer.devices,
@@ -115,10 +125,10 @@ def _build_trainer(experiment: Experiment, splits: Splits, run_dir: Path, quiet:
         max_epochs=config.epochs,
         accumulate_grad_batches=config.accumulate_batches,
         gradient_clip_val=config.gradient_clip_norm or None,
-        callbacks=_callbacks(experiment, splits, run_dir, quiet, show_bar),
+        callbacks=callbacks,
         logger=loggers,
         plugins=[AtomicCheckpointIO()],
-        enable_progress_bar=show_bar,
+        enable_progress_bar=_shows_bar(quiet),
         enable_model_summary=False,
         num_sanity_val_steps=0,
         use_distributed_sampler=False,
@@ -126,14 +136,17 @@ def _build_trainer(experiment: Experiment, splits: Splits, run_dir: Path, quiet:
     )
 
 
-def _callbacks(experiment: Experiment, splits: Splits, run_dir: Path, quiet: bool, show_bar: bool) -> list[Callback]:
-    config, checkpoints = experiment.training, run_dir / "checkpoints"
+def _shows_bar(quiet: bool) -> bool:
+    return not quiet and sys.stderr.isatty()
+
+
+def _callbacks(experiment: Experiment, splits: Splits, quiet: bool) -> list[Callback]:
+    config, run_dir = experiment.training, experiment.run_dir
     num_videos = len(splits.train) + len(splits.val)
     callbacks: list[Callback] = [
         Throughput(),
         BadVideoReport(run_dir / "bad_videos.csv", num_videos, experiment.data.max_bad_fraction),
-        _keep_best(checkpoints, bool(splits.val)),
-        StopOnSignal(checkpoints / "last.ckpt"),
+        _keep_best(run_dir / "checkpoints", bool(splits.val)),
     ]
     if config.ema_decay:
         callbacks.insert(0, EMAWeightAveraging(decay=config.ema_decay))
@@ -141,7 +154,7 @@ def _callbacks(experiment: Experiment, splits: Splits, run_dir: Path, quiet: boo
         if not splits.val:
             raise UserError("training.early_stopping_epochs needs a validation split; set data.val_fraction above 0")
         callbacks.append(EarlyStopping("val_accuracy", mode="max", patience=config.early_stopping_epochs))
-    if show_bar:
+    if _shows_bar(quiet):
         callbacks.append(ProgressBar(leave=True, console_kwargs={"stderr": True}))
     elif not quiet:
         callbacks.append(EpochLines(Console(stderr=True)))
@@ -186,13 +199,19 @@ def _finish(experiment: Experiment, splits: Splits, module: ClipClassifier, trai
     return TrainingResult(path, model, metrics)
 
 
-class _calm_lightning(warnings.catch_warnings):  # noqa: N801 (a context manager, used like a function)
-    """Silences Lightning's advertisements and its advice on worker counts, which are settled here."""
-
-    def __enter__(self) -> None:
-        super().__enter__()
+@contextmanager
+def _calm_lightning() -> Iterator[None]:
+    """Silences Lightning's announcements and its advice on worker counts, which are settled here."""
+    logger = logging.getLogger("lightning.pytorch")
+    level = logger.level
+    with warnings.catch_warnings():
         warnings.filterwarnings("ignore", ".*does not have many workers.*")
         warnings.filterwarnings("ignore", ".*Checkpoint directory.*exists and is not empty.*")
         warnings.filterwarnings("ignore", ".*not resumable.*")  # the sampler and the datamodule are
         warnings.filterwarnings("ignore", ".*`training_step` returned `None`.*")
-        logging.getLogger("lightning.pytorch").setLevel(logging.ERROR)
+        warnings.filterwarnings("ignore", ".*LeafSpec.*")
+        logger.setLevel(logging.ERROR)
+        try:
+            yield
+        finally:
+            logger.setLevel(level)

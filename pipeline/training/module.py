@@ -45,6 +45,7 @@ class ClipClassifier(LightningModule):
         self.class_weights: Tensor | None
         self._mix = _mixing(experiment.training, num_classes)
         self._freeze()
+        self.train()  # the trainer keeps the modes it finds
 
     def _freeze(self) -> None:
         config = self.experiment.training
@@ -78,11 +79,7 @@ class ClipClassifier(LightningModule):
         self._note_bad(batch)
         if len(batch.labels) == 0:
             return None
-        clips, targets = self.transform.train(batch.frames), batch.labels
-        if self._mix is not None:
-            clips, targets = self._mix(tv_tensors.Video(clips), targets)  # targets become [B, K]
-            clips = clips.as_subclass(Tensor)
-        logits = self.recognizer(clips)
+        logits, targets = self._forward(batch)
         loss = F.cross_entropy(
             logits, targets, self.class_weights, label_smoothing=self.experiment.training.label_smoothing
         )
@@ -96,6 +93,20 @@ class ClipClassifier(LightningModule):
         self.log("train_accuracy", self.train_accuracy, prog_bar=True, on_step=False, on_epoch=True)
         return loss
 
+    def _forward(self, batch: ClipBatch) -> tuple[Tensor, Tensor]:
+        """Logits ``[B, K]`` and targets: class indices ``[B]``, or ``[B, K]`` shares where clips are mixed."""
+        if batch.frames.is_floating_point():  # cached features
+            return self.recognizer.classify(batch.frames), batch.labels
+        clips, targets = self.transform.train(batch.frames), batch.labels
+        if self._mix is not None:
+            clips, targets = self._mix(tv_tensors.Video(clips), targets)
+            clips = clips.as_subclass(Tensor)
+        return self.recognizer(clips), targets
+
+    def embed(self, frames: Tensor) -> Tensor:
+        """uint8 ``[N, 3, S, S]`` -> features ``[N, D, ...]``, as in evaluation."""
+        return self.recognizer.embed(self.transform.evaluate(frames.to(self.device)))
+
     def on_validation_epoch_start(self) -> None:
         """Counts start anew."""
         self._correct, self._videos, self._loss = 0, 0, 0.0
@@ -106,7 +117,10 @@ class ClipClassifier(LightningModule):
         self._videos += len(batch.bad)
         if len(batch.labels) == 0:
             return
-        logits = self.recognizer(self.transform.evaluate(batch.frames))
+        if batch.frames.is_floating_point():
+            logits = self.recognizer.classify(batch.frames)
+        else:
+            logits = self.recognizer(self.transform.evaluate(batch.frames))
         _, places = batch.rows.unique(return_inverse=True)
         probabilities = average_by_video(logits.float().softmax(dim=-1), places)
         labels = batch.labels.new_zeros(len(probabilities)).scatter_(0, places, batch.labels)

@@ -1,0 +1,37 @@
+"""Small experiments that train in seconds."""
+
+from __future__ import annotations
+
+from dataclasses import replace
+from pathlib import Path
+
+from pipeline.checkpoint import ModelFile
+from pipeline.config import DataConfig, Experiment, ModelConfig, SamplingConfig, TrainingConfig, TransformConfig
+from pipeline.models.recognizer import Recognizer
+
+
+def small_experiment(motion_root: Path, output_dir: Path, **training: object) -> Experiment:
+    """Five steps an epoch of batches of 8 on the small motion set, with everything that involves chance switched on."""
+    return Experiment(
+        name="small",
+        output_dir=str(output_dir),
+        data=DataConfig(format="folder", root=str(motion_root), batch_size=8, num_workers=0),
+        sampling=SamplingConfig(sample_fps=5, num_frames=4, num_eval_clips=2),
+        transform=TransformConfig(fit_size_px=40, input_size_px=32),
+        model=ModelConfig(backbone="tiny", weights="none", heads=("convgru",), hidden_channels=8, dropout=0.2),
+        training=TrainingConfig(
+            **{"epochs": 2, "backbone_learning_rate_ratio": 1.0, "freeze_batch_norm": False, **training}
+        ),
+    )
+
+
+def small_model(num_classes: int = 3, **model: object) -> ModelFile:
+    """An untrained model of ``num_classes`` classes."""
+    import torch
+
+    torch.manual_seed(0)
+    experiment = small_experiment(Path("."), Path("."))
+    config = replace(experiment.model, **model)
+    labels = tuple(f"class {index}" for index in range(num_classes))
+    recognizer = Recognizer(config, num_classes).eval()
+    return ModelFile(recognizer, labels, experiment.sampling, experiment.transform, experiment.decode, {"by": "test"})

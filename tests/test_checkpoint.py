@@ -1,0 +1,98 @@
+"""The model file: whole, self-describing, safe."""
+
+from __future__ import annotations
+
+import json
+import os
+from dataclasses import replace
+from pathlib import Path
+
+import pytest
+import safetensors.torch
+import torch
+
+from pipeline.checkpoint import load_model_file, save_model, write_atomically
+from pipeline.config import Normalization
+from pipeline.errors import UserError
+from pipeline.models.temporal import TEMPORAL_HEADS
+from tests.small import small_model
+
+
+@pytest.mark.parametrize("head", TEMPORAL_HEADS)
+def test_a_model_comes_back_as_it_was(tmp_path: Path, head: str) -> None:
+    model = replace(small_model(heads=(head,)), metrics={"top1": 0.5})
+    model.recognizer.backbone.normalization = Normalization((0.1, 0.2, 0.3), (0.4, 0.5, 0.6))
+    save_model(tmp_path / "m.safetensors", model)
+    back = load_model_file(tmp_path / "m.safetensors")
+    clip = torch.randn(2, 4, 3, 32, 32)
+    with torch.no_grad():
+        assert torch.equal(back.recognizer(clip), model.recognizer(clip))
+    assert not back.recognizer.training
+    for part in ("labels", "sampling", "transform", "decode", "metrics", "provenance", "normalization"):
+        assert getattr(back, part) == getattr(model, part)
+    assert back.recognizer.config == model.recognizer.config
+
+
+def test_the_same_model_gives_the_same_bytes(tmp_path: Path) -> None:
+    for name in ("a", "b"):
+        save_model(tmp_path / name, small_model())
+    assert (tmp_path / "a").read_bytes() == (tmp_path / "b").read_bytes()
+
+
+def test_anyone_can_read_the_description(tmp_path: Path) -> None:
+    save_model(tmp_path / "m.safetensors", small_model())
+    with safetensors.safe_open(str(tmp_path / "m.safetensors"), framework="np") as stream:
+        description = json.loads(stream.metadata()["clipgru"])
+    assert description["labels"] == ["class 0", "class 1", "class 2"]
+    assert description["sampling"]["sample_fps"] == 5
+
+
+def test_files_that_are_no_models_are_refused(tmp_path: Path) -> None:
+    save_model(tmp_path / "good.safetensors", small_model())
+    good = (tmp_path / "good.safetensors").read_bytes()
+    (tmp_path / "cut.safetensors").write_bytes(good[: len(good) // 2])
+    (tmp_path / "text.safetensors").write_text("not a model")
+    safetensors.torch.save_file({"x": torch.zeros(1)}, tmp_path / "other.safetensors")
+    torch.save({"x": torch.zeros(1)}, tmp_path / "pickle.pt")
+    for name, message in [
+        ("cut.safetensors", "damaged"),
+        ("text.safetensors", "damaged"),
+        ("other.safetensors", "not one of clipgru's"),
+        ("pickle.pt", "damaged"),
+        ("absent.safetensors", "no such model file"),
+    ]:
+        with pytest.raises(UserError, match=message):
+            load_model_file(tmp_path / name)
+
+
+@pytest.mark.parametrize(
+    ("change", "message"),
+    [
+        ({"format": 99}, "model file format 99"),
+        ({"labels": ["one"]}, "do not fit together"),
+        ({"sampling": {"sample_fps": "fast"}}, "setting of the model file is not understood"),
+    ],
+)
+def test_a_description_that_lies_is_refused(tmp_path: Path, change: dict[str, object], message: str) -> None:
+    path = tmp_path / "m.safetensors"
+    save_model(path, small_model())
+    with safetensors.safe_open(str(path), framework="pt") as stream:
+        description = json.loads(stream.metadata()["clipgru"])
+        state = {name: stream.get_tensor(name) for name in stream.keys()}  # noqa: SIM118
+    safetensors.torch.save_file(state, path, {"clipgru": json.dumps(description | change)})
+    with pytest.raises(UserError, match=message):
+        load_model_file(path)
+
+
+def test_a_failed_write_leaves_the_old_file_and_no_scraps(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    path = tmp_path / "file"
+    write_atomically(path, b"old")
+
+    def fail(descriptor: int) -> None:
+        raise OSError("disk full")
+
+    monkeypatch.setattr(os, "fsync", fail)
+    with pytest.raises(OSError, match="disk full"):
+        write_atomically(path, b"new")
+    assert path.read_bytes() == b"old"
+    assert list(tmp_path.iterdir()) == [path]

@@ -1,0 +1,134 @@
+"""The engine against the obvious way: cut every window out of the file and run the whole model on it."""
+
+from __future__ import annotations
+
+import itertools
+from dataclasses import replace
+from pathlib import Path
+
+import numpy as np
+import pytest
+import torch
+
+from pipeline.checkpoint import ModelFile
+from pipeline.decode import open_video
+from pipeline.errors import DecodeError, UserError
+from pipeline.inference import Model, pick_device
+from pipeline.sampling import grid_range, grid_seconds, lengthen, window_starts
+from pipeline.timeline import WindowScores
+from pipeline.transforms import ClipTransform, fit_frames
+from tests.small import small_model
+
+
+@pytest.fixture(scope="module")
+def long_video(motion_root: Path) -> Path:
+    (path,) = (motion_root / "untrimmed").glob("*.mp4")
+    return path
+
+
+def scores_of(model: Model, path: Path, **settings: int) -> list[WindowScores]:
+    with open_video(path) as reader:
+        return list(model.score_windows(reader, **settings))
+
+
+def window_by_window(file: ModelFile, path: Path, stride: int) -> list[tuple[int, np.ndarray]]:
+    """Grid start and probabilities of each window, computed alone from its own frames."""
+    transform = ClipTransform(file.transform, file.normalization)
+    context, results = file.transform.num_context_frames, []
+    with open_video(path) as reader, torch.inference_mode():
+        grid = grid_range(file.sampling.sample_fps, 0.0, reader.info.duration_seconds)
+        needed = file.sampling.num_frames + context
+        for start in window_starts(len(grid), needed, stride):
+            indices = lengthen(list(grid)[start : start + needed], needed, file.sampling.short_video)
+            frames = reader.at(grid_seconds(indices, file.sampling.sample_fps)).frames
+            clip = transform.evaluate(fit_frames(frames, file.transform)[None])
+            results.append((start, file.recognizer(clip)[0].softmax(-1).numpy()))
+    return results
+
+
+@pytest.mark.parametrize("head", ["mean", "gru", "lstm", "convgru", "convlstm"])
+@pytest.mark.parametrize("stride", [1, 3, 8])
+def test_windows_score_as_if_each_were_computed_alone(long_video: Path, head: str, stride: int) -> None:
+    file = small_model(heads=(head,), readout="mean" if stride == 3 else "last")
+    got = scores_of(Model(file), long_video, stride_frames=stride, batch_size=7)
+    expected = window_by_window(file, long_video, stride)
+    assert [s.window.start for s in got] == [start for start, _ in expected]
+    for ours, (_, theirs) in zip(got, expected, strict=True):
+        np.testing.assert_allclose(ours.probabilities, theirs, atol=1e-5)
+
+
+def test_windows_of_differences_and_of_bidirectional_heads(long_video: Path) -> None:
+    file = small_model(heads=("gru",), bidirectional=True)
+    file = replace(file, transform=replace(file.transform, representation="difference"))
+    got = scores_of(Model(file), long_video, stride_frames=2, batch_size=5)
+    expected = window_by_window(file, long_video, 2)
+    assert [s.window.start for s in got] == [start for start, _ in expected]
+    np.testing.assert_allclose([s.probabilities for s in got], [p for _, p in expected], atol=1e-5)
+
+
+def test_the_batch_size_changes_nothing(long_video: Path) -> None:
+    model = Model(small_model())
+    whole = scores_of(model, long_video, batch_size=1000)
+    for batch_size in (1, 4, 33):
+        got = scores_of(model, long_video, batch_size=batch_size)
+        np.testing.assert_allclose([s.probabilities for s in got], [s.probabilities for s in whole], atol=1e-5)
+
+
+@pytest.mark.parametrize("stride", [1, 4])
+def test_each_frame_passes_the_backbone_once(long_video: Path, stride: int) -> None:
+    file = small_model()
+    seen = 0
+
+    def count(_: object, inputs: tuple[torch.Tensor]) -> None:
+        nonlocal seen
+        seen += len(inputs[0])
+
+    file.recognizer.backbone.register_forward_pre_hook(count)
+    model = Model(file)
+    got = scores_of(model, long_video, stride_frames=stride)
+    with open_video(long_video) as reader:
+        num_grid = len(grid_range(5, 0.0, reader.info.duration_seconds))
+    assert seen == num_grid == model.stats.frames_embedded == model.stats.frames_decoded
+    assert model.stats.windows == len(got)
+    assert model.stats.frames_reused == 4 * len(got) - num_grid
+
+
+@pytest.mark.parametrize("policy", ["hold_last", "loop"])
+def test_a_video_shorter_than_a_window_makes_one(motion_root: Path, policy: str) -> None:
+    path = next((motion_root / "test" / "grows").iterdir())
+    file = small_model()
+    file = replace(file, sampling=replace(file.sampling, num_frames=20, short_video=policy))
+    (got,) = scores_of(Model(file), path)
+    ((_, expected),) = window_by_window(file, path, 1)
+    np.testing.assert_allclose(got.probabilities, expected, atol=1e-5)
+    (prediction,) = Model(file).predict(path)
+    assert (prediction.start_seconds, prediction.end_seconds) == (0.0, 1.6)
+
+
+def test_predictions_come_while_the_video_runs(long_video: Path) -> None:
+    model = Model(small_model())
+    predictions = model.predict(long_video, batch_size=4, top_k=2)
+    first = next(predictions)
+    assert model.stats.frames_decoded < 30
+    assert (first.start_seconds, first.end_seconds) == (0.0, 0.8)
+    assert first.top_k[0] == (first.label, first.score)
+    assert first.top_k[0][1] >= first.top_k[1][1]
+    predictions.close()
+
+
+def test_segments_cover_the_video_in_order(long_video: Path) -> None:
+    segments = list(Model(small_model()).segments(long_video))
+    assert segments
+    assert segments[0].start_seconds == 0.0
+    assert all(a.end_seconds <= b.start_seconds for a, b in itertools.pairwise(segments))
+
+
+def test_errors(tmp_path: Path) -> None:
+    model = Model(small_model())
+    with pytest.raises(DecodeError, match=r"absent\.mp4"):
+        next(model.predict(tmp_path / "absent.mp4"))
+    with pytest.raises(UserError, match="unknown device 'gpu9'"):
+        pick_device("gpu9")
+    if not torch.cuda.is_available():
+        with pytest.raises(UserError, match="sees no CUDA GPU"):
+            pick_device("cuda")

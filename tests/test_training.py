@@ -1,0 +1,243 @@
+"""Training: exact resume, what is frozen stays frozen, the schedule, signals, and files that cannot be read."""
+
+from __future__ import annotations
+
+import json
+import os
+import shutil
+import signal
+import subprocess
+import sys
+import time
+from collections.abc import Callable
+from dataclasses import replace
+from pathlib import Path
+
+import numpy as np
+import pytest
+import torch
+from sklearn.utils.class_weight import compute_class_weight
+
+from pipeline.checkpoint import load_model_file
+from pipeline.config import Experiment, TrainingConfig, to_yaml
+from pipeline.errors import UserError
+from pipeline.training import callbacks
+from pipeline.training.callbacks import Interrupted
+from pipeline.training.fit import train
+from pipeline.training.module import (
+    ClipClassifier,
+    average_by_video,
+    balanced_class_weights,
+    parameter_groups,
+    warmup_cosine,
+)
+from tests.small import small_experiment
+
+
+def weights_of(experiment: Experiment, *, resume: bool = False) -> dict[str, torch.Tensor]:
+    return train(experiment, resume=resume, quiet=True).model.recognizer.state_dict()
+
+
+def assert_same(a: dict[str, torch.Tensor], b: dict[str, torch.Tensor]) -> None:
+    assert a.keys() == b.keys()
+    for name in a:
+        assert torch.equal(a[name], b[name]), name
+
+
+def signal_in_batch(monkeypatch: pytest.MonkeyPatch, number: int, which: signal.Signals) -> None:
+    """The process gets a signal while the batch of that number is trained on."""
+    count = 0
+    original = callbacks.Throughput.on_train_batch_end
+
+    def hook(self: callbacks.Throughput, *args: object, **kwargs: object) -> None:
+        nonlocal count
+        count += 1
+        if count == number:
+            os.kill(os.getpid(), which)
+        original(self, *args, **kwargs)  # type: ignore[arg-type]
+
+    monkeypatch.setattr(callbacks.Throughput, "on_train_batch_end", hook)
+
+
+@pytest.mark.parametrize("batch", [2, 4, 7], ids=["mid-epoch", "end of epoch", "second epoch"])
+def test_a_resumed_run_ends_as_if_never_stopped(
+    motion_root: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, batch: int
+) -> None:
+    """Four steps an epoch, with dropout, augmentation, mixup, EMA and a schedule: everything that could differ."""
+    settings = {"epochs": 3, "mixup_alpha": 0.2, "cutmix_alpha": 0.5, "ema_decay": 0.9}
+    whole = weights_of(small_experiment(motion_root, tmp_path / "whole", **settings))
+    cut = small_experiment(motion_root, tmp_path / "cut", **settings)
+    with monkeypatch.context() as patch:
+        signal_in_batch(patch, batch, signal.SIGINT)
+        with pytest.raises(Interrupted) as stopped:
+            train(cut, quiet=True)
+    assert stopped.value.signal_number == signal.SIGINT
+    assert stopped.value.checkpoint.exists()
+    assert signal.getsignal(signal.SIGINT) is signal.default_int_handler
+    assert_same(weights_of(cut, resume=True), whole)
+
+
+def test_the_seed_decides_everything(motion_root: Path, tmp_path: Path) -> None:
+    runs = [small_experiment(motion_root, tmp_path / name, epochs=1) for name in ("a", "b", "c")]
+    first, again = weights_of(runs[0]), weights_of(replace(runs[1], data=replace(runs[1].data, num_workers=2)))
+    other = weights_of(replace(runs[2], seed=1))
+    assert_same(first, again)  # also with other workers
+    assert not torch.equal(first["classifier.weight"], other["classifier.weight"])
+
+
+def test_a_run_leaves_a_model_that_says_what_it_is(motion_root: Path, tmp_path: Path) -> None:
+    experiment = small_experiment(motion_root, tmp_path)
+    result = train(experiment, quiet=True)
+    model = load_model_file(result.model_path)
+    assert len(model.labels) == 13
+    assert model.provenance["experiment"]["training"]["epochs"] == 2
+    assert 0 <= model.metrics["val_accuracy"] <= 1
+    log = (experiment.run_dir / "logs_1" / "metrics.csv").read_text()
+    for figure in ("train_loss", "val_accuracy", "clips_per_second", "waiting_share"):
+        assert figure in log
+    with pytest.raises(UserError, match="holds a run already; continue it with --resume"):
+        train(experiment, quiet=True)
+    with pytest.raises(UserError, match="nothing to resume"):
+        train(replace(experiment, name="new"), resume=True, quiet=True)
+
+
+def test_a_frozen_backbone_does_not_change_and_cached_features_train_the_same(
+    motion_root: Path, tmp_path: Path
+) -> None:
+    settings = {"backbone_learning_rate_ratio": 0.0, "optimizer": "sgd", "learning_rate": 0.05}
+    experiment = small_experiment(motion_root, tmp_path, **settings)
+    still = {"min_crop_area": 1.0, "horizontal_flip": 0.0, "brightness": 0, "contrast": 0, "saturation": 0}
+    experiment = replace(
+        experiment,
+        transform=replace(experiment.transform, input_size_px=40, **still),
+        model=replace(experiment.model, dropout=0.0),
+    )
+    torch.manual_seed(experiment.seed)
+    plain = weights_of(replace(experiment, name="plain"))
+    cached = weights_of(replace(experiment, name="cached", data=replace(experiment.data, cache="features")))
+    for name in plain:
+        if name.startswith("backbone."):
+            assert torch.equal(plain[name], cached[name])
+        torch.testing.assert_close(plain[name], cached[name], atol=2e-3, rtol=2e-3)  # the cache is float16
+
+
+def test_what_is_frozen_stays_in_evaluation_mode(motion_root: Path, tmp_path: Path) -> None:
+    experiment = small_experiment(motion_root, tmp_path, num_frozen_stages=2)
+    module = ClipClassifier(experiment, 3).train()
+    assert [stage.training for stage in module.recognizer.backbone.stages] == [False, False, True, True]
+    frozen_norm = ClipClassifier(
+        replace(experiment, training=replace(experiment.training, freeze_batch_norm=True)), 3
+    ).train()
+    norms = [m for m in frozen_norm.recognizer.backbone.modules() if isinstance(m, torch.nn.BatchNorm2d)]
+    assert norms
+    assert not any(norm.training for norm in norms)
+    assert frozen_norm.recognizer.temporal.training
+
+
+def test_learning_rates_and_decay(motion_root: Path, tmp_path: Path) -> None:
+    module = ClipClassifier(small_experiment(motion_root, tmp_path), 3)
+    config = TrainingConfig(learning_rate=1.0, backbone_learning_rate_ratio=0.1, weight_decay=0.5)
+    groups = parameter_groups(module.recognizer, config)
+    of = {id(p): (g["lr"], g["weight_decay"]) for g in groups for p in g["params"]}  # type: ignore[attr-defined]
+    named = dict(module.recognizer.named_parameters())
+    assert len(of) == len(named)
+    assert of[id(named["classifier.weight"])] == (1.0, 0.5)
+    assert of[id(named["classifier.bias"])] == (1.0, 0.0)
+    assert of[id(named["backbone.stages.0.0.weight"])] == (0.1, 0.5)
+    assert of[id(named["backbone.stages.0.1.weight"])] == (0.1, 0.0)  # batch norm
+
+
+def test_warmup_cosine_is_torchs_two_schedules_in_a_row() -> None:
+    parameter = torch.nn.Parameter(torch.zeros(1))
+    optimizer = torch.optim.SGD([parameter], lr=1.0)
+    warmup = torch.optim.lr_scheduler.LinearLR(optimizer, start_factor=0.1, total_iters=9)
+    cosine = torch.optim.lr_scheduler.CosineAnnealingLR(optimizer, T_max=90)
+    schedule = torch.optim.lr_scheduler.SequentialLR(optimizer, [warmup, cosine], milestones=[10])
+    for step in range(100):
+        assert warmup_cosine(step, 100, 0.1) == pytest.approx(optimizer.param_groups[0]["lr"], abs=1e-6)
+        optimizer.step()
+        schedule.step()
+
+
+def test_small_sums() -> None:
+    scores = torch.tensor([[1.0, 0.0], [0.0, 1.0], [0.5, 0.5]])
+    averaged = average_by_video(scores, torch.tensor([0, 0, 1]))
+    torch.testing.assert_close(averaged, torch.tensor([[0.5, 0.5], [0.5, 0.5]]))
+    labels = np.array([0, 0, 0, 1, 2, 2])
+    expected = compute_class_weight("balanced", classes=np.arange(3), y=labels)
+    np.testing.assert_allclose(balanced_class_weights(labels.tolist(), 3).numpy(), expected, rtol=1e-6)
+
+
+@pytest.mark.parametrize(
+    "settings",
+    [
+        {"precision": "bf16"},
+        {"optimizer": "sgd", "learning_rate": 0.01, "accumulate_batches": 2},
+        {"class_weights": "balanced", "label_smoothing": 0.0, "gradient_clip_norm": 0.0},
+        {"mixup_alpha": 0.4, "early_stopping_epochs": 1},
+    ],
+)
+def test_every_setting_trains(motion_root: Path, tmp_path: Path, settings: dict[str, object]) -> None:
+    result = train(small_experiment(motion_root, tmp_path, **settings), quiet=True)
+    assert np.isfinite(result.metrics["val_loss"])
+
+
+def break_some(motion_root: Path, folder: Path, every: int) -> Path:
+    """A copy of the training set in which one file in ``every`` is cut off in its header."""
+    shutil.copytree(motion_root / "train", folder)
+    for path in sorted(folder.rglob("*.*"))[::every]:
+        path.write_bytes(path.read_bytes()[:100])
+    return folder
+
+
+def test_bad_videos_are_named_and_left_out_and_too_many_fail(motion_root: Path, tmp_path: Path) -> None:
+    broken = break_some(motion_root, tmp_path / "videos", every=13)
+    experiment = small_experiment(broken, tmp_path, epochs=1)
+    data = replace(experiment.data, val_fraction=0.0, test_fraction=0.34, max_bad_fraction=0.3)
+    result = train(replace(experiment, data=data), quiet=True)
+    report = (experiment.run_dir / "bad_videos.csv").read_text().splitlines()
+    assert report[0] == "path,stage,cause"
+    assert 1 <= len(report) - 1 <= 3
+    assert result.model_path.exists()
+    with pytest.raises(UserError, match=r"videos cannot be read, more than data\.max_bad_fraction 0\.0"):
+        train(replace(experiment, name="strict", data=replace(data, max_bad_fraction=0.0)), quiet=True)
+
+
+@pytest.mark.parametrize(
+    ("change", "message"),
+    [
+        (lambda e: replace(e, training=replace(e.training, freeze_batch_norm=True)), "freeze_batch_norm false"),
+        (lambda e: replace(e, data=replace(e.data, cache="features")), "data.cache features keeps what a frozen"),
+        (lambda e: replace(e, data=replace(e.data, format="ucf")), "unknown data format 'ucf'"),
+    ],
+)
+def test_settings_that_do_not_agree(
+    motion_root: Path, tmp_path: Path, change: Callable[[Experiment], Experiment], message: str
+) -> None:
+    with pytest.raises(UserError, match=message):
+        train(change(small_experiment(motion_root, tmp_path)), quiet=True)
+
+
+@pytest.mark.parametrize(("which", "code"), [(signal.SIGINT, 130), (signal.SIGTERM, 143)])
+def test_a_signal_leaves_a_checkpoint_that_resumes(
+    motion_root: Path, tmp_path: Path, which: signal.Signals, code: int
+) -> None:
+    experiment = small_experiment(motion_root, tmp_path, epochs=500)
+    experiment = replace(experiment, data=replace(experiment.data, num_workers=1))
+    config = tmp_path / "config.yaml"
+    config.write_text(to_yaml(experiment))
+    command = [sys.executable, "-m", "pipeline", "train", "--config", str(config)]
+    process = subprocess.Popen(command, stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True)
+    last = experiment.run_dir / "checkpoints" / "last.ckpt"
+    deadline = time.monotonic() + 120
+    while not last.exists() and time.monotonic() < deadline and process.poll() is None:
+        time.sleep(0.1)
+    process.send_signal(which)
+    _, errors = process.communicate(timeout=60)
+    assert process.returncode == code, errors
+    assert "continue with --resume" in errors
+    assert "Traceback" not in errors
+    epoch = torch.load(last, weights_only=True)["epoch"]
+    shorter = replace(experiment, training=replace(experiment.training, epochs=epoch + 2))
+    result = train(shorter, resume=True, quiet=True)
+    assert json.dumps(result.metrics)
