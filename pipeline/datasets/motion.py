@@ -67,7 +67,7 @@ Frames = NDArray[np.uint8]
 class MotionSetConfig:
     """What to make. The same config makes the same bytes."""
 
-    num_train_clips: int = 40
+    num_train_clips: int = 160
     """Training clips of each class."""
     num_val_clips: int = 8
     """Validation clips of each class."""
