@@ -16,6 +16,7 @@ from typing import TYPE_CHECKING, Any, NoReturn
 
 import docstring_parser
 import jsonargparse
+import yaml
 
 from pipeline.config import (
     DataConfig,
@@ -25,7 +26,7 @@ from pipeline.config import (
     PredictOptions,
     TrainOptions,
 )
-from pipeline.errors import UserError
+from pipeline.errors import UserError, unknown_name
 from pipeline.version import __version__
 
 if TYPE_CHECKING:
@@ -49,6 +50,15 @@ commands:
 class Parser(jsonargparse.ArgumentParser):
     """jsonargparse's parser with one-screen errors: what is wrong and where to look, not the whole usage."""
 
+    def parse_args(self, args: Any = None, **settings: Any) -> Any:  # type: ignore[override]
+        """As jsonargparse does, after a look at the config files."""
+        for place, word in enumerate(args):
+            if word == "--config" and place + 1 < len(args):
+                _check_config_file(Path(args[place + 1]))
+            elif word.startswith("--config="):
+                _check_config_file(Path(word.removeprefix("--config=")))
+        return super().parse_args(args, **settings)
+
     def error(self, message: str, ex: Exception | None = None) -> NoReturn:
         """Raise what ``main`` prints, with a guess at what was meant."""
         known = {text.removeprefix("--") for action in self._actions for text in action.option_strings}
@@ -57,6 +67,20 @@ class Parser(jsonargparse.ArgumentParser):
         close = [match for pair in words for word in pair for match in get_close_matches(word, sorted(known), n=1)]
         guess = f" Did you mean {close[0]!r}?" if close else ""
         raise UserError(f"{message.strip()}.{guess}\nSee {self.prog} --help")
+
+
+def _check_config_file(path: Path) -> None:
+    """Wrong YAML and unknown sections, with the file's name; the rest is checked with the command line's settings."""
+    try:
+        content = yaml.safe_load(path.read_text(encoding="utf-8"))
+    except OSError as error:
+        raise UserError(f"{path}: cannot be read ({error.strerror})") from error
+    except (yaml.YAMLError, UnicodeDecodeError) as error:
+        raise UserError(f"{path}: not YAML: {error}") from error
+    known = [item.name for item in fields(Experiment)]
+    for name in content if isinstance(content, dict) else ():
+        if name not in known:
+            raise unknown_name(f"section in {path}:", str(name), known)
 
 
 def _parser(command: str, description: str) -> Parser:
@@ -74,6 +98,17 @@ def _experiment(parser: Parser, arguments: Any) -> Experiment:
     groups = set(Experiment.__dataclass_fields__)
     instantiated = parser.instantiate(arguments)
     return Experiment(**{name: instantiated[name] for name in groups})
+
+
+def read_experiment(path: Path) -> Experiment:
+    """The experiment that a YAML file describes.
+
+    Raises:
+        UserError: the file is missing, or a key or value in it is wrong.
+    """
+    parser = _parser("train", "")
+    _add_experiment(parser)
+    return _experiment(parser, parser.parse_args(["--config", str(path)]))
 
 
 def _add_experiment(parser: Parser) -> None:
@@ -122,17 +157,19 @@ def evaluate_command(args: Sequence[str]) -> int:
         "Measure MODEL on the test videos of the data it was trained on, or of other data given by --data.* options. "
         "With --protocol instead of MODEL: train and test each fold of an experiment.",
     )
-    parser.add_argument("model", nargs="?", type=str, help="A model file; leave it out with --protocol.")
+    # Not "model": that is the group of the architecture's settings.
+    help_text = "A model file; leave it out with --protocol."
+    parser.add_argument("model_file", nargs="?", type=str, metavar="MODEL", help=help_text)
     _add_experiment(parser)
     _add_options(parser, EvaluateOptions)
     arguments = parser.parse_args(list(args))
     options = _options(EvaluateOptions, parser, arguments)
-    if bool(arguments.model) == bool(options.protocol):
+    if bool(arguments.model_file) == bool(options.protocol):
         raise UserError("clipgru evaluate needs either a MODEL file or --protocol with --config; see --help")
     if options.protocol:
         return _evaluate_protocol(_experiment(parser, arguments), options)
     given = parser.parse_args(list(args), defaults=False)
-    return _evaluate_model(arguments.model, given.get("data"), options)
+    return _evaluate_model(arguments.model_file, given.get("data"), options)
 
 
 def _evaluate_model(model_path: str, given_data: Any, options: EvaluateOptions) -> int:
@@ -273,8 +310,6 @@ def main(args: Sequence[str] | None = None) -> int:
         return 0
     try:
         if args[0] not in COMMANDS:
-            from pipeline.errors import unknown_name
-
             raise unknown_name("command", args[0], COMMANDS)
         return COMMANDS[args[0]](args[1:])
     except UserError as error:

@@ -47,7 +47,7 @@ def motion_experiment() -> Experiment:
         sampling=SamplingConfig(sample_fps=10, num_frames=16, num_eval_clips=1),
         transform=TransformConfig(fit_size_px=64, input_size_px=64),
         model=ModelConfig(num_stages=4, heads=("convgru",), hidden_channels=64, dropout=0.15),
-        training=TrainingConfig(epochs=10, learning_rate=3e-3, backbone_learning_rate_ratio=0.0, label_smoothing=0.05),
+        training=TrainingConfig(epochs=12, learning_rate=3e-3, backbone_learning_rate_ratio=0.0, label_smoothing=0.05),
     )
 
 
@@ -104,8 +104,14 @@ def _timeline(result: TrainingResult, root: Path, folder: Path, console: Console
     """Writes windows and segments of every untrimmed video; compares the segments with the truth."""
     truth = read_segments(root)
     model = Model(result.model)
-    options = PredictOptions(json=str(folder / "timeline.json"), csv=str(folder / "timeline.csv"), quiet=True)
-    predict_files(model, list(truth), replace(options, stride_frames=2), console)
+    options = PredictOptions(
+        stride_frames=2,
+        min_segment_seconds=1.0,  # no action of the motion set is shorter
+        json=str(folder / "timeline.json"),
+        csv=str(folder / "timeline.csv"),
+        quiet=True,
+    )
+    predict_files(model, list(truth), options, console)
     written = json.loads((folder / "timeline.json").read_text())
     counts = SegmentCounts()
     for video in written["videos"]:

@@ -26,7 +26,7 @@ def shared_data() -> Path:
 
 @pytest.fixture(scope="session")
 def motion_root(tmp_path_factory: pytest.TempPathFactory) -> Path:
-    """A small motion set: 13 classes with 3 training, 1 validation and 2 test clips each, and a long video."""
+    """A small motion set: 3 training, 1 validation and 2 test clips a class (background thrice that), a long video."""
     from pipeline.datasets.motion import MotionSetConfig, make_motion_set
 
     config = MotionSetConfig(num_train_clips=3, num_val_clips=1, num_test_clips=2, size_px=48, num_untrimmed=1)

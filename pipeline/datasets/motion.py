@@ -50,11 +50,13 @@ MOTION_CLASSES = tuple(sorted(PARTNER))
 BACKGROUND = "background"
 """The class in which nothing happens: the shape rests, or there is none."""
 
-_VERSION = 2
+_VERSION = 3
 """Counts up when the same config makes other videos."""
 _STATE_FILE = "motion_set.json"
 _SPLITS = ("train", "val", "test")
 _UNTRIMMED = "untrimmed"
+_BACKGROUND_CLIPS = 3
+"""Background clips for each clip of another class: there are more ways for nothing to happen."""
 _REST_SHARE = 0.15
 """A clip shows at most this share of its action's time as rest before or after it."""
 _EMPTY_SHARE = 0.15
@@ -194,9 +196,10 @@ def _make_clips(folder: Path, config: MotionSetConfig, split_index: int, num_cli
             frames = _action_frames(rng, config, change)
             write_video(folder / change.rising / name, frames, config.fps, intra=True)
             write_video(folder / change.falling / name, frames[::-1], config.fps, intra=True)
-        if config.background:
-            rng = np.random.default_rng([config.seed, split_index, clip_index, len(CHANGES)])
-            write_video(folder / BACKGROUND / name, _rest_frames(rng, config), config.fps, intra=True)
+        for copy in range(_BACKGROUND_CLIPS if config.background else 0):
+            rng = np.random.default_rng([config.seed, split_index, clip_index, len(CHANGES) + copy])
+            path = folder / BACKGROUND / (name if copy == 0 else f"{copy}_{name}")
+            write_video(path, _rest_frames(rng, config), config.fps, intra=True)
 
 
 def _action_frames(rng: np.random.Generator, config: MotionSetConfig, change: Change) -> Frames:
