@@ -1,0 +1,51 @@
+"""The documentation's commands are commands, and its Python runs."""
+
+from __future__ import annotations
+
+import re
+import shlex
+from pathlib import Path
+
+import pytest
+
+from pipeline.checkpoint import save_model
+from pipeline.cli import COMMANDS, main
+from tests.small import small_model
+
+ROOT = Path(__file__).parent.parent
+PAGES = [ROOT / "README.md", ROOT / "data" / "README.md", *sorted((ROOT / "configs").glob("*.yaml"))]
+
+
+def commands_in(text: str) -> list[str]:
+    lines = re.findall(r"^(?: {4}|# ?)(clipgru .*(?:\\\n.*)*)$", text, flags=re.MULTILINE)
+    return [line.replace("\\\n", " ") for line in lines]
+
+
+def test_commands_are_found() -> None:
+    assert len(commands_in((ROOT / "README.md").read_text())) >= 3
+
+
+@pytest.mark.parametrize("page", PAGES, ids=lambda page: page.name)
+def test_every_command_parses(page: Path, capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch) -> None:
+    """Each is run with an option nobody has: the parser must complain of that one alone."""
+    monkeypatch.chdir(ROOT)
+    for command in commands_in(page.read_text(encoding="utf-8")):
+        words = shlex.split(command)[1:]
+        assert words[0] in COMMANDS, command
+        assert main([*words, "--no_such_option"]) == 2
+        errors = capsys.readouterr().err
+        assert "unrecognized arguments: --no_such_option" in errors, f"{command}\n{errors}"
+
+
+def test_the_python_of_the_readme_runs(
+    motion_root: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    (code,) = re.findall(r"```python\n(.*?)```", (ROOT / "README.md").read_text(), flags=re.DOTALL)
+    monkeypatch.chdir(tmp_path)
+    save_model(tmp_path / "runs" / "mine" / "model.safetensors", small_model())
+    (video,) = (motion_root / "untrimmed").glob("*.mp4")
+    (tmp_path / "long_video.mp4").symlink_to(video)
+    scope: dict[str, object] = {}
+    exec(code, scope)
+    assert "class" in capsys.readouterr().out
+    assert scope["clip"].frames.shape == (3, 3, 48, 48)  # type: ignore[attr-defined]
