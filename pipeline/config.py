@@ -266,6 +266,16 @@ class Experiment:
 
 
 @dataclass(frozen=True)
+class TimelineConfig:
+    """How scores become segments."""
+
+    min_seconds: float = 0.5
+    """Shorter stretches are given to the neighbour they are more likely to belong to."""
+    background_label: str = "background"
+    """A label that means that nothing happens; it makes no segments."""
+
+
+@dataclass(frozen=True)
 class TrainOptions:
     """How to run a training, beside what to train."""
 

@@ -17,10 +17,11 @@ from torch import Tensor
 
 from pipeline.checkpoint import ModelFile, load_model_file
 from pipeline.clip import Prediction, Segment
+from pipeline.config import TimelineConfig
 from pipeline.decode import VideoReader, open_video
 from pipeline.errors import UserError
 from pipeline.sampling import Window, grid_seconds, lengthen
-from pipeline.timeline import TimelineConfig, WindowScores, merge_segments
+from pipeline.timeline import WindowScores, merge_segments
 from pipeline.transforms import ClipTransform, fit_frames
 
 

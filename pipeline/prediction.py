@@ -18,13 +18,13 @@ from rich.progress import Progress
 
 from pipeline.checkpoint import write_atomically
 from pipeline.clip import Segment
-from pipeline.config import PredictOptions, to_dict
+from pipeline.config import PredictOptions, TimelineConfig, to_dict
 from pipeline.datasets.annotations import VIDEO_SUFFIXES
 from pipeline.decode import open_video
 from pipeline.errors import DecodeError, UserError
 from pipeline.inference import Model, RunStats
 from pipeline.report import PredictionWriter
-from pipeline.timeline import TimelineConfig, WindowScores, merge_segments
+from pipeline.timeline import WindowScores, merge_segments
 
 
 def find_videos(sources: Sequence[str]) -> list[Path]:

@@ -14,6 +14,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from pipeline.clip import Segment
+from pipeline.config import TimelineConfig
 from pipeline.sampling import Window, grid_seconds
 
 FloatArray = NDArray[np.float32]
@@ -26,16 +27,6 @@ class WindowScores:
     window: Window
     probabilities: FloatArray
     """float32 ``[K]``, sum 1."""
-
-
-@dataclass(frozen=True)
-class TimelineConfig:
-    """How scores become segments."""
-
-    min_seconds: float = 0.5
-    """Shorter stretches are given to the neighbour they are more likely to belong to."""
-    background_label: str = "background"
-    """A label that means that nothing happens; it makes no segments."""
 
 
 def frame_scores(windows: Iterable[WindowScores]) -> Iterator[tuple[int, FloatArray]]:

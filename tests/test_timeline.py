@@ -8,10 +8,10 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from pipeline.clip import Segment
+from pipeline.config import TimelineConfig
 from pipeline.sampling import Window, window_starts
 from pipeline.timeline import (
     SegmentCounts,
-    TimelineConfig,
     WindowScores,
     frame_scores,
     match_segments,

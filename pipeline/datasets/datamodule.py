@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import os
 import signal
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -131,13 +131,15 @@ class VideoDataModule(LightningDataModule):
         self._resume_at = (-1, 0)
         self._features: dict[ChooseClips, list[Tensor | BadVideo]] = {}
 
-    def cache_features(self, embed: Embed) -> None:
-        """Reads every training and validation video once; from then on batches hold features."""
+    def cache_features(self, embed: Embed, progress: Callable[[], None]) -> None:
+        """Reads every training and validation video once; from then on batches hold features. ``progress`` is called
+        after each video."""
         for choose, rows in ((random_clip, self.splits.train), (fixed_clips, self.splits.val)):
             found: list[Tensor | BadVideo] = []
             for batch in make_loader(rows, self.splits.labels, self.experiment, whole_grid) if rows else ():
                 assert isinstance(batch, ClipBatch)
                 found += [bad for _, bad in batch.bad] or [embed_grid(batch.frames[0], embed)]
+                progress()
             self._features[choose] = found
 
     def _make_loader(self, rows: Sequence[VideoRow], choose: ChooseClips) -> DataLoader[Sample]:

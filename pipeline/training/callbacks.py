@@ -176,4 +176,5 @@ class EpochLines(Callback):
             for name in wanted
             if name in trainer.callback_metrics
         ]
-        self._console.print(f"epoch {trainer.current_epoch + 1}/{trainer.max_epochs}  " + "  ".join(figures))
+        line = f"epoch {trainer.current_epoch + 1}/{trainer.max_epochs}  " + "  ".join(figures)
+        self._console.print(line, soft_wrap=True)

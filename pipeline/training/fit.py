@@ -16,6 +16,7 @@ from lightning.pytorch import Callback, Trainer, seed_everything
 from lightning.pytorch.callbacks import EarlyStopping, EMAWeightAveraging, ModelCheckpoint
 from lightning.pytorch.loggers import CSVLogger, Logger, TensorBoardLogger
 from rich.console import Console
+from rich.progress import Progress
 
 from pipeline.checkpoint import ModelFile, provenance_of, save_model, write_atomically
 from pipeline.config import Experiment, to_yaml
@@ -41,7 +42,7 @@ class TrainingResult:
     model_path: Path
     model: ModelFile
     metrics: dict[str, float]
-    """Figures of the epoch whose weights were kept."""
+    """Training figures of the last epoch, validation figures of the epoch whose weights were kept, and which it was."""
 
 
 def train(
@@ -63,7 +64,7 @@ def train(
     _check_settings_agree(experiment)
     last = run_dir / "checkpoints" / "last.ckpt"
     _check_run_dir(run_dir, last, resume)
-    splits = splits or make_splits(read_annotations(experiment.data), experiment.data, experiment.seed)
+    splits = splits or _read_splits(experiment, quiet)
     seed_everything(experiment.seed, verbose=False)
     module, data = _build_module(experiment, splits), VideoDataModule(experiment, splits)
     stop = StopOnSignal(last)
@@ -72,10 +73,26 @@ def train(
         trainer = _build_trainer(experiment, [*_callbacks(experiment, splits, quiet), stop], quiet)
         write_atomically(run_dir / "config.yaml", to_yaml(experiment).encode())
         if experiment.data.cache == "features":
-            data.cache_features(module.eval().to(trainer.strategy.root_device).embed)
-            module.train()
+            _cache_features(data, module.to(trainer.strategy.root_device), quiet)
         trainer.fit(module, datamodule=data, ckpt_path=str(last) if resume else None, weights_only=True)
     return _finish(experiment, splits, module, trainer)
+
+
+def _read_splits(experiment: Experiment, quiet: bool) -> Splits:
+    annotations = read_annotations(experiment.data)
+    if annotations.absent and not quiet:
+        count, first = len(annotations.absent), annotations.absent[0]
+        Console(stderr=True).print(f"{count} videos of the lists are not there and left out, the first: {first}")
+    return make_splits(annotations, experiment.data, experiment.seed)
+
+
+def _cache_features(data: VideoDataModule, module: ClipClassifier, quiet: bool) -> None:
+    num_videos = len(data.splits.train) + len(data.splits.val)
+    with Progress(console=Console(stderr=True), disable=not _shows_bar(quiet), transient=True) as progress:
+        task = progress.add_task("embedding each frame once", total=num_videos)
+        module.eval()
+        data.cache_features(module.embed, lambda: progress.advance(task))
+        module.train()
 
 
 def _check_settings_agree(experiment: Experiment) -> None:
@@ -180,11 +197,10 @@ def _finish(experiment: Experiment, splits: Splits, module: ClipClassifier, trai
         weights_only=True,
     )
     module.load_state_dict(checkpoint["state_dict"])
-    metrics = {name: float(value) for name, value in trainer.callback_metrics.items()}
-    metrics["epoch"] = float(checkpoint["epoch"] + 1)
-    score = getattr(trainer.checkpoint_callback, "best_model_score", None)
-    if score is not None:
-        metrics["best_val_order"] = float(score)
+    names = {"train_loss_epoch": "train_loss", "train_accuracy": "train_accuracy"}
+    figures = trainer.callback_metrics  # empty if a finished run was resumed
+    metrics = {name: float(figures[key]) for key, name in names.items() if key in figures}
+    metrics |= checkpoint["figures"] | {"epoch": checkpoint["epoch"] + 1}
     model = ModelFile(
         module.recognizer.eval().cpu(),
         splits.labels,

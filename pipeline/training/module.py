@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import math
 from collections.abc import Sequence
+from typing import Any
 
 import torch
 import torch.nn.functional as F
@@ -135,6 +136,12 @@ class ClipClassifier(LightningModule):
             self.log("val_loss", self._loss / self._videos, prog_bar=True)
             # What the best epoch is chosen by: accuracy, and among equals the lower loss.
             self.log("val_order", self._correct / self._videos - 1e-6 * self._loss / self._videos)
+
+    def on_save_checkpoint(self, checkpoint: dict[str, Any]) -> None:
+        """A checkpoint knows how good its weights were."""
+        names = ("val_accuracy", "val_loss")
+        figures = self.trainer.callback_metrics
+        checkpoint["figures"] = {name: float(figures[name]) for name in names if name in figures}
 
     def _note_bad(self, batch: ClipBatch) -> None:
         self.bad_videos.update({bad.path: bad for _, bad in batch.bad})
