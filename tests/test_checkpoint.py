@@ -14,7 +14,7 @@ import torch
 from pipeline.checkpoint import load_model_file, save_model, write_atomically
 from pipeline.config import Normalization
 from pipeline.errors import UserError
-from pipeline.models.temporal import TEMPORAL_HEADS
+from pipeline.models.temporal.stack import TEMPORAL_HEADS
 from tests.small import small_model
 
 

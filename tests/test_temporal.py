@@ -12,15 +12,9 @@ from torch import Tensor, nn
 
 from pipeline.config import ModelConfig
 from pipeline.errors import UserError
-from pipeline.models.temporal import (
-    TEMPORAL_HEADS,
-    ConvGRU,
-    ConvLSTM,
-    Mean,
-    Recurrent,
-    build_temporal,
-    drop_features,
-)
+from pipeline.models.temporal.maps import ConvGRU, ConvLSTM
+from pipeline.models.temporal.stack import TEMPORAL_HEADS, build_temporal, drop_features
+from pipeline.models.temporal.vectors import Mean, Recurrent
 from tests.reference import convolutional_cells
 
 HEAD_NAMES = list(TEMPORAL_HEADS)

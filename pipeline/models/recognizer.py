@@ -11,7 +11,8 @@ from torch import Tensor, nn
 
 from pipeline.config import ModelConfig
 from pipeline.models.backbones import build_backbone
-from pipeline.models.temporal import State, build_temporal, drop_features
+from pipeline.models.temporal.head import State
+from pipeline.models.temporal.stack import build_temporal, drop_features
 
 
 class Recognizer(nn.Module):

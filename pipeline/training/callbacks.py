@@ -152,14 +152,23 @@ def check_bad_videos(bad: list[BadVideo], num_videos: int, max_bad_fraction: flo
         )
 
 
+# What the bar shows: name in the logs, short name, format.
+_SHOWN = (
+    ("train_loss_step", "loss", ".3f"),
+    ("train_accuracy", "accuracy", ".1%"),
+    ("val_accuracy", "val", ".1%"),
+    ("clips_per_second", "clips/s", ".0f"),
+    ("waiting_share", "waiting", ".0%"),
+)
+
+
 class ProgressBar(RichProgressBar):
     """Lightning's rich bar, with the figures that matter and no version number."""
 
     def get_metrics(self, trainer: Trainer, pl_module: LightningModule) -> dict[str, Any]:
-        """Rounded for reading."""
+        """The figures in the order and with the names of ``_SHOWN``."""
         metrics = super().get_metrics(trainer, pl_module)
-        metrics.pop("v_num", None)
-        return {name: round(value, 3) if isinstance(value, float) else value for name, value in metrics.items()}
+        return {short: format(metrics[name], form) for name, short, form in _SHOWN if name in metrics}
 
 
 class EpochLines(Callback):

@@ -1,0 +1,59 @@
+"""Heads that read vectors ``[B, T, D]``: the running mean, and torch's own recurrent layers."""
+
+from __future__ import annotations
+
+import torch
+from torch import Tensor, nn
+
+from pipeline.models.temporal.head import State, TemporalHead, cannot_stream
+
+
+class Mean(TemporalHead):
+    """Running mean of vectors: step t is the mean of frames 0..t, blind to their order. The baseline to beat."""
+
+    streams = True
+    reads_maps = False
+
+    def __init__(self, num_features: int) -> None:
+        super().__init__()
+        self.num_outputs = num_features
+
+    def initial_state(self, x: Tensor) -> State:
+        """Sum ``[B, D]`` and number of frames so far."""
+        return x.new_zeros(x.shape[0], x.shape[2]), 0
+
+    def forward(self, x: Tensor, state: State = None) -> tuple[Tensor, State]:
+        """``x [B, T, D]`` -> ``[B, T, D]``."""
+        total, count = self.initial_state(x) if state is None else state
+        sums = total.unsqueeze(1) + x.cumsum(dim=1)
+        counts = count + torch.arange(1, x.shape[1] + 1, device=x.device, dtype=x.dtype)
+        return sums / counts.view(1, -1, 1), (sums[:, -1], count + x.shape[1])
+
+
+class Recurrent(TemporalHead):
+    """torch's own RNN, LSTM or GRU (cuDNN's on a GPU) in the words of this module."""
+
+    reads_maps = False
+
+    def __init__(self, layer: nn.RNNBase) -> None:
+        super().__init__()
+        self.layer = layer
+        self.streams = not layer.bidirectional
+        self.num_outputs = layer.hidden_size * (2 if layer.bidirectional else 1)
+
+    def initial_state(self, x: Tensor) -> State:
+        """Hidden state ``[directions, B, D]``, for the LSTM a pair of hidden and cell state; zeros."""
+        directions = 2 if self.layer.bidirectional else 1
+        zeros = x.new_zeros(directions * self.layer.num_layers, x.shape[0], self.layer.hidden_size)
+        return (zeros, zeros.clone()) if isinstance(self.layer, nn.LSTM) else zeros
+
+    def forward(self, x: Tensor, state: State = None) -> tuple[Tensor, State]:
+        """``x [B, T, D]`` -> ``[B, T, D']``.
+
+        Raises:
+            UserError: a state is handed to a bidirectional head.
+        """
+        if state is not None and not self.streams:
+            raise cannot_stream(type(self.layer).__name__)
+        y, state = self.layer(x, self.initial_state(x) if state is None else state)
+        return y, state
