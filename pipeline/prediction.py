@@ -53,6 +53,11 @@ def _expand(source: str) -> list[Path]:
 
 def predict_files(model: Model, videos: Sequence[Path], options: PredictOptions, console: Console) -> int:
     """Predicts every video and writes what ``options`` asks for. Returns 0, or 1 if a video could not be read."""
+    sampling = model.file.sampling
+    if sampling.mode == "uniform" and not options.quiet:
+        window_seconds = sampling.num_frames / sampling.sample_fps
+        note = f"this model learned from frames spread over whole clips; here it sees {window_seconds:.1f} s at a time"
+        console.print(f"note: {note}", soft_wrap=True)
     to_stdout = options.json == "-"
     with tempfile.TemporaryDirectory() as scratch:
         json_path = Path(scratch) / "stdout.json" if to_stdout else Path(options.json) if options.json else None

@@ -182,6 +182,12 @@ def test_every_setting_trains(motion_root: Path, tmp_path: Path, settings: dict[
     assert np.isfinite(result.metrics["val_loss"])
 
 
+def test_tensorboard_logs(motion_root: Path, tmp_path: Path) -> None:
+    experiment = small_experiment(motion_root, tmp_path, epochs=1)
+    train(replace(experiment, trainer=replace(experiment.trainer, tensorboard=True)), quiet=True)
+    assert list(experiment.run_dir.glob("tensorboard/events.out.tfevents.*"))
+
+
 def break_some(motion_root: Path, folder: Path, every: int) -> Path:
     """A copy of the training set in which one file in ``every`` is cut off in its header."""
     shutil.copytree(motion_root / "train", folder)

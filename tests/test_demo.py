@@ -1,0 +1,49 @@
+"""The demo from end to end on a small motion set, and why the frame average cannot win."""
+
+from __future__ import annotations
+
+import csv
+import json
+from dataclasses import replace
+from pathlib import Path
+
+import pytest
+from rich.console import Console
+
+from pipeline import demo
+from pipeline.config import DemoOptions
+from pipeline.datasets.motion import BACKGROUND, PARTNER, MotionSetConfig
+from pipeline.evaluation import Evaluation, VideoResult
+
+
+def test_the_demo_writes_what_it_says(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    small = MotionSetConfig(num_train_clips=4, num_val_clips=2, num_test_clips=3, size_px=64, num_untrimmed=1)
+    monkeypatch.setattr("pipeline.datasets.datamodule.MotionSetConfig", lambda: small)
+    experiment = demo.motion_experiment()
+    quick = replace(experiment, training=replace(experiment.training, epochs=1))
+    monkeypatch.setattr(demo, "motion_experiment", lambda: quick)
+    summary = demo.run_demo(DemoOptions(output_dir=str(tmp_path / "demo")), Console(stderr=True))
+    folder = tmp_path / "demo"
+    assert json.loads((folder / "summary.json").read_text()) == summary
+    assert set(summary) == {"accuracy_convgru", "accuracy_mean", "timeline_f1_50", "seconds"}
+    assert summary["accuracy_mean"] <= 0.5
+    assert len(json.loads((folder / "timeline.json").read_text())["videos"]) == 1
+    with (folder / "timeline.csv").open() as stream:
+        assert list(csv.DictReader(stream))
+    printed = "".join(capsys.readouterr().err.split())
+    for path in ("summary.json", "timeline.json", "convgru/model.safetensors", "mean/model.safetensors"):
+        assert "".join(str(folder / path).split()) in printed
+        assert (folder / path).exists()
+
+
+def test_an_order_blind_model_gets_one_clip_of_each_pair_at_most() -> None:
+    """Whatever it answers, it answers the same for a clip and its reversal, which has another label."""
+    for answer in PARTNER:
+        results = [VideoResult(f"{label}/0.mp4", label, answer, ()) for label in PARTNER]
+        results += [VideoResult("background/0.mp4", BACKGROUND, answer, ())]
+        evaluation = demo.paired(Evaluation((*sorted(PARTNER), BACKGROUND), tuple(results)))
+        assert evaluation.num_videos == len(PARTNER)
+        for label, partner in PARTNER.items():
+            assert sum(r.predicted == r.label for r in evaluation.results if r.label in (label, partner)) <= 1
