@@ -456,3 +456,17 @@ def test_ut_interaction_reads_the_real_set(shared_data: Path) -> None:
     assert len(rows) == 60
     assert Counter(row.label for row in rows) == dict.fromkeys(found.labels, 10)
     assert {row.group for row in rows} == {f"sequence_{number:02d}" for number in range(1, 11)}
+
+
+def test_a_folder_knows_the_sources_in_ucf_names(tmp_path: Path) -> None:
+    for name in ("v_Run_g01_c01.avi", "v_Run_g01_c02.avi", "v_Run_g02_c01.avi", "holiday.avi"):
+        touch = tmp_path / "Run" / name
+        touch.parent.mkdir(exist_ok=True)
+        touch.touch()
+    rows = read_annotations("folder", tmp_path).splits["all"]
+    assert {row.path.name: row.group for row in rows} == {
+        "holiday.avi": "Run/holiday.avi",
+        "v_Run_g01_c01.avi": "Run/v_Run_g01",
+        "v_Run_g01_c02.avi": "Run/v_Run_g01",
+        "v_Run_g02_c01.avi": "Run/v_Run_g02",
+    }

@@ -200,3 +200,26 @@ def test_splits_follow_the_dataset_and_else_the_groups(motion_root: Path, shared
     assert sum(len(part) for part in (drawn.train, drawn.val, drawn.test)) == 300
     assert make_splits(read_annotations(fights), fights, seed=0) == drawn
     assert make_splits(read_annotations(fights), fights, seed=1) != drawn
+
+
+def test_a_split_that_leaks_is_refused_before_anything_is_trained(tmp_path: Path) -> None:
+    """The same source on both sides of a manifest's own split, and a class that is never trained."""
+    rows = ["path,label,group,split"]
+    for name, label, group, split in [
+        ("a", "run", "1", "train"),
+        ("b", "run", "1", "test"),
+        ("c", "jump", "2", "train"),
+        ("d", "jump", "3", "test"),
+    ]:
+        (tmp_path / f"{name}.mp4").touch()
+        rows.append(f"{name}.mp4,{label},{group},{split}")
+    manifest = tmp_path / "videos.csv"
+    data = DataConfig(format="manifest", root=str(tmp_path), annotations=str(manifest), val_fraction=0.0)
+    manifest.write_text("\n".join(rows))
+    with pytest.raises(UserError, match="1"):
+        make_splits(read_annotations(data), data, seed=0)
+    manifest.write_text("\n".join(rows).replace("b.mp4,run,1", "b.mp4,run,4"))
+    assert len(make_splits(read_annotations(data), data, seed=0).test) == 2
+    manifest.write_text("\n".join(rows).replace("a.mp4,run,1,train", "a.mp4,run,5,test"))
+    with pytest.raises(UserError, match="run"):
+        make_splits(read_annotations(data), data, seed=0)

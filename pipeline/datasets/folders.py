@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import re
 from pathlib import Path
 
 from pipeline.datasets.annotations import (
@@ -21,6 +22,8 @@ GROUP_COLUMNS = ("source_group", "group")
 """What the column of ``groups.csv`` with the source may be called."""
 
 _UNKNOWN_SOURCE = ("", "-1")
+_CUT_NAME = re.compile(r"(.+_g\d+)_c\d+")
+"""UCF101 and kin: clips c01, c02, ... are cut from the source g01. As a plain folder these would leak."""
 
 
 def read_folder(root: Path, annotations: Path | None = None, split: int = 1) -> Annotations:
@@ -28,7 +31,7 @@ def read_folder(root: Path, annotations: Path | None = None, split: int = 1) -> 
     each (other folders beside these three are left alone).
 
     A file is a group of its own, unless ``groups.csv`` (columns ``file`` and ``source_group`` or ``group``) names its
-    source; there ``-1`` or nothing means unknown.
+    source, where ``-1`` or nothing means unknown, or its own name does as UCF101's do (``v_X_g01_c02``).
 
     Args:
         root: the folder of the class folders, or of ``train/``.
@@ -74,7 +77,8 @@ def _class_videos(folder: Path) -> dict[str, list[Path]]:
 
 def _row(path: Path, label: str, root: Path, groups: dict[str, str]) -> VideoRow:
     name = path.relative_to(root).as_posix()
-    return VideoRow(path, label, groups.get(name, name), name=name)
+    cut = _CUT_NAME.fullmatch(path.stem)
+    return VideoRow(path, label, groups.get(name, f"{label}/{cut[1]}" if cut else name), name=name)
 
 
 def _read_groups(root: Path, annotations: Path | None, files: list[Path]) -> dict[str, str]:
