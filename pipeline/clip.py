@@ -8,9 +8,10 @@ from __future__ import annotations
 from dataclasses import dataclass
 from fractions import Fraction
 from pathlib import Path
+from typing import TYPE_CHECKING
 
-import torch
-from torch import Tensor
+if TYPE_CHECKING:
+    from torch import Tensor
 
 
 @dataclass(frozen=True)
@@ -48,6 +49,8 @@ class Clip:
     """float64 ``[T]``: when each picture is shown, from the start of the video."""
 
     def __post_init__(self) -> None:
+        import torch  # here, so that a process which only decodes need not load it
+
         if self.frames.dtype != torch.uint8 or self.frames.ndim != 4 or self.frames.shape[1] != 3:
             raise ValueError(
                 f"Clip.frames must be uint8 RGB [T, 3, H, W], got {self.frames.dtype} {list(self.frames.shape)}; "

@@ -58,6 +58,23 @@ class DecodeConfig:
 
     decoder: str = "pyav"
     """pyav (exact on every container), decord or opencv (refuse the files where they would be wrong)."""
+    isolate: bool = False
+    """Decode in a separate process, so that a file that hangs or crashes a decoder ends that process alone."""
+    timeout_seconds: float = 60.0
+    """isolate: how long opening, indexing or reading a clip may take before the process is killed."""
+    max_memory_mb: int = 1000
+    """isolate: how much the process may allocate for one file (enforced on Linux)."""
+    max_pixels: int = 4096 * 2304
+    """A picture with more pixels (width times height) is refused before it is decoded."""
+    max_frames: int = 10_000_000
+    """A video with more frames is refused."""
+    max_seconds: float = 86_400.0
+    """A video that lasts longer is refused."""
+
+    def __post_init__(self) -> None:
+        for name in ("timeout_seconds", "max_memory_mb", "max_pixels", "max_frames", "max_seconds"):
+            value = getattr(self, name)
+            _require(value > 0, f"decode.{name} must be positive, got {value}")
 
 
 @dataclass(frozen=True)

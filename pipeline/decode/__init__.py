@@ -16,6 +16,7 @@ from collections.abc import Callable
 from contextlib import ExitStack, closing
 from pathlib import Path
 
+from pipeline.config import DecodeConfig
 from pipeline.decode.reader import Backend, VideoFile, VideoReader
 from pipeline.errors import UserError, unknown_name
 
@@ -67,7 +68,7 @@ def open_video(path: str | Path, decoder: str = "pyav") -> VideoReader:
     if decoder not in DECODERS:
         raise unknown_name("decoder", decoder, DECODERS)
     with ExitStack() as stack:
-        file = stack.enter_context(closing(VideoFile(Path(path))))
+        file = stack.enter_context(closing(VideoFile(Path(path), DecodeConfig())))
         reader = VideoReader(file, DECODERS[decoder](file))
         stack.pop_all()  # from here on the reader closes the file
     return reader

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import errno
+import os
 import stat
 from collections.abc import Iterator
 from contextlib import contextmanager
@@ -19,6 +20,7 @@ from av.stream import Disposition
 from av.video.frame import VideoFrame
 from av.video.stream import VideoStream
 
+from pipeline.config import DecodeConfig
 from pipeline.errors import DecodeError
 
 # FFmpeg's names of containers that hold their pictures themselves. Playlists, scripts and single pictures are left out:
@@ -31,6 +33,7 @@ FORMATS = (
 TIMED_CONTAINERS = ("mov,mp4,m4a,3gp,3g2,mj2", "matroska,webm")
 _LIKELY_CAUSES = {
     errno.EINVAL: "; it may be a playlist, a script or a single picture, none of which is read as a video",
+    errno.ENOMEM: "; its pictures are very large, or the file is made to exhaust memory",
     tag_to_code(b"INDA"): "; the file is damaged or cut off, or no video at all",
 }
 # Packets of a file up to this size stay in memory between indexing and decoding, which saves reading it twice.
@@ -66,6 +69,15 @@ def check_regular_file(path: Path) -> None:
         raise DecodeError(path, "open", "the file is empty (0 bytes); a copy or download may have failed")
 
 
+def check_process(path: Path, process_id: int) -> None:
+    """Raises ``RuntimeError`` in any process but that one: a fork shares the file's position, and decoders break."""
+    if process_id != os.getpid():
+        raise RuntimeError(
+            f"{path}: opened in process {process_id} and used in process {os.getpid()}, after a fork; "
+            "open the file in the worker that reads it"
+        )
+
+
 @dataclass(frozen=True)
 class Header:
     """What the container's header claims, before any picture is decoded."""
@@ -99,35 +111,58 @@ def _video_stream(container: InputContainer, path: Path) -> VideoStream:
     raise DecodeError(path, "open", "has no video stream (audio only, or a header without content?)")
 
 
-def _open_container(path: Path) -> InputContainer:
+def _open_container(path: Path, max_pixels: int) -> InputContainer:
     # Absolute, so that no file name can be read as a protocol ("concat:...").
     options = {"protocol_whitelist": "file", "format_whitelist": FORMATS}
     # Titles in an old 8-bit encoding are no reason to refuse a video.
-    return av.open(str(path.absolute()), "r", container_options=options, metadata_errors="replace")
+    return av.open(
+        str(path.absolute()),
+        "r",
+        options={"max_pixels": str(max_pixels)},  # for the pictures that opening decodes
+        container_options=options,
+        metadata_errors="replace",
+    )
+
+
+def _check_picture_size(path: Path, stream: VideoStream, max_pixels: int) -> None:
+    width, height = stream.codec_context.width, stream.codec_context.height
+    if width * height > max_pixels:
+        cause = f"its pictures are {width}x{height}, and decode.max_pixels allows {max_pixels} pixels; raise it if you"
+        raise DecodeError(path, "open", f"{cause} trust the file")
 
 
 class OpenVideo:
     """One open container and its first video stream, with a decoder on one thread; for one user at a time.
 
     Raises:
-        DecodeError: the file cannot be opened, is of a kind not allowed, or has no video.
+        DecodeError: the file cannot be opened, is of a kind not allowed, has no video, or has too large pictures.
     """
 
-    def __init__(self, path: Path) -> None:
+    def __init__(self, path: Path, config: DecodeConfig) -> None:
         check_regular_file(path)
-        self.path, self.is_closed = path, False
+        self.path, self.config, self.is_closed = path, config, False
+        self._process_id = os.getpid()
         self._kept: list[Packet[VideoStream]] = []
         self._open()
 
     def _open(self) -> None:
         with ffmpeg_errors(self.path, "open"):
-            self.container = _open_container(self.path)
+            self.container = _open_container(self.path, self.config.max_pixels)
         try:
             self.stream = _video_stream(self.container, self.path)
+            _check_picture_size(self.path, self.stream, self.config.max_pixels)
         except DecodeError:
             self.container.close()
             raise
-        self.stream.codec_context.thread_count = 1  # small pictures decode no faster on more, and workers are many
+        context = self.stream.codec_context
+        context.thread_count = 1  # small pictures decode no faster on more, and workers are many
+        context.options = {"max_pixels": str(self.config.max_pixels)}  # a picture may be larger than the header says
+
+    def check_usable(self) -> None:
+        """Raises ``ValueError`` if closed, ``RuntimeError`` if this is not the process that opened it."""
+        check_process(self.path, self._process_id)
+        if self.is_closed:
+            raise ValueError(f"{self.path}: the reader was closed while its frames were being read")
 
     def header(self) -> Header:
         stream, context = self.stream, self.stream.codec_context
@@ -172,8 +207,7 @@ class OpenVideo:
         with ffmpeg_errors(self.path, "decode"):
             for frame in kept if self._kept else self.container.decode(self.stream):
                 yield frame
-                if self.is_closed:
-                    raise ValueError(f"{self.path}: the reader was closed while its frames were being read")
+                self.check_usable()
 
     def seek(self, ticks: int) -> None:
         """Moves to a keyframe at or before that time, as the container understands it."""

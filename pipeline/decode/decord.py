@@ -46,8 +46,7 @@ class DecordBackend:
 
     def _open(self) -> decord.VideoReader:
         path, num_frames = self._file.path, self._index.info.num_frames
-        if self._file.is_closed:
-            raise ValueError(f"{path}: the reader is closed")
+        self._file.check_usable()
         try:
             # Absolute, so that no file name can be read as a URL.
             reader = decord.VideoReader(str(path.absolute()), ctx=decord.cpu(0), num_threads=1)
@@ -59,8 +58,7 @@ class DecordBackend:
         return reader
 
     def _next(self, reader: decord.VideoReader, number: int) -> decord.ndarray.NDArray:
-        if self._file.is_closed:
-            raise ValueError(f"{self._file.path}: the reader was closed while its frames were being read")
+        self._file.check_usable()
         try:
             return reader.next()
         except (StopIteration, decord.DECORDError) as error:

@@ -23,7 +23,8 @@ from av.video.stream import VideoStream
 from numpy.typing import NDArray
 
 from pipeline.clip import VideoInfo
-from pipeline.decode.container import TIMED_CONTAINERS, Header, OpenVideo
+from pipeline.config import DecodeConfig
+from pipeline.decode.container import TIMED_CONTAINERS, Header, OpenVideo, ffmpeg_errors
 from pipeline.errors import DecodeError
 
 # Left out: vp8 has packets that are never shown; mpeg1video, mpeg2video and vc1 may have one packet a field.
@@ -87,9 +88,7 @@ def build_index(video: OpenVideo) -> VideoIndex:
     packets = _scan(video, header)
     video.rewind()
     if packets.first is None:
-        raise DecodeError(
-            video.path, "index", "no picture can be decoded; the file may be cut off or have only a header"
-        )
+        raise DecodeError(video.path, "index", _no_picture_cause(video))
     is_proven = _one_picture_a_packet(packets, header)
     pts = packets.pts if is_proven else _decoded_pts(video)
     ticks = _trusted_ticks(pts, header, in_order=not is_proven)  # packets come in the order of decoding
@@ -97,9 +96,28 @@ def build_index(video: OpenVideo) -> VideoIndex:
     if ticks is not None and is_proven:
         key_ticks = np.array(pts, np.int64)[np.array(packets.is_key)]
         keyframes = np.sort(np.searchsorted(ticks, key_ticks))
+    check_length(video.path, video.config, num_frames=len(pts))
     pts_seconds, fps, duration = _timeline(video.path, len(pts), ticks, packets.ticks_shown, header)
+    check_length(video.path, video.config, seconds=duration)
     info = _info(video.path, packets.first, len(pts), fps, duration, header)
     return VideoIndex(info, pts_seconds, ticks, keyframes, is_proven)
+
+
+def _no_picture_cause(video: OpenVideo) -> str:
+    cause = "no picture can be decoded; the file may be cut off or have only a header"
+    if video.stream.codec_context.width:
+        return cause
+    return f"{cause}, or pictures of more than decode.max_pixels = {video.config.max_pixels} pixels"
+
+
+def check_length(path: Path, config: DecodeConfig, num_frames: int = 0, seconds: float = 0.0) -> None:
+    """Raises ``DecodeError`` if that is more than the settings allow."""
+    if num_frames > config.max_frames:
+        cause = f"it has more than decode.max_frames = {config.max_frames} frames; raise it if you trust the file"
+        raise DecodeError(path, "index", cause)
+    if seconds > config.max_seconds:
+        cause = f"it lasts {seconds:.0f} s by its display times, and decode.max_seconds allows {config.max_seconds:g}; "
+        raise DecodeError(path, "index", f"{cause}its times are damaged, or raise the limit")
 
 
 def _scan(video: OpenVideo, header: Header) -> _Packets:
@@ -107,7 +125,8 @@ def _scan(video: OpenVideo, header: Header) -> _Packets:
     for packet in video.packets():
         if found.first is None:
             # The first picture tells size and turn; the packets after it are not decoded.
-            found.first = next(iter(packet.decode()), None)
+            with ffmpeg_errors(video.path, "index"):
+                found.first = next(iter(packet.decode()), None)
         if packet.is_discard:
             found.num_hidden += 1
         elif packet.size:
@@ -154,7 +173,10 @@ def _one_picture_a_packet(packets: _Packets, header: Header) -> bool:
 
 def _decoded_pts(video: OpenVideo) -> list[int | None]:
     """Display times of all pictures, in decoder order; where no other way is sure."""
-    pts = [frame.pts for frame in video.frames()]
+    pts = []
+    for number, frame in enumerate(video.frames()):
+        check_length(video.path, video.config, num_frames=number + 1)
+        pts.append(frame.pts)
     video.rewind()
     return pts
 

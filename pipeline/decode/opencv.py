@@ -47,8 +47,7 @@ class OpencvBackend:
 
     @contextmanager
     def _capture(self) -> Iterator[cv2.VideoCapture]:
-        if self._file.is_closed:
-            raise ValueError(f"{self._file.path}: the reader is closed")
+        self._file.check_usable()
         # Absolute, so that no file name can be read as a URL; FFmpeg only, so that none can name a camera or pictures.
         capture = cv2.VideoCapture(str(self._file.path.absolute()), cv2.CAP_FFMPEG, [cv2.CAP_PROP_N_THREADS, 1])
         try:
@@ -60,8 +59,7 @@ class OpencvBackend:
             capture.release()
 
     def _grab(self, capture: cv2.VideoCapture, number: int) -> None:
-        if self._file.is_closed:
-            raise ValueError(f"{self._file.path}: the reader was closed while its frames were being read")
+        self._file.check_usable()
         if not capture.grab():
             cause = f"OpenCV stops at frame {number} of {self._index.info.num_frames}; use the pyav decoder"
             raise DecodeError(self._file.path, "decode", cause)

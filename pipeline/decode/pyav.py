@@ -17,7 +17,7 @@ from av.video.frame import VideoFrame
 from numpy.typing import NDArray
 
 from pipeline.decode.container import OpenVideo, ffmpeg_errors
-from pipeline.decode.index import VideoIndex, check_rate, last_picture_seconds, quarter_turns
+from pipeline.decode.index import VideoIndex, check_length, check_rate, last_picture_seconds, quarter_turns
 from pipeline.decode.reader import Picture, VideoFile, indexed_picture
 from pipeline.errors import DecodeError
 
@@ -42,15 +42,21 @@ class PyavBackend:
     def walk(self) -> Generator[Picture, None, None]:
         # One picture behind the decoder: a picture ends when the next one starts.
         held: tuple[int, VideoFrame, float] | None = None
+        failure: DecodeError | None = None
         with self._file.take() as video:
             timed = self._indexed(video) if self._file.has_index else self._unindexed(video)
-            for number, frame, pts_seconds in timed:
-                if held:
-                    yield self._held_picture(*held, end_seconds=pts_seconds)
-                held = number, frame, pts_seconds
+            try:
+                for number, frame, pts_seconds in timed:
+                    if held:
+                        yield self._held_picture(*held, end_seconds=pts_seconds)
+                    held = number, frame, pts_seconds
+            except DecodeError as error:  # the picture before it is good
+                failure = error
         if held:
             seconds = last_picture_seconds(held[1].duration or 0, self._file.header)
-            yield self._held_picture(*held, end_seconds=held[2] + float(seconds), is_last=True)
+            yield self._held_picture(*held, end_seconds=held[2] + float(seconds), is_last=failure is None)
+        if failure:
+            raise failure
 
     def pick(self, numbers: Sequence[int]) -> Generator[Picture, None, None]:
         index, num_picked = self._file.index, 0
@@ -90,7 +96,9 @@ class PyavBackend:
         header, path = self._file.header, self._file.path
         if not header.is_timed:
             check_rate(path, header)
-            yield from ((k, frame, k / float(header.average_fps)) for k, frame in enumerate(video.frames()))
+            for number, frame in enumerate(video.frames()):
+                self._check_length(number, number / float(header.average_fps))
+                yield number, frame, number / float(header.average_fps)
             return
         first = previous = None
         for number, frame in enumerate(video.frames()):
@@ -100,7 +108,12 @@ class PyavBackend:
                 )
             previous = frame.pts
             first = frame.pts if first is None else first
-            yield number, frame, (frame.pts - first) * float(header.seconds_per_tick)
+            pts_seconds = (frame.pts - first) * float(header.seconds_per_tick)
+            self._check_length(number, pts_seconds)
+            yield number, frame, pts_seconds
+
+    def _check_length(self, number: int, pts_seconds: float) -> None:
+        check_length(self._file.path, self._file.config, num_frames=number + 1, seconds=pts_seconds)
 
     def _indexed_picture(self, index: VideoIndex, number: int, frame: VideoFrame) -> Picture:
         return indexed_picture(index, number, lambda: self._upright_rgb(frame))

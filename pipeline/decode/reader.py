@@ -3,23 +3,26 @@
 from __future__ import annotations
 
 import math
+import os
 from collections.abc import Callable, Generator, Iterable, Iterator, Sequence
 from contextlib import closing
 from dataclasses import dataclass
 from operator import index as as_int
 from pathlib import Path
 from types import TracebackType
-from typing import NoReturn, Protocol
+from typing import TYPE_CHECKING, Any, NoReturn, Protocol
 
 import numpy as np
-import torch
 from numpy.typing import NDArray
-from torch import Tensor
 
 from pipeline.clip import Clip, VideoInfo
-from pipeline.decode.container import Header, OpenVideo
+from pipeline.config import DecodeConfig
+from pipeline.decode.container import Header, OpenVideo, check_process
 from pipeline.decode.index import VideoIndex, build_index
 from pipeline.errors import DecodeError
+
+if TYPE_CHECKING:
+    from torch import Tensor
 
 # A time closer to the end than this is at the end, where nothing is shown: ends are sums of floats.
 _END_TOLERANCE_SECONDS = 1e-6
@@ -62,13 +65,14 @@ class VideoFile:
         DecodeError: the file cannot be opened as a video.
     """
 
-    def __init__(self, path: Path) -> None:
-        self.path = path
+    def __init__(self, path: Path, config: DecodeConfig) -> None:
+        self.path, self.config = path, config
         self.is_closed = False
+        self._process_id = os.getpid()
         self._open: set[OpenVideo] = set()
         self._index: VideoIndex | None = None
         # Opened at once, to fail early; the first who reads gets it, so that no file is opened in vain.
-        self._fresh: OpenVideo | None = self._track(OpenVideo(path))
+        self._fresh: OpenVideo | None = self._track(OpenVideo(path, config))
         self.header: Header = self._fresh.header()
 
     def _track(self, video: OpenVideo) -> OpenVideo:
@@ -80,11 +84,17 @@ class VideoFile:
 
         Raises:
             ValueError: the reader is closed.
+            RuntimeError: another process opened it.
         """
+        self.check_usable()
+        video, self._fresh = self._fresh, None
+        return video or self._track(OpenVideo(self.path, self.config))
+
+    def check_usable(self) -> None:
+        """Raises ``ValueError`` if closed, ``RuntimeError`` if this is not the process that opened it."""
+        check_process(self.path, self._process_id)
         if self.is_closed:
             raise ValueError(f"{self.path}: the reader is closed")
-        video, self._fresh = self._fresh, None
-        return video or self._track(OpenVideo(self.path))
 
     @property
     def has_index(self) -> bool:
@@ -135,7 +145,7 @@ class VideoReader:
     @property
     def pts_seconds(self) -> Tensor:
         """float64 ``[num_frames]``: when each frame is shown; the first at 0. Raises as ``info`` does."""
-        return torch.from_numpy(self._file.index.pts_seconds.copy())
+        return _tensor(self._file.index.pts_seconds.copy())
 
     def frames(self, indices: Iterable[int]) -> Clip:
         """The frames with these numbers, in the order asked for; numbers may repeat.
@@ -162,8 +172,8 @@ class VideoReader:
             raise DecodeError(info.path, "decode", f"frame {min(places)} of {info.num_frames} was not given")
         if out is None:  # none asked for
             out = np.empty((0, info.height, info.width, 3), np.uint8)
-        pts_seconds = torch.from_numpy(self._file.index.pts_seconds[wanted])
-        return Clip(torch.from_numpy(out).permute(0, 3, 1, 2), pts_seconds)  # [T, H, W, 3] -> [T, 3, H, W]
+        pts_seconds = _tensor(self._file.index.pts_seconds[wanted])
+        return Clip(_tensor(out).permute(0, 3, 1, 2), pts_seconds)  # [T, H, W, 3] -> [T, 3, H, W]
 
     def at(self, times_seconds: Iterable[float]) -> Clip:
         """The frame shown at each time: the last whose time is not later. Before the first frame, that is the first.
@@ -252,8 +262,14 @@ class VideoReader:
         raise DecodeError(self._file.path, "decode", cause)
 
 
+def _tensor(array: NDArray[Any]) -> Tensor:
+    import torch  # here, so that a process which only decodes need not load it
+
+    return torch.from_numpy(array)
+
+
 def _as_tensor(image: NDArray[np.uint8]) -> Tensor:
-    return torch.from_numpy(image).permute(2, 0, 1)  # [H, W, 3] -> [3, H, W]
+    return _tensor(image).permute(2, 0, 1)  # [H, W, 3] -> [3, H, W]
 
 
 def _finite(time: float) -> float:
