@@ -16,13 +16,13 @@ from pipeline.errors import DecodeError, UserError
 
 BROKEN = {
     "audio_only.mp4": "no video stream",
-    "trunc_nomoov.mp4": "damaged or cut off",
+    "trunc_nomoov.mp4": r"without its index \(moov\)",
     "zero.mp4": "empty",
     "garbage.avi": "no video at all",
-    "text.mp4": "no video at all",
-    "header_only.mp4": "damaged or cut off",
-    "hls_as.avi": "FFmpeg says",
-    "bomb_30000x30000.png": "single picture",
+    "text.mp4": "it is text, no video at all",
+    "header_only.mp4": r"without its index \(moov\)",
+    "hls_as.avi": "playlist",
+    "bomb_30000x30000.png": r"single picture \(PNG\)",
 }
 PLAYLIST = "#EXTM3U\n#EXT-X-TARGETDURATION:10\n#EXTINF:10,\n{target}\n#EXT-X-ENDLIST\n"
 

@@ -1,57 +1,38 @@
 """Decode: a path becomes exact frames.
 
-    container   opens files safely: local, regular, of a known kind
+    causes      what a file may be instead of a video
+    container   opens files safely: local, regular, of a known kind, of bounded size
     index       number of frames and their times, from the packets
     reader      VideoReader: frames by number, by time, or as a stream
     pyav        the exact decoder, and the default
     proof       what the other decoders must show before they are believed
     decord, opencv
+    decoders    all of them by name
+    isolated    the same reader with the decoder in another process, which is killed when it hangs
+    worker      that other process; wire: what the two say to each other
+    opener      VideoOpener: opens one video after the other as the settings say
+    health      what is wrong with a file, if anything
 
-A decoder is imported when it is first used.
+A decoder is imported when it is first used, and torch when the first frame becomes a tensor.
 """
 
 from __future__ import annotations
 
-from collections.abc import Callable
-from contextlib import ExitStack, closing
 from pathlib import Path
 
 from pipeline.config import DecodeConfig
-from pipeline.decode.reader import Backend, VideoFile, VideoReader
-from pipeline.errors import UserError, unknown_name
+from pipeline.decode.decoders import DECODERS, open_here
+from pipeline.decode.opener import VideoOpener
+from pipeline.decode.reader import VideoReader
 
-__all__ = ["DECODERS", "VideoReader", "open_video"]
-
-
-def _pyav(file: VideoFile) -> Backend:
-    from pipeline.decode.pyav import PyavBackend
-
-    return PyavBackend(file)
-
-
-def _decord(file: VideoFile) -> Backend:
-    try:
-        from pipeline.decode.decord import DecordBackend
-    except ImportError as error:
-        cure = "pip install decord (made for x86-64 only), or use the pyav decoder"
-        raise UserError(f"decoder 'decord' cannot be imported ({error}); {cure}") from error
-    return DecordBackend(file)
-
-
-def _opencv(file: VideoFile) -> Backend:
-    try:
-        from pipeline.decode.opencv import OpencvBackend
-    except ImportError as error:
-        cure = "pip install opencv-python, or use the pyav decoder"
-        raise UserError(f"decoder 'opencv' cannot be imported ({error}); {cure}") from error
-    return OpencvBackend(file)
-
-
-DECODERS: dict[str, Callable[[VideoFile], Backend]] = {"pyav": _pyav, "decord": _decord, "opencv": _opencv}
+__all__ = ["DECODERS", "VideoOpener", "VideoReader", "open_video"]
 
 
 def open_video(path: str | Path, decoder: str = "pyav") -> VideoReader:
     """Opens a local video file for exact reading. Every decoder gives the same frames or refuses the file.
+
+    This is for a file at hand: it decodes in this process, with the default limits. ``VideoOpener`` takes other
+    settings, and decodes in another process if asked to.
 
     Args:
         path: a regular file; URLs, folders, pipes, playlists and single pictures are refused.
@@ -62,13 +43,7 @@ def open_video(path: str | Path, decoder: str = "pyav") -> VideoReader:
         A reader, to be used in a ``with`` statement and in this process only.
 
     Raises:
-        DecodeError: the file is missing, no video, broken, or not for this decoder.
+        DecodeError: the file is missing, no video, broken, too large, or not for this decoder.
         UserError: the decoder is unknown or not installed.
     """
-    if decoder not in DECODERS:
-        raise unknown_name("decoder", decoder, DECODERS)
-    with ExitStack() as stack:
-        file = stack.enter_context(closing(VideoFile(Path(path), DecodeConfig())))
-        reader = VideoReader(file, DECODERS[decoder](file))
-        stack.pop_all()  # from here on the reader closes the file
-    return reader
+    return open_here(Path(path), DecodeConfig(decoder=decoder))

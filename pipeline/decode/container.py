@@ -21,6 +21,7 @@ from av.video.frame import VideoFrame
 from av.video.stream import VideoStream
 
 from pipeline.config import DecodeConfig
+from pipeline.decode.causes import likely_cause
 from pipeline.errors import DecodeError
 
 # FFmpeg's names of containers that hold their pictures themselves. Playlists, scripts and single pictures are left out:
@@ -32,9 +33,8 @@ FORMATS = (
 # Here a picture's time is stored with it. Elsewhere FFmpeg guesses times, and with B-frames it guesses wrong.
 TIMED_CONTAINERS = ("mov,mp4,m4a,3gp,3g2,mj2", "matroska,webm")
 _LIKELY_CAUSES = {
-    errno.EINVAL: "; it may be a playlist, a script or a single picture, none of which is read as a video",
     errno.ENOMEM: "; its pictures are very large, or the file is made to exhaust memory",
-    tag_to_code(b"INDA"): "; the file is damaged or cut off, or no video at all",
+    tag_to_code(b"INDA"): "; the file is damaged or cut off",
 }
 # Packets of a file up to this size stay in memory between indexing and decoding, which saves reading it twice.
 _MAX_KEPT_BYTES = 8_000_000
@@ -47,7 +47,7 @@ def ffmpeg_errors(path: Path, stage: str) -> Iterator[None]:
     try:
         yield
     except FFmpegError as error:
-        guess = _LIKELY_CAUSES.get(error.errno or 0, "")
+        guess = f"; {likely_cause(path)}" if stage == "open" else _LIKELY_CAUSES.get(error.errno or 0, "")
         raise DecodeError(path, stage, f"FFmpeg says: {error.strerror or error}{guess}") from error
 
 

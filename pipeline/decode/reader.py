@@ -119,6 +119,25 @@ class VideoFile:
             video.close()
 
 
+class VideoSource(Protocol):
+    """What a reader must know of its file: a ``VideoFile``, or one that another process has open."""
+
+    @property
+    def path(self) -> Path:
+        """As the caller gave it."""
+
+    @property
+    def header(self) -> Header:
+        """What the container claims."""
+
+    @property
+    def index(self) -> VideoIndex:
+        """Built when first asked for. Raises ``DecodeError``."""
+
+    def close(self) -> None:
+        """Lets go of the file. May be called twice."""
+
+
 class VideoReader:
     """Reads one video exactly: frame k is the k-th picture of a plain sequential decode, in every container.
 
@@ -129,7 +148,7 @@ class VideoReader:
             clip = video.at([0.0, 0.5, 1.0])
     """
 
-    def __init__(self, file: VideoFile, backend: Backend) -> None:
+    def __init__(self, file: VideoSource, backend: Backend) -> None:
         self._file, self._backend = file, backend
 
     @property

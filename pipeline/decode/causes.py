@@ -1,0 +1,94 @@
+"""What a file that FFmpeg refuses may be instead of a video, by a look at its bytes."""
+
+from __future__ import annotations
+
+import os
+import struct
+from collections.abc import Iterator
+from pathlib import Path
+
+# How a file begins: what it is. The first that fits.
+_BEGINNINGS: tuple[tuple[bytes, str], ...] = (
+    (b"#EXTM3U", "it is a playlist (HLS), and none is followed"),
+    (b"ffconcat", "it is a script that joins other files (concat), and none is run"),
+    (b"version https://git-lfs", "it is a Git LFS pointer, not the file itself; run git lfs pull"),
+    (b"\x89PNG", "it is a single picture (PNG), which is not read as a video"),
+    (b"\xff\xd8\xff", "it is a single picture (JPEG), which is not read as a video"),
+    (b"BM", "it is a single picture (BMP), which is not read as a video"),
+    (b"PK\x03\x04", "it is a ZIP archive; unpack it"),
+    (b"\x1f\x8b", "it is gzip-compressed; unpack it"),
+    (b"Rar!", "it is a RAR archive; unpack it"),
+    (b"%PDF", "it is a PDF document"),
+    (b"RIFF", "it begins as an AVI and its header is damaged or cut off"),
+    (b"\x1a\x45\xdf\xa3", "it begins as a Matroska or WebM file and its header is damaged or cut off"),
+)
+_MARKUP = (b"<!doctype", b"<html", b"<?xml")
+_NUM_BYTES_LOOKED_AT = 512
+_MAX_BOXES = 1000
+_TS_PACKET_BYTES = 188
+_SIZE_UNKNOWN = 0x7FFF_FFFF  # from here on a RIFF size means that nobody went back to fill it in
+
+
+def likely_cause(path: Path) -> str:
+    """What is wrong with a file that cannot be opened; never empty."""
+    with path.open("rb") as stream:
+        start = stream.read(_NUM_BYTES_LOOKED_AT)
+    for beginning, cause in _BEGINNINGS:
+        if start.startswith(beginning):
+            return cause
+    if start.lstrip().lower().startswith(_MARKUP):
+        return "it is a web page or XML, no video; a download may have brought an error page"
+    if start[4:8] in (b"ftyp", b"moov", b"mdat", b"wide", b"free"):
+        names = [name for name, _, _ in _boxes(path)]
+        if b"moov" not in names:
+            return "it is an MP4 or MOV without its index (moov): damaged or cut off while it was written or copied"
+        return "it is an MP4 or MOV whose index is damaged or cut off"
+    if not any(start):
+        return "it is full of zeros, no video at all; a download or copy may not have been finished"
+    if _is_text(start):
+        return "it is text, no video at all"
+    return "the file is damaged or cut off, or no video at all"
+
+
+def is_cut_off(path: Path) -> bool:
+    """Whether an AVI, MP4 or MOV says that it is longer than it is, or an MPEG-TS ends inside a packet. False for other
+    kinds."""
+    num_bytes = os.path.getsize(path)
+    with path.open("rb") as stream:
+        start = stream.read(3 * _TS_PACKET_BYTES)
+    if start[:4] == b"RIFF":
+        (claimed,) = struct.unpack("<I", start[4:8].ljust(4, b"\0"))
+        return num_bytes < 8 + int(claimed) < _SIZE_UNKNOWN
+    if start[::_TS_PACKET_BYTES] == b"GGG":  # each packet begins with 0x47
+        return num_bytes % _TS_PACKET_BYTES != 0
+    if start[4:8] == b"ftyp":
+        return any(begin + size > num_bytes for _, begin, size in _boxes(path))
+    return False
+
+
+def _boxes(path: Path) -> Iterator[tuple[bytes, int, int]]:
+    """Name, position and size of the outermost boxes of an MP4 or MOV (ISO/IEC 14496-12, 4.2)."""
+    position, num_bytes = 0, os.path.getsize(path)
+    with path.open("rb") as stream:
+        for _ in range(_MAX_BOXES):
+            stream.seek(position)
+            head = stream.read(16)
+            if len(head) < 8:
+                return
+            size, name = struct.unpack(">I4s", head[:8])
+            if size == 1 and len(head) == 16:
+                (size,) = struct.unpack(">Q", head[8:])
+            elif size == 0:  # to the end of the file
+                size = num_bytes - position
+            yield name, position, size
+            if size < 8:
+                return
+            position += size
+
+
+def _is_text(start: bytes) -> bool:
+    try:
+        text = start.decode()
+    except UnicodeDecodeError as error:
+        text = start[: error.start].decode() if error.start > len(start) - 4 else "\0"
+    return all(character.isprintable() or character.isspace() for character in text)

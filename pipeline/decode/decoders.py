@@ -1,0 +1,59 @@
+"""The decoders by name. Each is imported when it is first used."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from contextlib import ExitStack, closing
+from pathlib import Path
+
+from pipeline.config import DecodeConfig
+from pipeline.decode.reader import Backend, VideoFile, VideoReader
+from pipeline.errors import UserError, unknown_name
+
+
+def _pyav(file: VideoFile) -> Backend:
+    from pipeline.decode.pyav import PyavBackend
+
+    return PyavBackend(file)
+
+
+def _decord(file: VideoFile) -> Backend:
+    try:
+        from pipeline.decode.decord import DecordBackend
+    except ImportError as error:
+        cure = "pip install decord (made for x86-64 only), or use the pyav decoder"
+        raise UserError(f"decoder 'decord' cannot be imported ({error}); {cure}") from error
+    return DecordBackend(file)
+
+
+def _opencv(file: VideoFile) -> Backend:
+    try:
+        from pipeline.decode.opencv import OpencvBackend
+    except ImportError as error:
+        cure = "pip install opencv-python, or use the pyav decoder"
+        raise UserError(f"decoder 'opencv' cannot be imported ({error}); {cure}") from error
+    return OpencvBackend(file)
+
+
+DECODERS: dict[str, Callable[[VideoFile], Backend]] = {"pyav": _pyav, "decord": _decord, "opencv": _opencv}
+
+
+def check_decoder(name: str) -> None:
+    """Raises ``UserError`` if it is no key of ``DECODERS``."""
+    if name not in DECODERS:
+        raise unknown_name("decoder", name, DECODERS)
+
+
+def open_with_backend(path: Path, config: DecodeConfig) -> tuple[VideoFile, Backend]:
+    """A file and the decoder that ``config`` names, in this process. Raises as ``open_video``."""
+    check_decoder(config.decoder)
+    with ExitStack() as stack:
+        file = stack.enter_context(closing(VideoFile(path, config)))
+        backend = DECODERS[config.decoder](file)
+        stack.pop_all()  # from here on the caller closes the file
+    return file, backend
+
+
+def open_here(path: Path, config: DecodeConfig) -> VideoReader:
+    """A reader that decodes in this process. Raises as ``open_video``."""
+    return VideoReader(*open_with_backend(path, config))

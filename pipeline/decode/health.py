@@ -1,0 +1,279 @@
+"""The health of a video file: what it claims, what is really there, and whether the two agree.
+
+The file is decoded once from end to end and each error is counted, where a reader stops at the first. The decoder's own
+complaints are counted too: a damaged picture is often given all the same, patched with parts of its neighbours.
+"""
+
+from __future__ import annotations
+
+import os
+from collections.abc import Iterator
+from contextlib import closing, contextmanager
+from dataclasses import asdict, dataclass, field
+from pathlib import Path
+from typing import Any, cast
+
+import av
+import numpy as np
+from av.error import FFmpegError
+from av.packet import Packet
+from av.video.frame import VideoFrame
+from av.video.stream import VideoStream
+from numpy.typing import NDArray
+
+from pipeline.config import DecodeConfig
+from pipeline.decode.causes import is_cut_off
+from pipeline.decode.container import Header, OpenVideo, ffmpeg_errors
+from pipeline.decode.index import VideoIndex, check_length, quarter_turns
+from pipeline.decode.reader import VideoFile
+from pipeline.errors import DecodeError
+
+USABLE, DEGRADED, UNUSABLE = "usable", "degraded", "unusable"
+THUMBNAIL_SIDE_PX = 16
+# When the thumbnails are taken: few in a long video, several in a short one.
+_THUMBNAIL_SECONDS = (0.0, 0.25, 0.5, *(2.0**k for k in range(17)))
+# A header rounds; less than this is not missing.
+_MIN_SECONDS_MISSING, _MIN_SHARE_MISSING = 1.0, 0.05
+
+
+@dataclass(frozen=True)
+class FileHealth:
+    """What is known of one file. Counts are 0 and texts empty where the file did not let itself be read so far."""
+
+    path: str
+    verdict: str
+    """usable: a reader gives every frame; degraded: not all of them, or damaged ones; unusable: none."""
+    reasons: tuple[str, ...]
+    """Why it is not usable; empty if it is."""
+    num_bytes: int = 0
+    container: str = ""
+    codec: str = ""
+    width: int = 0
+    """As shown."""
+    height: int = 0
+    """As shown."""
+    rotation_degrees: int = 0
+    """Counter-clockwise turn that the container asks for."""
+    duration_seconds: float = 0.0
+    average_fps: float = 0.0
+    is_constant_rate: bool = True
+    num_frames_claimed: int = 0
+    """By the header; 0 if it does not say."""
+    num_packets: int = 0
+    """That are to be shown."""
+    num_frames: int = 0
+    """Decoded without an error."""
+    num_frames_exact: int = 0
+    """Frames before the first error: those a reader gives."""
+    num_errors: int = 0
+    """Packets that could not be decoded."""
+    num_corrupt: int = 0
+    """Packets and frames that are flagged as corrupt."""
+    num_complaints: int = 0
+    """Errors that the decoder reports while it gives frames."""
+    sizes: tuple[str, ...] = ()
+    """As stored; more than one if the resolution changes."""
+
+    def to_json(self) -> dict[str, Any]:
+        """As plain values."""
+        return {name: list(value) if isinstance(value, tuple) else value for name, value in asdict(self).items()}
+
+
+@dataclass(frozen=True)
+class Examination:
+    """A file's health, and some of its pictures, small, to be compared with those of other files."""
+
+    health: FileHealth
+    thumbnails: NDArray[np.uint8]
+    """gray ``[K, 16, 16]``, at fixed times from the start."""
+
+    def to_message(self) -> tuple[dict[str, Any], bytes]:
+        """As JSON and bytes."""
+        return self.health.to_json(), self.thumbnails.tobytes()
+
+    @staticmethod
+    def from_message(message: dict[str, Any], payload: bytes | bytearray) -> Examination:
+        """What ``to_message`` gave."""
+        lists = {name: tuple(message[name]) for name in ("reasons", "sizes")}
+        thumbnails = np.frombuffer(payload, np.uint8).reshape(-1, THUMBNAIL_SIDE_PX, THUMBNAIL_SIDE_PX)
+        return Examination(FileHealth(**(message | lists)), thumbnails)
+
+
+@dataclass
+class _Facts:
+    """What one decode of the whole file found."""
+
+    num_packets: int = 0
+    num_frames: int = 0
+    num_exact: int = 0
+    num_errors: int = 0
+    num_corrupt: int = 0
+    complaints: list[str] = field(default_factory=list)
+    first_error: str = ""
+    sizes: dict[str, None] = field(default_factory=dict)
+    is_last_corrupt: bool = False
+    last_dts: int = -1
+    end_seconds: float = 0.0
+    """When the last packet of any stream ends."""
+    thumbnails: list[NDArray[np.uint8]] = field(default_factory=list)
+
+
+def examine(path: Path, config: DecodeConfig) -> Examination:
+    """Opens, indexes and decodes a file in this process. Never raises because of the file, except ``MemoryError``."""
+    index, refusal, facts = None, "", _Facts()
+    try:
+        with closing(VideoFile(path, config)) as file:
+            header = file.header
+            try:
+                index = file.index
+            except DecodeError as error:
+                refusal = f"{error.stage}: {error.cause}"
+            # Opened anew: what the index has read is kept by the other.
+            with OpenVideo(path, config) as video, _complaints(facts.complaints):
+                claimed_seconds = (video.container.duration or 0) / av.time_base
+                _decode_all(video, header, facts)
+    except DecodeError as error:
+        return Examination(unreadable(path, f"{error.stage}: {error.cause}"), _stack([]))
+    reasons = _reasons(path, header, index, facts, claimed_seconds)
+    if refusal:
+        reasons.append(f"no frame of it can be numbered ({refusal})")
+    return Examination(_health(path, header, index, facts, tuple(reasons)), _stack(facts.thumbnails))
+
+
+def unreadable(path: Path, reason: str) -> FileHealth:
+    """The health of a file that cannot be looked into."""
+    num_bytes = path.stat().st_size if path.is_file() else 0
+    return FileHealth(str(path), UNUSABLE, (reason,), num_bytes)
+
+
+def _stack(thumbnails: list[NDArray[np.uint8]]) -> NDArray[np.uint8]:
+    return np.array(thumbnails, np.uint8).reshape(-1, THUMBNAIL_SIDE_PX, THUMBNAIL_SIDE_PX)
+
+
+@contextmanager
+def _complaints(found: list[str]) -> Iterator[None]:
+    """Collects what FFmpeg reports as errors on this thread."""
+    level = av.logging.get_level()
+    av.logging.set_level(av.logging.ERROR)
+    try:
+        with av.logging.Capture() as messages:
+            yield
+        found.extend(text.strip().splitlines()[0] for _, _, text in messages if text.strip())
+    finally:
+        av.logging.set_level(level)
+
+
+def _decode_all(video: OpenVideo, header: Header, facts: _Facts) -> None:
+    """Decodes every packet, whatever comes, and notes it."""
+    with ffmpeg_errors(video.path, "decode"):
+        for packet in video.container.demux():
+            if packet.pts is not None and packet.time_base:
+                end = float((packet.pts + (packet.duration or 0)) * packet.time_base)
+                facts.end_seconds = max(facts.end_seconds, end)
+            if packet.stream.index == video.stream.index:
+                _decode_packet(cast("Packet[VideoStream]", packet), video, header, facts)
+
+
+def _decode_packet(packet: Packet[VideoStream], video: OpenVideo, header: Header, facts: _Facts) -> None:
+    if packet.size and not packet.is_discard:
+        facts.num_packets += 1
+        facts.is_last_corrupt = packet.is_corrupt
+        facts.last_dts = packet.dts if packet.dts is not None else facts.last_dts
+    facts.num_corrupt += packet.is_corrupt
+    try:
+        frames = packet.decode()
+    except FFmpegError as error:
+        facts.num_errors += 1
+        facts.first_error = facts.first_error or f"{error.strerror} at frame {facts.num_frames}"
+        return
+    for frame in frames:
+        _note_frame(frame, header, facts)
+        check_length(video.path, video.config, num_frames=facts.num_frames)
+
+
+def _note_frame(frame: VideoFrame, header: Header, facts: _Facts) -> None:
+    fps = float(header.average_fps) or 25.0
+    seconds = facts.num_frames / fps  # near enough, and the same for every encoding of the same pictures
+    facts.num_frames += 1
+    facts.num_exact += not facts.num_errors
+    facts.num_corrupt += frame.is_corrupt
+    facts.sizes[f"{frame.width}x{frame.height}"] = None
+    num_taken = len(facts.thumbnails)
+    if num_taken < len(_THUMBNAIL_SECONDS) and seconds + 0.5 / fps >= _THUMBNAIL_SECONDS[num_taken]:
+        small = frame.reformat(THUMBNAIL_SIDE_PX, THUMBNAIL_SIDE_PX, "gray", interpolation="AREA").to_ndarray()
+        facts.thumbnails.append(np.rot90(small.astype(np.uint8), quarter_turns(frame)))
+
+
+def _reasons(path: Path, header: Header, index: VideoIndex | None, facts: _Facts, claimed_seconds: float) -> list[str]:
+    """Everything that keeps the file from being usable, the cause before its effects."""
+    reasons = [_missing(path, header, facts, claimed_seconds)]
+    if facts.num_errors:
+        reasons.append(f"damaged: {facts.num_errors} packets cannot be decoded ({facts.first_error})")
+    if facts.num_corrupt:
+        reasons.append(f"damaged: {facts.num_corrupt} packets or frames are flagged as corrupt")
+    if facts.complaints:
+        reasons.append(f"damaged: the decoder reports {len(facts.complaints)} errors, first: {facts.complaints[0]}")
+    if len(facts.sizes) > 1:
+        reasons.append(f"the resolution changes within the file: {', '.join(facts.sizes)}; re-encode it")
+    if index is not None and not facts.num_errors and index.info.num_frames != facts.num_frames:
+        reasons.append(f"the packets announce {index.info.num_frames} frames and {facts.num_frames} can be decoded")
+    return [reason for reason in reasons if reason]
+
+
+def _missing(path: Path, header: Header, facts: _Facts, claimed_seconds: float) -> str:
+    """What the header announces and the file does not hold, and where it is likely to be missing."""
+    claimed, found = header.num_frames, facts.num_packets
+    if claimed > found:
+        numbers = f"the header announces {claimed} frames and {found} are there"
+        if facts.is_last_corrupt or is_cut_off(path):
+            return f"cut off: {numbers}; a copy or download may have been interrupted"
+        if facts.last_dts + 1 >= claimed and not (facts.num_errors or facts.num_corrupt or facts.complaints):
+            return f"frames are left out: {numbers}, and their times are not known; re-encode it at a constant rate"
+        return f"a hole: {numbers}; a part inside the file is damaged or was never written"
+    seconds_missing = claimed_seconds - facts.end_seconds
+    is_much = seconds_missing > max(_MIN_SECONDS_MISSING, _MIN_SHARE_MISSING * claimed_seconds)
+    if header.is_timed and is_much:
+        return f"cut off: the header announces {claimed_seconds:.1f} s and the file ends at {facts.end_seconds:.1f} s"
+    if facts.is_last_corrupt or is_cut_off(path):
+        return "cut off: the file ends inside a packet"
+    return ""
+
+
+def _health(
+    path: Path, header: Header, index: VideoIndex | None, facts: _Facts, reasons: tuple[str, ...]
+) -> FileHealth:
+    is_unusable = index is None or not facts.num_frames
+    health = FileHealth(
+        path=str(path),
+        verdict=UNUSABLE if is_unusable else DEGRADED if reasons else USABLE,
+        reasons=reasons,
+        num_bytes=os.path.getsize(path),
+        container=header.container,
+        codec=header.codec,
+        num_frames_claimed=header.num_frames,
+        num_packets=facts.num_packets,
+        num_frames=facts.num_frames,
+        num_frames_exact=facts.num_exact,
+        num_errors=facts.num_errors,
+        num_corrupt=facts.num_corrupt,
+        num_complaints=len(facts.complaints),
+        sizes=tuple(facts.sizes),
+    )
+    if index is None:
+        return health
+    about = {
+        "width": index.info.width,
+        "height": index.info.height,
+        "rotation_degrees": index.info.rotation_degrees,
+        "duration_seconds": index.info.duration_seconds,
+        "average_fps": float(index.info.average_fps),
+        "is_constant_rate": _is_constant_rate(index),
+    }
+    return FileHealth(**(asdict(health) | about))
+
+
+def _is_constant_rate(index: VideoIndex) -> bool:
+    if index.ticks is None or len(index.ticks) < 3:
+        return True
+    steps = np.diff(index.ticks)
+    return int(steps.max() - steps.min()) <= 1  # times are rounded to ticks

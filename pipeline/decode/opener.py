@@ -1,0 +1,72 @@
+"""``VideoOpener``: opens one video after the other as the decode settings say."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from types import TracebackType
+from typing import Any
+
+from pipeline.config import DecodeConfig
+from pipeline.decode.decoders import check_decoder, open_here
+from pipeline.decode.isolated import DecodingProcess, IsolatedBackend, IsolatedFile
+from pipeline.decode.reader import VideoReader
+from pipeline.errors import DecodeError, UserError
+
+
+class VideoOpener:
+    """Opens videos with one set of settings. With ``isolate`` it starts decoding processes as they are needed, one for
+    each reader that is open at the time, and keeps them for the next files until it is closed or forgotten.
+
+    It may be copied into other processes, by pickling or a fork, and starts processes of its own there; readers may
+    not.
+
+    Raises:
+        UserError: the settings name an unknown decoder.
+    """
+
+    def __init__(self, config: DecodeConfig) -> None:
+        check_decoder(config.decoder)
+        self.config = config
+        self._idle: list[DecodingProcess] = []
+
+    def open(self, path: str | Path) -> VideoReader:
+        """A reader, to be used in a ``with`` statement. Raises as ``open_video``; a file that hangs or crashes the
+        decoder raises ``DecodeError`` if the decoder is isolated."""
+        if not self.config.isolate:
+            return open_here(Path(path), self.config)
+        process = self._take()
+        try:
+            file = IsolatedFile(Path(path), self.config, process, self._give_back)
+        except (DecodeError, UserError):
+            self._give_back(process)
+            raise
+        return VideoReader(file, IsolatedBackend(file))
+
+    def _take(self) -> DecodingProcess:
+        while self._idle:
+            process = self._idle.pop()
+            if process.is_usable:
+                return process
+        return DecodingProcess()
+
+    def _give_back(self, process: DecodingProcess) -> None:
+        if process.is_usable:
+            self._idle.append(process)
+        else:
+            process.stop()
+
+    def close(self) -> None:
+        """Ends the decoding processes that are not in use."""
+        while self._idle:
+            self._idle.pop().stop()
+
+    def __enter__(self) -> VideoOpener:
+        return self
+
+    def __exit__(
+        self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
+    ) -> None:
+        self.close()
+
+    def __getstate__(self) -> dict[str, Any]:
+        return {"config": self.config, "_idle": []}

@@ -1,0 +1,143 @@
+"""The process behind ``isolated``: decodes one file at a time for the reader at the other end of a socket.
+
+Started as ``python -c "from pipeline.decode.worker import main; main()" FD``. It ends when the reader goes away, and by
+an alarm if it hangs after that. A fault that is not foreseen ends it, and the reader says so.
+"""
+
+from __future__ import annotations
+
+import signal
+import socket
+import sys
+from collections.abc import Callable, Generator
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+
+from pipeline.config import DecodeConfig
+from pipeline.decode.decoders import open_with_backend
+from pipeline.decode.health import examine
+from pipeline.decode.reader import Backend, Picture, VideoFile
+from pipeline.decode.wire import Message, WireError, pack_header, pack_index, receive, send
+from pipeline.errors import DecodeError, UserError
+
+Answer = tuple[Message, bytes | memoryview]
+# The reader kills a late process; this much later the process gives up by itself, in case there is no reader left.
+_GRACE_SECONDS = 5.0
+
+
+class Worker:
+    """Answers requests about one open file. Each method is a request; its arguments are the request's."""
+
+    def __init__(self) -> None:
+        self._file: VideoFile | None = None
+        self._backend: Backend | None = None
+        self._readings: dict[int, Generator[Picture, None, None]] = {}
+        self._pictures: dict[int, Picture] = {}
+        self._has_limit = False
+
+    def open(self, path: str, config: dict[str, Any]) -> Answer:
+        """The header of a file, after closing the one before it."""
+        self.close()
+        settings = DecodeConfig(**config)
+        self._limit_memory(settings.max_memory_mb)
+        self._file, self._backend = open_with_backend(Path(path), settings)
+        return pack_header(self._file.header), b""
+
+    def index(self) -> Answer:
+        assert self._file is not None
+        return pack_index(self._file.index)
+
+    def start(self, reading: int, numbers: list[int] | None) -> Answer:
+        """Begins to read the pictures with these numbers, or all of them."""
+        assert self._backend is not None
+        self._readings[reading] = self._backend.walk() if numbers is None else self._backend.pick(numbers)
+        return {}, b""
+
+    def next(self, reading: int, with_pixels: bool) -> Answer:
+        """The next picture of a reading; an empty answer at its end."""
+        picture = next(self._readings[reading], None)
+        if picture is None:
+            return self.stop(reading)
+        self._pictures[reading] = picture
+        times = {"pts_seconds": picture.pts_seconds, "end_seconds": picture.end_seconds}
+        about = {"number": picture.number, "is_last": picture.is_last} | times
+        shape, pixels = self.rgb(reading) if with_pixels else ({}, b"")
+        return about | shape, pixels
+
+    def rgb(self, reading: int) -> Answer:
+        """The pixels of the picture that ``next`` gave last."""
+        image = np.ascontiguousarray(self._pictures[reading].rgb())
+        return {"shape": list(image.shape)}, image.data.cast("B")
+
+    def stop(self, reading: int) -> Answer:
+        """Ends a reading before its end."""
+        self._pictures.pop(reading, None)
+        if reading in self._readings:
+            self._readings.pop(reading).close()
+        return {}, b""
+
+    def close(self) -> Answer:
+        """Closes the file."""
+        for reading in list(self._readings):
+            self.stop(reading)
+        if self._file is not None:
+            self._file.close()
+        self._file = self._backend = None
+        return {}, b""
+
+    def health(self, path: str, config: dict[str, Any]) -> Answer:
+        """The health of a file, which need not be open."""
+        self.close()
+        settings = DecodeConfig(**config)
+        self._limit_memory(settings.max_memory_mb)
+        return examine(Path(path), settings).to_message()
+
+    def _limit_memory(self, max_megabytes: int) -> None:
+        """Bounds what may be allocated beyond what the process has now, on Linux."""
+        if self._has_limit or not sys.platform.startswith("linux"):
+            return
+        import resource
+
+        pages = int(Path("/proc/self/statm").read_text().split()[5])  # private and writable
+        limit = pages * resource.getpagesize() + max_megabytes * 1_000_000
+        resource.setrlimit(resource.RLIMIT_DATA, (limit, resource.RLIM_INFINITY))
+        self._has_limit = True
+
+    def answer(self, request: Message) -> Answer:
+        """The answer to a request, or what is wrong with the file."""
+        requests: dict[str, Callable[..., Answer]] = {
+            name: getattr(self, name) for name in ("open", "index", "start", "next", "rgb", "stop", "close", "health")
+        }
+        try:
+            return requests[request["do"]](**request["with"])
+        except DecodeError as error:
+            return {"stage": error.stage, "cause": error.cause}, b""
+        except UserError as error:
+            return {"user_error": str(error)}, b""
+        except MemoryError:
+            cause = "needs more memory than decode.max_memory_mb allows; its pictures may be very large"
+            return {"stage": request["do"] if request["do"] in ("open", "index") else "decode", "cause": cause}, b""
+
+
+def serve(connection: socket.socket) -> None:
+    """Answers until the reader goes away."""
+    worker = Worker()
+    send(connection, {"ready": True})
+    while True:
+        try:
+            request, _ = receive(connection, timeout_seconds=None)
+        except WireError:
+            return
+        signal.setitimer(signal.ITIMER_REAL, request["timeout_seconds"] + _GRACE_SECONDS)
+        message, payload = worker.answer(request)
+        signal.setitimer(signal.ITIMER_REAL, 0)
+        send(connection, message, payload)
+
+
+def main() -> None:
+    """Takes the number of the socket from the command line."""
+    signal.signal(signal.SIGINT, signal.SIG_IGN)  # Ctrl-C reaches the whole group; the reader decides what it means
+    with socket.socket(fileno=int(sys.argv[1])) as connection:
+        serve(connection)
