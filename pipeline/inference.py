@@ -18,7 +18,7 @@ from torch import Tensor
 from pipeline.checkpoint import ModelFile, load_model_file
 from pipeline.clip import Prediction, Segment
 from pipeline.config import TimelineConfig
-from pipeline.decode import VideoReader, open_video
+from pipeline.decode import VideoOpener, VideoReader
 from pipeline.errors import UserError
 from pipeline.sampling import Window, grid_seconds, lengthen
 from pipeline.timeline import WindowScores, merge_segments
@@ -74,11 +74,13 @@ class Model:
     Attributes:
         file: the recogniser, its labels and settings.
         stats: what the last run did; filled as it runs.
+        opener: opens videos as the file's decode settings say.
     """
 
     def __init__(self, file: ModelFile) -> None:
         self.file = file
         self.stats = RunStats()
+        self.opener = VideoOpener(file.decode)
         self.device = next(file.recognizer.parameters()).device
         self._transform = ClipTransform(file.transform, file.normalization)
 
@@ -106,7 +108,7 @@ class Model:
         Raises:
             DecodeError: the file cannot be read.
         """
-        with open_video(source, self.file.decode.decoder) as reader:
+        with self.opener.open(source) as reader:
             end_seconds = reader.info.duration_seconds
             for scores in self.score_windows(reader, stride_frames=stride_frames, batch_size=batch_size):
                 yield self.prediction(scores, str(source), end_seconds, top_k)
@@ -120,7 +122,7 @@ class Model:
         timeline: TimelineConfig | None = None,
     ) -> Iterator[Segment]:
         """The timeline of a video file: stretches of one label, as each is finished."""
-        with open_video(source, self.file.decode.decoder) as reader:
+        with self.opener.open(source) as reader:
             windows = self.score_windows(reader, stride_frames=stride_frames, batch_size=batch_size)
             end_seconds = reader.info.duration_seconds
             yield from merge_segments(windows, self.labels, self.file.sampling.sample_fps, end_seconds, timeline)

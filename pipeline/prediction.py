@@ -20,7 +20,6 @@ from pipeline.checkpoint import write_atomically
 from pipeline.clip import Segment
 from pipeline.config import PredictOptions, TimelineConfig, to_dict
 from pipeline.datasets.annotations import VIDEO_SUFFIXES
-from pipeline.decode import open_video
 from pipeline.errors import DecodeError, UserError
 from pipeline.inference import Model, RunStats
 from pipeline.report import PredictionWriter
@@ -85,7 +84,7 @@ def _predict_file(model: Model, path: Path, options: PredictOptions, writer: Pre
     segments: list[Segment] = []
     timeline = TimelineConfig(min_seconds=options.min_segment_seconds)
     try:
-        with open_video(path, model.file.decode.decoder) as reader:
+        with model.opener.open(path) as reader:
             end_seconds = reader.info.duration_seconds
             writer.begin_video(name, end_seconds)
             begun = True

@@ -202,7 +202,7 @@ def test_bad_videos_are_named_and_left_out_and_too_many_fail(motion_root: Path, 
     data = replace(experiment.data, val_fraction=0.0, test_fraction=0.34, max_bad_fraction=0.3)
     result = train(replace(experiment, data=data), quiet=True)
     report = (experiment.run_dir / "bad_videos.csv").read_text().splitlines()
-    assert report[0] == "path,stage,cause"
+    assert report[0] == "path,stage,cause,times"
     assert 1 <= len(report) - 1 <= 3
     assert result.model_path.exists()
     with pytest.raises(UserError, match=r"videos cannot be read, more than data\.max_bad_fraction 0\.0"):

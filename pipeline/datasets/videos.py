@@ -17,7 +17,7 @@ from torch.utils.data import Dataset, Sampler
 
 from pipeline.config import Experiment
 from pipeline.datasets.annotations import VideoRow
-from pipeline.decode import open_video
+from pipeline.decode import VideoOpener
 from pipeline.errors import DecodeError
 from pipeline.sampling import evaluation_clips, grid_range, grid_seconds, training_clip
 from pipeline.transforms import fit_frames
@@ -37,6 +37,8 @@ class BadVideo:
     path: str
     stage: str
     cause: str
+    times: int = 1
+    """How often it was tried."""
 
 
 @dataclass(frozen=True)
@@ -132,6 +134,7 @@ class VideoDataset(Dataset[Sample]):
         self.experiment = experiment
         self.choose = choose
         self._label_index = {label: index for index, label in enumerate(labels)}
+        self._opener = VideoOpener(experiment.decode)
 
     def __len__(self) -> int:
         return len(self.rows)
@@ -146,7 +149,7 @@ class VideoDataset(Dataset[Sample]):
 
     def _read(self, row: VideoRow, key: SampleKey) -> Tensor:
         config = self.experiment
-        with open_video(row.path, config.decode.decoder) as reader:
+        with self._opener.open(row.path) as reader:
             duration_seconds = reader.info.duration_seconds
             if row.start_seconds >= duration_seconds:
                 raise DecodeError(

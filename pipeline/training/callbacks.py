@@ -141,7 +141,7 @@ def check_bad_videos(bad: list[BadVideo], num_videos: int, max_bad_fraction: flo
     if not bad:
         return
     text = io.StringIO()
-    writer = csv.DictWriter(text, ["path", "stage", "cause"])
+    writer = csv.DictWriter(text, ["path", "stage", "cause", "times"])
     writer.writeheader()
     writer.writerows(asdict(video) for video in sorted(bad, key=lambda video: video.path))
     write_atomically(report, text.getvalue().encode())

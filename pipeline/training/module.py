@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import math
 from collections.abc import Sequence
+from dataclasses import replace
 from typing import Any
 
 import torch
@@ -144,7 +145,9 @@ class ClipClassifier(LightningModule):
         checkpoint["figures"] = {name: float(figures[name]) for name in names if name in figures}
 
     def _note_bad(self, batch: ClipBatch) -> None:
-        self.bad_videos.update({bad.path: bad for _, bad in batch.bad})
+        for _, bad in batch.bad:
+            before = self.bad_videos.get(bad.path)
+            self.bad_videos[bad.path] = replace(bad, times=bad.times + (before.times if before else 0))
 
     def configure_optimizers(self) -> OptimizerLRScheduler:
         """AdamW or SGD, warm-up then cosine, one learning rate for the backbone and one for the rest."""
