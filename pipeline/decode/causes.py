@@ -7,6 +7,8 @@ import struct
 from collections.abc import Iterator
 from pathlib import Path
 
+import numpy as np
+
 # How a file begins: what it is. The first that fits.
 _BEGINNINGS: tuple[tuple[bytes, str], ...] = (
     (b"#EXTM3U", "it is a playlist (HLS), and none is followed"),
@@ -25,7 +27,7 @@ _BEGINNINGS: tuple[tuple[bytes, str], ...] = (
 _MARKUP = (b"<!doctype", b"<html", b"<?xml")
 _NUM_BYTES_LOOKED_AT = 512
 _MAX_BOXES = 1000
-_TS_PACKET_BYTES = 188
+_TS_PACKET_BYTES, _TS_SYNC = 188, b"\x47"
 _SIZE_UNKNOWN = 0x7FFF_FFFF  # from here on a RIFF size means that nobody went back to fill it in
 
 
@@ -50,6 +52,18 @@ def likely_cause(path: Path) -> str:
     return "the file is damaged or cut off, or no video at all"
 
 
+def framing_fault(path: Path) -> str:
+    """What is wrong with a file by its size and outermost structure; empty if nothing, or nothing can be told."""
+    if is_cut_off(path):
+        return "cut off: the file is shorter than it says; a copy or download may have been interrupted"
+    with path.open("rb") as stream:
+        if stream.read(3 * _TS_PACKET_BYTES)[::_TS_PACKET_BYTES] != _TS_SYNC * 3:
+            return ""
+    starts = np.memmap(path, np.uint8, "r")[::_TS_PACKET_BYTES]
+    num_wrong = int((starts != _TS_SYNC[0]).sum())
+    return f"damaged: {num_wrong} of {len(starts)} transport packets do not begin as they must" if num_wrong else ""
+
+
 def is_cut_off(path: Path) -> bool:
     """Whether an AVI, MP4 or MOV says that it is longer than it is, or an MPEG-TS ends inside a packet. False for other
     kinds."""
@@ -59,7 +73,7 @@ def is_cut_off(path: Path) -> bool:
     if start[:4] == b"RIFF":
         (claimed,) = struct.unpack("<I", start[4:8].ljust(4, b"\0"))
         return num_bytes < 8 + int(claimed) < _SIZE_UNKNOWN
-    if start[::_TS_PACKET_BYTES] == b"GGG":  # each packet begins with 0x47
+    if start[::_TS_PACKET_BYTES] == _TS_SYNC * 3:
         return num_bytes % _TS_PACKET_BYTES != 0
     if start[4:8] == b"ftyp":
         return any(begin + size > num_bytes for _, begin, size in _boxes(path))

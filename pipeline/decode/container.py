@@ -49,6 +49,9 @@ def ffmpeg_errors(path: Path, stage: str) -> Iterator[None]:
     except FFmpegError as error:
         guess = f"; {likely_cause(path)}" if stage == "open" else _LIKELY_CAUSES.get(error.errno or 0, "")
         raise DecodeError(path, stage, f"FFmpeg says: {error.strerror or error}{guess}") from error
+    except IndexError as error:  # PyAV knows only the streams that were there at the start
+        cause = "a stream that the header does not announce begins in the middle of the file: it is damaged or joined"
+        raise DecodeError(path, stage, cause) from error
 
 
 def check_regular_file(path: Path) -> None:
@@ -124,7 +127,9 @@ def _open_container(path: Path, max_pixels: int) -> InputContainer:
     )
 
 
-def _check_picture_size(path: Path, stream: VideoStream, max_pixels: int) -> None:
+def _check_pictures(path: Path, stream: VideoStream, max_pixels: int) -> None:
+    if stream.codec_context is None:
+        raise DecodeError(path, "open", "its codec is unknown to this FFmpeg; re-encode it, or its header is damaged")
     width, height = stream.codec_context.width, stream.codec_context.height
     if width * height > max_pixels:
         cause = f"its pictures are {width}x{height}, and decode.max_pixels allows {max_pixels} pixels; raise it if you"
@@ -150,7 +155,7 @@ class OpenVideo:
             self.container = _open_container(self.path, self.config.max_pixels)
         try:
             self.stream = _video_stream(self.container, self.path)
-            _check_picture_size(self.path, self.stream, self.config.max_pixels)
+            _check_pictures(self.path, self.stream, self.config.max_pixels)
         except DecodeError:
             self.container.close()
             raise

@@ -22,7 +22,7 @@ from av.video.stream import VideoStream
 from numpy.typing import NDArray
 
 from pipeline.config import DecodeConfig
-from pipeline.decode.causes import is_cut_off
+from pipeline.decode.causes import framing_fault, is_cut_off
 from pipeline.decode.container import Header, OpenVideo, ffmpeg_errors
 from pipeline.decode.index import VideoIndex, check_length, quarter_turns
 from pipeline.decode.reader import VideoFile
@@ -92,6 +92,12 @@ class Examination:
         return self.health.to_json(), self.thumbnails.tobytes()
 
     @staticmethod
+    def of_unreadable(path: Path, reason: str) -> Examination:
+        """Of a file that cannot be looked into."""
+        num_bytes = path.stat().st_size if path.is_file() else 0
+        return Examination(FileHealth(str(path), UNUSABLE, (reason,), num_bytes), _stack([]))
+
+    @staticmethod
     def from_message(message: dict[str, Any], payload: bytes | bytearray) -> Examination:
         """What ``to_message`` gave."""
         lists = {name: tuple(message[name]) for name in ("reasons", "sizes")}
@@ -133,17 +139,11 @@ def examine(path: Path, config: DecodeConfig) -> Examination:
                 claimed_seconds = (video.container.duration or 0) / av.time_base
                 _decode_all(video, header, facts)
     except DecodeError as error:
-        return Examination(unreadable(path, f"{error.stage}: {error.cause}"), _stack([]))
+        return Examination.of_unreadable(path, f"{error.stage}: {error.cause}")
     reasons = _reasons(path, header, index, facts, claimed_seconds)
     if refusal:
         reasons.append(f"no frame of it can be numbered ({refusal})")
     return Examination(_health(path, header, index, facts, tuple(reasons)), _stack(facts.thumbnails))
-
-
-def unreadable(path: Path, reason: str) -> FileHealth:
-    """The health of a file that cannot be looked into."""
-    num_bytes = path.stat().st_size if path.is_file() else 0
-    return FileHealth(str(path), UNUSABLE, (reason,), num_bytes)
 
 
 def _stack(thumbnails: list[NDArray[np.uint8]]) -> NDArray[np.uint8]:
@@ -234,9 +234,7 @@ def _missing(path: Path, header: Header, facts: _Facts, claimed_seconds: float) 
     is_much = seconds_missing > max(_MIN_SECONDS_MISSING, _MIN_SHARE_MISSING * claimed_seconds)
     if header.is_timed and is_much:
         return f"cut off: the header announces {claimed_seconds:.1f} s and the file ends at {facts.end_seconds:.1f} s"
-    if facts.is_last_corrupt or is_cut_off(path):
-        return "cut off: the file ends inside a packet"
-    return ""
+    return "cut off: the file ends inside a packet" if facts.is_last_corrupt else framing_fault(path)
 
 
 def _health(

@@ -25,13 +25,15 @@ from numpy.typing import NDArray
 
 from pipeline.config import DecodeConfig
 from pipeline.decode.container import Header, check_process, check_regular_file
+from pipeline.decode.health import Examination
 from pipeline.decode.index import VideoIndex
 from pipeline.decode.reader import Picture
 from pipeline.decode.wire import LateError, Message, WireError, receive, send, unpack_header, unpack_index
 from pipeline.errors import DecodeError, UserError
 
 _START_SECONDS, _STOP_SECONDS = 60.0, 2.0
-_BYTES_OF_INDEX_PER_FRAME = 24
+_BYTES_OF_INDEX_PER_FRAME, _MAX_BYTES_OF_HEALTH = 24, 100_000
+_MIN_BYTES_PER_SECOND = 250_000.0
 _COMMAND = "from pipeline.decode.worker import main; main()"
 # One thread: videos are decoded side by side, and idle threads cost memory.
 _ENVIRONMENT = {"OMP_NUM_THREADS": "1", "OPENBLAS_NUM_THREADS": "1", "PYTHONSAFEPATH": "1"}
@@ -186,6 +188,26 @@ def raise_refusal(path: Path, message: Message) -> None:
         raise DecodeError(path, message["stage"], message["cause"])
     if "user_error" in message:
         raise UserError(message["user_error"])
+
+
+def examine_isolated(path: Path, config: DecodeConfig, process: DecodingProcess) -> Examination:
+    """``health.examine`` in another process. Whatever the file does there becomes the reason why it is unusable."""
+    try:
+        check_regular_file(path)
+    except DecodeError as error:
+        return Examination.of_unreadable(path, f"{error.stage}: {error.cause}")
+    seconds = config.timeout_seconds + path.stat().st_size / _MIN_BYTES_PER_SECOND  # all of it is decoded
+    arguments = {"path": str(path), "config": asdict(config)}
+    try:
+        message, payload = process.ask("health", arguments, seconds, _MAX_BYTES_OF_HEALTH)
+        raise_refusal(path, message)
+    except LateError:
+        return Examination.of_unreadable(path, f"hangs the decoder: not done within {seconds:.0f} s")
+    except WireError as error:
+        return Examination.of_unreadable(path, str(error))
+    except DecodeError as error:
+        return Examination.of_unreadable(path, f"{error.stage}: {error.cause}")
+    return Examination.from_message(message, payload)
 
 
 class IsolatedBackend:

@@ -8,7 +8,8 @@ from typing import Any
 
 from pipeline.config import DecodeConfig
 from pipeline.decode.decoders import check_decoder, open_here
-from pipeline.decode.isolated import DecodingProcess, IsolatedBackend, IsolatedFile
+from pipeline.decode.health import Examination, examine
+from pipeline.decode.isolated import DecodingProcess, IsolatedBackend, IsolatedFile, examine_isolated
 from pipeline.decode.reader import VideoReader
 from pipeline.errors import DecodeError, UserError
 
@@ -41,6 +42,15 @@ class VideoOpener:
             self._give_back(process)
             raise
         return VideoReader(file, IsolatedBackend(file))
+
+    def examine(self, path: str | Path) -> Examination:
+        """The health of a file. A bad one never raises, and with ``isolate`` it cannot hang or crash this process."""
+        if not self.config.isolate:
+            return examine(Path(path), self.config)
+        process = self._take()
+        examination = examine_isolated(Path(path), self.config, process)
+        self._give_back(process)
+        return examination
 
     def _take(self) -> DecodingProcess:
         while self._idle:
