@@ -20,7 +20,9 @@ import jsonargparse
 import yaml
 
 from pipeline.config import (
+    CheckOptions,
     DataConfig,
+    DecodeConfig,
     DemoOptions,
     EvaluateOptions,
     Experiment,
@@ -43,6 +45,7 @@ commands:
   train      train a model on videos, write one self-describing model file
   evaluate   measure a model on held-out videos, or run a whole protocol over folds
   predict    find actions in video files
+  check      what is wrong with videos and annotations, before a training finds out
   demo       all of it on a small generated video set, in a few minutes
 
 """
@@ -274,6 +277,24 @@ def predict_command(args: Sequence[str]) -> int:
     return predict_files(load_model(arguments.model, options.device), videos, options, _console())
 
 
+def check_command(args: Sequence[str]) -> int:
+    """clipgru check"""
+    parser = _parser(
+        "check",
+        "Decode videos from end to end and tell which are usable, degraded or unusable, and why. A PATH is a video, a "
+        "folder, a manifest (.csv, .jsonl) or an experiment config (.yaml). Exits with 1 if anything cannot be used.",
+    )
+    parser.add_argument("paths", nargs="+", type=str, metavar="path", help="Videos, folders, manifests or configs.")
+    _add_options(parser, CheckOptions)
+    parser.add_class_arguments(DecodeConfig, "decode")
+    arguments = parser.parse_args(list(args))
+    options, config = _options(CheckOptions, parser, arguments), parser.instantiate(arguments).decode
+
+    from pipeline.check import run_check
+
+    return run_check(arguments.paths, options, config, _console())
+
+
 def demo_command(args: Sequence[str]) -> int:
     """clipgru demo"""
     parser = _parser("demo", "Make the motion set, train ConvGRU and frame average on it, find actions in long videos.")
@@ -290,6 +311,7 @@ COMMANDS: dict[str, Callable[[Sequence[str]], int]] = {
     "train": train_command,
     "evaluate": evaluate_command,
     "predict": predict_command,
+    "check": check_command,
     "demo": demo_command,
 }
 

@@ -42,6 +42,8 @@ class DataConfig:
     """Processes that decode; unset: as many as there are cores, 8 at most."""
     cache: Literal["none", "features"] = "none"
     """features: with a frozen backbone, embed each frame once and train on that, without pixel augmentation."""
+    allow_links: bool = False
+    """manifest: its paths may be links to files outside the root."""
     max_bad_fraction: float = 0.05
     """A run fails when more than this share of its videos cannot be read."""
 
@@ -350,6 +352,25 @@ class PredictOptions:
             self.stride_frames is None or self.stride_frames > 0,
             f"stride_frames must be at least 1, got {self.stride_frames}",
         )
+
+
+@dataclass(frozen=True)
+class CheckOptions:
+    """What to report and where."""
+
+    workers: int | None = None
+    """Processes that decode; unset: as many as there are cores, 8 at most."""
+    json: str | None = None
+    """Write all that was found to this JSON file; - is standard output."""
+    csv: str | None = None
+    """Write one line a file to this CSV file."""
+    all: bool = False
+    """List the usable files too."""
+    quiet: bool = False
+    """Print nothing but errors."""
+
+    def __post_init__(self) -> None:
+        _require(self.workers is None or self.workers > 0, f"workers must be at least 1, got {self.workers}")
 
 
 @dataclass(frozen=True)

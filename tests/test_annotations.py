@@ -470,3 +470,18 @@ def test_a_folder_knows_the_sources_in_ucf_names(tmp_path: Path) -> None:
         "v_Run_g01_c02.avi": "Run/v_Run_g01",
         "v_Run_g02_c01.avi": "Run/v_Run_g02",
     }
+
+
+def test_a_manifest_may_not_follow_links_out_of_the_root(tmp_path: Path) -> None:
+    root, outside = tmp_path / "root", tmp_path / "secret.mp4"
+    (root / "sub").mkdir(parents=True)
+    outside.write_bytes(b"x")
+    (root / "inside.mp4").write_bytes(b"x")
+    (root / "sub" / "link.mp4").symlink_to(outside)
+    (root / "sub" / "fine.mp4").symlink_to(root / "inside.mp4")
+    (root / "manifest.csv").write_text("path,label\nsub/fine.mp4,a\n")
+    assert len(read_annotations("manifest", root).splits["all"]) == 1
+    (root / "manifest.csv").write_text("path,label\nsub/fine.mp4,a\nsub/link.mp4,b\n")
+    with pytest.raises(UserError, match=r"links that lead out of the root .* 1: sub/link\.mp4.*data\.allow_links"):
+        read_annotations("manifest", root)
+    assert len(read_annotations("manifest", root, allow_links=True).splits["all"]) == 2

@@ -29,9 +29,11 @@ LAYERS = {
     "report": 1,
     # What joins stages.
     "datasets": 2,
+    "duplicates": 2,
     "timeline": 2,
     "checkpoint": 2,
     "training": 3,
+    "check": 3,
     "inference": 3,
     "evaluation": 4,
     "prediction": 4,

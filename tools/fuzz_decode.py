@@ -160,7 +160,8 @@ def try_one(opener: VideoOpener, source: Path, original: Sequence[str], number: 
     if verdict == USABLE:
         truth = truth_of(path)
         num_wrong = sum(k >= len(truth) or digest != truth[k] for k, digest in found)
-        num_wrong += abs(len(truth) + min(NUM_RANDOM_FRAMES, len(truth) * NUM_RANDOM_FRAMES) - len(found))
+        if not error:  # one too few or too many is wrong as well
+            num_wrong += abs(len(truth) + min(NUM_RANDOM_FRAMES, len(truth) * NUM_RANDOM_FRAMES) - len(found))
         changed_unseen = truth != list(original)
     return Outcome(number, source.name, kind, verdict, round(seconds, 3), num_wrong, changed_unseen, error)
 
@@ -212,7 +213,8 @@ def main() -> int:
     if args.json:
         rows = [asdict(outcome) for outcome in outcomes]
         args.json.write_text(json.dumps(result | {"outcomes": rows}, indent=1) + "\n")
-    return 1 if result["wrong_frames_in_usable_files"] or result["past_the_deadline"] else 0
+    must_be_zero = ("wrong_frames_in_usable_files", "past_the_deadline", "usable_but_refused_by_the_reader")
+    return 1 if any(result[name] for name in must_be_zero) else 0
 
 
 if __name__ == "__main__":

@@ -55,7 +55,9 @@ def read_annotations(config: DataConfig) -> Annotations:
     if config.format == "motion":
         make_motion_set(Path(config.root), MotionSetConfig())
         return formats.read_annotations("folder", Path(config.root))
-    return formats.read_annotations(config.format, Path(config.root), annotations, config.split)
+    return formats.read_annotations(
+        config.format, Path(config.root), annotations, config.split, allow_links=config.allow_links
+    )
 
 
 def make_splits(annotations: Annotations, config: DataConfig, seed: int) -> Splits:

@@ -8,7 +8,7 @@ from pathlib import Path
 from pipeline.datasets.annotations import Annotations
 from pipeline.datasets.folders import read_folder
 from pipeline.datasets.official import read_hmdb51, read_ucf101, read_ut_interaction
-from pipeline.datasets.tables import read_kinetics, read_manifest
+from pipeline.datasets.tables import read_kinetics, read_manifest, refuse_links
 from pipeline.errors import unknown_name
 
 ANNOTATION_READERS: dict[str, Callable[[Path, Path | None, int], Annotations]] = {
@@ -22,12 +22,24 @@ ANNOTATION_READERS: dict[str, Callable[[Path, Path | None, int], Annotations]] =
 """Format to reader of ``(root, annotations, split)``; data/README.md shows the tree that each expects."""
 
 
-def read_annotations(format: str, root: Path, annotations: Path | None = None, split: int = 1) -> Annotations:
+def read_annotations(
+    format: str, root: Path, annotations: Path | None = None, split: int = 1, *, allow_links: bool = False
+) -> Annotations:
     """The rows of the dataset in ``root``.
+
+    Args:
+        format: a key of ``ANNOTATION_READERS``.
+        root: the folder of the videos.
+        annotations: the manifest, split lists or groups, if not at their usual place.
+        split: which official split, where there are several.
+        allow_links: a manifest, which may come from anyone, may name links that lead out of the root.
 
     Raises:
         UserError: an unknown format, or whatever the reader finds wrong, with its name and the cure.
     """
     if format not in ANNOTATION_READERS:
         raise unknown_name("data format", format, ANNOTATION_READERS)
-    return ANNOTATION_READERS[format](root, annotations, split)
+    found = ANNOTATION_READERS[format](root, annotations, split)
+    if format == "manifest" and not allow_links:
+        refuse_links(found, root if root.is_dir() else root.parent)
+    return found

@@ -106,6 +106,30 @@ def read_manifest(root: Path, annotations: Path | None = None, split: int = 1) -
         root, annotations = root.parent, annotations or root
     require_folder(root)
     source = annotations or _default_manifest(root)
+    found = read_manifest_rows(root, source)
+    refuse_absent([row for part in found.splits.values() for row in part], root, source)
+    return found
+
+
+def refuse_links(found: Annotations, root: Path) -> None:
+    """Refuses rows whose files are outside the root once links are followed.
+
+    Raises:
+        UserError: names the first few.
+    """
+    folder = root.resolve()
+    rows = [row for part in found.splits.values() for row in part]
+    outside = [row.name for row in rows if not row.path.resolve().is_relative_to(folder)]
+    if outside:
+        raise UserError(
+            f"videos of the manifest are links that lead out of the root {root}. {name_some(dict.fromkeys(outside))}. "
+            "Set data.allow_links to true if that is meant"
+        )
+
+
+def read_manifest_rows(root: Path, annotations: Path | None = None) -> Annotations:
+    """``read_manifest`` without asking whether the files are there."""
+    source = annotations or _default_manifest(root)
     is_json = source.suffix.lower() in (".jsonl", ".ndjson", ".json")
     records = _read_json_lines(source) if is_json else read_table(source, MANIFEST_COLUMNS[:2])
     labels = _listed_labels(source.parent / "classes.txt")
@@ -118,9 +142,7 @@ def read_manifest(root: Path, annotations: Path | None = None, split: int = 1) -
     require_videos(records, root, f"lines in {source}, and it has none")
     if "all" in splits and len(splits) > 1:
         raise UserError(f"{source}: {len(splits['all'])} lines have no split and others have; fill in all or none")
-    rows = [row for part in splits.values() for row in part]
-    refuse_absent(rows, root, source)
-    found = tuple(sorted({row.label for row in rows}))
+    found = tuple(sorted({row.label for part in splits.values() for row in part}))
     return Annotations(labels or found, {part: tuple(rows) for part, rows in splits.items()})
 
 

@@ -215,6 +215,8 @@ def _reasons(path: Path, header: Header, index: VideoIndex | None, facts: _Facts
         reasons.append(f"damaged: the decoder reports {len(facts.complaints)} errors, first: {facts.complaints[0]}")
     if len(facts.sizes) > 1:
         reasons.append(f"the resolution changes within the file: {', '.join(facts.sizes)}; re-encode it")
+    if index is not None and header.is_timed and index.ticks is None:
+        reasons.append("damaged: display times are missing, repeated or out of order")
     if index is not None and not facts.num_errors and index.info.num_frames != facts.num_frames:
         reasons.append(f"the packets announce {index.info.num_frames} frames and {facts.num_frames} can be decoded")
     return [reason for reason in reasons if reason]

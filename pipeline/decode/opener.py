@@ -16,7 +16,8 @@ from pipeline.errors import DecodeError, UserError
 
 class VideoOpener:
     """Opens videos with one set of settings. With ``isolate`` it starts decoding processes as they are needed, one for
-    each reader that is open at the time, and keeps them for the next files until it is closed or forgotten.
+    each reader that is open at the time, and keeps them for the next files until it is closed or forgotten. Threads may
+    share it.
 
     It may be copied into other processes, by pickling or a fork, and starts processes of its own there; readers may
     not.
@@ -53,11 +54,11 @@ class VideoOpener:
         return examination
 
     def _take(self) -> DecodingProcess:
-        while self._idle:
-            process = self._idle.pop()
-            if process.is_usable:
-                return process
-        return DecodingProcess()
+        try:
+            process = self._idle.pop()  # of several threads, each gets its own
+        except IndexError:
+            return DecodingProcess()
+        return process if process.is_usable else self._take()
 
     def _give_back(self, process: DecodingProcess) -> None:
         if process.is_usable:
