@@ -24,6 +24,7 @@ from pipeline.config import (
     DataConfig,
     DecodeConfig,
     DemoOptions,
+    DoctorOptions,
     EvaluateOptions,
     Experiment,
     PredictOptions,
@@ -46,6 +47,7 @@ commands:
   evaluate   measure a model on held-out videos, or run a whole protocol over folds
   predict    find actions in video files
   check      what is wrong with videos and annotations, before a training finds out
+  doctor     which decoder to use for your files, measured on them
   demo       all of it on a small generated video set, in a few minutes
 
 """
@@ -295,6 +297,24 @@ def check_command(args: Sequence[str]) -> int:
     return run_check(arguments.paths, options, config, _console())
 
 
+def doctor_command(args: Sequence[str]) -> int:
+    """clipgru doctor"""
+    parser = _parser(
+        "doctor",
+        "Measure every installed decoder on your own files, against a plain sequential decode, and print which to use "
+        "as lines for the config. A PATH is as for check. Exits with 1 if a file cannot be read.",
+    )
+    parser.add_argument("paths", nargs="+", type=str, metavar="path", help="Videos, folders, manifests or configs.")
+    _add_options(parser, DoctorOptions)
+    parser.add_class_arguments(DecodeConfig, "decode")
+    arguments = parser.parse_args(list(args))
+    options, config = _options(DoctorOptions, parser, arguments), parser.instantiate(arguments).decode
+
+    from pipeline.doctor import run_doctor
+
+    return run_doctor(arguments.paths, options, config, _console())
+
+
 def demo_command(args: Sequence[str]) -> int:
     """clipgru demo"""
     parser = _parser("demo", "Make the motion set, train ConvGRU and frame average on it, find actions in long videos.")
@@ -312,6 +332,7 @@ COMMANDS: dict[str, Callable[[Sequence[str]], int]] = {
     "evaluate": evaluate_command,
     "predict": predict_command,
     "check": check_command,
+    "doctor": doctor_command,
     "demo": demo_command,
 }
 

@@ -374,6 +374,24 @@ class CheckOptions:
 
 
 @dataclass(frozen=True)
+class DoctorOptions:
+    """How much to measure."""
+
+    num_files: int = 20
+    """Measure on this many of the files, evenly spread over them."""
+    rounds: int = 3
+    """How often each file is read; the median counts."""
+    json: str | None = None
+    """Write all that was measured to this JSON file."""
+    quiet: bool = False
+    """Print nothing but the config snippet."""
+
+    def __post_init__(self) -> None:
+        _require(self.num_files > 0, f"num_files must be at least 1, got {self.num_files}")
+        _require(self.rounds > 0, f"rounds must be at least 1, got {self.rounds}")
+
+
+@dataclass(frozen=True)
 class DemoOptions:
     """The main job on the embedded motion set."""
 

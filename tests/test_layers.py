@@ -35,6 +35,7 @@ LAYERS = {
     "training": 3,
     "check": 3,
     "inference": 3,
+    "doctor": 4,
     "evaluation": 4,
     "prediction": 4,
     "streaming": 4,

@@ -119,6 +119,9 @@ class _Facts:
     sizes: dict[str, None] = field(default_factory=dict)
     is_last_corrupt: bool = False
     last_dts: int = -1
+    last_pts: int | None = None
+    num_untimed: int = 0
+    """Frames without a display time, or with one not after the frame before."""
     end_seconds: float = 0.0
     """When the last packet of any stream ends."""
     thumbnails: list[NDArray[np.uint8]] = field(default_factory=list)
@@ -195,6 +198,8 @@ def _note_frame(frame: VideoFrame, header: Header, facts: _Facts) -> None:
     fps = float(header.average_fps) or 25.0
     seconds = facts.num_frames / fps  # near enough, and the same for every encoding of the same pictures
     facts.num_frames += 1
+    facts.num_untimed += frame.pts is None or (facts.last_pts is not None and frame.pts <= facts.last_pts)
+    facts.last_pts = frame.pts
     facts.num_exact += not facts.num_errors
     facts.num_corrupt += frame.is_corrupt
     facts.sizes[f"{frame.width}x{frame.height}"] = None
@@ -215,7 +220,7 @@ def _reasons(path: Path, header: Header, index: VideoIndex | None, facts: _Facts
         reasons.append(f"damaged: the decoder reports {len(facts.complaints)} errors, first: {facts.complaints[0]}")
     if len(facts.sizes) > 1:
         reasons.append(f"the resolution changes within the file: {', '.join(facts.sizes)}; re-encode it")
-    if index is not None and header.is_timed and index.ticks is None:
+    if header.is_timed and (facts.num_untimed or (index is not None and index.ticks is None)):
         reasons.append("damaged: display times are missing, repeated or out of order")
     if index is not None and not facts.num_errors and index.info.num_frames != facts.num_frames:
         reasons.append(f"the packets announce {index.info.num_frames} frames and {facts.num_frames} can be decoded")

@@ -53,6 +53,11 @@ class VideoOpener:
         self._give_back(process)
         return examination
 
+    def peak_memory_mb(self) -> float:
+        """The most memory that any of the decoding processes at rest has ever had."""
+        answers = [process.ask("memory", {}, self.config.timeout_seconds) for process in self._idle]
+        return max((float(message["peak_mb"]) for message, _ in answers), default=0.0)
+
     def _take(self) -> DecodingProcess:
         try:
             process = self._idle.pop()  # of several threads, each gets its own

@@ -6,6 +6,7 @@ an alarm if it hangs after that. A fault that is not foreseen ends it, and the r
 
 from __future__ import annotations
 
+import re
 import signal
 import socket
 import sys
@@ -25,6 +26,9 @@ from pipeline.errors import DecodeError, UserError
 Answer = tuple[Message, bytes | memoryview]
 # The reader kills a late process; this much later the process gives up by itself, in case there is no reader left.
 _GRACE_SECONDS = 5.0
+
+
+REQUESTS = ("open", "index", "start", "next", "rgb", "stop", "close", "health", "memory")
 
 
 class Worker:
@@ -94,6 +98,17 @@ class Worker:
         self._limit_memory(settings.max_memory_mb)
         return examine(Path(path), settings).to_message()
 
+    def memory(self) -> Answer:
+        """The most memory that this process has ever had, in MB."""
+        status = Path("/proc/self/status")
+        if status.is_file():  # elsewhere the figure may be that of the parent before the start
+            found = re.search(r"VmHWM:\s+(\d+) kB", status.read_text())
+            return {"peak_mb": int(found[1]) / 1e3 if found else 0.0}, b""
+        import resource
+
+        unit = 1e6 if sys.platform == "darwin" else 1e3  # bytes there, kB elsewhere
+        return {"peak_mb": resource.getrusage(resource.RUSAGE_SELF).ru_maxrss / unit}, b""
+
     def _limit_memory(self, max_megabytes: int) -> None:
         """Bounds what may be allocated beyond what the process has now, on Linux."""
         if self._has_limit or not sys.platform.startswith("linux"):
@@ -107,11 +122,9 @@ class Worker:
 
     def answer(self, request: Message) -> Answer:
         """The answer to a request, or what is wrong with the file."""
-        requests: dict[str, Callable[..., Answer]] = {
-            name: getattr(self, name) for name in ("open", "index", "start", "next", "rgb", "stop", "close", "health")
-        }
+        do: dict[str, Callable[..., Answer]] = {name: getattr(self, name) for name in REQUESTS}
         try:
-            return requests[request["do"]](**request["with"])
+            return do[request["do"]](**request["with"])
         except DecodeError as error:
             return {"stage": error.stage, "cause": error.cause}, b""
         except UserError as error:
