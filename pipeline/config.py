@@ -59,7 +59,7 @@ class DecodeConfig:
     """How video files become frames."""
 
     decoder: str = "pyav"
-    """pyav (exact on every container), decord or opencv (refuse the files where they would be wrong)."""
+    """pyav (exact on every container); decord, opencv or torchcodec (refuse files where they would be wrong)."""
     isolate: bool = False
     """Decode in a separate process, so that a file that hangs or crashes a decoder ends that process alone."""
     timeout_seconds: float = 60.0

@@ -10,8 +10,9 @@ from contextlib import suppress
 from pathlib import Path
 
 import pytest
+import videos
 
-from pipeline.decode import DECODERS, open_video
+from pipeline.decode import open_video
 from pipeline.errors import DecodeError, UserError
 
 BROKEN = {
@@ -31,7 +32,7 @@ def num_open_files() -> int:
     return len(os.listdir("/proc/self/fd"))
 
 
-@pytest.mark.parametrize("decoder", DECODERS)
+@pytest.mark.parametrize("decoder", videos.installed_decoders())
 @pytest.mark.parametrize("name", BROKEN)
 def test_broken_files(shared_data: Path, name: str, decoder: str) -> None:
     path = shared_data / "odd_videos" / name
@@ -40,7 +41,7 @@ def test_broken_files(shared_data: Path, name: str, decoder: str) -> None:
     assert (caught.value.path, caught.value.stage) == (path, "open")
 
 
-@pytest.mark.parametrize("decoder", DECODERS)
+@pytest.mark.parametrize("decoder", videos.installed_decoders())
 @pytest.mark.parametrize("name", ["noise.mp4", "hole.avi", "trunc_faststart.mp4", "trunc.avi"])
 def test_damaged_files_are_read_as_pyav_does_or_not(shared_data: Path, name: str, decoder: str) -> None:
     path = shared_data / "odd_videos" / name
@@ -52,7 +53,7 @@ def test_damaged_files_are_read_as_pyav_does_or_not(shared_data: Path, name: str
         assert num_read == video.info.num_frames
 
 
-@pytest.mark.parametrize("decoder", DECODERS)
+@pytest.mark.parametrize("decoder", videos.installed_decoders())
 def test_not_a_file(tmp_path: Path, decoder: str) -> None:
     os.mkfifo(tmp_path / "pipe.mp4")
     for path, cause in [
@@ -83,7 +84,9 @@ def test_index_out_of_range(shared_data: Path) -> None:
 
 
 def test_unknown_decoder() -> None:
-    with pytest.raises(UserError, match=r"unknown decoder 'pyavv'\. Did you mean 'pyav'\? Known: decord, opencv, pyav"):
+    with pytest.raises(
+        UserError, match=r"unknown decoder 'pyavv'\. Did you mean 'pyav'\? Known: decord, opencv, pyav, torchcodec"
+    ):
         open_video("any.mp4", decoder="pyavv")
 
 
@@ -107,7 +110,7 @@ def test_reader_stays_in_its_process(shared_data: Path) -> None:
         pickle.dumps(video)
 
 
-@pytest.mark.parametrize("decoder", DECODERS)
+@pytest.mark.parametrize("decoder", videos.installed_decoders())
 def test_a_closed_reader_says_so(shared_data: Path, decoder: str) -> None:
     video = open_video(shared_data / "odd_videos" / "h264_gop12.mp4", decoder)
     frames = iter(video)
@@ -121,7 +124,7 @@ def test_a_closed_reader_says_so(shared_data: Path, decoder: str) -> None:
 
 
 @pytest.mark.skipif(not Path("/proc/self/fd").is_dir(), reason="counts open files the Linux way")
-@pytest.mark.parametrize("decoder", DECODERS)
+@pytest.mark.parametrize("decoder", videos.installed_decoders())
 def test_nothing_stays_open(shared_data: Path, decoder: str) -> None:
     folder = shared_data / "odd_videos"
     open_video(folder / "two_frames.mp4", decoder).close()  # imports what it needs

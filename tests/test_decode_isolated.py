@@ -12,10 +12,11 @@ from pathlib import Path
 
 import pytest
 import torch
+import videos
 from torch.utils.data import DataLoader, Dataset
 
 from pipeline.config import DecodeConfig
-from pipeline.decode import DECODERS, VideoOpener, VideoReader, isolated, open_video
+from pipeline.decode import VideoOpener, VideoReader, isolated, open_video
 from pipeline.errors import DecodeError, UserError
 
 ISOLATED = DecodeConfig(isolate=True, timeout_seconds=20)
@@ -66,7 +67,7 @@ def test_the_same_reader(shared_data: Path, opener: VideoOpener, name: str) -> N
         assert streamed == [(image.sum(), seconds) for image, seconds in here.stream_at(times)]
 
 
-@pytest.mark.parametrize("decoder", DECODERS)
+@pytest.mark.parametrize("decoder", videos.installed_decoders())
 def test_any_decoder(good_video: Path, decoder: str) -> None:
     config = DecodeConfig(decoder, isolate=True)
     with open_video(good_video, decoder) as here, VideoOpener(config) as opener, opener.open(good_video) as there:

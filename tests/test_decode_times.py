@@ -12,7 +12,7 @@ import videos
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from pipeline.decode import DECODERS, VideoReader, open_video
+from pipeline.decode import VideoReader, open_video
 from pipeline.errors import DecodeError
 
 MIXED = ["xvid_bf2.avi", "h264_vfr.mp4", "h264.mkv", "vp9.webm", "mpeg2.mpg", "h264_2997.mp4", "one_frame.mp4"]
@@ -77,7 +77,7 @@ def test_stream_is_at(shared_data: Path, name: str, sample_fps: float) -> None:
     assert all(bool((a == b).all()) for (a, _), b in zip(streamed, clip.frames, strict=True))
 
 
-@pytest.mark.parametrize("decoder", DECODERS)
+@pytest.mark.parametrize("decoder", videos.installed_decoders())
 def test_streams_of_all_decoders(shared_data: Path, decoder: str) -> None:
     with open_odd(shared_data, "h264_vfr.mp4", decoder) as video:
         times = [time for _, time in video.stream_at(k / 2 for k in itertools.count())]

@@ -7,11 +7,15 @@ import json
 import os
 from collections.abc import Callable
 from pathlib import Path
+from tempfile import TemporaryDirectory
 from typing import Any
 
 import av
 import numpy as np
 from numpy.typing import NDArray
+
+from pipeline.decode import DECODERS, open_video
+from pipeline.errors import DecodeError, UserError
 
 Image = NDArray[np.uint8]
 
@@ -40,6 +44,22 @@ KINDS: dict[str, tuple[str, str, str, dict[str, str], dict[str, str]]] = {
     "raw.avi": ("rawvideo", "avi", "bgr24", {}, {}),
     "palette.gif": ("gif", "gif", "rgb8", {}, {}),
 }
+
+
+def installed_decoders() -> list[str]:
+    """Those of ``DECODERS`` that can be used here."""
+    with TemporaryDirectory() as folder:
+        path = encode(Path(folder), "mpeg4.mp4", num_frames=2)
+        assert path is not None
+        return [name for name in DECODERS if _can_open(path, name)]
+
+
+def _can_open(path: Path, decoder: str) -> bool:
+    try:
+        open_video(path, decoder).close()
+    except UserError as error:
+        return isinstance(error, DecodeError)  # it is there, and does not like the file
+    return True
 
 
 def load_read_index(odd_videos: Path) -> Callable[[Image], int | None]:

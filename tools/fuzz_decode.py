@@ -95,6 +95,11 @@ class Outcome:
     error: str
     """Why the reader stopped."""
 
+    @property
+    def is_of_interest(self) -> bool:
+        """Whether it is more than a damaged file that was told as such."""
+        return bool(self.num_wrong or self.changed_unseen or "decoding process" in self.error)
+
 
 def mutate(source: Path, number: int, seed: int, target: Path) -> str:
     """Writes mutation ``number`` of a file; returns its kind."""
@@ -200,7 +205,7 @@ def main() -> int:
     parser.add_argument("--mutations", type=int, default=500, help="how many damaged files to try")
     parser.add_argument("--seed", type=int, default=0)
     parser.add_argument("--timeout-seconds", type=float, default=20.0, help="deadline of the isolated reader")
-    parser.add_argument("--json", type=Path, help="write the summary and each outcome to this file")
+    parser.add_argument("--json", type=Path, help="write the summary and the outcomes of interest to this file")
     parser.add_argument("--truth", action="store_true", help="print the digests of a plain decode and end")
     args = parser.parse_args()
     if args.truth:
@@ -211,8 +216,8 @@ def main() -> int:
     result = {"seed": args.seed, "pyav": av.__version__} | summary(outcomes, args.timeout_seconds)
     print(json.dumps(result, indent=1))
     if args.json:
-        rows = [asdict(outcome) for outcome in outcomes]
-        args.json.write_text(json.dumps(result | {"outcomes": rows}, indent=1) + "\n")
+        rows = [asdict(outcome) for outcome in outcomes if outcome.is_of_interest]
+        args.json.write_text(json.dumps(result | {"of_interest": rows}, indent=1) + "\n")
     must_be_zero = ("wrong_frames_in_usable_files", "past_the_deadline", "usable_but_refused_by_the_reader")
     return 1 if any(result[name] for name in must_be_zero) else 0
 

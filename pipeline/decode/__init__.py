@@ -6,7 +6,7 @@
     reader      VideoReader: frames by number, by time, or as a stream
     pyav        the exact decoder, and the default
     proof       what the other decoders must show before they are believed
-    decord, opencv
+    decord, opencv, torchcodec
     decoders    all of them by name
     isolated    the same reader with the decoder in another process, which is killed when it hangs
     worker      that other process; wire: what the two say to each other

@@ -35,7 +35,22 @@ def _opencv(file: VideoFile) -> Backend:
     return OpencvBackend(file)
 
 
-DECODERS: dict[str, Callable[[VideoFile], Backend]] = {"pyav": _pyav, "decord": _decord, "opencv": _opencv}
+def _torchcodec(file: VideoFile) -> Backend:
+    try:
+        from pipeline.decode.torchcodec import TorchcodecBackend
+    except (ImportError, RuntimeError, OSError) as error:  # the last two: installed, without FFmpeg's libraries
+        brief = str(error).splitlines()[0] if str(error) else type(error).__name__
+        cure = "pip install torchcodec and FFmpeg's libraries, or use the pyav decoder"
+        raise UserError(f"decoder 'torchcodec' cannot be imported ({brief}); {cure}") from error
+    return TorchcodecBackend(file)
+
+
+DECODERS: dict[str, Callable[[VideoFile], Backend]] = {
+    "pyav": _pyav,
+    "decord": _decord,
+    "opencv": _opencv,
+    "torchcodec": _torchcodec,
+}
 
 
 def check_decoder(name: str) -> None:
