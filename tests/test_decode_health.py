@@ -5,6 +5,7 @@ from __future__ import annotations
 import json
 from pathlib import Path
 
+import av
 import numpy as np
 import pytest
 import videos
@@ -12,6 +13,7 @@ import videos
 from pipeline.config import DecodeConfig
 from pipeline.decode.causes import likely_cause
 from pipeline.decode.health import DEGRADED, UNUSABLE, USABLE, Examination, examine
+from tools.fuzz_decode import mutate
 
 WRONG = {
     "trunc.avi": (DEGRADED, "cut off: the header announces 250 frames and 128 are there"),
@@ -68,6 +70,18 @@ def test_every_kind_of_file_whole_and_cut(tmp_path: Path, name: str) -> None:
     raw = ("raw.h264", "h264.flv", "live.mkv", "palette.gif")  # may end anywhere: no claim, no index
     assert health.verdict != USABLE or name in raw
     assert health.num_frames < 60
+
+
+def test_a_second_opinion_on_vp9(shared_data: Path, tmp_path: Path) -> None:
+    """Flipped bits that FFmpeg's own decoder makes pictures of, without a word."""
+    if "libvpx-vp9" not in av.codecs_available:
+        pytest.skip("this FFmpeg has no libvpx")
+    path = tmp_path / "flipped.webm"
+    for number in (13, 53, 93, 113):
+        mutate(shared_data / "odd_videos" / "vp9.webm", number, 0, path)
+        health = examine(path, DecodeConfig()).health
+        assert (health.verdict, health.num_errors) == (DEGRADED, 0)
+        assert "a stricter decoder (libvpx-vp9) refuses" in health.reasons[0]
 
 
 def test_facts(shared_data: Path) -> None:

@@ -15,8 +15,10 @@ from typing import Any, cast
 
 import av
 import numpy as np
+from av.codec.context import CodecContext
 from av.error import FFmpegError
 from av.packet import Packet
+from av.video.codeccontext import VideoCodecContext
 from av.video.frame import VideoFrame
 from av.video.stream import VideoStream
 from numpy.typing import NDArray
@@ -32,6 +34,8 @@ USABLE, DEGRADED, UNUSABLE = "usable", "degraded", "unusable"
 THUMBNAIL_SIDE_PX = 16
 # When the thumbnails are taken: few in a long video, several in a short one.
 _THUMBNAIL_SECONDS = (0.0, 0.25, 0.5, *(2.0**k for k in range(17)))
+# FFmpeg's VP8 and VP9 decoders make pictures of anything; these check that a frame's data come out even.
+_STRICTER = {"vp8": "libvpx", "vp9": "libvpx-vp9"}
 # A header rounds; less than this is not missing.
 _MIN_SECONDS_MISSING, _MIN_SHARE_MISSING = 1.0, 0.05
 
@@ -114,6 +118,8 @@ class _Facts:
     num_exact: int = 0
     num_errors: int = 0
     num_corrupt: int = 0
+    num_refused: int = 0
+    """Packets that the second decoder does not take."""
     complaints: list[str] = field(default_factory=list)
     first_error: str = ""
     sizes: dict[str, None] = field(default_factory=dict)
@@ -137,8 +143,9 @@ def examine(path: Path, config: DecodeConfig) -> Examination:
                 index = file.index
             except DecodeError as error:
                 refusal = f"{error.stage}: {error.cause}"
-            # Opened anew: what the index has read is kept by the other.
-            with OpenVideo(path, config) as video, _complaints(facts.complaints):
+            with _complaints(facts.complaints, header.container):
+                video = OpenVideo(path, config)  # anew: what the index has read is kept by the other
+            with video, _complaints(facts.complaints):
                 claimed_seconds = (video.container.duration or 0) / av.time_base
                 _decode_all(video, header, facts)
     except DecodeError as error:
@@ -154,20 +161,22 @@ def _stack(thumbnails: list[NDArray[np.uint8]]) -> NDArray[np.uint8]:
 
 
 @contextmanager
-def _complaints(found: list[str]) -> Iterator[None]:
-    """Collects what FFmpeg reports as errors on this thread."""
+def _complaints(found: list[str], of: str = "") -> Iterator[None]:
+    """Collects what FFmpeg reports as errors on this thread; that part of it alone, if one is named."""
     level = av.logging.get_level()
     av.logging.set_level(av.logging.ERROR)
     try:
         with av.logging.Capture() as messages:
             yield
-        found.extend(text.strip().splitlines()[0] for _, _, text in messages if text.strip())
+        told = [text.strip().splitlines()[0] for _, name, text in messages if text.strip() and of in ("", name)]
+        found.extend(told)
     finally:
         av.logging.set_level(level)
 
 
 def _decode_all(video: OpenVideo, header: Header, facts: _Facts) -> None:
     """Decodes every packet, whatever comes, and notes it."""
+    second = _second_decoder(header.codec, video.config)
     with ffmpeg_errors(video.path, "decode"):
         for packet in video.container.demux():
             if packet.pts is not None and packet.time_base:
@@ -175,6 +184,28 @@ def _decode_all(video: OpenVideo, header: Header, facts: _Facts) -> None:
                 facts.end_seconds = max(facts.end_seconds, end)
             if packet.stream.index == video.stream.index:
                 _decode_packet(cast("Packet[VideoStream]", packet), video, header, facts)
+                facts.num_refused += _is_refused(second, packet)
+
+
+def _second_decoder(codec: str, config: DecodeConfig) -> VideoCodecContext | None:
+    """A decoder that checks what FFmpeg's own does not; None where there is none in this build."""
+    try:
+        decoder = cast("VideoCodecContext", CodecContext.create(_STRICTER[codec], "r"))
+    except (KeyError, ValueError):  # the second: UnknownCodecError
+        return None
+    decoder.thread_count = 1
+    decoder.options = {"max_pixels": str(config.max_pixels)}
+    return decoder
+
+
+def _is_refused(decoder: VideoCodecContext | None, packet: Packet[Any]) -> bool:
+    if decoder is None or not packet.size:
+        return False
+    try:
+        decoder.decode(packet)
+    except FFmpegError:
+        return True
+    return False
 
 
 def _decode_packet(packet: Packet[VideoStream], video: OpenVideo, header: Header, facts: _Facts) -> None:
@@ -216,6 +247,8 @@ def _reasons(path: Path, header: Header, index: VideoIndex | None, facts: _Facts
         reasons.append(f"damaged: {facts.num_errors} packets cannot be decoded ({facts.first_error})")
     if facts.num_corrupt:
         reasons.append(f"damaged: {facts.num_corrupt} packets or frames are flagged as corrupt")
+    if facts.num_refused and not facts.num_errors:
+        reasons.append(f"damaged: a stricter decoder ({_STRICTER[header.codec]}) refuses {facts.num_refused} packets")
     if facts.complaints:
         reasons.append(f"damaged: the decoder reports {len(facts.complaints)} errors, first: {facts.complaints[0]}")
     if len(facts.sizes) > 1:
