@@ -60,19 +60,39 @@ def test_not_a_file(tmp_path: Path, decoder: str) -> None:
         (tmp_path / "missing.mp4", "does not exist"),
         (tmp_path, "not a regular file"),
         (tmp_path / "pipe.mp4", "not a regular file"),
-        ("http://localhost/video.mp4", "does not exist"),
-        ("concat:a.mp4|b.mp4", "does not exist"),
+        ("http://localhost/video.mp4", "does not exist; it looks like a URL, and only local files are read"),
+        ("concat:a.mp4|b.mp4", "does not exist; it looks like a URL"),
+        ("subfile,,start,0,end,9,,:a.mp4", "does not exist"),
     ]:
         with pytest.raises(DecodeError, match=cause) as caught:
             open_video(path, decoder)
         assert caught.value.stage == "open"
 
 
-def test_playlist_under_a_video_name(shared_data: Path, tmp_path: Path) -> None:
-    path = tmp_path / "list.mp4"
-    path.write_text(PLAYLIST.format(target=shared_data / "odd_videos" / "h264_gop12.mp4"))
-    with pytest.raises(DecodeError):
-        open_video(path)
+@pytest.mark.parametrize("decoder", videos.installed_decoders())
+@pytest.mark.parametrize("suffix", [".mp4", ".avi", ".mkv", ".m3u8", ".ts"])
+def test_playlists_and_scripts_are_not_followed(shared_data: Path, tmp_path: Path, suffix: str, decoder: str) -> None:
+    target = shared_data / "odd_videos" / "h264_gop12.mp4"
+    path = tmp_path / f"list{suffix}"
+    for text, cause in [
+        (PLAYLIST.format(target=target), "playlist"),
+        (f"ffconcat version 1.0\nfile '{target}'\n", "concat"),
+        (f"<?xml version='1.0'?><MPD><BaseURL>{target}</BaseURL></MPD>", "web page or XML"),
+        (f"v=0\no=- 0 0 IN IP4 127.0.0.1\nm=video 5004 RTP/AVP 96\na={target}\n", "it is text"),
+    ]:
+        path.write_text(text)
+        with pytest.raises(DecodeError, match=cause):
+            open_video(path, decoder)
+
+
+@pytest.mark.parametrize("decoder", videos.installed_decoders())
+def test_a_file_named_like_a_protocol_is_a_file(
+    shared_data: Path, tmp_path: Path, decoder: str, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.chdir(tmp_path)
+    Path("concat:a.mp4|b.mp4").write_bytes((shared_data / "odd_videos" / "two_frames.mp4").read_bytes())
+    with open_video("concat:a.mp4|b.mp4", decoder) as video:
+        assert video.info.num_frames == 2
 
 
 def test_index_out_of_range(shared_data: Path) -> None:

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import errno
 import os
+import re
 import stat
 from collections.abc import Iterator
 from contextlib import contextmanager
@@ -32,6 +33,7 @@ FORMATS = (
 )
 # Here a picture's time is stored with it. Elsewhere FFmpeg guesses times, and with B-frames it guesses wrong.
 TIMED_CONTAINERS = ("mov,mp4,m4a,3gp,3g2,mj2", "matroska,webm")
+_URL = re.compile(r"[A-Za-z][A-Za-z0-9+.-]+:")  # with more than one letter: C: is a drive
 _LIKELY_CAUSES = {
     errno.ENOMEM: "; its pictures are very large, or the file is made to exhaust memory",
     tag_to_code(b"INDA"): "; the file is damaged or cut off",
@@ -63,7 +65,10 @@ def check_regular_file(path: Path) -> None:
     try:
         status = path.stat()
     except FileNotFoundError as error:
-        raise DecodeError(path, "open", "the file does not exist") from error
+        cause = (
+            "; it looks like a URL, and only local files are read: download it first" if _URL.match(str(path)) else ""
+        )
+        raise DecodeError(path, "open", f"the file does not exist{cause}") from error
     except OSError as error:
         raise DecodeError(path, "open", f"cannot be looked at: {error.strerror}") from error
     if not stat.S_ISREG(status.st_mode):
