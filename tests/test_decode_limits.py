@@ -14,7 +14,7 @@ import pytest
 import videos
 
 from pipeline.config import DecodeConfig
-from pipeline.decode import VideoReader, open_video
+from pipeline.decode import VideoReader, container, open_video
 from pipeline.decode.pyav import PyavBackend
 from pipeline.decode.reader import VideoFile
 from pipeline.errors import DecodeError, UserError
@@ -53,6 +53,7 @@ def read_with(path: Path, config: DecodeConfig) -> VideoReader:
 
 
 @on_linux
+@pytest.mark.skipif(not container._MAY_LIMIT_OPENING, reason="before PyAV 18 opening has no limit")
 @pytest.mark.parametrize("name", ["bomb.avi png gray", "bomb.mov png gray", "bomb.gif gif gray", "30000x30000.png"])
 def test_a_huge_picture_is_refused_before_it_is_decoded(shared_data: Path, tmp_path: Path, name: str) -> None:
     if name.startswith("bomb"):

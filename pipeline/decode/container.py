@@ -33,6 +33,9 @@ FORMATS = (
 )
 # Here a picture's time is stored with it. Elsewhere FFmpeg guesses times, and with B-frames it guesses wrong.
 TIMED_CONTAINERS = ("mov,mp4,m4a,3gp,3g2,mj2", "matroska,webm")
+# Opening decodes pictures too. Before version 18, options for that make PyAV crash where streams are found on the way
+# (MPEG-PS); such pictures are then decoded once before they are refused.
+_MAY_LIMIT_OPENING = int(av.__version__.split(".")[0]) >= 18
 _URL = re.compile(r"[A-Za-z][A-Za-z0-9+.-]+:")  # with more than one letter: C: is a drive
 _LIKELY_CAUSES = {
     errno.ENOMEM: "; its pictures are very large, or the file is made to exhaust memory",
@@ -126,7 +129,7 @@ def _open_container(path: Path, max_pixels: int) -> InputContainer:
     return av.open(
         str(path.absolute()),
         "r",
-        options={"max_pixels": str(max_pixels)},  # for the pictures that opening decodes
+        options={"max_pixels": str(max_pixels)} if _MAY_LIMIT_OPENING else {},
         container_options=options,
         metadata_errors="replace",
     )

@@ -37,7 +37,7 @@ _THUMBNAIL_SECONDS = (0.0, 0.25, 0.5, *(2.0**k for k in range(17)))
 # FFmpeg's VP8 and VP9 decoders make pictures of anything; these check that a frame's data come out even.
 _STRICTER = {"vp8": "libvpx", "vp9": "libvpx-vp9"}
 # A header rounds; less than this is not missing.
-_MIN_SECONDS_MISSING, _MIN_SHARE_MISSING = 1.0, 0.05
+_MIN_SECONDS_MISSING, _MIN_SHARE_MISSING = 0.5, 0.05
 
 
 @dataclass(frozen=True)
