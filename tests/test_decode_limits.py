@@ -63,7 +63,7 @@ def test_a_huge_picture_is_refused_before_it_is_decoded(shared_data: Path, tmp_p
         path = shared_data / "odd_videos" / f"bomb_{name}"
     out = subprocess.run([sys.executable, "-c", READ_IT, path], capture_output=True, text=True, check=True).stdout
     message, megabytes = out.splitlines()
-    assert "single picture" in message or "decode.max_pixels" in message
+    assert ("decode.max_pixels" if name.startswith("bomb") else "single picture") in message
     assert int(megabytes) < 100
 
 

@@ -38,6 +38,7 @@ TIMED_CONTAINERS = ("mov,mp4,m4a,3gp,3g2,mj2", "matroska,webm")
 _MAY_LIMIT_OPENING = int(av.__version__.split(".")[0]) >= 18
 _URL = re.compile(r"[A-Za-z][A-Za-z0-9+.-]+:")  # with more than one letter: C: is a drive
 _LIKELY_CAUSES = {
+    errno.EINVAL: "; a picture may be larger than decode.max_pixels allows, or its header is damaged",
     errno.ENOMEM: "; its pictures are very large, or the file is made to exhaust memory",
     tag_to_code(b"INDA"): "; the file is damaged or cut off",
 }
