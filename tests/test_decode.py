@@ -77,7 +77,9 @@ def test_painted_numbers(odd_videos: Path, decoder: str) -> None:
             continue
         assert came == asked, name
         outcomes["right"] += 1
-    assert outcomes["right"] >= 13  # a decoder that refuses everything is never wrong either
+    # A decoder that refuses everything is never wrong either.
+    assert outcomes["right"] >= (13 if decoder == "torchcodec" else 15)
+    assert decoder != "pyav" or not outcomes["refused"]
 
 
 @pytest.mark.parametrize("decoder", videos.installed_decoders())

@@ -85,8 +85,9 @@ def test_folders_and_numbers(motion_set: Path) -> None:
     assert found.labels == tuple(sorted([*MOTION_CLASSES, BACKGROUND]))
     for part, num_clips in (("train", 24), ("val", 2), ("test", 12)):
         names = [f"{i:04d}{('.mp4', '.avi')[i % 2]}" for i in range(num_clips)]
-        expected = [f"{part}/{label}/{name}" for label in found.labels for name in names]
-        assert [row.name for row in found.splits[part]] == expected
+        expected = [f"{part}/{label}/{name}" for label in MOTION_CLASSES for name in names]
+        expected += [f"{part}/{BACKGROUND}/{copy}{name}" for copy in ("", "1_", "2_") for name in names]
+        assert [row.name for row in found.splits[part]] == sorted(expected)
 
 
 def test_partners_are_exact_reversals_once_decoded(motion_set: Path) -> None:

@@ -32,6 +32,7 @@ from pipeline.sampling import spread
 
 Image = NDArray[Any]  # uint8 RGB [H, W, 3]
 NUM_FRAMES, NUM_WINDOWS = 16, 3
+DECODE_ONLY = "decode only"
 _TIE, _THINNED_SIDE_PX = 0.01, 160
 
 
@@ -53,6 +54,15 @@ def pyav_in_order(path: Path, numbers: Sequence[int]) -> Iterator[Image]:
                 yield frame.to_ndarray(format="rgb24")
             if number == numbers[-1]:
                 return
+
+
+def decode_only(path: Path, numbers: Sequence[int]) -> Iterator[Image]:
+    """The whole file in order, nothing converted: what reading in order costs at the very least."""
+    with av.open(str(path)) as container:
+        container.streams.video[0].codec_context.thread_count = 1
+        for _ in container.decode(video=0):
+            pass
+    yield from ()
 
 
 def opencv_seek(path: Path, numbers: Sequence[int]) -> Iterator[Image]:
@@ -87,6 +97,7 @@ def torchcodec_batch(path: Path, numbers: Sequence[int]) -> Iterator[Image]:
 
 READERS: dict[str, Callable[[Path, Sequence[int]], Iterator[Image]]] = {
     "ours": ours,
+    DECODE_ONLY: decode_only,
     "PyAV in order": pyav_in_order,
     "OpenCV": opencv_seek,
     "decord": decord_batch,
@@ -128,6 +139,8 @@ def is_right(truth: dict[int, Image], number: int, image: Image) -> bool:
 
 def count_right(reader: str, path: Path, readings: Sequence[Sequence[int]], truth: dict[int, Image]) -> tuple[int, str]:
     num_right = 0
+    if reader == DECODE_ONLY:  # gives no pictures that could be wrong
+        return sum(map(len, readings)), ""
     try:
         for numbers in readings:
             for number, image in zip(numbers, READERS[reader](path, numbers), strict=False):
@@ -170,13 +183,14 @@ def tasks_of(path: Path, is_long: bool) -> dict[str, list[Sequence[int]]]:
 
 def table(results: dict[str, dict[str, Cell]], readers: Sequence[str]) -> str:
     """A Markdown table: milliseconds, and right frames where not all are."""
-    lines = ["| file, task | " + " | ".join(readers) + " |", "|---" * (1 + len(readers)) + "|"]
+    lines = ["| file, task | " + " | ".join(readers) + " | ours / decode only |", "|---" * (2 + len(readers)) + "|"]
     for name, row in results.items():
         cells = []
         for cell in row.values():
             wrong = "" if cell.num_right == cell.num_frames else f" ({cell.num_right} of {cell.num_frames} right)"
             cells.append(f"fails{wrong}" if cell.error else f"{cell.milliseconds:.1f}{wrong}")
-        lines.append(f"| {name} | " + " | ".join(cells) + " |")
+        ratio = row["ours"].milliseconds / row[DECODE_ONLY].milliseconds
+        lines.append(f"| {name} | " + " | ".join(cells) + f" | {ratio:.2f} |")
     return "\n".join(lines)
 
 
