@@ -21,7 +21,7 @@ from rich.progress import Progress
 from rich.table import Table
 
 from pipeline.checkpoint import write_atomically
-from pipeline.config import CheckOptions, DataConfig, DecodeConfig
+from pipeline.config import DataConfig, DecodeConfig
 from pipeline.datasets.annotations import Annotations, VideoRow, videos_below
 from pipeline.datasets.formats import read_annotations
 from pipeline.datasets.tables import read_manifest_rows
@@ -29,6 +29,7 @@ from pipeline.decode import VideoOpener
 from pipeline.decode.health import DEGRADED, UNUSABLE, USABLE, Examination, FileHealth
 from pipeline.duplicates import Groups, same_bytes, same_pictures
 from pipeline.errors import UserError
+from pipeline.options import CheckOptions
 
 MANIFEST_SUFFIXES = (".csv", ".jsonl", ".ndjson")
 CONFIG_SUFFIXES = (".yaml", ".yml")

@@ -19,18 +19,9 @@ import docstring_parser
 import jsonargparse
 import yaml
 
-from pipeline.config import (
-    CheckOptions,
-    DataConfig,
-    DecodeConfig,
-    DemoOptions,
-    DoctorOptions,
-    EvaluateOptions,
-    Experiment,
-    PredictOptions,
-    TrainOptions,
-)
+from pipeline.config import DataConfig, DecodeConfig, Experiment
 from pipeline.errors import UserError, unknown_name
+from pipeline.options import CheckOptions, DemoOptions, DoctorOptions, EvaluateOptions, PredictOptions, TrainOptions
 from pipeline.version import __version__
 
 if TYPE_CHECKING:
@@ -201,7 +192,7 @@ def _evaluate_model(model_path: str, given_data: Any, options: EvaluateOptions) 
             model, rows, data, num_clips=options.clips, progress=lambda n: progress.advance(task, n)
         )
     folder = Path(options.output) if options.output else Path(model_path).parent / f"evaluation_{options.split}"
-    _write_evaluation(evaluation, folder, evaluation.summary(), options.quiet)
+    _report_evaluation(evaluation, folder, evaluation.summary(), options.quiet)
     return EXIT_SOME_FAILED if evaluation.num_errors else 0
 
 
@@ -222,32 +213,17 @@ def _evaluate_protocol(experiment: Experiment, options: EvaluateOptions) -> int:
         return 128 + interrupted.signal_number
     result = ProtocolResult(tuple(folds))
     folder = Path(options.output) if options.output else experiment.run_dir / "evaluation"
-    _write_evaluation(result.whole, folder, result.summary(), options.quiet)
+    _report_evaluation(result.whole, folder, result.summary(), options.quiet)
     return EXIT_SOME_FAILED if result.whole.num_errors else 0
 
 
-def _write_evaluation(evaluation: Evaluation, folder: Path, summary: dict[str, float], quiet: bool) -> None:
-    """The per-video rows, the confusion matrix as CSV and picture, the summary; then the figures on the terminal."""
-    from pipeline.checkpoint import write_atomically
-    from pipeline.report import confusion_csv, confusion_picture, results_csv
+def _report_evaluation(evaluation: Evaluation, folder: Path, summary: dict[str, float], quiet: bool) -> None:
+    from pipeline.evaluation import write_evaluation
 
-    rows = [
-        {"path": r.path, "label": r.label, "predicted": r.predicted or "", "right": r.predicted == r.label}
-        | {"score": f"{max(r.probabilities, default=0):.4f}", "error": r.error}
-        for r in evaluation.results
-    ]
-    title = f"{evaluation.num_videos} videos, top-1 {evaluation.top1:.1%}"
-    files = {
-        "summary.json": json.dumps(summary | {"class_recall": evaluation.class_recall}, indent=1).encode(),
-        "videos.csv": results_csv(rows).encode(),
-        "confusion.csv": confusion_csv(evaluation.confusion, evaluation.labels).encode(),
-        "confusion.png": confusion_picture(evaluation.confusion, evaluation.labels, title),
-    }
-    for name, content in files.items():
-        write_atomically(folder / name, content)
+    written = write_evaluation(evaluation, folder, summary)
     if not quiet:
         _print_classes(evaluation)
-        _console().print(f"written: {', '.join(str(folder / name) for name in files)}", soft_wrap=True)
+        _console().print(f"written: {', '.join(map(str, written))}", soft_wrap=True)
     print(json.dumps(_rounded(summary), indent=1))
 
 

@@ -15,7 +15,8 @@ import yaml
 from pipeline.errors import UserError
 
 
-def _require(condition: bool, message: str) -> None:
+def require(condition: bool, message: str) -> None:
+    """Raises ``UserError`` with the message if the condition does not hold."""
     if not condition:
         raise UserError(message)
 
@@ -48,10 +49,10 @@ class DataConfig:
     """A run fails when more than this share of its videos cannot be read."""
 
     def __post_init__(self) -> None:
-        _require(self.batch_size > 0, f"data.batch_size must be at least 1, got {self.batch_size}")
+        require(self.batch_size > 0, f"data.batch_size must be at least 1, got {self.batch_size}")
         for name in ("val_fraction", "test_fraction", "max_bad_fraction"):
             value = getattr(self, name)
-            _require(0 <= value <= 1, f"data.{name} is a share between 0 and 1, got {value}")
+            require(0 <= value <= 1, f"data.{name} is a share between 0 and 1, got {value}")
 
 
 @dataclass(frozen=True)
@@ -76,7 +77,7 @@ class DecodeConfig:
     def __post_init__(self) -> None:
         for name in ("timeout_seconds", "max_memory_mb", "max_pixels", "max_frames", "max_seconds"):
             value = getattr(self, name)
-            _require(value > 0, f"decode.{name} must be positive, got {value}")
+            require(value > 0, f"decode.{name} must be positive, got {value}")
 
 
 @dataclass(frozen=True)
@@ -95,9 +96,9 @@ class SamplingConfig:
     """Clips a video whose scores are averaged in evaluation (dense mode: evenly spaced starts)."""
 
     def __post_init__(self) -> None:
-        _require(self.sample_fps > 0, f"sampling.sample_fps must be positive, got {self.sample_fps}")
-        _require(self.num_frames > 0, f"sampling.num_frames must be at least 1, got {self.num_frames}")
-        _require(self.num_eval_clips > 0, f"sampling.num_eval_clips must be at least 1, got {self.num_eval_clips}")
+        require(self.sample_fps > 0, f"sampling.sample_fps must be positive, got {self.sample_fps}")
+        require(self.num_frames > 0, f"sampling.num_frames must be at least 1, got {self.num_frames}")
+        require(self.num_eval_clips > 0, f"sampling.num_eval_clips must be at least 1, got {self.num_eval_clips}")
 
 
 @dataclass(frozen=True)
@@ -134,14 +135,14 @@ class TransformConfig:
     """Training: probability of removing colour."""
 
     def __post_init__(self) -> None:
-        _require(
+        require(
             0 < self.input_size_px <= self.fit_size_px,
             f"transform.input_size_px ({self.input_size_px}) must be positive and no larger than "
             f"transform.fit_size_px ({self.fit_size_px})",
         )
         for name in ("min_crop_area", "horizontal_flip", "brightness", "contrast", "saturation", "grayscale"):
             value = getattr(self, name)
-            _require(0 <= value <= 1, f"transform.{name} must be between 0 and 1, got {value}")
+            require(0 <= value <= 1, f"transform.{name} must be between 0 and 1, got {value}")
 
     @property
     def num_context_frames(self) -> int:
@@ -179,17 +180,17 @@ class ModelConfig:
     """A clip's score comes from the last step, or is the mean over steps."""
 
     def __post_init__(self) -> None:
-        _require(
+        require(
             self.num_stages is None or self.num_stages > 0,
             f"model.num_stages must be at least 1, got {self.num_stages}",
         )
-        _require(len(self.heads) > 0, "model.heads must name at least one temporal head, for example [convgru]")
-        _require(self.hidden_channels > 0, f"model.hidden_channels must be positive, got {self.hidden_channels}")
-        _require(
+        require(len(self.heads) > 0, "model.heads must name at least one temporal head, for example [convgru]")
+        require(self.hidden_channels > 0, f"model.hidden_channels must be positive, got {self.hidden_channels}")
+        require(
             self.kernel_size > 0 and self.kernel_size % 2 == 1,
             f"model.kernel_size must be odd, so that maps keep their size, got {self.kernel_size}",
         )
-        _require(0 <= self.dropout < 1, f"model.dropout must be in [0, 1), got {self.dropout}")
+        require(0 <= self.dropout < 1, f"model.dropout must be in [0, 1), got {self.dropout}")
 
 
 @dataclass(frozen=True)
@@ -232,10 +233,10 @@ class TrainingConfig:
     """Stop after this many epochs without a better validation accuracy; 0 never stops early."""
 
     def __post_init__(self) -> None:
-        _require(self.epochs > 0, f"training.epochs must be at least 1, got {self.epochs}")
-        _require(self.learning_rate > 0, f"training.learning_rate must be positive, got {self.learning_rate}")
-        _require(0 <= self.ema_decay < 1, f"training.ema_decay must be in [0, 1), got {self.ema_decay}")
-        _require(
+        require(self.epochs > 0, f"training.epochs must be at least 1, got {self.epochs}")
+        require(self.learning_rate > 0, f"training.learning_rate must be positive, got {self.learning_rate}")
+        require(0 <= self.ema_decay < 1, f"training.ema_decay must be in [0, 1), got {self.ema_decay}")
+        require(
             0 <= self.label_smoothing < 1,
             f"training.label_smoothing must be in [0, 1), got {self.label_smoothing}",
         )
@@ -292,115 +293,6 @@ class TimelineConfig:
     """Shorter stretches are given to the neighbour they are more likely to belong to."""
     background_label: str = "background"
     """A label that means that nothing happens; it makes no segments."""
-
-
-@dataclass(frozen=True)
-class TrainOptions:
-    """How to run a training, beside what to train."""
-
-    resume: bool = False
-    """Continue the interrupted run in the run folder, exactly where it stopped."""
-    quiet: bool = False
-    """Print nothing but errors and the figures at the end."""
-
-
-@dataclass(frozen=True)
-class EvaluateOptions:
-    """What to evaluate and where the figures go."""
-
-    protocol: str | None = None
-    """Instead of a model: train and test over folds. leave_one_group_out, group_5_fold or group_10_fold."""
-    split: Literal["test", "val", "train", "all"] = "test"
-    """Which videos of the data to use; all takes every one, for data the model was not trained on."""
-    clips: int | None = None
-    """Clips a video whose scores are averaged; unset: as the model file says."""
-    output: str | None = None
-    """Folder for the report; unset: beside the model, or the run folder."""
-    device: str = "auto"
-    """auto, cpu, cuda, cuda:1, mps."""
-    quiet: bool = False
-    """Print nothing but errors and the JSON summary."""
-
-
-@dataclass(frozen=True)
-class PredictOptions:
-    """How to read the videos and where the answers go."""
-
-    stride_frames: int | None = None
-    """Grid frames from one window's start to the next; unset: a quarter of a window."""
-    top_k: int = 5
-    """Labels reported for each window."""
-    min_segment_seconds: float = 0.5
-    """Shorter segments are given to a neighbour."""
-    batch_size: int = 32
-    """Frames in one call of the backbone."""
-    json: str | None = None
-    """Write windows and segments to this JSON file; - is standard output."""
-    csv: str | None = None
-    """Write windows and segments to this CSV file."""
-    stats: str | None = None
-    """Write what was decoded, embedded and reused to this JSON file."""
-    device: str = "auto"
-    """auto, cpu, cuda, cuda:1, mps."""
-    quiet: bool = False
-    """Print nothing but errors."""
-
-    def __post_init__(self) -> None:
-        _require(self.top_k > 0, f"top_k must be at least 1, got {self.top_k}")
-        _require(self.batch_size > 0, f"batch_size must be at least 1, got {self.batch_size}")
-        _require(
-            self.stride_frames is None or self.stride_frames > 0,
-            f"stride_frames must be at least 1, got {self.stride_frames}",
-        )
-
-
-@dataclass(frozen=True)
-class CheckOptions:
-    """What to report and where."""
-
-    workers: int | None = None
-    """Processes that decode; unset: as many as there are cores, 8 at most."""
-    json: str | None = None
-    """Write all that was found to this JSON file; - is standard output."""
-    csv: str | None = None
-    """Write one line a file to this CSV file."""
-    all: bool = False
-    """List the usable files too."""
-    quiet: bool = False
-    """Print nothing but errors."""
-
-    def __post_init__(self) -> None:
-        _require(self.workers is None or self.workers > 0, f"workers must be at least 1, got {self.workers}")
-
-
-@dataclass(frozen=True)
-class DoctorOptions:
-    """How much to measure."""
-
-    num_files: int = 20
-    """Measure on this many of the files, evenly spread over them."""
-    rounds: int = 3
-    """How often each file is read; the median counts."""
-    json: str | None = None
-    """Write all that was measured to this JSON file."""
-    quiet: bool = False
-    """Print nothing but the config snippet."""
-
-    def __post_init__(self) -> None:
-        _require(self.num_files > 0, f"num_files must be at least 1, got {self.num_files}")
-        _require(self.rounds > 0, f"rounds must be at least 1, got {self.rounds}")
-
-
-@dataclass(frozen=True)
-class DemoOptions:
-    """The main job on the embedded motion set."""
-
-    output_dir: str = "runs/demo"
-    """Everything goes here."""
-    seed: int = 0
-    """Decides weights, clips and augmentation."""
-    quiet: bool = False
-    """Print nothing but errors."""
 
 
 def to_dict(config: Any) -> dict[str, Any]:

@@ -17,20 +17,12 @@ from rich.table import Table
 
 from pipeline.checkpoint import write_atomically
 from pipeline.clip import Segment
-from pipeline.config import (
-    DataConfig,
-    DemoOptions,
-    Experiment,
-    ModelConfig,
-    PredictOptions,
-    SamplingConfig,
-    TrainingConfig,
-    TransformConfig,
-)
+from pipeline.config import DataConfig, Experiment, ModelConfig, SamplingConfig, TrainingConfig, TransformConfig
 from pipeline.datasets.datamodule import make_splits, read_annotations
 from pipeline.datasets.motion import BACKGROUND, read_segments
 from pipeline.evaluation import Evaluation, evaluate_model
 from pipeline.inference import Model
+from pipeline.options import DemoOptions, PredictOptions
 from pipeline.prediction import predict_files
 from pipeline.timeline import SegmentCounts, match_segments
 from pipeline.training.fit import TrainingResult, train

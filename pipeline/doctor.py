@@ -22,9 +22,10 @@ from torch import Tensor
 
 from pipeline.check import find
 from pipeline.checkpoint import write_atomically
-from pipeline.config import DecodeConfig, DoctorOptions
+from pipeline.config import DecodeConfig
 from pipeline.decode import DECODERS, VideoOpener
 from pipeline.errors import DecodeError, UserError
+from pipeline.options import DoctorOptions
 from pipeline.sampling import spread
 
 NUM_UNIFORM, NUM_RANDOM = 16, 8

@@ -5,19 +5,22 @@ A video that cannot be read is a wrong answer with its reason beside it; it neve
 
 from __future__ import annotations
 
+import json
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass, replace
+from pathlib import Path
 
 import torch
 from torch import Tensor
 from torchmetrics.functional.classification import multiclass_accuracy, multiclass_confusion_matrix
 
-from pipeline.checkpoint import ModelFile
+from pipeline.checkpoint import ModelFile, write_atomically
 from pipeline.config import DataConfig, Experiment
 from pipeline.datasets.annotations import VideoRow
 from pipeline.datasets.datamodule import make_loader
 from pipeline.datasets.videos import BadVideo, ClipBatch, fixed_clips
 from pipeline.errors import UserError
+from pipeline.report import confusion_csv, confusion_picture, results_csv
 from pipeline.transforms import ClipTransform
 
 
@@ -164,3 +167,23 @@ def _result(row: VideoRow, labels: Sequence[str], scores: Tensor | None, bad: Ba
     if scores is None:
         return VideoResult(str(row.path), row.label, None, (), f"{bad.stage}: {bad.cause}" if bad else "not read")
     return VideoResult(str(row.path), row.label, labels[int(scores.argmax())], tuple(scores.tolist()))
+
+
+def write_evaluation(evaluation: Evaluation, folder: Path, summary: dict[str, float]) -> list[Path]:
+    """Writes the figures, a row for each video, and the confusion matrix as CSV and picture. Returns what it wrote."""
+    rows = [
+        {"path": result.path, "label": result.label, "predicted": result.predicted or ""}
+        | {"right": result.predicted == result.label, "score": f"{max(result.probabilities, default=0):.4f}"}
+        | {"error": result.error}
+        for result in evaluation.results
+    ]
+    title = f"{evaluation.num_videos} videos, top-1 {evaluation.top1:.1%}"
+    files = {
+        "summary.json": json.dumps(summary | {"class_recall": evaluation.class_recall}, indent=1).encode(),
+        "videos.csv": results_csv(rows).encode(),
+        "confusion.csv": confusion_csv(evaluation.confusion, evaluation.labels).encode(),
+        "confusion.png": confusion_picture(evaluation.confusion, evaluation.labels, title),
+    }
+    for name, content in files.items():
+        write_atomically(folder / name, content)
+    return [folder / name for name in files]

@@ -18,10 +18,11 @@ from rich.progress import Progress
 
 from pipeline.checkpoint import write_atomically
 from pipeline.clip import Segment
-from pipeline.config import PredictOptions, TimelineConfig, to_dict
+from pipeline.config import TimelineConfig, to_dict
 from pipeline.datasets.annotations import VIDEO_SUFFIXES
 from pipeline.errors import DecodeError, UserError
 from pipeline.inference import Model, RunStats
+from pipeline.options import PredictOptions
 from pipeline.report import PredictionWriter
 from pipeline.timeline import WindowScores, merge_segments
 

@@ -12,8 +12,9 @@ import pytest
 import videos
 
 from pipeline.cli import main
-from pipeline.config import CheckOptions, DecodeConfig
+from pipeline.config import DecodeConfig
 from pipeline.duplicates import same_bytes
+from pipeline.options import CheckOptions
 
 HERE = DecodeConfig(timeout_seconds=30)
 

@@ -10,7 +10,7 @@ import pytest
 import torch
 import yaml
 
-from pipeline import config as config_module
+from pipeline import config, options
 from pipeline.cli import read_experiment
 from pipeline.config import Experiment, ModelConfig, to_dict, to_yaml
 from pipeline.datasets.formats import ANNOTATION_READERS
@@ -20,7 +20,8 @@ from pipeline.models.recognizer import Recognizer
 from pipeline.transforms import ClipTransform
 
 CONFIGS = sorted((Path(__file__).parent.parent / "configs").glob("*.yaml"))
-DATACLASSES = [item for item in vars(config_module).values() if isinstance(item, type) and is_dataclass(item)]
+MEMBERS = [*vars(config).values(), *vars(options).values()]
+DATACLASSES = [item for item in MEMBERS if isinstance(item, type) and is_dataclass(item)]
 
 
 def test_the_promised_configs_are_there() -> None:
@@ -54,12 +55,12 @@ def test_yaml_goes_round(tmp_path: Path) -> None:
     assert read_experiment(path) == experiment
 
 
-@pytest.mark.parametrize("config", DATACLASSES, ids=lambda config: config.__name__)
-def test_every_setting_is_explained(config: type) -> None:
+@pytest.mark.parametrize("settings", DATACLASSES, ids=lambda settings: settings.__name__)
+def test_every_setting_is_explained(settings: type) -> None:
     """The explanations are the help."""
-    explained = {text.arg_name for text in docstring_parser.parse_from_object(config).params if text.description}
-    if config.__name__ != "Normalization":  # comes with weights, is no setting
-        assert {field.name for field in fields(config)} <= explained
+    explained = {text.arg_name for text in docstring_parser.parse_from_object(settings).params if text.description}
+    if settings.__name__ != "Normalization":  # comes with weights, is no setting
+        assert {field.name for field in fields(settings)} <= explained
 
 
 @pytest.mark.parametrize(

@@ -11,9 +11,9 @@ import pytest
 from rich.console import Console
 
 from pipeline import demo
-from pipeline.config import DemoOptions
 from pipeline.datasets.motion import BACKGROUND, PARTNER, MotionSetConfig
 from pipeline.evaluation import Evaluation, VideoResult
+from pipeline.options import DemoOptions
 
 
 def test_the_demo_writes_what_it_says(

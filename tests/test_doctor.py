@@ -11,10 +11,11 @@ import yaml
 
 from pipeline import doctor
 from pipeline.cli import main
-from pipeline.config import DecodeConfig, DoctorOptions
+from pipeline.config import DecodeConfig
 from pipeline.decode import DECODERS
 from pipeline.doctor import Findings, diagnose
 from pipeline.errors import UserError
+from pipeline.options import DoctorOptions
 
 
 def findings(decoder: str, seconds: float, refused: int = 0, wrong: int = 0) -> Findings:

@@ -21,6 +21,7 @@ LAYERS = {
     "errors": 0,
     "clip": 0,
     "config": 0,
+    "options": 0,
     # The stages, none of which knows another.
     "decode": 1,
     "sampling": 1,

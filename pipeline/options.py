@@ -1,0 +1,117 @@
+"""Options of the commands: how to run and where to write. What an experiment is stands in ``config``."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from typing import Literal
+
+from pipeline.config import require
+
+
+@dataclass(frozen=True)
+class TrainOptions:
+    """How to run a training, beside what to train."""
+
+    resume: bool = False
+    """Continue the interrupted run in the run folder, exactly where it stopped."""
+    quiet: bool = False
+    """Print nothing but errors and the figures at the end."""
+
+
+@dataclass(frozen=True)
+class EvaluateOptions:
+    """What to evaluate and where the figures go."""
+
+    protocol: str | None = None
+    """Instead of a model: train and test over folds. leave_one_group_out, group_5_fold or group_10_fold."""
+    split: Literal["test", "val", "train", "all"] = "test"
+    """Which videos of the data to use; all takes every one, for data the model was not trained on."""
+    clips: int | None = None
+    """Clips a video whose scores are averaged; unset: as the model file says."""
+    output: str | None = None
+    """Folder for the report; unset: beside the model, or the run folder."""
+    device: str = "auto"
+    """auto, cpu, cuda, cuda:1, mps."""
+    quiet: bool = False
+    """Print nothing but errors and the JSON summary."""
+
+
+@dataclass(frozen=True)
+class PredictOptions:
+    """How to read the videos and where the answers go."""
+
+    stride_frames: int | None = None
+    """Grid frames from one window's start to the next; unset: a quarter of a window."""
+    top_k: int = 5
+    """Labels reported for each window."""
+    min_segment_seconds: float = 0.5
+    """Shorter segments are given to a neighbour."""
+    batch_size: int = 32
+    """Frames in one call of the backbone."""
+    json: str | None = None
+    """Write windows and segments to this JSON file; - is standard output."""
+    csv: str | None = None
+    """Write windows and segments to this CSV file."""
+    stats: str | None = None
+    """Write what was decoded, embedded and reused to this JSON file."""
+    device: str = "auto"
+    """auto, cpu, cuda, cuda:1, mps."""
+    quiet: bool = False
+    """Print nothing but errors."""
+
+    def __post_init__(self) -> None:
+        require(self.top_k > 0, f"top_k must be at least 1, got {self.top_k}")
+        require(self.batch_size > 0, f"batch_size must be at least 1, got {self.batch_size}")
+        require(
+            self.stride_frames is None or self.stride_frames > 0,
+            f"stride_frames must be at least 1, got {self.stride_frames}",
+        )
+
+
+@dataclass(frozen=True)
+class CheckOptions:
+    """What to report and where."""
+
+    workers: int | None = None
+    """Processes that decode; unset: as many as there are cores, 8 at most."""
+    json: str | None = None
+    """Write all that was found to this JSON file; - is standard output."""
+    csv: str | None = None
+    """Write one line a file to this CSV file."""
+    all: bool = False
+    """List the usable files too."""
+    quiet: bool = False
+    """Print nothing but errors."""
+
+    def __post_init__(self) -> None:
+        require(self.workers is None or self.workers > 0, f"workers must be at least 1, got {self.workers}")
+
+
+@dataclass(frozen=True)
+class DoctorOptions:
+    """How much to measure."""
+
+    num_files: int = 20
+    """Measure on this many of the files, evenly spread over them."""
+    rounds: int = 3
+    """How often each file is read; the median counts."""
+    json: str | None = None
+    """Write all that was measured to this JSON file."""
+    quiet: bool = False
+    """Print nothing but the config snippet."""
+
+    def __post_init__(self) -> None:
+        require(self.num_files > 0, f"num_files must be at least 1, got {self.num_files}")
+        require(self.rounds > 0, f"rounds must be at least 1, got {self.rounds}")
+
+
+@dataclass(frozen=True)
+class DemoOptions:
+    """The main job on the embedded motion set."""
+
+    output_dir: str = "runs/demo"
+    """Everything goes here."""
+    seed: int = 0
+    """Decides weights, clips and augmentation."""
+    quiet: bool = False
+    """Print nothing but errors."""
