@@ -255,6 +255,15 @@ def predict_command(args: Sequence[str]) -> int:
     return predict_files(load_model(arguments.model, options.device), videos, options, _console())
 
 
+def _read_paths(options_type: type[Any], parser: Parser, args: Sequence[str]) -> tuple[list[str], Any, DecodeConfig]:
+    """What the commands that look at files are given: the paths, their options and how to decode."""
+    parser.add_argument("paths", nargs="+", type=str, metavar="path", help="Videos, folders, manifests or configs.")
+    _add_options(parser, options_type)
+    parser.add_class_arguments(DecodeConfig, "decode")
+    arguments = parser.parse_args(list(args))
+    return arguments.paths, _options(options_type, parser, arguments), parser.instantiate(arguments).decode
+
+
 def check_command(args: Sequence[str]) -> int:
     """clipgru check"""
     parser = _parser(
@@ -262,15 +271,11 @@ def check_command(args: Sequence[str]) -> int:
         "Decode videos from end to end and tell which are usable, degraded or unusable, and why. A PATH is a video, a "
         "folder, a manifest (.csv, .jsonl) or an experiment config (.yaml). Exits with 1 if anything cannot be used.",
     )
-    parser.add_argument("paths", nargs="+", type=str, metavar="path", help="Videos, folders, manifests or configs.")
-    _add_options(parser, CheckOptions)
-    parser.add_class_arguments(DecodeConfig, "decode")
-    arguments = parser.parse_args(list(args))
-    options, config = _options(CheckOptions, parser, arguments), parser.instantiate(arguments).decode
+    paths, options, config = _read_paths(CheckOptions, parser, args)
 
     from pipeline.check import run_check
 
-    return run_check(arguments.paths, options, config, _console())
+    return run_check(paths, options, config, _console())
 
 
 def doctor_command(args: Sequence[str]) -> int:
@@ -280,15 +285,11 @@ def doctor_command(args: Sequence[str]) -> int:
         "Measure every installed decoder on your own files, against a plain sequential decode, and print which to use "
         "as lines for the config. A PATH is as for check. Exits with 1 if a file cannot be read.",
     )
-    parser.add_argument("paths", nargs="+", type=str, metavar="path", help="Videos, folders, manifests or configs.")
-    _add_options(parser, DoctorOptions)
-    parser.add_class_arguments(DecodeConfig, "decode")
-    arguments = parser.parse_args(list(args))
-    options, config = _options(DoctorOptions, parser, arguments), parser.instantiate(arguments).decode
+    paths, options, config = _read_paths(DoctorOptions, parser, args)
 
     from pipeline.doctor import run_doctor
 
-    return run_doctor(arguments.paths, options, config, _console())
+    return run_doctor(paths, options, config, _console())
 
 
 def demo_command(args: Sequence[str]) -> int:
