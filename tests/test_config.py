@@ -11,7 +11,7 @@ import torch
 import yaml
 
 from pipeline import config, options
-from pipeline.cli import read_experiment
+from pipeline.cli.parser import read_experiment
 from pipeline.config import Experiment, ModelConfig, to_dict, to_yaml
 from pipeline.datasets.formats import ANNOTATION_READERS
 from pipeline.demo import motion_experiment

@@ -1,0 +1,153 @@
+"""The commands that train and measure models: train, evaluate, demo."""
+
+from __future__ import annotations
+
+import json
+import sys
+from collections.abc import Sequence
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+from pipeline.cli.parser import (
+    EXIT_SOME_FAILED,
+    add_experiment,
+    add_options,
+    console,
+    make_parser,
+    read_options,
+    to_experiment,
+)
+from pipeline.config import DataConfig, Experiment
+from pipeline.errors import UserError
+from pipeline.options import DemoOptions, EvaluateOptions, TrainOptions
+
+if TYPE_CHECKING:
+    from pipeline.evaluation import Evaluation
+
+
+def train_command(args: Sequence[str]) -> int:
+    """clipgru train"""
+    parser = make_parser("train", "Train a model on videos. The model file and all logs go to <output_dir>/<name>.")
+    add_experiment(parser)
+    add_options(parser, TrainOptions)
+    arguments = parser.parse_args(list(args))
+    experiment, options = to_experiment(parser, arguments), read_options(TrainOptions, parser, arguments)
+
+    from pipeline.training.callbacks import Interrupted
+    from pipeline.training.fit import train
+
+    try:
+        result = train(experiment, resume=options.resume, quiet=options.quiet)
+    except Interrupted as interrupted:
+        print(f"clipgru train: {interrupted}", file=sys.stderr)
+        return 128 + interrupted.signal_number
+    print(json.dumps({"model": str(result.model_path), **_rounded(result.metrics)}, indent=1))
+    return 0
+
+
+def evaluate_command(args: Sequence[str]) -> int:
+    """clipgru evaluate"""
+    parser = make_parser(
+        "evaluate",
+        "Measure MODEL on the test videos of the data it was trained on, or of other data given by --data.* options. "
+        "With --protocol instead of MODEL: train and test each fold of an experiment.",
+    )
+    # Not "model": that is the group of the architecture's settings.
+    help_text = "A model file; leave it out with --protocol."
+    parser.add_argument("model_file", nargs="?", type=str, metavar="MODEL", help=help_text)
+    add_experiment(parser)
+    add_options(parser, EvaluateOptions)
+    arguments = parser.parse_args(list(args))
+    options = read_options(EvaluateOptions, parser, arguments)
+    if bool(arguments.model_file) == bool(options.protocol):
+        raise UserError("clipgru evaluate needs either a MODEL file or --protocol with --config; see --help")
+    if options.protocol:
+        return _evaluate_protocol(to_experiment(parser, arguments), options)
+    given = parser.parse_args(list(args), defaults=False)
+    return _evaluate_model(arguments.model_file, given.get("data"), options)
+
+
+def _evaluate_model(model_path: str, given_data: Any, options: EvaluateOptions) -> int:
+    from rich.progress import Progress
+
+    from pipeline.checkpoint import load_model_file
+    from pipeline.datasets.datamodule import make_splits, read_annotations
+    from pipeline.evaluation import evaluate_model
+    from pipeline.inference import pick_device
+
+    model = load_model_file(model_path, pick_device(options.device))
+    trained_as = model.provenance.get("experiment", {})
+    overrides = given_data.as_dict() if given_data else {}
+    data = DataConfig(**(trained_as.get("data", {}) | overrides))
+    annotations = read_annotations(data)
+    if options.split == "all":
+        rows: Sequence[Any] = [row for part in annotations.splits.values() for row in part]
+    else:
+        rows = getattr(make_splits(annotations, data, trained_as.get("seed", 0)), options.split)
+    with Progress(console=console(), disable=options.quiet or not sys.stderr.isatty()) as progress:
+        task = progress.add_task("evaluating", total=len(rows))
+        evaluation = evaluate_model(
+            model, rows, data, num_clips=options.clips, progress=lambda n: progress.advance(task, n)
+        )
+    folder = Path(options.output) if options.output else Path(model_path).parent / f"evaluation_{options.split}"
+    _report_evaluation(evaluation, folder, evaluation.summary(), options.quiet)
+    return EXIT_SOME_FAILED if evaluation.num_errors else 0
+
+
+def _evaluate_protocol(experiment: Experiment, options: EvaluateOptions) -> int:
+    from pipeline.protocols import ProtocolResult, run_protocol
+    from pipeline.training.callbacks import Interrupted
+
+    folds = []
+    assert options.protocol is not None
+    try:
+        for fold in run_protocol(experiment, options.protocol, quiet=options.quiet):
+            folds.append(fold)
+            if not options.quiet:
+                so_far = ProtocolResult(tuple(folds)).whole
+                console().print(f"fold {len(folds)}: top-1 {fold.top1:.3f}   so far {so_far.top1:.3f}")
+    except Interrupted as interrupted:
+        print(f"clipgru evaluate: {interrupted}; the same command goes on with this fold", file=sys.stderr)
+        return 128 + interrupted.signal_number
+    result = ProtocolResult(tuple(folds))
+    folder = Path(options.output) if options.output else experiment.run_dir / "evaluation"
+    _report_evaluation(result.whole, folder, result.summary(), options.quiet)
+    return EXIT_SOME_FAILED if result.whole.num_errors else 0
+
+
+def _report_evaluation(evaluation: Evaluation, folder: Path, summary: dict[str, float], quiet: bool) -> None:
+    from pipeline.evaluation import write_evaluation
+
+    written = write_evaluation(evaluation, folder, summary)
+    if not quiet:
+        _print_classes(evaluation)
+        console().print(f"written: {', '.join(map(str, written))}", soft_wrap=True)
+    print(json.dumps(_rounded(summary), indent=1))
+
+
+def _print_classes(evaluation: Evaluation) -> None:
+    from rich.table import Table
+
+    table = Table("class", "videos", "right", "recall")
+    for label, recall in evaluation.class_recall.items():
+        count = sum(result.label == label for result in evaluation.results)
+        shown = "-" if recall is None else f"{recall:.1%}"
+        table.add_row(label, str(count), str(round((recall or 0) * count)), shown)
+    table.add_row("all", str(evaluation.num_videos), "", f"{evaluation.top1:.1%}", style="bold")
+    console().print(table)
+
+
+def demo_command(args: Sequence[str]) -> int:
+    """clipgru demo"""
+    parser = make_parser("demo", "Make the motion set, train two models on it, find actions in long videos.")
+    add_options(parser, DemoOptions)
+    options = read_options(DemoOptions, parser, parser.parse_args(list(args)))
+
+    from pipeline.demo import run_demo
+
+    run_demo(options, console())
+    return 0
+
+
+def _rounded(figures: dict[str, float]) -> dict[str, float]:
+    return {name: round(value, 4) for name, value in figures.items()}

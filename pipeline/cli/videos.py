@@ -1,0 +1,52 @@
+"""The commands that work on videos: predict, check, doctor."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+
+from pipeline.cli.parser import add_options, console, make_parser, read_options, read_paths
+from pipeline.options import CheckOptions, DoctorOptions, PredictOptions
+
+
+def predict_command(args: Sequence[str]) -> int:
+    """clipgru predict"""
+    parser = make_parser("predict", "Find actions in videos: files, folders or quoted glob patterns.")
+    parser.add_argument("model", type=str, help="A model file.")
+    parser.add_argument("sources", nargs="+", type=str, metavar="source", help="Video files, folders or patterns.")
+    add_options(parser, PredictOptions)
+    arguments = parser.parse_args(list(args))
+    options = read_options(PredictOptions, parser, arguments)
+
+    from pipeline.inference import load_model
+    from pipeline.prediction import find_videos, predict_files
+
+    videos = find_videos(arguments.sources)
+    return predict_files(load_model(arguments.model, options.device), videos, options, console())
+
+
+def check_command(args: Sequence[str]) -> int:
+    """clipgru check"""
+    parser = make_parser(
+        "check",
+        "Decode videos from end to end and tell which are usable, degraded or unusable, and why. A PATH is a video, a "
+        "folder, a manifest (.csv, .jsonl) or an experiment config (.yaml). Exits with 1 if anything cannot be used.",
+    )
+    paths, options, config = read_paths(CheckOptions, parser, args)
+
+    from pipeline.check import run_check
+
+    return run_check(paths, options, config, console())
+
+
+def doctor_command(args: Sequence[str]) -> int:
+    """clipgru doctor"""
+    parser = make_parser(
+        "doctor",
+        "Measure every installed decoder on your own files, against a plain sequential decode, and print which to use "
+        "as lines for the config. A PATH is as for check. Exits with 1 if a file cannot be read.",
+    )
+    paths, options, config = read_paths(DoctorOptions, parser, args)
+
+    from pipeline.doctor import run_doctor
+
+    return run_doctor(paths, options, config, console())
