@@ -43,7 +43,15 @@ class Recognizer(nn.Module):
 
     def score(self, features: Tensor, state: State = None) -> tuple[Tensor, State]:
         """Features ``[B, T, D, ...]`` -> class scores after each step ``[B, T, K]`` (logits) and the state."""
-        outputs, state = self.temporal(self._normalize(features), state)
+        return self.score_projected(self.project(features), state)
+
+    def project(self, features: Tensor) -> Tensor:
+        """Features ``[B, T, D, ...]`` -> ``[B, T, ...]``: all that the temporal heads do with each frame alone."""
+        return self.temporal.project(self._normalize(features))
+
+    def score_projected(self, projected: Tensor, state: State = None) -> tuple[Tensor, State]:
+        """As ``score``, from what ``project`` gave."""
+        outputs, state = self.temporal.recur(projected, state)
         if outputs.ndim == 5:
             outputs = outputs.mean(dim=(3, 4))  # [B, T, C, h, w] -> [B, T, C]
         return self.classifier(drop_features(outputs, self.config.dropout, self.training)), state

@@ -5,6 +5,7 @@ Every head speaks the same words, so that training, windows and streams are one 
     y, state = head(x, state)        x [B, T, ...], y [B, T, ...]; state None means ``initial_state``
     head.initial_state(x)            the state before the first frame
     a step is a call with T = 1
+    head.recur(head.project(x))      the same in two halves: frame by frame, then over time
 
 Any cut of a sequence into chunks, with the state handed on, gives the outputs of the whole. Vector heads read
 ``[B, T, D]``, map heads ``[B, T, C, H, W]``. Bidirectional heads read the future and say that they cannot stream.

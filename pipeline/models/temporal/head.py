@@ -12,7 +12,9 @@ State = Any  # a tensor, or a tuple of states; opaque to everyone but its head
 
 
 class TemporalHead(nn.Module):
-    """What every head is: these three facts, ``initial_state`` and ``forward``."""
+    """What every head is: these three facts, ``initial_state``, ``forward``, and the two halves of ``forward``:
+    ``project``, which reads each frame alone, and ``recur``, which joins frames. Overlapping windows share the first.
+    """
 
     streams: bool
     """Whether a state can be carried on; false for heads that read the future."""
@@ -25,9 +27,17 @@ class TemporalHead(nn.Module):
         """The state before the first frame, for input like ``x``."""
         raise NotImplementedError
 
+    def project(self, x: Tensor) -> Tensor:
+        """The part of the work that needs neither the state nor another frame: ``[B, T, ...]`` -> ``[B, T, ...]``."""
+        return x
+
+    def recur(self, projected: Tensor, state: State = None) -> tuple[Tensor, State]:
+        """The outputs for each step of what ``project`` gave, and the state after the last."""
+        raise NotImplementedError
+
     def forward(self, x: Tensor, state: State = None) -> tuple[Tensor, State]:
         """The outputs for each step of ``x``, and the state after the last."""
-        raise NotImplementedError
+        return self.recur(self.project(x), state)
 
 
 def cannot_stream(name: str) -> UserError:

@@ -60,12 +60,16 @@ class ConvGRU(TemporalHead):
         """Zeros ``[B, hidden, H, W]``."""
         return x.new_zeros(x.shape[0], self.hidden_channels, *x.shape[3:])
 
-    def forward(self, x: Tensor, state: State = None) -> tuple[Tensor, State]:
-        """``x [B, T, C, H, W]`` -> ``[B, T, hidden, H, W]`` and the last state ``[B, hidden, H, W]``."""
-        hidden = self.initial_state(x) if state is None else state
+    def project(self, x: Tensor) -> Tensor:
+        """``x [B, T, C, H, W]`` -> the input side of all gates ``[B, T, 3 hidden, H, W]``."""
+        return _convolve_all_steps(x, self.input_conv, self.input_norm)
+
+    def recur(self, projected: Tensor, state: State = None) -> tuple[Tensor, State]:
+        """``[B, T, 3 hidden, H, W]`` -> ``[B, T, hidden, H, W]`` and the last state ``[B, hidden, H, W]``."""
+        hidden = self.initial_state(projected) if state is None else state
         step = self._step_reset_after if self.reset_after else self._step_reset_before
         outputs = []
-        for gates in _convolve_all_steps(x, self.input_conv, self.input_norm).unbind(dim=1):
+        for gates in projected.unbind(dim=1):
             hidden = step(gates, hidden)
             outputs.append(hidden)
         return torch.stack(outputs, dim=1), hidden
@@ -120,11 +124,15 @@ class ConvLSTM(TemporalHead):
         zeros = x.new_zeros(x.shape[0], self.hidden_channels, *x.shape[3:])
         return zeros, zeros.clone()
 
-    def forward(self, x: Tensor, state: State = None) -> tuple[Tensor, State]:
-        """``x [B, T, C, H, W]`` -> ``[B, T, hidden, H, W]`` and the last hidden and cell."""
-        hidden, cell = self.initial_state(x) if state is None else state
+    def project(self, x: Tensor) -> Tensor:
+        """``x [B, T, C, H, W]`` -> the input side of all gates ``[B, T, 4 hidden, H, W]``."""
+        return _convolve_all_steps(x, self.input_conv, self.input_norm)
+
+    def recur(self, projected: Tensor, state: State = None) -> tuple[Tensor, State]:
+        """``[B, T, 4 hidden, H, W]`` -> ``[B, T, hidden, H, W]`` and the last hidden and cell."""
+        hidden, cell = self.initial_state(projected) if state is None else state
         outputs = []
-        for gates in _convolve_all_steps(x, self.input_conv, self.input_norm).unbind(dim=1):
+        for gates in projected.unbind(dim=1):
             write, keep, value, show = (gates + self.hidden_conv(hidden)).chunk(4, dim=1)
             cell = torch.sigmoid(keep) * cell + torch.sigmoid(write) * torch.tanh(value)
             hidden = torch.sigmoid(show) * torch.tanh(cell)
@@ -164,14 +172,19 @@ class Bidirectional(TemporalHead):
         """Both heads' initial states."""
         return self.forwards.initial_state(x), self.backwards.initial_state(x)
 
-    def forward(self, x: Tensor, state: State = None) -> tuple[Tensor, State]:
-        """``x [B, T, C, H, W]`` -> ``[B, T, C', H, W]``.
+    def project(self, x: Tensor) -> Tensor:
+        """What both heads read, joined along the channels."""
+        return torch.cat([self.forwards.project(x), self.backwards.project(x)], dim=2)
+
+    def recur(self, projected: Tensor, state: State = None) -> tuple[Tensor, State]:
+        """``[B, T, C', H, W]`` -> ``[B, T, C'', H, W]``.
 
         Raises:
             UserError: a state is handed in.
         """
         if state is not None:
             raise cannot_stream("head")
-        y_forwards, state_forwards = self.forwards(x)
-        y_backwards, state_backwards = self.backwards(x.flip(1))
+        forwards, backwards = projected.chunk(2, dim=2)  # the two heads are alike
+        y_forwards, state_forwards = self.forwards.recur(forwards)
+        y_backwards, state_backwards = self.backwards.recur(backwards.flip(1))
         return torch.cat([y_forwards, y_backwards.flip(1)], dim=2), (state_forwards, state_backwards)

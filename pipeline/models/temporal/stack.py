@@ -74,11 +74,18 @@ class Stack(TemporalHead):
         """None for each head: each makes its own from its own input."""
         return (None,) * len(self.heads)
 
-    def forward(self, x: Tensor, state: State = None) -> tuple[Tensor, State]:
-        """``x [B, T, D]`` or ``[B, T, C, H, W]`` -> the last head's output and every head's state."""
-        states = self.initial_state(x) if state is None else state
-        next_states = []
-        for head, head_state in zip(self.heads, states, strict=True):
+    def project(self, x: Tensor) -> Tensor:
+        """The first head's half that reads each frame alone."""
+        if x.ndim == 5 and not self.reads_maps:
+            x = x.mean(dim=(3, 4))  # [B, T, C, H, W] -> [B, T, C]
+        return self.heads[0].project(drop_features(x, self.dropout, self.training))
+
+    def recur(self, projected: Tensor, state: State = None) -> tuple[Tensor, State]:
+        """What ``project`` gave -> the last head's output and every head's state."""
+        states = self.initial_state(projected) if state is None else state
+        x, next_state = self.heads[0].recur(projected, states[0])
+        next_states = [next_state]
+        for head, head_state in zip(self.heads[1:], states[1:], strict=True):
             if x.ndim == 5 and not head.reads_maps:
                 x = x.mean(dim=(3, 4))  # [B, T, C, H, W] -> [B, T, C]
             x, next_state = head(drop_features(x, self.dropout, self.training), head_state)

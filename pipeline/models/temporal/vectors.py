@@ -22,12 +22,12 @@ class Mean(TemporalHead):
         """Sum ``[B, D]`` and number of frames so far."""
         return x.new_zeros(x.shape[0], x.shape[2]), 0
 
-    def forward(self, x: Tensor, state: State = None) -> tuple[Tensor, State]:
-        """``x [B, T, D]`` -> ``[B, T, D]``."""
-        total, count = self.initial_state(x) if state is None else state
-        sums = total.unsqueeze(1) + x.cumsum(dim=1)
-        counts = count + torch.arange(1, x.shape[1] + 1, device=x.device, dtype=x.dtype)
-        return sums / counts.view(1, -1, 1), (sums[:, -1], count + x.shape[1])
+    def recur(self, projected: Tensor, state: State = None) -> tuple[Tensor, State]:
+        """``[B, T, D]`` -> ``[B, T, D]``."""
+        total, count = self.initial_state(projected) if state is None else state
+        sums = total.unsqueeze(1) + projected.cumsum(dim=1)
+        counts = count + torch.arange(1, projected.shape[1] + 1, device=projected.device, dtype=projected.dtype)
+        return sums / counts.view(1, -1, 1), (sums[:, -1], count + projected.shape[1])
 
 
 class Recurrent(TemporalHead):
@@ -47,13 +47,13 @@ class Recurrent(TemporalHead):
         zeros = x.new_zeros(directions * self.layer.num_layers, x.shape[0], self.layer.hidden_size)
         return (zeros, zeros.clone()) if isinstance(self.layer, nn.LSTM) else zeros
 
-    def forward(self, x: Tensor, state: State = None) -> tuple[Tensor, State]:
-        """``x [B, T, D]`` -> ``[B, T, D']``.
+    def recur(self, projected: Tensor, state: State = None) -> tuple[Tensor, State]:
+        """``[B, T, D]`` -> ``[B, T, D']``.
 
         Raises:
             UserError: a state is handed to a bidirectional head.
         """
         if state is not None and not self.streams:
             raise cannot_stream(type(self.layer).__name__)
-        y, state = self.layer(x, self.initial_state(x) if state is None else state)
+        y, state = self.layer(projected, self.initial_state(projected) if state is None else state)
         return y, state
