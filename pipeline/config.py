@@ -286,6 +286,28 @@ class Experiment:
 
 
 @dataclass(frozen=True)
+class InferenceConfig:
+    """How a video's frames become scores."""
+
+    mode: Literal["windows", "stream"] = "windows"
+    """windows: clips as in training, overlapping; stream: one score a frame, from a state that is carried on."""
+    stride_frames: int | None = None
+    """windows: grid frames from one window's start to the next; unset: a quarter of a window."""
+    reset_seconds: float = 0.0
+    """stream: forget the past every so many seconds; 0 is never."""
+    batch_size: int = 32
+    """Frames in one call of the backbone."""
+
+    def __post_init__(self) -> None:
+        require(self.batch_size > 0, f"batch_size must be at least 1, got {self.batch_size}")
+        require(self.reset_seconds >= 0, f"reset_seconds must not be negative, got {self.reset_seconds}")
+        require(
+            self.stride_frames is None or self.stride_frames > 0,
+            f"stride_frames must be at least 1, got {self.stride_frames}",
+        )
+
+
+@dataclass(frozen=True)
 class TimelineConfig:
     """How scores become segments."""
 

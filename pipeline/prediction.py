@@ -18,7 +18,7 @@ from rich.progress import Progress
 
 from pipeline.checkpoint import write_atomically
 from pipeline.clip import Segment
-from pipeline.config import TimelineConfig, to_dict
+from pipeline.config import InferenceConfig, TimelineConfig, to_dict
 from pipeline.datasets.annotations import VIDEO_SUFFIXES
 from pipeline.errors import DecodeError, UserError
 from pipeline.inference import Model, RunStats
@@ -84,12 +84,13 @@ def _predict_file(model: Model, path: Path, options: PredictOptions, writer: Pre
     name, begun = str(path), False
     segments: list[Segment] = []
     timeline = TimelineConfig(min_seconds=options.min_segment_seconds)
+    inference = InferenceConfig(stride_frames=options.stride_frames, batch_size=options.batch_size)
     try:
         with model.opener.open(path) as reader:
             end_seconds = reader.info.duration_seconds
             writer.begin_video(name, end_seconds)
             begun = True
-            windows = model.score_windows(reader, stride_frames=options.stride_frames, batch_size=options.batch_size)
+            windows = model.score_windows(reader, inference)
             shown = _show_progress(windows, path.name, model, end_seconds, options.quiet, console)
             noted = _note(shown, model, writer, name, end_seconds, options.top_k)
             fps = model.file.sampling.sample_fps

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import itertools
+import threading
 from dataclasses import replace
 from pathlib import Path
 
@@ -11,6 +12,7 @@ import pytest
 import torch
 
 from pipeline.checkpoint import ModelFile
+from pipeline.config import InferenceConfig
 from pipeline.decode import open_video
 from pipeline.errors import DecodeError, UserError
 from pipeline.inference import Model, pick_device
@@ -26,9 +28,9 @@ def long_video(motion_root: Path) -> Path:
     return path
 
 
-def scores_of(model: Model, path: Path, **settings: int) -> list[WindowScores]:
+def scores_of(model: Model, path: Path, **settings: object) -> list[WindowScores]:
     with open_video(path) as reader:
-        return list(model.score_windows(reader, **settings))
+        return list(model.score_windows(reader, InferenceConfig(**settings)))
 
 
 def window_by_window(file: ModelFile, path: Path, stride: int) -> list[tuple[int, np.ndarray]]:
@@ -93,6 +95,39 @@ def test_each_frame_passes_the_backbone_once(long_video: Path, stride: int) -> N
     assert model.stats.frames_reused == 4 * len(got) - num_grid
 
 
+def test_a_stream_of_a_file_is_the_sequence_scored_once(long_video: Path) -> None:
+    for representation in ("rgb", "difference"):
+        file = small_model()
+        file = replace(file, transform=replace(file.transform, representation=representation))
+        model = Model(file)
+        got = scores_of(model, long_video, mode="stream", batch_size=7)
+        context = file.transform.num_context_frames
+        with open_video(long_video) as reader, torch.inference_mode():
+            grid = grid_range(file.sampling.sample_fps, 0.0, reader.info.duration_seconds)
+            frames = reader.at(grid_seconds(list(grid), file.sampling.sample_fps)).frames
+            clip = ClipTransform(file.transform, file.normalization).evaluate(fit_frames(frames, file.transform)[None])
+            expected = file.recognizer.score(file.recognizer.embed(clip[0])[None])[0][0].softmax(-1)
+        assert [s.window.start for s in got] == list(grid)[context:]
+        np.testing.assert_allclose([s.probabilities for s in got], expected, atol=1e-5)
+        assert model.stats.frames_embedded == model.stats.windows == len(grid) - context
+        assert model.stats.frames_reused == 0
+
+
+def test_the_stages_are_timed(long_video: Path) -> None:
+    model = Model(small_model())
+    scores_of(model, long_video)
+    stats = model.stats
+    assert min(stats.decode_seconds, stats.embed_seconds, stats.score_seconds) > 0
+
+
+def test_a_run_given_up_half_way_leaves_no_thread(long_video: Path) -> None:
+    model = Model(small_model())
+    predictions = model.predict(long_video, config=InferenceConfig(batch_size=2))
+    next(predictions)
+    predictions.close()
+    assert not [thread for thread in threading.enumerate() if thread.name == "clipgru-decode"]
+
+
 @pytest.mark.parametrize("policy", ["hold_last", "loop"])
 def test_a_video_shorter_than_a_window_makes_one(motion_root: Path, policy: str) -> None:
     path = next((motion_root / "test" / "grows").iterdir())
@@ -107,7 +142,7 @@ def test_a_video_shorter_than_a_window_makes_one(motion_root: Path, policy: str)
 
 def test_predictions_come_while_the_video_runs(long_video: Path) -> None:
     model = Model(small_model())
-    predictions = model.predict(long_video, batch_size=4, top_k=2)
+    predictions = model.predict(long_video, config=InferenceConfig(batch_size=4), top_k=2)
     first = next(predictions)
     assert model.stats.frames_decoded < 30
     assert (first.start_seconds, first.end_seconds) == (0.0, 0.8)

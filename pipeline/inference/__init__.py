@@ -1,0 +1,17 @@
+"""Inference: frames of a video or a camera become scores, each frame embedded once.
+
+    stats       what a run did and where its time went
+    ahead       decoding in a thread of its own, a bounded number of frames ahead
+    frames      a video's grid frames, fitted; grid frames -> what the temporal heads read
+    scorers     that -> scores, by overlapping windows or by a state that is carried on
+    engine      ``Model``: all of it, for a file
+
+A camera takes the same way, one grid frame at a time, and so gets the same scores.
+"""
+
+from __future__ import annotations
+
+from pipeline.inference.engine import Model, load_model, pick_device
+from pipeline.inference.stats import RunStats
+
+__all__ = ["Model", "RunStats", "load_model", "pick_device"]

@@ -1,0 +1,4 @@
+"""Streaming: cameras, network streams and replayed files become scores and events as they happen.
+
+status      what there is to see of a source at one moment, and what a view is
+"""
