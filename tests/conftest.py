@@ -7,7 +7,9 @@ from pathlib import Path
 
 import pytest
 
-os.environ.setdefault("OMP_WAIT_POLICY", "PASSIVE")  # as the command line does
+from pipeline.cli import ENVIRONMENT
+
+os.environ.update(ENVIRONMENT | os.environ)
 
 
 @pytest.fixture(scope="session")

@@ -29,6 +29,16 @@ commands:
 """
 
 
+# What torch reads when it loads; whoever starts us may have set them otherwise.
+ENVIRONMENT = {
+    # torch's threads share the cores with the processes that decode. Threads that spin while they wait take the time
+    # from those they wait for: the head's step was 2 to 8 times slower beside one busy process.
+    "OMP_WAIT_POLICY": "PASSIVE",
+    # Large tensors from large pages: every operation on 32 frames of 224x224 takes fresh memory, and half of the
+    # backbone's time went into mapping it page by page (24 against 11 ms a frame).
+    "THP_MEM_ALLOC_ENABLE": "1",
+}
+
 COMMANDS: dict[str, Callable[[Sequence[str]], int]] = {
     "train": train_command,
     "evaluate": evaluate_command,
@@ -42,9 +52,8 @@ COMMANDS: dict[str, Callable[[Sequence[str]], int]] = {
 def main(args: Sequence[str] | None = None) -> int:
     """Runs a command; returns its exit code: 0 done, 1 some videos failed, 2 wrong input, 130/143 stopped."""
     args = sys.argv[1:] if args is None else args
-    # torch's threads share the cores with the processes that decode. Threads that spin while they wait take the time
-    # from those they wait for: the head's step was 2 to 8 times slower beside one busy process. Read when torch loads.
-    os.environ.setdefault("OMP_WAIT_POLICY", "PASSIVE")
+    for name, value in ENVIRONMENT.items():
+        os.environ.setdefault(name, value)
     if not args or args[0] in ("-h", "--help"):
         print(
             f"usage: clipgru [-h] [--version] COMMAND ...\n\n{DESCRIPTION}\nclipgru COMMAND --help tells the options."

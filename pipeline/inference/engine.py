@@ -69,6 +69,7 @@ class Model:
         self.file = file
         self.stats = RunStats()
         self.opener = VideoOpener(file.decode)
+        self.device = next(file.recognizer.parameters()).device
         self.embed = Embedder(file)
 
     @property

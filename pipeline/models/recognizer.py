@@ -14,6 +14,10 @@ from pipeline.models.backbones import build_backbone
 from pipeline.models.temporal.head import State
 from pipeline.models.temporal.stack import build_temporal, drop_features
 
+# On a CPU a backbone is fastest when its largest maps stay in the caches: 4 frames of 224x224 a call took 8.9 ms each,
+# 32 frames 11.9 (2 cores, efficientnet_lite0).
+_PIXELS_A_CALL = 4 * 224 * 224
+
 
 class Recognizer(nn.Module):
     """CNN + temporal heads + linear classifier.
@@ -38,6 +42,12 @@ class Recognizer(nn.Module):
     def embed(self, frames: Tensor) -> Tensor:
         """Normalised frames ``[N, 3, H, W]`` -> features: maps ``[N, D, h, w]`` if the first temporal head reads
         maps, else their average over space ``[N, D]``."""
+        if torch.is_grad_enabled() or self.backbone.training or frames.device.type != "cpu":
+            return self._embed(frames)
+        num_at_once = max(1, _PIXELS_A_CALL // (frames.shape[2] * frames.shape[3]))
+        return torch.cat([self._embed(some) for some in frames.split(num_at_once)])
+
+    def _embed(self, frames: Tensor) -> Tensor:
         features: Tensor = self.backbone(frames.contiguous(memory_format=torch.channels_last))
         return features if self.temporal.reads_maps else features.mean(dim=(2, 3))
 
