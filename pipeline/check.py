@@ -20,7 +20,6 @@ from rich.markup import escape
 from rich.progress import Progress
 from rich.table import Table
 
-from pipeline.checkpoint import write_atomically
 from pipeline.config import DataConfig, DecodeConfig
 from pipeline.datasets.annotations import Annotations, VideoRow, videos_below
 from pipeline.datasets.formats import read_annotations
@@ -29,6 +28,7 @@ from pipeline.decode import VideoOpener
 from pipeline.decode.health import DEGRADED, UNUSABLE, USABLE, Examination, FileHealth
 from pipeline.duplicates import Groups, same_bytes, same_pictures
 from pipeline.errors import UserError
+from pipeline.files import write_atomically
 from pipeline.options import CheckOptions
 
 MANIFEST_SUFFIXES = (".csv", ".jsonl", ".ndjson")

@@ -7,7 +7,6 @@ sampling, transform and decode settings, normalisation, provenance (versions, da
 from __future__ import annotations
 
 import json
-import os
 import platform
 from dataclasses import dataclass, field
 from pathlib import Path
@@ -28,6 +27,7 @@ from pipeline.config import (
     to_dict,
 )
 from pipeline.errors import UserError
+from pipeline.files import write_atomically
 from pipeline.models.recognizer import Recognizer
 from pipeline.version import __version__
 
@@ -62,20 +62,6 @@ def provenance_of(experiment: Experiment) -> dict[str, Any]:
         "python": platform.python_version(),
         "experiment": to_dict(experiment),
     }
-
-
-def write_atomically(path: Path, content: bytes) -> None:
-    """Writes under a temporary name beside ``path``, flushes to disk, then renames: never half a file."""
-    path.parent.mkdir(parents=True, exist_ok=True)
-    temporary = path.with_name(f".{path.name}.{os.getpid()}.tmp")
-    try:
-        with temporary.open("wb") as stream:
-            stream.write(content)
-            stream.flush()
-            os.fsync(stream.fileno())
-        os.replace(temporary, path)
-    finally:
-        temporary.unlink(missing_ok=True)
 
 
 def save_model(path: Path, model: ModelFile) -> None:

@@ -41,8 +41,14 @@ class DataConfig:
     """Clips in a batch."""
     num_workers: int | None = None
     """Processes that decode; unset: as many as there are cores, 8 at most."""
-    cache: Literal["none", "features"] = "none"
-    """features: with a frozen backbone, embed each frame once and train on that, without pixel augmentation."""
+    cache: Literal["none", "frames", "features"] = "none"
+    """frames: keep fitted frames after the first epoch; features: with a frozen backbone, embed each frame once."""
+    cache_dir: str | None = None
+    """Where the cache is; unset: clipgru's folder in the user's cache folder. Several runs may share it."""
+    cache_max_gb: float = 20.0
+    """The cache is kept below this; what was longest unused gives way."""
+    feature_copies: int = 0
+    """cache features: also keep this many augmented copies of each training video; an epoch draws one of all."""
     allow_links: bool = False
     """manifest: its paths may be links to files outside the root."""
     max_bad_fraction: float = 0.05
@@ -50,6 +56,8 @@ class DataConfig:
 
     def __post_init__(self) -> None:
         require(self.batch_size > 0, f"data.batch_size must be at least 1, got {self.batch_size}")
+        require(self.cache_max_gb > 0, f"data.cache_max_gb must be positive, got {self.cache_max_gb}")
+        require(self.feature_copies >= 0, f"data.feature_copies must not be negative, got {self.feature_copies}")
         for name in ("val_fraction", "test_fraction", "max_bad_fraction"):
             value = getattr(self, name)
             require(0 <= value <= 1, f"data.{name} is a share between 0 and 1, got {value}")

@@ -15,12 +15,12 @@ from pathlib import Path
 from rich.console import Console
 from rich.table import Table
 
-from pipeline.checkpoint import write_atomically
 from pipeline.clip import Segment
 from pipeline.config import DataConfig, Experiment, ModelConfig, SamplingConfig, TrainingConfig, TransformConfig
 from pipeline.datasets.datamodule import make_splits, read_annotations
 from pipeline.datasets.motion import BACKGROUND, read_segments
 from pipeline.evaluation import Evaluation, evaluate_model
+from pipeline.files import write_atomically
 from pipeline.inference import Model
 from pipeline.options import DemoOptions, PredictOptions
 from pipeline.prediction import predict_files
@@ -79,7 +79,7 @@ def run_demo(options: DemoOptions, console: Console) -> dict[str, float]:
 
 
 def _in_folder(experiment: Experiment, folder: Path, seed: int) -> Experiment:
-    data = replace(experiment.data, root=str(folder / "motion_set"))
+    data = replace(experiment.data, root=str(folder / "motion_set"), cache_dir=str(folder / "cache"))
     return replace(experiment, output_dir=str(folder), seed=seed, data=data)
 
 

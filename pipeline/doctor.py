@@ -21,10 +21,10 @@ from rich.table import Table
 from torch import Tensor
 
 from pipeline.check import find
-from pipeline.checkpoint import write_atomically
 from pipeline.config import DecodeConfig
 from pipeline.decode import DECODERS, VideoOpener
 from pipeline.errors import DecodeError, UserError
+from pipeline.files import write_atomically
 from pipeline.options import DoctorOptions
 from pipeline.sampling import spread
 

@@ -14,12 +14,13 @@ import torch
 from torch import Tensor
 from torchmetrics.functional.classification import multiclass_accuracy, multiclass_confusion_matrix
 
-from pipeline.checkpoint import ModelFile, write_atomically
+from pipeline.checkpoint import ModelFile
 from pipeline.config import DataConfig, Experiment
 from pipeline.datasets.annotations import VideoRow
 from pipeline.datasets.datamodule import make_loader
 from pipeline.datasets.videos import BadVideo, ClipBatch, fixed_clips
 from pipeline.errors import UserError
+from pipeline.files import write_atomically
 from pipeline.report import confusion_csv, confusion_picture, results_csv
 from pipeline.transforms import ClipTransform
 

@@ -16,11 +16,11 @@ from pathlib import Path
 from rich.console import Console
 from rich.progress import Progress
 
-from pipeline.checkpoint import write_atomically
 from pipeline.clip import Segment
 from pipeline.config import InferenceConfig, TimelineConfig, to_dict
 from pipeline.datasets.annotations import VIDEO_SUFFIXES
 from pipeline.errors import DecodeError, UserError
+from pipeline.files import write_atomically
 from pipeline.inference import Model, RunStats
 from pipeline.options import PredictOptions
 from pipeline.report import PredictionWriter

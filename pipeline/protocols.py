@@ -11,13 +11,13 @@ from collections.abc import Callable, Iterator, Sequence
 from dataclasses import asdict, dataclass, replace
 from pathlib import Path
 
-from pipeline.checkpoint import write_atomically
 from pipeline.config import Experiment, to_dict
 from pipeline.datasets.annotations import VideoRow
 from pipeline.datasets.datamodule import Splits, read_annotations
 from pipeline.datasets.splits import check_split, group_folds, leave_one_group_out, split_by_group
 from pipeline.errors import UserError, unknown_name
 from pipeline.evaluation import Evaluation, VideoResult, evaluate_model
+from pipeline.files import write_atomically
 from pipeline.training.fit import train
 
 Rows = Sequence[VideoRow]

@@ -12,6 +12,12 @@ from pipeline.cli import ENVIRONMENT
 os.environ.update(ENVIRONMENT | os.environ)
 
 
+@pytest.fixture(autouse=True, scope="session")
+def _cache_of_the_tests(tmp_path_factory: pytest.TempPathFactory) -> None:
+    """The user's caches are left alone."""
+    os.environ["XDG_CACHE_HOME"] = str(tmp_path_factory.mktemp("cache"))
+
+
 @pytest.fixture(scope="session")
 def shared_data() -> Path:
     """The folder of real videos: CLIPGRU_TEST_DATA, or ``shared/data`` beside the checkout.

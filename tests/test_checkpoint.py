@@ -11,9 +11,10 @@ import pytest
 import safetensors.torch
 import torch
 
-from pipeline.checkpoint import load_model_file, save_model, write_atomically
+from pipeline.checkpoint import load_model_file, save_model
 from pipeline.config import Normalization
 from pipeline.errors import UserError
+from pipeline.files import write_atomically
 from pipeline.models.temporal.stack import TEMPORAL_HEADS
 from tests.small import small_model
 

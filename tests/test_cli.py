@@ -37,7 +37,7 @@ def test_help_has_every_option_and_imports_nothing_heavy(command: str) -> None:
     )
     result = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True)
     assert result.returncode == 0, result.stderr
-    assert "--quiet" in result.stdout
+    assert f"usage: clipgru {command}" in result.stdout
     if command == "train":
         assert "--sampling.sample_fps" in result.stdout
         assert "Grid frames per second" in result.stdout

@@ -22,6 +22,7 @@ LAYERS = {
     "clip": 0,
     "config": 0,
     "options": 0,
+    "files": 0,
     # The stages, none of which knows another.
     "decode": 1,
     "sampling": 1,

@@ -12,7 +12,7 @@ from typing import NoReturn
 
 from pipeline.cli.models import demo_command, evaluate_command, train_command
 from pipeline.cli.parser import EXIT_SOME_FAILED, EXIT_USER_ERROR
-from pipeline.cli.videos import check_command, doctor_command, predict_command
+from pipeline.cli.videos import cache_command, check_command, doctor_command, predict_command
 from pipeline.errors import UserError, unknown_name
 from pipeline.version import __version__
 
@@ -24,6 +24,7 @@ commands:
   predict    find actions in video files
   check      what is wrong with videos and annotations, before a training finds out
   doctor     which decoder to use for your files, measured on them
+  cache      how much the caches of frames and features hold; empty them
   demo       all of it on a small generated video set, in a few minutes
 
 """
@@ -45,6 +46,7 @@ COMMANDS: dict[str, Callable[[Sequence[str]], int]] = {
     "predict": predict_command,
     "check": check_command,
     "doctor": doctor_command,
+    "cache": cache_command,
     "demo": demo_command,
 }
 

@@ -1,4 +1,4 @@
-"""The commands that work on videos: predict, check, doctor."""
+"""The commands that work on videos: predict, check, doctor, cache."""
 
 from __future__ import annotations
 
@@ -50,3 +50,21 @@ def doctor_command(args: Sequence[str]) -> int:
     from pipeline.doctor import run_doctor
 
     return run_doctor(paths, options, config, console())
+
+
+def cache_command(args: Sequence[str]) -> int:
+    """clipgru cache"""
+    parser = make_parser("cache", "What the caches of frames and features hold (info), or empty them (clear).")
+    parser.add_argument("action", choices=("info", "clear"), help="info or clear.")
+    parser.add_argument("--cache_dir", type=str, default=None, help="As data.cache_dir of the config.")
+    arguments = parser.parse_args(list(args))
+
+    from pipeline.datasets.store import Store, cache_folder
+
+    store = Store(cache_folder(arguments.cache_dir), max_bytes=0)
+    sizes = [status.st_size for _, status in store.entries()]
+    if arguments.action == "clear":
+        store.clear()
+    verb = "removed" if arguments.action == "clear" else "holds"
+    print(f"{store.folder}: {verb} {len(sizes)} entries, {sum(sizes) / 1e9:.3f} GB")
+    return 0

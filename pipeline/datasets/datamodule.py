@@ -17,9 +17,10 @@ from torch.utils.data import DataLoader
 from pipeline.config import DataConfig, Experiment
 from pipeline.datasets import formats
 from pipeline.datasets.annotations import Annotations, VideoRow
-from pipeline.datasets.features import Embed, FeatureDataset, embed_grid
+from pipeline.datasets.features import FeatureCache, FeatureDataset, FrameEmbedder
 from pipeline.datasets.motion import MotionSetConfig, make_motion_set
 from pipeline.datasets.splits import check_split, split_by_group
+from pipeline.datasets.store import cache_store
 from pipeline.datasets.videos import (
     BadVideo,
     ChooseClips,
@@ -136,18 +137,33 @@ class VideoDataModule(LightningDataModule):
         super().__init__()
         self.experiment, self.splits = experiment, splits
         self._resume_at = (-1, 0)
-        self._features: dict[ChooseClips, list[Tensor | BadVideo]] = {}
+        self._features: dict[ChooseClips, list[list[Tensor] | BadVideo]] = {}
 
-    def cache_features(self, embed: Embed, progress: Callable[[], None]) -> None:
-        """Reads every training and validation video once; from then on batches hold features. ``progress`` is called
-        after each video."""
+    def cache_features(self, embedder: FrameEmbedder, progress: Callable[[], None]) -> None:
+        """Reads every training and validation video once, or finds what it gave in the cache; from then on batches
+        hold features. ``progress`` is called after each video."""
+        cache = FeatureCache(embedder, cache_store(self.experiment.data), self.experiment)
         for choose, rows in ((random_clip, self.splits.train), (fixed_clips, self.splits.val)):
-            found: list[Tensor | BadVideo] = []
-            for batch in make_loader(rows, self.splits.labels, self.experiment, whole_grid) if rows else ():
-                assert isinstance(batch, ClipBatch)
-                found += [bad for _, bad in batch.bad] or [embed_grid(batch.frames[0], embed)]
+            num_copies = self.experiment.data.feature_copies if choose is random_clip else 0
+            self._features[choose] = self._read_features(cache, rows, num_copies, progress)
+
+    def _read_features(
+        self, cache: FeatureCache, rows: Sequence[VideoRow], num_copies: int, progress: Callable[[], None]
+    ) -> list[list[Tensor] | BadVideo]:
+        found: list[list[Tensor] | BadVideo | None] = []
+        for row in rows:
+            found.append(cache.find(row, num_copies))
+            if found[-1] is not None:
                 progress()
-            self._features[choose] = found
+        missing = [place for place, features in enumerate(found) if features is None]
+        left = [rows[place] for place in missing]
+        for batch in make_loader(left, self.splits.labels, self.experiment, whole_grid) if left else ():
+            assert isinstance(batch, ClipBatch)
+            place = missing.pop(0)
+            bad = [reason for _, reason in batch.bad]
+            found[place] = bad[0] if bad else cache.make(rows[place], batch.frames[0], num_copies)
+            progress()
+        return [features for features in found if features is not None]
 
     def _make_loader(self, rows: Sequence[VideoRow], choose: ChooseClips) -> DataLoader[Sample]:
         if not self._features:

@@ -2,17 +2,40 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Sequence
+import hashlib
+from collections.abc import Iterator, Sequence
+from typing import Any, Protocol
 
+import numpy as np
 import torch
-from torch import Tensor
+from torch import Tensor, nn
 from torch.utils.data import Dataset
 
-from pipeline.config import Experiment
+from pipeline.config import Experiment, to_dict
 from pipeline.datasets.annotations import VideoRow
-from pipeline.datasets.videos import BadVideo, ChooseClips, Sample, SampleKey
+from pipeline.datasets.grids import row_facts
+from pipeline.datasets.store import DamagedEntryError, Store, digest
+from pipeline.datasets.videos import BadVideo, ChooseClips, Sample, SampleKey, random_clip
 
-Embed = Callable[[Tensor], Tensor]  # uint8 [N, 3, S, S] -> features [N, D, ...]
+_FRAMES_A_CALL = 128
+
+
+class FrameEmbedder(Protocol):
+    """What makes features; its weights must not change."""
+
+    @property
+    def backbone(self) -> nn.Module:
+        """The network, whose weights the cache is told apart by."""
+
+    @property
+    def reads_maps(self) -> bool:
+        """Whether features are maps ``[D, h, w]`` or their averages ``[D]``."""
+
+    def embed(self, frames: Tensor) -> Tensor:
+        """uint8 ``[N, 3, S, S]`` -> features ``[N, D, ...]``, as in evaluation."""
+
+    def embed_augmented(self, frames: Tensor, seed: int) -> Tensor:
+        """The same of one augmented copy: one draw, by the seed, for all frames."""
 
 
 class FeatureDataset(Dataset[Sample]):
@@ -23,7 +46,8 @@ class FeatureDataset(Dataset[Sample]):
         labels: class names.
         experiment: seed and sampling settings.
         choose: which clips of a video make its sample.
-        features: of each row float16 ``[G, D, ...]``, one for each of its grid frames, or why there are none.
+        features: of each row its copies, float16 ``[G, D, ...]`` with a row for each grid frame, or why there are none.
+            A training sample draws a copy; others take the first.
     """
 
     def __init__(
@@ -32,7 +56,7 @@ class FeatureDataset(Dataset[Sample]):
         labels: Sequence[str],
         experiment: Experiment,
         choose: ChooseClips,
-        features: Sequence[Tensor | BadVideo],
+        features: Sequence[Sequence[Tensor] | BadVideo],
     ) -> None:
         self.labels = [labels.index(row.label) for row in rows]
         self.experiment, self.choose, self.features = experiment, choose, features
@@ -41,14 +65,79 @@ class FeatureDataset(Dataset[Sample]):
         return len(self.labels)
 
     def __getitem__(self, key: SampleKey) -> Sample:
-        features = self.features[key.row]
-        if isinstance(features, BadVideo):
-            return Sample(key.row, self.labels[key.row], None, features)
+        copies = self.features[key.row]
+        if isinstance(copies, BadVideo):
+            return Sample(key.row, self.labels[key.row], None, copies)
+        features = copies[self._draw_copy(key, len(copies))]
         clips = self.choose(range(len(features)), key, self.experiment)
         return Sample(key.row, self.labels[key.row], torch.stack([features[clip] for clip in clips]).float())
 
+    def _draw_copy(self, key: SampleKey, num_copies: int) -> int:
+        if num_copies == 1 or self.choose is not random_clip:
+            return 0
+        return int(np.random.default_rng([self.experiment.seed, key.epoch, key.row, 1]).integers(num_copies))
 
-@torch.inference_mode()
-def embed_grid(frames: Tensor, embed: Embed, frames_per_call: int = 128) -> Tensor:
-    """uint8 grid frames ``[G, 3, S, S]`` -> float16 features ``[G, D, ...]``, in bounded memory."""
-    return torch.cat([embed(part).half().cpu() for part in frames.split(frames_per_call)])
+
+class FeatureCache:
+    """Makes features, or finds them on disk.
+
+    Args:
+        embedder: makes them.
+        store: keeps them.
+        experiment: what they depend on beside the weights.
+    """
+
+    def __init__(self, embedder: FrameEmbedder, store: Store, experiment: Experiment) -> None:
+        self._embedder, self._store, self._experiment = embedder, store, experiment
+        self._network = network_facts(embedder)
+
+    def find(self, row: VideoRow, num_copies: int) -> list[Tensor] | None:
+        """The row's features, memory-mapped and verified, or None if not all of them are there."""
+        try:
+            found = [self._find(self._key(row, copy)) for copy in range(1 + num_copies)]
+        except OSError:  # the decoder says better what is wrong with the file
+            return None
+        features = [rows for rows in found if rows is not None]
+        return features if len(features) == len(found) else None
+
+    def make(self, row: VideoRow, frames: Tensor, num_copies: int) -> list[Tensor]:
+        """Features of the row's grid frames, uint8 ``[G, 3, S, S]``, and of augmented copies; kept on disk."""
+        made = []
+        for copy in range(1 + num_copies):
+            key = self._key(row, copy)
+            features = torch.cat(list(self._embed(frames, copy, seed=int(key[:12], 16))))
+            self._store.put(key, features, {"video": row.path.name, "copy": copy})
+            made.append(features)
+        return made
+
+    @torch.inference_mode()
+    def _embed(self, frames: Tensor, copy: int, seed: int) -> Iterator[Tensor]:
+        for part in frames.split(_FRAMES_A_CALL):
+            features = self._embedder.embed_augmented(part, seed) if copy else self._embedder.embed(part)
+            yield features.half().cpu()
+
+    def _find(self, key: str) -> Tensor | None:
+        entry = self._store.get(key)
+        try:
+            return entry.verified() if entry else None
+        except DamagedEntryError:
+            self._store.remove(key)
+            return None
+
+    def _key(self, row: VideoRow, copy: int) -> str:
+        config = self._experiment
+        facts: dict[str, Any] = {"kind": "features", "network": self._network, "copy": copy}
+        facts |= row_facts(row, config, self._store) | {"input_size_px": config.transform.input_size_px}
+        if copy:
+            facts |= {"augmentation": to_dict(config.transform), "seed": config.seed}
+        return digest(facts)
+
+
+def network_facts(embedder: FrameEmbedder) -> dict[str, Any]:
+    """What tells one frozen network from another: its weights, layer by layer, and what runs it."""
+    content = hashlib.sha256()
+    for name, tensor in embedder.backbone.state_dict().items():
+        content.update(f"{name} {list(tensor.shape)}".encode())
+        content.update(tensor.detach().cpu().contiguous().numpy().tobytes())
+    device = next(embedder.backbone.parameters()).device.type
+    return {"weights": content.hexdigest(), "maps": embedder.reads_maps, "runs": [torch.__version__, device]}

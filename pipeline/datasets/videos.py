@@ -17,10 +17,10 @@ from torch.utils.data import Dataset, Sampler
 
 from pipeline.config import Experiment
 from pipeline.datasets.annotations import VideoRow
-from pipeline.decode import VideoOpener
+from pipeline.datasets.grids import CachedClips, ClipSource, DecodedClips
+from pipeline.datasets.store import cache_store
 from pipeline.errors import DecodeError
-from pipeline.sampling import evaluation_clips, grid_range, grid_seconds, training_clip
-from pipeline.transforms import fit_frames
+from pipeline.sampling import evaluation_clips, training_clip
 
 
 class SampleKey(NamedTuple):
@@ -134,7 +134,10 @@ class VideoDataset(Dataset[Sample]):
         self.experiment = experiment
         self.choose = choose
         self._label_index = {label: index for index, label in enumerate(labels)}
-        self._opener = VideoOpener(experiment.decode)
+        decoded = DecodedClips(experiment)
+        self._source: ClipSource = decoded
+        if experiment.data.cache == "frames":
+            self._source = CachedClips(decoded, cache_store(experiment.data))
 
     def __len__(self) -> int:
         return len(self.rows)
@@ -143,28 +146,10 @@ class VideoDataset(Dataset[Sample]):
         row = self.rows[key.row]
         label = self._label_index[row.label]
         try:
-            return Sample(key.row, label, self._read(row, key))
+            clips = self._source.clips(row, lambda grid: self.choose(grid, key, self.experiment))
+            return Sample(key.row, label, clips)
         except DecodeError as error:
             return Sample(key.row, label, None, BadVideo(str(row.path), error.stage, error.cause))
-
-    def _read(self, row: VideoRow, key: SampleKey) -> Tensor:
-        config = self.experiment
-        with self._opener.open(row.path) as reader:
-            duration_seconds = reader.info.duration_seconds
-            if row.start_seconds >= duration_seconds:
-                raise DecodeError(
-                    row.path,
-                    "decode",
-                    f"its row starts at {row.start_seconds} s, after its end at {duration_seconds} s",
-                )
-            end_seconds = min(row.end_seconds or duration_seconds, duration_seconds)
-            grid = grid_range(config.sampling.sample_fps, row.start_seconds, end_seconds)
-            clips = self.choose(grid, key, config)
-            wanted = sorted({index for clip in clips for index in clip})
-            frames = reader.at(grid_seconds(wanted, config.sampling.sample_fps)).frames
-        fitted = fit_frames(frames, config.transform)
-        places = {index: place for place, index in enumerate(wanted)}
-        return torch.stack([fitted[[places[index] for index in clip]] for clip in clips])
 
 
 class EpochSampler(Sampler[SampleKey]):

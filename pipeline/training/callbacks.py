@@ -19,9 +19,9 @@ from lightning.pytorch import Callback, LightningModule, Trainer
 from lightning.pytorch.callbacks import RichProgressBar
 from rich.console import Console
 
-from pipeline.checkpoint import write_atomically
 from pipeline.datasets.videos import BadVideo, ClipBatch
 from pipeline.errors import UserError
+from pipeline.files import write_atomically
 from pipeline.training.module import ClipClassifier
 
 

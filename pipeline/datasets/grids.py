@@ -1,0 +1,115 @@
+"""Clips of a row's fitted grid frames: decoded, or from the frame cache."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from typing import Any, Protocol
+
+import av
+import torch
+from torch import Tensor
+
+from pipeline.config import Experiment
+from pipeline.datasets.annotations import VideoRow
+from pipeline.datasets.store import DamagedEntryError, Store, digest
+from pipeline.decode import VideoOpener, VideoReader
+from pipeline.errors import DecodeError
+from pipeline.sampling import grid_range, grid_seconds
+from pipeline.transforms import fit_frames
+
+Choose = Callable[[range], list[list[int]]]  # the grid frames there are -> those of each clip
+# A longer stretch is not kept: nobody wants it in memory whole.
+_MAX_FRAMES_KEPT = 10_000
+
+
+class ClipSource(Protocol):
+    """Where clips come from."""
+
+    def clips(self, row: VideoRow, choose: Choose) -> Tensor:
+        """uint8 ``[N, T, 3, S, S]``. Raises ``DecodeError``."""
+
+
+class DecodedClips:
+    """Clips from the video files, only the frames that are wanted."""
+
+    def __init__(self, experiment: Experiment) -> None:
+        self.experiment = experiment
+        self._opener = VideoOpener(experiment.decode)
+
+    def clips(self, row: VideoRow, choose: Choose) -> Tensor:
+        """Opens, decodes, fits."""
+        with self._opener.open(row.path) as reader:
+            grid = self._grid(reader, row)
+            return _gather(choose(grid), lambda wanted: self._frames(reader, wanted))
+
+    def whole(self, row: VideoRow) -> tuple[range, Tensor] | None:
+        """The row's grid and all its frames ``[G, 3, S, S]``; None if they are too many."""
+        with self._opener.open(row.path) as reader:
+            grid = self._grid(reader, row)
+            return None if len(grid) > _MAX_FRAMES_KEPT else (grid, self._frames(reader, list(grid)))
+
+    def _grid(self, reader: VideoReader, row: VideoRow) -> range:
+        duration_seconds = reader.info.duration_seconds
+        if row.start_seconds >= duration_seconds:
+            cause = f"its row starts at {row.start_seconds} s, after its end at {duration_seconds} s"
+            raise DecodeError(row.path, "decode", cause)
+        end_seconds = min(row.end_seconds or duration_seconds, duration_seconds)
+        return grid_range(self.experiment.sampling.sample_fps, row.start_seconds, end_seconds)
+
+    def _frames(self, reader: VideoReader, indices: list[int]) -> Tensor:
+        frames = reader.at(grid_seconds(indices, self.experiment.sampling.sample_fps)).frames
+        return fit_frames(frames, self.experiment.transform)
+
+
+class CachedClips:
+    """Clips from the cache. The first use of a row decodes all its grid frames and keeps them; a row that cannot be
+    decoded whole is read as ``DecodedClips`` reads it, so that the cache changes no result."""
+
+    def __init__(self, decoded: DecodedClips, store: Store) -> None:
+        self._decoded, self._store = decoded, store
+
+    def clips(self, row: VideoRow, choose: Choose) -> Tensor:
+        """As ``DecodedClips`` gives them."""
+        try:
+            key = digest({"kind": "frames"} | row_facts(row, self._decoded.experiment, self._store))
+            entry = self._store.get(key)
+            if entry is not None:
+                first = entry.facts["first"]
+                grid = range(first, first + len(entry))
+                return _gather(choose(grid), lambda wanted: entry.read([index - first for index in wanted]))
+        except DamagedEntryError:
+            self._store.remove(key)
+        except OSError:  # the decoder says better what is wrong with the file
+            return self._decoded.clips(row, choose)
+        return self._first_use(row, key, choose)
+
+    def _first_use(self, row: VideoRow, key: str, choose: Choose) -> Tensor:
+        try:
+            found = self._decoded.whole(row)
+        except DecodeError:  # a clip before the damage may be good
+            found = None
+        if found is None:
+            return self._decoded.clips(row, choose)
+        grid, frames = found
+        if digest({"kind": "frames"} | row_facts(row, self._decoded.experiment, self._store)) == key:
+            self._store.put(key, frames, {"first": grid.start, "video": row.path.name})
+        return _gather(choose(grid), lambda wanted: frames[[index - grid.start for index in wanted]])
+
+
+def row_facts(row: VideoRow, experiment: Experiment, store: Store) -> dict[str, Any]:
+    """All that a row's fitted grid frames depend on. Raises ``OSError`` if the file cannot be read."""
+    return {
+        "file": store.content_digest(row.path),
+        "seconds": [row.start_seconds, row.end_seconds],
+        "decoder": [experiment.decode.decoder, av.__version__],
+        "sample_fps": experiment.sampling.sample_fps,
+        "fit": [experiment.transform.fit, experiment.transform.fit_size_px],
+    }
+
+
+def _gather(clips: list[list[int]], read: Callable[[list[int]], Tensor]) -> Tensor:
+    """Reads each frame once, however many clips have it: ``[N, T, 3, S, S]``."""
+    wanted = sorted({index for clip in clips for index in clip})
+    frames = read(wanted)
+    places = {index: place for place, index in enumerate(wanted)}
+    return torch.stack([frames[[places[index] for index in clip]] for clip in clips])
