@@ -42,9 +42,10 @@ LAYERS = {
     "prediction": 4,
     "streaming": 4,
     "protocols": 5,
+    "diagnosis": 6,
     "demo": 5,
-    "cli": 6,
-    "__main__": 7,
+    "cli": 7,
+    "__main__": 8,
 }
 
 
