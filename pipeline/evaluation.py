@@ -12,13 +12,16 @@ from pathlib import Path
 
 import torch
 from torch import Tensor
+from torch.utils.data import DataLoader
 from torchmetrics.functional.classification import multiclass_accuracy, multiclass_confusion_matrix
 
 from pipeline.checkpoint import ModelFile
 from pipeline.config import DataConfig, Experiment
 from pipeline.datasets.annotations import VideoRow
-from pipeline.datasets.datamodule import make_loader
-from pipeline.datasets.videos import BadVideo, ClipBatch, fixed_clips
+from pipeline.datasets.datamodule import make_feature_loader, make_loader, read_features
+from pipeline.datasets.features import FeatureCache, FrameEmbedder
+from pipeline.datasets.store import cache_store
+from pipeline.datasets.videos import BadVideo, ClipBatch, Sample, fixed_clips
 from pipeline.errors import UserError
 from pipeline.files import write_atomically
 from pipeline.report import confusion_csv, confusion_picture, results_csv
@@ -140,7 +143,9 @@ def evaluate_model(
         raise UserError("there are no videos to evaluate; set data.test_fraction above 0, or choose another split")
     sampling = replace(model.sampling, num_eval_clips=num_clips) if num_clips else model.sampling
     experiment = Experiment(data=data, decode=model.decode, sampling=sampling, transform=model.transform)
-    loader = make_loader(rows, model.labels, experiment, fixed_clips)
+    loader = _feature_loader(model, rows, experiment) if data.cache == "features" else None
+    if loader is None:
+        loader = make_loader(rows, model.labels, experiment, fixed_clips)
     probabilities: dict[int, Tensor] = {}
     bad: dict[int, BadVideo] = {}
     for batch in loader:
@@ -153,14 +158,27 @@ def evaluate_model(
     return Evaluation(model.labels, tuple(results))
 
 
+def _feature_loader(model: ModelFile, rows: Sequence[VideoRow], experiment: Experiment) -> DataLoader[Sample] | None:
+    """Features as the training with a frozen backbone kept them; None where features do not stand for frames."""
+    if model.transform.num_context_frames:
+        return None
+    embedder = FrameEmbedder(model.recognizer, ClipTransform(model.transform, model.normalization))
+    cache = FeatureCache(embedder, cache_store(experiment.data), experiment)
+    features = read_features(cache, rows, model.labels, experiment, 0, lambda: None)
+    return make_feature_loader(rows, model.labels, experiment, fixed_clips, features)
+
+
 @torch.inference_mode()
 def _video_probabilities(model: ModelFile, batch: ClipBatch) -> dict[int, Tensor]:
     if not len(batch.labels):
         return {}
     device = next(model.recognizer.parameters()).device
-    transform = ClipTransform(model.transform, model.normalization)
-    clips = transform.evaluate(batch.frames.to(device))
-    scores = model.recognizer(clips).float().softmax(dim=-1).cpu()
+    frames = batch.frames.to(device)
+    if frames.is_floating_point():  # cached features
+        logits = model.recognizer.classify(frames)
+    else:
+        logits = model.recognizer(ClipTransform(model.transform, model.normalization).evaluate(frames))
+    scores = logits.float().softmax(dim=-1).cpu()
     return {int(row): scores[batch.rows == row].mean(dim=0) for row in batch.rows.unique()}
 
 

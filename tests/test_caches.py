@@ -13,10 +13,12 @@ import torch
 from pipeline.config import Experiment
 from pipeline.datasets.annotations import VideoRow
 from pipeline.datasets.datamodule import VideoDataModule, make_splits, read_annotations
+from pipeline.datasets.features import FrameEmbedder
 from pipeline.datasets.grids import DecodedClips
 from pipeline.datasets.store import Store
 from pipeline.datasets.videos import ClipBatch, SampleKey, VideoDataset, fixed_clips, random_clip
 from pipeline.errors import DecodeError
+from pipeline.evaluation import evaluate_model
 from pipeline.training.fit import train
 from pipeline.training.module import ClipClassifier
 from tests.small import small_experiment
@@ -145,6 +147,10 @@ def feature_module(experiment: Experiment, motion_root: Path) -> tuple[VideoData
     return VideoDataModule(experiment, splits), module
 
 
+def embedder_of(module: ClipClassifier) -> FrameEmbedder:
+    return FrameEmbedder(module.recognizer, module.transform)
+
+
 def frozen(motion_root: Path, tmp_path: Path, **data: object) -> Experiment:
     experiment = small_experiment(motion_root, tmp_path / "runs")
     settings = {"cache": "features", "cache_dir": str(tmp_path / "cache"), **data}
@@ -159,13 +165,13 @@ def batches(data: VideoDataModule) -> list[ClipBatch]:
 def test_cached_features_are_those_of_the_decoded_frames(motion_root: Path, tmp_path: Path) -> None:
     experiment = frozen(motion_root, tmp_path)
     data, module = feature_module(experiment, motion_root)
-    data.cache_features(module, lambda: None)
+    data.cache_features(embedder_of(module), lambda: None)
     plain = VideoDataModule(replace(experiment, data=replace(experiment.data, cache="none")), data.splits)
     pairs = zip(batches(data), batches(plain), strict=True)
     with torch.inference_mode():
         for features, frames in pairs:
             assert torch.equal(features.rows, frames.rows)
-            expected = module.embed(frames.frames.flatten(0, 1)).unflatten(0, frames.frames.shape[:2])
+            expected = embedder_of(module).embed(frames.frames.flatten(0, 1)).unflatten(0, frames.frames.shape[:2])
             torch.testing.assert_close(features.frames, expected, atol=2e-3, rtol=2e-3)  # kept as float16
 
 
@@ -174,22 +180,22 @@ def test_features_are_made_once_and_other_weights_make_others(
 ) -> None:
     experiment = frozen(motion_root, tmp_path)
     first, module = feature_module(experiment, motion_root)
-    first.cache_features(module, lambda: None)
+    first.cache_features(embedder_of(module), lambda: None)
     second, same = feature_module(experiment, motion_root)
     with monkeypatch.context() as patch:
         forbid_decoding(patch)
-        second.cache_features(same, lambda: None)
+        second.cache_features(embedder_of(same), lambda: None)
         for ours, theirs in zip(batches(second), batches(first), strict=True):
             assert torch.equal(ours.frames, theirs.frames)
-        next(module.backbone.parameters()).data.mul_(1.01)
+        next(module.recognizer.backbone.parameters()).data.mul_(1.01)
         with pytest.raises(AssertionError, match="decoded again"):
-            second.cache_features(module, lambda: None)
+            second.cache_features(embedder_of(module), lambda: None)
 
 
 def test_copies_are_augmented_and_drawn_by_epoch(motion_root: Path, tmp_path: Path) -> None:
     experiment = frozen(motion_root, tmp_path, feature_copies=2)
     data, module = feature_module(experiment, motion_root)
-    data.cache_features(module, lambda: None)
+    data.cache_features(embedder_of(module), lambda: None)
     copies = data._features[random_clip][0]
     assert not isinstance(copies, tuple)
     assert len(copies) == 3  # type: ignore[arg-type]
@@ -207,7 +213,7 @@ def test_a_bad_video_is_named_and_its_features_are_not_kept(motion_root: Path, t
     broken = sorted((root / "train").rglob("*.mp4"))[0]
     broken.write_bytes(b"not a video")
     data, module = feature_module(frozen(root, tmp_path), root)
-    data.cache_features(module, lambda: None)
+    data.cache_features(embedder_of(module), lambda: None)
     bad = [features for choose in data._features.values() for features in choose if hasattr(features, "cause")]
     assert [Path(item.path).name for item in bad] == [broken.name]
 
@@ -217,8 +223,14 @@ def test_training_from_either_cache(motion_root: Path, tmp_path: Path) -> None:
     settings = {"cache": "frames", "cache_dir": str(tmp_path / "cache")}
     cached = replace(plain, output_dir=str(tmp_path / "cached"), data=replace(plain.data, **settings))
     assert train(cached, quiet=True).metrics == train(plain, quiet=True).metrics
-    result = train(frozen(motion_root, tmp_path), quiet=True)
+    experiment = frozen(motion_root, tmp_path)
+    result = train(experiment, quiet=True)
     assert 0 <= result.metrics["val_accuracy"] <= 1
+    rows = read_annotations(experiment.data).splits["test"]
+    from_features = evaluate_model(result.model, rows, experiment.data)
+    from_frames = evaluate_model(result.model, rows, replace(experiment.data, cache="none"))
+    for ours, theirs in zip(from_features.results, from_frames.results, strict=True):
+        assert ours.probabilities == pytest.approx(theirs.probabilities, abs=2e-3)
 
 
 def test_decoding_errors_stay_decoding_errors(rows: list[VideoRow], tmp_path: Path) -> None:

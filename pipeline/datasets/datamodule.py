@@ -130,6 +130,41 @@ def _loader(
     )
 
 
+def read_features(
+    cache: FeatureCache,
+    rows: Sequence[VideoRow],
+    labels: Sequence[str],
+    experiment: Experiment,
+    num_copies: int,
+    progress: Callable[[], None],
+) -> list[list[Tensor] | BadVideo]:
+    """Features of every row, from the cache or made now, or why there are none. ``progress`` is called after each."""
+    found: list[list[Tensor] | BadVideo | None] = []
+    for row in rows:
+        found.append(cache.find(row, num_copies))
+        if found[-1] is not None:
+            progress()
+    missing = [place for place, features in enumerate(found) if features is None]
+    left = [rows[place] for place in missing]
+    for place, batch in zip(missing, make_loader(left, labels, experiment, whole_grid) if left else (), strict=True):
+        assert isinstance(batch, ClipBatch)
+        bad = [reason for _, reason in batch.bad]
+        found[place] = bad[0] if bad else cache.make(rows[place], batch.frames[0], num_copies)
+        progress()
+    return [features for features in found if features is not None]
+
+
+def make_feature_loader(
+    rows: Sequence[VideoRow],
+    labels: Sequence[str],
+    experiment: Experiment,
+    choose: ChooseClips,
+    features: Sequence[Sequence[Tensor] | BadVideo],
+) -> DataLoader[Sample]:
+    """As ``make_loader``, of features."""
+    return _loader(FeatureDataset(rows, labels, experiment, choose, features), experiment, choose, workers=0)
+
+
 class VideoDataModule(LightningDataModule):
     """Loaders for one experiment, and the place in the epoch for an exact resume."""
 
@@ -145,31 +180,14 @@ class VideoDataModule(LightningDataModule):
         cache = FeatureCache(embedder, cache_store(self.experiment.data), self.experiment)
         for choose, rows in ((random_clip, self.splits.train), (fixed_clips, self.splits.val)):
             num_copies = self.experiment.data.feature_copies if choose is random_clip else 0
-            self._features[choose] = self._read_features(cache, rows, num_copies, progress)
-
-    def _read_features(
-        self, cache: FeatureCache, rows: Sequence[VideoRow], num_copies: int, progress: Callable[[], None]
-    ) -> list[list[Tensor] | BadVideo]:
-        found: list[list[Tensor] | BadVideo | None] = []
-        for row in rows:
-            found.append(cache.find(row, num_copies))
-            if found[-1] is not None:
-                progress()
-        missing = [place for place, features in enumerate(found) if features is None]
-        left = [rows[place] for place in missing]
-        for batch in make_loader(left, self.splits.labels, self.experiment, whole_grid) if left else ():
-            assert isinstance(batch, ClipBatch)
-            place = missing.pop(0)
-            bad = [reason for _, reason in batch.bad]
-            found[place] = bad[0] if bad else cache.make(rows[place], batch.frames[0], num_copies)
-            progress()
-        return [features for features in found if features is not None]
+            labels = self.splits.labels
+            self._features[choose] = read_features(cache, rows, labels, self.experiment, num_copies, progress)
 
     def _make_loader(self, rows: Sequence[VideoRow], choose: ChooseClips) -> DataLoader[Sample]:
+        labels = self.splits.labels
         if not self._features:
-            return make_loader(rows, self.splits.labels, self.experiment, choose)
-        features = FeatureDataset(rows, self.splits.labels, self.experiment, choose, self._features[choose])
-        return _loader(features, self.experiment, choose, workers=0)
+            return make_loader(rows, labels, self.experiment, choose)
+        return make_feature_loader(rows, labels, self.experiment, choose, self._features[choose])
 
     def train_dataloader(self) -> DataLoader[Sample]:
         """Random clips of the training rows."""

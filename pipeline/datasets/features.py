@@ -4,11 +4,11 @@ from __future__ import annotations
 
 import hashlib
 from collections.abc import Iterator, Sequence
-from typing import Any, Protocol
+from typing import Any
 
 import numpy as np
 import torch
-from torch import Tensor, nn
+from torch import Tensor
 from torch.utils.data import Dataset
 
 from pipeline.config import Experiment, to_dict
@@ -16,26 +16,47 @@ from pipeline.datasets.annotations import VideoRow
 from pipeline.datasets.grids import row_facts
 from pipeline.datasets.store import DamagedEntryError, Store, digest
 from pipeline.datasets.videos import BadVideo, ChooseClips, Sample, SampleKey, random_clip
+from pipeline.models.recognizer import Recognizer
+from pipeline.transforms import ClipTransform
 
 _FRAMES_A_CALL = 128
 
 
-class FrameEmbedder(Protocol):
-    """What makes features; its weights must not change."""
+class FrameEmbedder:
+    """Fitted frames -> features, by a recogniser whose backbone does not change.
 
-    @property
-    def backbone(self) -> nn.Module:
-        """The network, whose weights the cache is told apart by."""
+    Attributes:
+        recognizer: in evaluation mode.
+        transform: of its pictures.
+    """
 
-    @property
-    def reads_maps(self) -> bool:
-        """Whether features are maps ``[D, h, w]`` or their averages ``[D]``."""
+    def __init__(self, recognizer: Recognizer, transform: ClipTransform) -> None:
+        self.recognizer, self.transform = recognizer, transform
+        self._device = next(recognizer.parameters()).device
 
     def embed(self, frames: Tensor) -> Tensor:
         """uint8 ``[N, 3, S, S]`` -> features ``[N, D, ...]``, as in evaluation."""
+        return self.recognizer.embed(self.transform.evaluate(frames.to(self._device)))
 
     def embed_augmented(self, frames: Tensor, seed: int) -> Tensor:
-        """The same of one augmented copy: one draw, by the seed, for all frames."""
+        """The same of the frames as training would see them: one draw, by the seed, for all."""
+        with torch.random.fork_rng(devices=[]):
+            torch.manual_seed(seed)
+            pictures = self.transform.train(frames.unsqueeze(0).to(self._device))[0]
+        return self.recognizer.embed(pictures)
+
+    def facts(self) -> dict[str, Any]:
+        """What tells one frozen network from another: its weights, layer by layer, and what runs it."""
+        content = hashlib.sha256()
+        for name, tensor in self.recognizer.backbone.state_dict().items():
+            content.update(f"{name} {list(tensor.shape)}".encode())
+            content.update(tensor.detach().cpu().contiguous().numpy().tobytes())
+        return {
+            "weights": content.hexdigest(),
+            "normalization": to_dict(self.transform.normalization),
+            "maps": self.recognizer.temporal.reads_maps,
+            "runs": [torch.__version__, self._device.type],
+        }
 
 
 class FeatureDataset(Dataset[Sample]):
@@ -89,7 +110,7 @@ class FeatureCache:
 
     def __init__(self, embedder: FrameEmbedder, store: Store, experiment: Experiment) -> None:
         self._embedder, self._store, self._experiment = embedder, store, experiment
-        self._network = network_facts(embedder)
+        self._network = embedder.facts()
 
     def find(self, row: VideoRow, num_copies: int) -> list[Tensor] | None:
         """The row's features, memory-mapped and verified, or None if not all of them are there."""
@@ -131,13 +152,3 @@ class FeatureCache:
         if copy:
             facts |= {"augmentation": to_dict(config.transform), "seed": config.seed}
         return digest(facts)
-
-
-def network_facts(embedder: FrameEmbedder) -> dict[str, Any]:
-    """What tells one frozen network from another: its weights, layer by layer, and what runs it."""
-    content = hashlib.sha256()
-    for name, tensor in embedder.backbone.state_dict().items():
-        content.update(f"{name} {list(tensor.shape)}".encode())
-        content.update(tensor.detach().cpu().contiguous().numpy().tobytes())
-    device = next(embedder.backbone.parameters()).device.type
-    return {"weights": content.hexdigest(), "maps": embedder.reads_maps, "runs": [torch.__version__, device]}

@@ -21,6 +21,7 @@ from rich.progress import Progress
 from pipeline.checkpoint import ModelFile, provenance_of, save_model
 from pipeline.config import Experiment, to_yaml
 from pipeline.datasets.datamodule import Splits, VideoDataModule, make_splits, read_annotations
+from pipeline.datasets.features import FrameEmbedder
 from pipeline.errors import UserError
 from pipeline.files import write_atomically
 from pipeline.training.callbacks import (
@@ -92,7 +93,7 @@ def _cache_features(data: VideoDataModule, module: ClipClassifier, quiet: bool) 
     with Progress(console=Console(stderr=True), disable=not _shows_bar(quiet), transient=True) as progress:
         task = progress.add_task("embedding each frame once", total=num_videos)
         module.eval()
-        data.cache_features(module, lambda: progress.advance(task))
+        data.cache_features(FrameEmbedder(module.recognizer, module.transform), lambda: progress.advance(task))
         module.train()
 
 

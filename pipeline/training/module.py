@@ -105,27 +105,6 @@ class ClipClassifier(LightningModule):
             clips = clips.as_subclass(Tensor)
         return self.recognizer(clips), targets
 
-    @property
-    def backbone(self) -> nn.Module:
-        """Of the recogniser."""
-        return self.recognizer.backbone
-
-    @property
-    def reads_maps(self) -> bool:
-        """Whether ``embed`` gives maps."""
-        return self.recognizer.temporal.reads_maps
-
-    def embed(self, frames: Tensor) -> Tensor:
-        """uint8 ``[N, 3, S, S]`` -> features ``[N, D, ...]``, as in evaluation."""
-        return self.recognizer.embed(self.transform.evaluate(frames.to(self.device)))
-
-    def embed_augmented(self, frames: Tensor, seed: int) -> Tensor:
-        """As ``embed``, of the frames as training would see them: one draw, by the seed, for all of them."""
-        with torch.random.fork_rng(devices=[]):
-            torch.manual_seed(seed)
-            pictures = self.transform.train(frames.unsqueeze(0).to(self.device))[0]
-        return self.recognizer.embed(pictures)
-
     def on_validation_epoch_start(self) -> None:
         """Counts start anew."""
         self._correct, self._videos, self._loss = 0, 0, 0.0
