@@ -320,7 +320,7 @@ class TimelineConfig:
     """How scores become segments."""
 
     smoothing_seconds: float = 0.0
-    """Scores are averaged over this long, half before and half after each moment; live answers come half of it later."""
+    """Scores are averaged over this long, half before and half after each moment: live answers are half of it late."""
     enter_threshold: float = 0.0
     """A label opens where it is the best one and scores at least this. 0: the best label always counts."""
     exit_threshold: float | None = None
@@ -339,7 +339,8 @@ class TimelineConfig:
             value = getattr(self, name)
             require(value >= 0, f"timeline.{name} must not be negative, got {value}")
         require(
-            0 <= self.enter_threshold <= 1, f"timeline.enter_threshold must be between 0 and 1, got {self.enter_threshold}"
+            0 <= self.enter_threshold <= 1,
+            f"timeline.enter_threshold must be between 0 and 1, got {self.enter_threshold}",
         )
         require(
             0 <= self.keep_threshold <= self.enter_threshold,

@@ -16,7 +16,15 @@ from rich.console import Console
 from rich.table import Table
 
 from pipeline.clip import Segment
-from pipeline.config import DataConfig, Experiment, ModelConfig, SamplingConfig, TrainingConfig, TransformConfig
+from pipeline.config import (
+    DataConfig,
+    Experiment,
+    ModelConfig,
+    SamplingConfig,
+    TimelineConfig,
+    TrainingConfig,
+    TransformConfig,
+)
 from pipeline.datasets.datamodule import make_splits, read_annotations
 from pipeline.datasets.motion import BACKGROUND, read_segments
 from pipeline.evaluation import Evaluation, evaluate_model
@@ -98,7 +106,7 @@ def _timeline(result: TrainingResult, root: Path, folder: Path, console: Console
     model = Model(result.model)
     options = PredictOptions(
         stride_frames=2,
-        min_segment_seconds=1.0,  # no action of the motion set is shorter
+        timeline=TimelineConfig(min_seconds=1.0),  # no action of the motion set is shorter
         json=str(folder / "timeline.json"),
         csv=str(folder / "timeline.csv"),
         quiet=True,
