@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import math
 from dataclasses import dataclass
 
 import numpy as np
@@ -63,61 +62,49 @@ class Hysteresis:
 
 
 class RunBuilder:
-    """Labelled frames -> runs."""
-
-    def __init__(self) -> None:
-        self._current: Run | None = None
-
-    def push(self, frame: FrameScore, label: int) -> list[Run]:
-        """The run that this frame ends, if it has another label."""
-        run = Run(label, frame[0], with_unknown(frame[1]))
-        if self._current is not None and self._current.label == label:
-            self._current.extend(run)
-            return []
-        return self._replace(run)
-
-    def flush(self) -> list[Run]:
-        """The last run."""
-        return self._replace(None)
-
-    def _replace(self, run: Run | None) -> list[Run]:
-        ended, self._current = self._current, run
-        return [] if ended is None else [ended]
-
-
-class ShortRuns:
-    """Gives each run shorter than ``min_frames`` to the neighbour whose label it scores higher."""
+    """Labelled frames -> runs, of which one shorter than ``min_frames`` goes to the neighbour whose label it scores
+    higher. A run is final when the next one is known to be long enough."""
 
     def __init__(self, min_frames: float) -> None:
         self._min_frames = min_frames - _TOLERANCE_FRAMES
-        self._held: Run | None = None  # long enough, and may still grow
-        self._pending: Run | None = None  # short, waiting to see what follows
+        self._held: Run | None = None  # long enough; may still grow
+        self._growing: Run | None = None  # follows it, under another label; may turn out too short
 
-    def push(self, run: Run, end_frame: float = math.inf) -> list[Run]:
-        """The run before, if it is final. ``end_frame``: where the video ends, for its last frame may be cut short."""
-        run = self._settle_pending(run)
-        if self._held is not None and run.label == self._held.label:
+    def push(self, frame: FrameScore, label: int) -> list[Run]:
+        """Takes the next frame; gives the run that is final with it, if one is."""
+        run = Run(label, frame[0], with_unknown(frame[1]))
+        # Only now is the frame before a whole one: the video might have ended within it.
+        final = [] if self._growing is None else self._promote(self._growing.length)
+        if self._growing is not None:
+            run = self._join(self._growing, run)
+        if self._held is not None and self._held.label == run.label:
             self._held.extend(run)
+            self._growing = None
+        else:
+            self._growing = run
+        return final
+
+    def finish(self, end_frame: float) -> list[Run]:
+        """What is left, when no frame follows. ``end_frame``: where the video ends, maybe within its last frame."""
+        final: list[Run] = []
+        if self._growing is not None:
+            final = self._promote(min(self._growing.stop, end_frame) - self._growing.start)
+        if self._held is not None and self._growing is not None:
+            self._held.extend(self._growing)
+        last = self._held or self._growing
+        return final if last is None else [*final, last]
+
+    def _promote(self, num_frames: float) -> list[Run]:
+        """If the growing run is long enough, with so many frames, it takes the place of the one before it."""
+        if self._growing is None or num_frames < self._min_frames:
             return []
-        if min(run.stop, end_frame) - run.start < self._min_frames:
-            self._pending = run
-            return []
-        ended, self._held = self._held, run
+        ended, self._held, self._growing = self._held, self._growing, None
         return [] if ended is None else [ended]
 
-    def flush(self) -> list[Run]:
-        """What is left: one run, or none if there never was one."""
-        if self._pending is not None and self._held is not None:
-            self._held.extend(self._pending)
-        last, self._held, self._pending = self._held or self._pending, None, None
-        return [] if last is None else [last]
-
-    def _settle_pending(self, run: Run) -> Run:
-        """The pending run joins the one before or the one that follows, which is returned."""
-        pending, self._pending = self._pending, None
-        if pending is None:
+    def _join(self, short: Run, run: Run) -> Run:
+        """A run that is short so far and the frame after it: the same label, or the short one goes to a neighbour."""
+        held = self._held
+        if short.label != run.label and held is not None and short.score(held.label) >= short.score(run.label):
+            held.extend(short)
             return run
-        if self._held is not None and pending.score(self._held.label) >= pending.score(run.label):
-            self._held.extend(pending)
-            return run
-        return Run(run.label, pending.start, pending.sums + run.sums, pending.length + run.length)
+        return Run(run.label, short.start, short.sums + run.sums, short.length + run.length)

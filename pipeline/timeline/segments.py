@@ -10,7 +10,7 @@ from dataclasses import replace
 from pipeline.clip import Segment
 from pipeline.config import TimelineConfig
 from pipeline.sampling import Window, grid_range, grid_seconds
-from pipeline.timeline.runs import Hysteresis, Run, RunBuilder, ShortRuns
+from pipeline.timeline.runs import Hysteresis, Run, RunBuilder
 from pipeline.timeline.scores import FrameMeans, FrameScore, MovingAverage, WindowScores
 
 
@@ -21,24 +21,17 @@ class _Stages:
         self.means = FrameMeans()
         self._average = MovingAverage(round(config.smoothing_seconds * sample_fps / 2))
         self._labels = Hysteresis(config.enter_threshold, config.keep_threshold)
-        self._builder = RunBuilder()
-        self._short = ShortRuns(config.min_seconds * sample_fps)
+        self._runs = RunBuilder(config.min_seconds * sample_fps)
 
     def push(self, scored: WindowScores) -> list[Run]:
-        smooth = [score for frame in self.means.push(scored) for score in self._average.push(frame)]
-        return self._final(self._label(smooth))
+        return self._label([score for frame in self.means.push(scored) for score in self._average.push(frame)])
 
     def finish(self, end_frame: float) -> list[Run]:
         smooth = [score for frame in self.means.flush() for score in self._average.push(frame)]
-        final = self._final(self._label(smooth + self._average.flush()))
-        last = [done for run in self._builder.flush() for done in self._short.push(run, end_frame)]
-        return final + last + self._short.flush()
+        return self._label(smooth + self._average.flush()) + self._runs.finish(end_frame)
 
     def _label(self, frames: Sequence[FrameScore]) -> list[Run]:
-        return [run for frame in frames for run in self._builder.push(frame, self._labels.label(frame[1]))]
-
-    def _final(self, runs: Sequence[Run]) -> list[Run]:
-        return [done for run in runs for done in self._short.push(run)]
+        return [run for frame in frames for run in self._runs.push(frame, self._labels.label(frame[1]))]
 
 
 class Timeline:
