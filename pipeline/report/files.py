@@ -22,6 +22,7 @@ _CURES = {
     errno.EACCES: "you may not write there: choose another place, or change its permissions",
     errno.EPERM: "you may not write there: choose another place, or change its permissions",
     errno.EROFS: "that disk is read-only: choose another place",
+    errno.EEXIST: "a part of the path is a file, not a folder",  # what making a folder there says
     errno.ENOTDIR: "a part of the path is a file, not a folder",
     errno.EISDIR: "that is a folder: name a file",
 }

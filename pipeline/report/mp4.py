@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from contextlib import suppress
 from fractions import Fraction
 from pathlib import Path
@@ -9,14 +10,15 @@ from pathlib import Path
 import av
 import cv2
 import numpy as np
+from av.codec.context import Flags
 from av.video.reformatter import ColorPrimaries, ColorRange, Colorspace, ColorTrc
 from av.video.stream import VideoStream
 from numpy.typing import NDArray
 
 from pipeline.report.files import PendingFile, failures_of
 
-# Fine enough for any variable frame rate, and a whole number of ticks for every usual constant one.
-_MIN_TICKS_A_SECOND = 90_000
+# As many as MPEG-4 allows: fine enough for a variable frame rate.
+_MAX_TICKS_A_SECOND = 65_535
 
 
 def encoder_name() -> str:
@@ -34,8 +36,8 @@ class Mp4File:
     """
 
     def __init__(self, path: Path, average_fps: Fraction) -> None:
-        rate = average_fps.limit_denominator(1001)
-        ticks = rate.numerator * -(-_MIN_TICKS_A_SECOND // rate.numerator)  # a multiple: one picture is whole ticks
+        rate = average_fps.limit_denominator(_MAX_TICKS_A_SECOND // math.ceil(average_fps))
+        ticks = rate.numerator * (_MAX_TICKS_A_SECOND // rate.numerator)  # a multiple: one picture is whole ticks
         self._rate, self._time_base = rate, Fraction(1, ticks)
         self._pending = PendingFile(path)
         self._stream: VideoStream | None = None
@@ -74,13 +76,17 @@ class Mp4File:
 
     def _begin(self, height: int, width: int) -> VideoStream:
         name = encoder_name()
-        options = {"crf": "23", "preset": "fast"} if name == "libx264" else {"qscale": "4"}
+        # Without B-frames pictures are stored in the order of their times, and the last one may last as long as it does.
+        options = {"crf": "23", "preset": "veryfast", "bf": "0"} if name == "libx264" else {}
         stream = self._container.add_stream(name, rate=self._rate, options=options)
         assert isinstance(stream, VideoStream)
         stream.height, stream.width, stream.pix_fmt = height + height % 2, width + width % 2, "yuv420p"
         context = stream.codec_context
         context.time_base = self._time_base
         context.thread_count = 2  # as many everywhere: the bytes depend on it
+        if name == "mpeg4":
+            context.qmax = 5  # near constant quality
+        context.flags |= Flags.frame_duration  # or the last picture lasts no longer than the one before
         context.color_primaries, context.color_trc = ColorPrimaries.BT709, ColorTrc.BT709
         context.colorspace, context.color_range = Colorspace.ITU709, ColorRange.MPEG
         self._stream = stream
