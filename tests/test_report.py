@@ -198,7 +198,6 @@ def test_a_line_that_does_not_fit_is_taken_back(tmp_path: Path) -> None:
     lines._file._stream = Full(lines._file._stream, 10)  # type: ignore[union-attr, assignment]
     with pytest.raises(UserError, match=r"a\.jsonl: cannot be written: the disk is full"):
         lines.event("signal_lost", time_seconds=12.3456)
-    lines.close()
     assert (tmp_path / "a.jsonl").read_text() == '{"event": "window", "score": 0.123}\n'
 
 

@@ -100,9 +100,13 @@ class TextFile:
         self._stream = self._pending.temporary.open("w", encoding="utf-8", newline="")
 
     def write(self, text: str) -> int:
-        """Raises ``UserError`` where the disk takes no more."""
-        with failures_of(self._pending.path):
-            return self._stream.write(text)
+        """Raises ``UserError`` where the disk takes no more; the file is then discarded."""
+        try:
+            with failures_of(self._pending.path):
+                return self._stream.write(text)
+        except UserError:
+            self.discard()
+            raise
 
     def close(self) -> None:
         """To disk, then to its name."""

@@ -6,6 +6,7 @@ import json
 import os
 import sys
 from collections.abc import Callable
+from contextlib import suppress
 from pathlib import Path
 from typing import Any
 
@@ -87,7 +88,7 @@ class JsonLines:
 
 
 class _LineFile:
-    """Whole lines only: one that does not fit is taken back."""
+    """Whole lines only: one that does not fit is taken back, and the file closed."""
 
     def __init__(self, path: Path) -> None:
         self._path, self._length = path, 0
@@ -103,7 +104,9 @@ class _LineFile:
                 while left:
                     left = left[self._stream.write(left) :]
         except UserError:
-            os.ftruncate(self._stream.fileno(), self._length)
+            with suppress(OSError):  # no plain file: nothing to take back
+                os.ftruncate(self._stream.fileno(), self._length)
+            self.close()
             raise
         self._length += len(content)
 

@@ -76,7 +76,7 @@ class Mp4File:
 
     def _begin(self, height: int, width: int) -> VideoStream:
         name = encoder_name()
-        # Without B-frames pictures are stored in the order of their times, and the last one may last as long as it does.
+        # Without B-frames pictures are stored in the order of their times, and the last one lasts as long as it should.
         options = {"crf": "23", "preset": "veryfast", "bf": "0"} if name == "libx264" else {}
         stream = self._container.add_stream(name, rate=self._rate, options=options)
         assert isinstance(stream, VideoStream)
