@@ -55,7 +55,7 @@ class PredictOptions:
     jsonl: str | None = None
     """Write windows and segments as they come, a JSON object a line, to this file; - is standard output."""
     parquet: str | None = None
-    """Write windows and segments to this Parquet file; needs pyarrow (pip install 'clipgru[parquet]')."""
+    """Write windows and segments to this Parquet file; needs pyarrow (pip install pyarrow)."""
     srt: str | None = None
     """Write segments as SubRip subtitles, a file a video, into this folder."""
     vtt: str | None = None

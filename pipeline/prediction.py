@@ -83,7 +83,7 @@ def predict_files(model: Model, videos: Sequence[Path], options: PredictOptions,
     if stop:
         console.print(f"interrupted: {done} of {len(videos)} videos done; what was seen is written", soft_wrap=True)
     if not options.quiet:
-        for written in (*targets_of(options).values(), options.stats):
+        for written in dict.fromkeys((*targets_of(options).values(), options.stats)):
             if written and written != STDOUT:
                 console.print(f"written: {written}", soft_wrap=True)
     return stop.exit_code or (1 if failed else 0)

@@ -93,4 +93,4 @@ def _import(name: str) -> Any:
     try:
         return importlib.import_module(name)
     except ImportError as error:
-        raise UserError(f"Parquet needs pyarrow ({error}): pip install 'clipgru[parquet]', or use --csv") from error
+        raise UserError(f"Parquet needs pyarrow ({error}); pip install pyarrow, or write --csv") from error
