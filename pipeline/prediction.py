@@ -113,9 +113,10 @@ class _Run:
             with self._model.opener.open(path) as reader:
                 video = replace(video, info=reader.info)
                 self._writers.begin_video(video)
-                for segment in self._score(reader, video):
-                    self._writers.segment(segment)
-                    segments.append(segment)
+                with closing(self._score(reader, video)) as found:
+                    for segment in found:
+                        self._writers.segment(segment)
+                        segments.append(segment)
                 if self._writers.wants_frames and not self._stop:
                     self._pass_frames(reader)
         except DecodeError as problem:
@@ -129,14 +130,17 @@ class _Run:
             _print_segments(video.path, segments)
         return status
 
-    def _score(self, reader: VideoReader, video: SourceVideo) -> Iterator[Segment]:
+    def _score(self, reader: VideoReader, video: SourceVideo) -> Generator[Segment, None, None]:
         """One pass of the model: windows go to the writers, segments come out as they are final. Of a video that cannot
         be read to its end, those come out that were seen before the error does."""
         model, options, end_seconds = self._model, self._options, video.duration_seconds
         timeline = Timeline(model.labels, model.file.sampling.sample_fps, options.timeline, end_seconds)
-        windows = model.score_windows(reader, stride_frames=options.stride_frames, batch_size=options.batch_size)
+        inference = InferenceConfig(stride_frames=options.stride_frames, batch_size=options.batch_size)
         try:
-            with closing(self._shown(windows, Path(video.path).name, end_seconds)) as shown:
+            with (
+                closing(model.score_windows(reader, inference)) as windows,
+                closing(self._shown(windows, Path(video.path).name, end_seconds)) as shown,
+            ):
                 for scores in shown:
                     prediction = model.prediction(scores, video.path, end_seconds, options.top_k)
                     self._writers.window(prediction, scores.probabilities)

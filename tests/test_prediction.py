@@ -213,8 +213,8 @@ def test_a_video_that_breaks_off_keeps_what_was_seen(
 ) -> None:
     score = Model.score_windows
 
-    def breaking(self: Model, reader: Any, **more: Any) -> Iterator[Any]:
-        for count, scores in enumerate(score(self, reader, **more)):
+    def breaking(self: Model, reader: Any, config: Any) -> Iterator[Any]:
+        for count, scores in enumerate(score(self, reader, config)):
             if count == 5 and reader.info.path.name == "a.mp4":
                 raise DecodeError(reader.info.path, "decode", "nothing but noise")
             yield scores
