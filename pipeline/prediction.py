@@ -24,7 +24,7 @@ from pipeline.files import write_atomically
 from pipeline.inference import Model, RunStats
 from pipeline.options import PredictOptions
 from pipeline.report.files import STDOUT
-from pipeline.report.records import ERROR, INTERRUPTED, OK, SourceVideo
+from pipeline.report.records import ERROR, INTERRUPTED, OK, SourceVideo, readable
 from pipeline.report.writers import Writers, output_names, targets_of
 from pipeline.stopping import StopRequest
 from pipeline.timeline import Timeline, WindowScores
@@ -108,7 +108,7 @@ class _Run:
 
     def predict(self, path: Path, name: str) -> str:
         """Scores, segments, then pictures if a writer wants them. Returns the status."""
-        video, segments, error = SourceVideo(str(path), name), list[Segment](), ""
+        video, segments, error = SourceVideo(readable(path), name), list[Segment](), ""
         try:
             with self._model.opener.open(path) as reader:
                 video = replace(video, info=reader.info)
@@ -120,7 +120,7 @@ class _Run:
                 if self._writers.wants_frames and not self._stop:
                     self._pass_frames(reader)
         except DecodeError as problem:
-            error = str(problem)
+            error = str(problem).replace(str(path), video.path)
             self._console.print(f"error: {error}", style="red", soft_wrap=True, markup=False)
         if video.info is None:
             self._writers.begin_video(video)

@@ -278,3 +278,14 @@ def test_two_videos_of_one_name_do_not_overwrite_each_other(model_path: Path, vi
     predict(model_path, videos, tmp_path / "out", names={"srt": "s"})
     names = {path.name for path in (tmp_path / "out" / "s").iterdir()}
     assert names == {"videos_a.mp4.srt", "videos_b.mp4.srt", "more_b.mp4.srt", "videos_d.mp4.srt"}
+
+
+def test_a_name_that_is_no_text_is_written_all_the_same(model_path: Path, videos: Path, tmp_path: Path) -> None:
+    folder = tmp_path / "odd"
+    folder.mkdir()
+    for name, source in ((b"caf\xe9.mp4", "b.mp4"), (b"bad\xff.mp4", "c.mp4")):
+        (folder / os.fsdecode(name)).write_bytes((videos / source).read_bytes())
+    assert predict(model_path, folder, tmp_path / "out", "--html_embed_mb", "0") == 1
+    assert with_status(tmp_path / "out" / "o.json") == {"caf\ufffd.mp4": "ok", "bad\ufffd.mp4": "error"}
+    (page,) = (tmp_path / "out" / "pages").glob("*.html")
+    assert "caf%E9.mp4" in page.read_text() or "preview.mp4" in page.read_text()

@@ -10,7 +10,7 @@ from numpy.typing import NDArray
 
 from pipeline.clip import Prediction, Segment
 from pipeline.report.files import open_text
-from pipeline.report.records import INTERRUPTED, OK, SourceVideo, segment_record, window_record
+from pipeline.report.records import INTERRUPTED, OK, SourceVideo, rounded, segment_record, window_record
 
 
 class JsonFile:
@@ -34,7 +34,7 @@ class JsonFile:
 
     def begin_video(self, video: SourceVideo) -> None:
         """Opens its object."""
-        start = _dump({"path": video.path, "duration_seconds": round(video.duration_seconds, 6)})
+        start = _dump({"path": video.path, "duration_seconds": rounded(video.duration_seconds)})
         self._out.write(("," if self._num_videos else "") + f'\n{start[:-1]}, "windows": [')
         self._num_videos += 1
         self._num_windows, self._segments = 0, []

@@ -132,7 +132,7 @@ class HtmlPages:
             if preview.temporary.stat().st_size <= self._max_bytes:
                 return _data_address(preview.temporary, "video/mp4"), "video/mp4"
             preview.commit()
-            return quote(f"{self._video.name}.preview.mp4"), "video/mp4"
+            return quote(os.fsencode(f"{self._video.name}.preview.mp4")), "video/mp4"
         finally:
             preview.discard()  # does nothing to a file that has its name
 
@@ -151,7 +151,8 @@ def _data_address(path: Path, mime: str) -> str:
 
 def _relative_address(path: Path, folder: Path) -> str:
     with failures_of(folder):
-        return quote(os.path.relpath(path.resolve(), folder.resolve()).replace(os.sep, "/"))
+        relative = os.path.relpath(path.resolve(), folder.resolve()).replace(os.sep, "/")
+        return quote(os.fsencode(relative))
 
 
 def page_data(

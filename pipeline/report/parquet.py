@@ -45,8 +45,12 @@ class ParquetFile:
         self._rows: list[dict[str, Any]] = []
         self._video = SourceVideo("", "")
         self._pending = PendingFile(path)
-        with failures_of(path):
-            self._out = parquet.ParquetWriter(str(self._pending.temporary), self._schema)
+        try:
+            with failures_of(path):
+                self._out = parquet.ParquetWriter(str(self._pending.temporary), self._schema)
+        except UserError:
+            self._pending.discard()
+            raise
 
     def begin_video(self, video: SourceVideo) -> None:
         """The next rows are its."""

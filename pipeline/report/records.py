@@ -3,7 +3,9 @@ float, which depend on the batch size and the machine, do not show."""
 
 from __future__ import annotations
 
+import os
 from dataclasses import dataclass
+from pathlib import Path
 from typing import Any, Protocol
 
 import numpy as np
@@ -25,7 +27,7 @@ class SourceVideo:
     """The video that the next windows and segments are of."""
 
     path: str
-    """As the user named it."""
+    """As the user named it; text that any file can hold."""
     name: str
     """What the files written for it are called, without a suffix; unique in the run."""
     info: VideoInfo | None = None
@@ -69,6 +71,11 @@ class FrameWriter(Writer, Protocol):
 
     def frame(self, image: NDArray[np.uint8], time_seconds: float) -> None:
         """One more picture, uint8 RGB ``[H, W, 3]``, not to be written into."""
+
+
+def readable(path: Path) -> str:
+    """A path as text that any file can hold: bytes of its name that are no UTF-8 become question marks."""
+    return os.fsencode(path).decode("utf-8", "replace")
 
 
 def rounded(value: float) -> float:
