@@ -20,10 +20,9 @@ from pipeline.config import InferenceConfig, to_dict
 from pipeline.datasets.annotations import VIDEO_SUFFIXES
 from pipeline.decode import VideoReader
 from pipeline.errors import DecodeError, UserError
-from pipeline.files import write_atomically
 from pipeline.inference import Model, RunStats
 from pipeline.options import PredictOptions
-from pipeline.report.files import STDOUT
+from pipeline.report.files import STDOUT, check_folder, write_text
 from pipeline.report.records import ERROR, INTERRUPTED, OK, SourceVideo, readable
 from pipeline.report.writers import Writers, output_names, targets_of
 from pipeline.stopping import StopRequest
@@ -69,6 +68,8 @@ def predict_files(model: Model, videos: Sequence[Path], options: PredictOptions,
     _note_uniform(model, options, console)
     header = {"labels": list(model.labels), "sampling": to_dict(model.file.sampling)}
     failed, done, total = 0, 0, RunStats()
+    if options.stats:
+        check_folder(Path(options.stats).parent)
     with StopRequest().listening() as stop:
         with Writers(options, header) as writers:
             run = _Run(model, options, writers, stop, console)
@@ -79,7 +80,7 @@ def predict_files(model: Model, videos: Sequence[Path], options: PredictOptions,
                 failed, done = failed + (status == ERROR), done + (status != INTERRUPTED)
                 total = total + model.stats
         if options.stats:
-            write_atomically(Path(options.stats), json.dumps(asdict(total), indent=1).encode())
+            write_text(Path(options.stats), json.dumps(asdict(total), indent=1))
     if stop:
         console.print(f"interrupted: {done} of {len(videos)} videos done; what was seen is written", soft_wrap=True)
     if not options.quiet:

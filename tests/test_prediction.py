@@ -254,7 +254,7 @@ def test_a_bad_place_is_told_before_the_model_runs(
 
     monkeypatch.setattr(Model, "score_windows", run)
     (tmp_path / "file").touch()
-    for name in OUTPUTS:
+    for name in (*OUTPUTS, "stats"):
         assert predict(model_path, videos, tmp_path / "file", names={"csv": "../o.csv"} | {name: "below"}) == 2
         assert "a part of the path is a file" in capsys.readouterr().err
     assert {path.name for path in tmp_path.iterdir()} == {"file", "videos"}
