@@ -40,6 +40,10 @@ class EvaluateOptions:
 class PredictOptions:
     """How to read the videos and where the answers go."""
 
+    mode: Literal["windows", "stream"] = "windows"
+    """windows: clips as in training, overlapping; stream: one score a frame, from a state that is carried on."""
+    reset_seconds: float = 0.0
+    """stream: forget the past every so many seconds; 0 is never."""
     stride_frames: int | None = None
     """Grid frames from one window's start to the next; unset: a quarter of a window."""
     top_k: int = 5

@@ -136,7 +136,7 @@ class _Run:
         be read to its end, those come out that were seen before the error does."""
         model, options, end_seconds = self._model, self._options, video.duration_seconds
         timeline = Timeline(model.labels, model.file.sampling.sample_fps, options.timeline, end_seconds)
-        inference = InferenceConfig(stride_frames=options.stride_frames, batch_size=options.batch_size)
+        inference = InferenceConfig(options.mode, options.stride_frames, options.reset_seconds, options.batch_size)
         try:
             with (
                 closing(model.score_windows(reader, inference)) as windows,

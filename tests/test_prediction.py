@@ -289,3 +289,17 @@ def test_a_name_that_is_no_text_is_written_all_the_same(model_path: Path, videos
     assert with_status(tmp_path / "out" / "o.json") == {"caf\ufffd.mp4": "ok", "bad\ufffd.mp4": "error"}
     (page,) = (tmp_path / "out" / "pages").glob("*.html")
     assert "caf%E9.mp4" in page.read_text() or "preview.mp4" in page.read_text()
+
+
+def test_a_stream_has_a_score_a_frame_and_the_same_kind_of_segments(
+    model_path: Path, videos: Path, tmp_path: Path
+) -> None:
+    for name, more in (("a", []), ("b", ["--reset_seconds", "0.4"])):
+        predict(model_path, videos / "a.mp4", tmp_path / name, "--mode", "stream", *more, names={"json": "o.json"})
+    never, often = (json.loads((tmp_path / name / "o.json").read_text())["videos"][0] for name in "ab")
+    assert [w["start_seconds"] for w in never["windows"]] == pytest.approx([k / 5 for k in range(200)])
+    assert all(w["end_seconds"] - w["start_seconds"] == pytest.approx(0.2) for w in never["windows"])
+    assert never["windows"] != often["windows"]
+    edges = [edge for s in never["segments"] for edge in (s["start_seconds"], s["end_seconds"])]
+    assert edges == sorted(edges)
+    assert never["segments"]
