@@ -319,10 +319,39 @@ class InferenceConfig:
 class TimelineConfig:
     """How scores become segments."""
 
+    smoothing_seconds: float = 0.0
+    """Scores are averaged over this long, half before and half after each moment: live answers are half of it late."""
+    enter_threshold: float = 0.0
+    """A label opens where it is the best one and scores at least this. 0: the best label always counts."""
+    exit_threshold: float | None = None
+    """An open label stays, if no other opens, until it scores less than this; unset: as enter_threshold."""
+    unknown_label: str = "unknown"
+    """What a stretch is called in which no label is open."""
+    report_unknown: bool = False
+    """Make segments of unknown stretches too."""
     min_seconds: float = 0.5
     """Shorter stretches are given to the neighbour they are more likely to belong to."""
     background_label: str = "background"
     """A label that means that nothing happens; it makes no segments."""
+
+    def __post_init__(self) -> None:
+        for name in ("smoothing_seconds", "min_seconds"):
+            value = getattr(self, name)
+            require(value >= 0, f"timeline.{name} must not be negative, got {value}")
+        require(
+            0 <= self.enter_threshold <= 1,
+            f"timeline.enter_threshold must be between 0 and 1, got {self.enter_threshold}",
+        )
+        require(
+            0 <= self.keep_threshold <= self.enter_threshold,
+            f"timeline.exit_threshold must be between 0 and timeline.enter_threshold ({self.enter_threshold}), "
+            f"got {self.exit_threshold}; a label that is open leaves later than it enters",
+        )
+
+    @property
+    def keep_threshold(self) -> float:
+        """The least score that keeps an open label open."""
+        return self.enter_threshold if self.exit_threshold is None else self.exit_threshold
 
 
 def to_dict(config: Any) -> dict[str, Any]:

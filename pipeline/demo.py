@@ -16,7 +16,15 @@ from rich.console import Console
 from rich.table import Table
 
 from pipeline.clip import Segment
-from pipeline.config import DataConfig, Experiment, ModelConfig, SamplingConfig, TrainingConfig, TransformConfig
+from pipeline.config import (
+    DataConfig,
+    Experiment,
+    ModelConfig,
+    SamplingConfig,
+    TimelineConfig,
+    TrainingConfig,
+    TransformConfig,
+)
 from pipeline.datasets.datamodule import make_splits, read_annotations
 from pipeline.datasets.motion import BACKGROUND, read_segments
 from pipeline.evaluation import Evaluation, evaluate_model
@@ -24,7 +32,7 @@ from pipeline.files import write_atomically
 from pipeline.inference import Model
 from pipeline.options import DemoOptions, PredictOptions
 from pipeline.prediction import predict_files
-from pipeline.timeline import SegmentCounts, match_segments
+from pipeline.timeline import TimelineAgreement, compare_timelines
 from pipeline.training.fit import TrainingResult, train
 
 HEADS = ("convgru", "mean")
@@ -70,11 +78,12 @@ def run_demo(options: DemoOptions, console: Console) -> dict[str, float]:
         results[head] = train(replace(experiment, name=head, model=model), splits, quiet=options.quiet)
         evaluations[head] = evaluate_model(results[head].model, splits.test, experiment.data)
     say("4/4 finding the actions of untrimmed videos")
-    counts = _timeline(results["convgru"], Path(experiment.data.root), folder, console)
-    summary = _summary(evaluations) | {"timeline_f1_50": counts.f1, "seconds": time.perf_counter() - start}
+    agreement = _timeline(results["convgru"], Path(experiment.data.root), folder, console)
+    summary = _summary(evaluations) | {f"timeline_{name}": value for name, value in agreement.summary().items()}
+    summary["seconds"] = time.perf_counter() - start
     write_atomically(folder / "summary.json", json.dumps(summary, indent=1).encode())
     if not options.quiet:
-        _print(console, evaluations, counts, summary, folder)
+        _print(console, evaluations, agreement, summary, folder)
     return summary
 
 
@@ -92,23 +101,24 @@ def _summary(evaluations: dict[str, Evaluation]) -> dict[str, float]:
     return {f"accuracy_{head}": paired(evaluation).top1 for head, evaluation in evaluations.items()}
 
 
-def _timeline(result: TrainingResult, root: Path, folder: Path, console: Console) -> SegmentCounts:
+def _timeline(result: TrainingResult, root: Path, folder: Path, console: Console) -> TimelineAgreement:
     """Writes windows and segments of every untrimmed video; compares the segments with the truth."""
     truth = read_segments(root)
     model = Model(result.model)
     options = PredictOptions(
         stride_frames=2,
-        min_segment_seconds=1.0,  # no action of the motion set is shorter
+        timeline=TimelineConfig(min_seconds=1.0),  # no action of the motion set is shorter
         json=str(folder / "timeline.json"),
         csv=str(folder / "timeline.csv"),
         quiet=True,
     )
     predict_files(model, list(truth), options, console)
     written = json.loads((folder / "timeline.json").read_text())
-    counts = SegmentCounts()
+    agreement = TimelineAgreement()
     for video in written["videos"]:
-        counts += match_segments(_segments(video["segments"]), truth[Path(video["path"])], min_iou=0.5)
-    return counts
+        found, right = _segments(video["segments"]), truth[Path(video["path"])]
+        agreement += compare_timelines(found, right, model.file.sampling.sample_fps, video["duration_seconds"])
+    return agreement
 
 
 def _segments(items: Sequence[dict[str, object]]) -> list[Segment]:
@@ -118,7 +128,7 @@ def _segments(items: Sequence[dict[str, object]]) -> list[Segment]:
 def _print(
     console: Console,
     evaluations: dict[str, Evaluation],
-    counts: SegmentCounts,
+    agreement: TimelineAgreement,
     summary: dict[str, float],
     folder: Path,
 ) -> None:
@@ -130,9 +140,13 @@ def _print(
         table.add_row(head, str(motion.num_videos), str(right), f"{motion.top1:.1%}", f"{background:.1%}")
     console.print(table)
     console.print("The frame average cannot pass 50 %: each clip's reversal is in the test set under another label.")
+    scores, counts = agreement.summary(), agreement.counts[0.5]
     console.print(
-        f"timeline of the untrimmed videos: segment F1 {counts.f1:.3f} at IoU 0.5 "
-        f"({counts.hits} found, {counts.missed} missed, {counts.false_alarms} false)"
+        f"timeline of the untrimmed videos: segment F1 {scores['f1_10']:.3f} / {scores['f1_25']:.3f} / "
+        f"{scores['f1_50']:.3f} at IoU 0.1 / 0.25 / 0.5 "
+        f"({counts.hits} found, {counts.missed} missed, {counts.false_alarms} false at 0.5), "
+        f"edit score {scores['edit']:.3f}, {scores['frame_accuracy']:.1%} of frames right",
+        soft_wrap=True,
     )
     console.print(f"{summary['seconds']:.0f} s in all. Written:")
     for name in (

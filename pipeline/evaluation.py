@@ -24,7 +24,7 @@ from pipeline.datasets.store import cache_store
 from pipeline.datasets.videos import BadVideo, ClipBatch, Sample, fixed_clips
 from pipeline.errors import UserError
 from pipeline.files import write_atomically
-from pipeline.report import confusion_csv, confusion_picture, results_csv
+from pipeline.report.tables import confusion_csv, confusion_picture, results_csv
 from pipeline.transforms import ClipTransform
 
 

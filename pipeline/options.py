@@ -2,10 +2,10 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from typing import Literal
 
-from pipeline.config import require
+from pipeline.config import TimelineConfig, require
 
 
 @dataclass(frozen=True)
@@ -40,18 +40,36 @@ class EvaluateOptions:
 class PredictOptions:
     """How to read the videos and where the answers go."""
 
+    mode: Literal["windows", "stream"] = "windows"
+    """windows: clips as in training, overlapping; stream: one score a frame, from a state that is carried on."""
+    reset_seconds: float = 0.0
+    """stream: forget the past every so many seconds; 0 is never."""
     stride_frames: int | None = None
     """Grid frames from one window's start to the next; unset: a quarter of a window."""
     top_k: int = 5
     """Labels reported for each window."""
-    min_segment_seconds: float = 0.5
-    """Shorter segments are given to a neighbour."""
+    timeline: TimelineConfig = field(default_factory=TimelineConfig)
+    """How scores become segments."""
     batch_size: int = 32
     """Frames in one call of the backbone."""
     json: str | None = None
     """Write windows and segments to this JSON file; - is standard output."""
     csv: str | None = None
     """Write windows and segments to this CSV file."""
+    jsonl: str | None = None
+    """Write windows and segments as they come, a JSON object a line, to this file; - is standard output."""
+    parquet: str | None = None
+    """Write windows and segments to this Parquet file; needs pyarrow (pip install pyarrow)."""
+    srt: str | None = None
+    """Write segments as SubRip subtitles, a file a video, into this folder."""
+    vtt: str | None = None
+    """Write segments as WebVTT subtitles, a file a video, into this folder."""
+    video: str | None = None
+    """Write each video with label, score and time drawn in, as MP4, into this folder."""
+    html: str | None = None
+    """Write a page for each video, with its scores and segments to click on, into this folder."""
+    html_embed_mb: float = 3.0
+    """html: videos up to this size are put into the page, larger ones are linked."""
     stats: str | None = None
     """Write what was decoded, embedded and reused to this JSON file."""
     device: str = "auto"
@@ -65,6 +83,10 @@ class PredictOptions:
         require(
             self.stride_frames is None or self.stride_frames > 0,
             f"stride_frames must be at least 1, got {self.stride_frames}",
+        )
+        require(self.html_embed_mb >= 0, f"html_embed_mb must not be negative, got {self.html_embed_mb}")
+        require(
+            not (self.json == "-" and self.jsonl == "-"), "--json - and --jsonl - would both write to standard output"
         )
 
 

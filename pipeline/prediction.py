@@ -7,24 +7,26 @@ from __future__ import annotations
 
 import glob
 import json
-import sys
-import tempfile
-from collections.abc import Iterator, Sequence
-from dataclasses import asdict
+from collections.abc import Generator, Iterator, Sequence
+from contextlib import closing
+from dataclasses import asdict, replace
 from pathlib import Path
 
 from rich.console import Console
 from rich.progress import Progress
 
 from pipeline.clip import Segment
-from pipeline.config import InferenceConfig, TimelineConfig, to_dict
+from pipeline.config import InferenceConfig, to_dict
 from pipeline.datasets.annotations import VIDEO_SUFFIXES
+from pipeline.decode import VideoReader
 from pipeline.errors import DecodeError, UserError
-from pipeline.files import write_atomically
 from pipeline.inference import Model, RunStats
 from pipeline.options import PredictOptions
-from pipeline.report import PredictionWriter
-from pipeline.timeline import WindowScores, merge_segments
+from pipeline.report.files import STDOUT, check_folder, write_text
+from pipeline.report.records import ERROR, INTERRUPTED, OK, SourceVideo, readable
+from pipeline.report.writers import Writers, output_names, targets_of
+from pipeline.stopping import StopRequest
+from pipeline.timeline import Timeline, WindowScores
 
 
 def find_videos(sources: Sequence[str]) -> list[Path]:
@@ -52,79 +54,122 @@ def _expand(source: str) -> list[Path]:
 
 
 def predict_files(model: Model, videos: Sequence[Path], options: PredictOptions, console: Console) -> int:
-    """Predicts every video and writes what ``options`` asks for. Returns 0, or 1 if a video could not be read."""
+    """Predicts every video and writes what ``options`` asks for.
+
+    SIGINT or SIGTERM ends the run at the next window or picture: the video at hand is completed as ``interrupted``
+    with what was seen of it, and the others are left out.
+
+    Returns:
+        0; 1 if a video could not be read; 128 + the signal if the run was interrupted.
+
+    Raises:
+        UserError: an output cannot be written.
+    """
+    _note_uniform(model, options, console)
+    header = {"labels": list(model.labels), "sampling": to_dict(model.file.sampling)}
+    failed, done, total = 0, 0, RunStats()
+    if options.stats:
+        check_folder(Path(options.stats).parent)
+    with StopRequest().listening() as stop:
+        with Writers(options, header) as writers:
+            run = _Run(model, options, writers, stop, console)
+            for path, name in zip(videos, output_names(videos), strict=True):
+                if stop:
+                    break
+                status = run.predict(path, name)
+                failed, done = failed + (status == ERROR), done + (status != INTERRUPTED)
+                total = total + model.stats
+        if options.stats:
+            write_text(Path(options.stats), json.dumps(asdict(total), indent=1))
+    if stop:
+        console.print(f"interrupted: {done} of {len(videos)} videos done; what was seen is written", soft_wrap=True)
+    if not options.quiet:
+        for written in dict.fromkeys((*targets_of(options).values(), options.stats)):
+            if written and written != STDOUT:
+                console.print(f"written: {written}", soft_wrap=True)
+    return stop.exit_code or (1 if failed else 0)
+
+
+def _note_uniform(model: Model, options: PredictOptions, console: Console) -> None:
     sampling = model.file.sampling
     if sampling.mode == "uniform" and not options.quiet:
         window_seconds = sampling.num_frames / sampling.sample_fps
         note = f"this model learned from frames spread over whole clips; here it sees {window_seconds:.1f} s at a time"
         console.print(f"note: {note}", soft_wrap=True)
-    to_stdout = options.json == "-"
-    with tempfile.TemporaryDirectory() as scratch:
-        json_path = Path(scratch) / "stdout.json" if to_stdout else Path(options.json) if options.json else None
-        header = {"labels": model.labels, "sampling": to_dict(model.file.sampling)}
-        failed, total = 0, RunStats()
-        with PredictionWriter(json_path, Path(options.csv) if options.csv else None, header) as writer:
-            for path in videos:
-                error = _predict_file(model, path, options, writer, console)
-                failed += bool(error)
-                total = total + model.stats
-        if to_stdout and json_path:
-            sys.stdout.write(json_path.read_text())
-    if options.stats:
-        write_atomically(Path(options.stats), json.dumps(asdict(total), indent=1).encode())
-    if not options.quiet:
-        for written in (options.json, options.csv, options.stats):
-            if written and written != "-":
-                console.print(f"written: {written}", soft_wrap=True)
-    return 1 if failed else 0
 
 
-def _predict_file(model: Model, path: Path, options: PredictOptions, writer: PredictionWriter, console: Console) -> str:
-    """Returns the error, or nothing."""
-    name, begun = str(path), False
-    segments: list[Segment] = []
-    timeline = TimelineConfig(min_seconds=options.min_segment_seconds)
-    inference = InferenceConfig(stride_frames=options.stride_frames, batch_size=options.batch_size)
-    try:
-        with model.opener.open(path) as reader:
-            end_seconds = reader.info.duration_seconds
-            writer.begin_video(name, end_seconds)
-            begun = True
-            windows = model.score_windows(reader, inference)
-            shown = _show_progress(windows, path.name, model, end_seconds, options.quiet, console)
-            noted = _note(shown, model, writer, name, end_seconds, options.top_k)
-            fps = model.file.sampling.sample_fps
-            segments.extend(merge_segments(noted, model.labels, fps, end_seconds, timeline))
-    except DecodeError as error:
-        if begun:
-            writer.end_video(name, segments, str(error))
-        else:
-            writer.failed_video(name, str(error))
-        console.print(f"error: {error}", style="red", soft_wrap=True, markup=False)
-        return str(error)
-    writer.end_video(name, segments)
-    if not options.quiet and options.json != "-":
-        _print_segments(name, segments)
-    return ""
+class _Run:
+    """One run over videos: what each of them needs."""
 
+    def __init__(
+        self, model: Model, options: PredictOptions, writers: Writers, stop: StopRequest, console: Console
+    ) -> None:
+        self._model, self._options, self._writers = model, options, writers
+        self._stop, self._console = stop, console
 
-def _note(
-    windows: Iterator[WindowScores], model: Model, writer: PredictionWriter, name: str, end_seconds: float, top_k: int
-) -> Iterator[WindowScores]:
-    for scores in windows:
-        writer.window(model.prediction(scores, name, end_seconds, top_k))
-        yield scores
+    def predict(self, path: Path, name: str) -> str:
+        """Scores, segments, then pictures if a writer wants them. Returns the status."""
+        video, segments, error = SourceVideo(readable(path), name), list[Segment](), ""
+        try:
+            with self._model.opener.open(path) as reader:
+                video = replace(video, info=reader.info)
+                self._writers.begin_video(video)
+                with closing(self._score(reader, video)) as found:
+                    for segment in found:
+                        self._writers.segment(segment)
+                        segments.append(segment)
+                if self._writers.wants_frames and not self._stop:
+                    self._pass_frames(reader)
+        except DecodeError as problem:
+            error = str(problem).replace(str(path), video.path)
+            self._console.print(f"error: {error}", style="red", soft_wrap=True, markup=False)
+        if video.info is None:
+            self._writers.begin_video(video)
+        status = ERROR if error else INTERRUPTED if self._stop else OK
+        self._writers.end_video(status, error)
+        if not error and not self._options.quiet and STDOUT not in (self._options.json, self._options.jsonl):
+            _print_segments(video.path, segments)
+        return status
 
+    def _score(self, reader: VideoReader, video: SourceVideo) -> Generator[Segment, None, None]:
+        """One pass of the model: windows go to the writers, segments come out as they are final. Of a video that cannot
+        be read to its end, those come out that were seen before the error does."""
+        model, options, end_seconds = self._model, self._options, video.duration_seconds
+        timeline = Timeline(model.labels, model.file.sampling.sample_fps, options.timeline, end_seconds)
+        inference = InferenceConfig(options.mode, options.stride_frames, options.reset_seconds, options.batch_size)
+        try:
+            with (
+                closing(model.score_windows(reader, inference)) as windows,
+                closing(self._shown(windows, Path(video.path).name, end_seconds)) as shown,
+            ):
+                for scores in shown:
+                    prediction = model.prediction(scores, video.path, end_seconds, options.top_k)
+                    self._writers.window(prediction, scores.probabilities)
+                    yield from timeline.push(scores)
+                    if self._stop:
+                        break
+        except DecodeError:
+            yield from timeline.finish()
+            raise
+        yield from timeline.finish()
 
-def _show_progress(
-    windows: Iterator[WindowScores], name: str, model: Model, end_seconds: float, quiet: bool, console: Console
-) -> Iterator[WindowScores]:
-    fps = model.file.sampling.sample_fps
-    with Progress(console=console, transient=True, disable=quiet or not console.is_terminal) as progress:
-        task = progress.add_task(name, total=end_seconds)
-        for scores in windows:
-            progress.update(task, completed=scores.window.stop / fps)
-            yield scores
+    def _pass_frames(self, reader: VideoReader) -> None:
+        """A second decode, now that all windows and segments are known."""
+        for frame, time_seconds in reader:
+            self._writers.frame(frame.permute(1, 2, 0).numpy(), time_seconds)  # [3, H, W] -> [H, W, 3]
+            if self._stop:
+                break
+
+    def _shown(
+        self, windows: Iterator[WindowScores], name: str, end_seconds: float
+    ) -> Generator[WindowScores, None, None]:
+        """The windows, with a bar on a terminal. Standard output is left alone: answers may be going there."""
+        fps, hidden = self._model.file.sampling.sample_fps, self._options.quiet or not self._console.is_terminal
+        with Progress(console=self._console, transient=True, redirect_stdout=False, disable=hidden) as progress:
+            task = progress.add_task(name, total=end_seconds)
+            for scores in windows:
+                progress.update(task, completed=scores.window.stop / fps)
+                yield scores
 
 
 def _print_segments(name: str, segments: Sequence[Segment]) -> None:

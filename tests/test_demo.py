@@ -27,7 +27,9 @@ def test_the_demo_writes_what_it_says(
     summary = demo.run_demo(DemoOptions(output_dir=str(tmp_path / "demo")), Console(stderr=True))
     folder = tmp_path / "demo"
     assert json.loads((folder / "summary.json").read_text()) == summary
-    assert set(summary) == {"accuracy_convgru", "accuracy_mean", "timeline_f1_50", "seconds"}
+    timeline = {f"timeline_{name}" for name in ("f1_10", "f1_25", "f1_50", "edit", "frame_accuracy")}
+    assert set(summary) == {"accuracy_convgru", "accuracy_mean", "seconds"} | timeline
+    assert 0 <= summary["timeline_f1_50"] <= summary["timeline_f1_25"] <= summary["timeline_f1_10"] <= 1
     assert summary["accuracy_mean"] <= 0.5
     assert len(json.loads((folder / "timeline.json").read_text())["videos"]) == 1
     with (folder / "timeline.csv").open() as stream:

@@ -1,22 +1,37 @@
-"""From windows to segments, against a plain table of averages and segments counted by hand."""
+"""From windows to segments, against rules applied to whole lists one by one, and segments counted by hand."""
 
 from __future__ import annotations
 
+import tracemalloc
+from itertools import pairwise
+
 import numpy as np
 import pytest
-from hypothesis import given, settings
+from hypothesis import example, given, settings
 from hypothesis import strategies as st
 
 from pipeline.clip import Segment
 from pipeline.config import TimelineConfig
+from pipeline.errors import UserError
 from pipeline.sampling import Window, window_starts
 from pipeline.timeline import (
     SegmentCounts,
+    Timeline,
+    TimelineAgreement,
     WindowScores,
+    compare_timelines,
+    edit_score,
     frame_scores,
     match_segments,
     merge_segments,
     temporal_iou,
+)
+from tests.reference.timeline import (
+    naive_frames,
+    naive_labels,
+    naive_levenshtein,
+    naive_smooth,
+    naive_stretches,
 )
 
 LABELS = ("run", "jump", "background")
@@ -83,14 +98,223 @@ def test_short_runs_go_to_a_neighbour(labels: list[int], expected: list[tuple[in
     assert [(s.start_seconds, s.end_seconds, s.label) for s in segments] == expected
 
 
-@given(st.lists(st.integers(0, 2), min_size=1, max_size=80), st.integers(1, 6))
-def test_segments_are_ordered_apart_and_long_enough(labels: list[int], min_frames: int) -> None:
-    config = TimelineConfig(min_seconds=float(min_frames))
-    end = float(len(labels))
-    segments = list(merge_segments(windows_of(labels), LABELS, 1.0, end, config))
+# Cases for the properties: windows of a video, and how they are to become segments.
+
+FPS = 5.0
+
+
+@st.composite
+def videos(draw: st.DrawFn) -> tuple[list[WindowScores], float]:
+    """Windows of some length and stride, down to one frame each, and where the video ends, often within a frame. Scores
+    are multiples of 1/16, so that their sums are exact in any order, and are often equal."""
+    num_frames = draw(st.integers(1, 40))
+    length = draw(st.integers(1, 6))
+    stride = draw(st.integers(1, length))
+    seed = draw(st.integers(0, 10_000))
+    rng = np.random.default_rng(seed)
+    levels = rng.choice([0.0, 0.25, 0.5, 0.75, 1.0], (num_frames, 3)).repeat(int(rng.integers(1, 5)), axis=0)
+    windows = [
+        WindowScores(Window(start, min(start + length, num_frames)), levels[start].astype(np.float32))
+        for start in window_starts(num_frames, length, stride)
+    ]
+    return windows, (num_frames - draw(st.sampled_from([0.0, 0.25, 0.9]))) / FPS
+
+
+timeline_configs = st.builds(
+    lambda smoothing, enter, keep, min_seconds, unknown: TimelineConfig(
+        smoothing_seconds=smoothing,
+        enter_threshold=enter,
+        exit_threshold=None if keep is None else keep * enter,
+        min_seconds=min_seconds,
+        report_unknown=unknown,
+    ),
+    st.sampled_from([0.0, 0.4, 1.2, 3.0]),
+    st.sampled_from([0.0, 0.4, 0.6, 0.9]),
+    st.sampled_from([None, 0.0, 0.5, 0.9]),
+    st.sampled_from([0.0, 0.3, 0.5, 1.0, 4.0]),
+    st.booleans(),
+)
+
+
+def segments_of(windows: list[WindowScores], end: float, config: TimelineConfig) -> list[Segment]:
+    return list(merge_segments(windows, LABELS, FPS, end, config))
+
+
+@settings(deadline=None, max_examples=200)
+@given(videos(), timeline_configs)
+def test_segments_are_those_of_the_rules_on_whole_lists(
+    video: tuple[list[WindowScores], float], config: TimelineConfig
+) -> None:
+    windows, end = video
+    scores = naive_frames([(w.window.start, w.window.stop, w.probabilities) for w in windows], windows[-1].window.stop)
+    scores = naive_smooth(scores, round(config.smoothing_seconds * FPS / 2)).astype(np.float32)
+    labels = naive_labels(scores, config.enter_threshold, config.keep_threshold)
+    stretches = naive_stretches(scores, labels, FPS, config.min_seconds, end)
+    names = (*LABELS, "unknown")
+    silent = {"background"} | (set() if config.report_unknown else {"unknown"})
+    expected = [
+        (pytest.approx(start / FPS), pytest.approx(min(stop / FPS, end)), names[label])
+        for label, start, stop in stretches
+        if names[label] not in silent
+    ]
+    got = segments_of(windows, end, config)
+    assert [(s.start_seconds, s.end_seconds, s.label) for s in got] == expected
+    known = np.concatenate([scores, 1 - scores.max(axis=1, keepdims=True)], axis=1, dtype=np.float64)
+    means = [known[start:stop, label].mean() for label, start, stop in stretches if names[label] not in silent]
+    assert [s.score for s in got] == pytest.approx(means)
+
+
+@settings(deadline=None, max_examples=200)
+@given(videos(), timeline_configs)
+def test_segments_are_ordered_apart_inside_and_long_enough(
+    video: tuple[list[WindowScores], float], config: TimelineConfig
+) -> None:
+    windows, end = video
+    segments = segments_of(windows, end, config)
     edges = [edge for s in segments for edge in (s.start_seconds, s.end_seconds)]
     assert edges == sorted(edges)
-    assert all(s.end_seconds - s.start_seconds >= min(min_frames, end) for s in segments)
+    assert all(0 <= edge <= end for edge in edges)
+    assert all(s.end_seconds - s.start_seconds >= min(config.min_seconds, end) - 1e-6 for s in segments)
+    assert all(a.label != b.label or a.end_seconds < b.start_seconds for a, b in pairwise(segments))
+    assert all(0 <= s.score <= 1 for s in segments)
+
+
+@settings(deadline=None)
+@given(videos(), timeline_configs)
+def test_pushed_one_by_one_they_are_the_same_and_never_taken_back(
+    video: tuple[list[WindowScores], float], config: TimelineConfig
+) -> None:
+    windows, end = video
+    whole = segments_of(windows, end, config)
+    timeline = Timeline(LABELS, FPS, config)
+    got: list[Segment] = []
+    for window in windows:
+        got += timeline.push(window)
+        assert got == whole[: len(got)]
+    assert got + timeline.finish(end) == whole
+    assert timeline.open is None
+    assert timeline.finish(end) == []
+
+
+@settings(deadline=None)
+@given(videos(), timeline_configs)
+def test_the_open_segment_is_the_one_of_a_video_that_ends_now(
+    video: tuple[list[WindowScores], float], config: TimelineConfig
+) -> None:
+    windows, _ = video
+    timeline = Timeline(LABELS, FPS, config)
+    for count, window in enumerate(windows, start=1):
+        timeline.push(window)
+        now = window.window.stop / FPS
+        last = segments_of(windows[:count], now, config)[-1:]
+        expected = last[0] if last and last[0].end_seconds == pytest.approx(now) else None
+        assert timeline.open == expected
+
+
+@settings(deadline=None)
+@given(videos(), videos(), timeline_configs, st.integers(1, 50))
+@example((windows_of([0] * 5), 1.0), (windows_of([0] * 5), 1.0), TimelineConfig(min_seconds=3.0), 1)
+def test_a_gap_ends_everything_and_starts_again(
+    first: tuple[list[WindowScores], float],
+    second: tuple[list[WindowScores], float],
+    config: TimelineConfig,
+    gap_frames: int,
+) -> None:
+    """Frames that are missing give what two videos would, with or without being told of it."""
+    before, after = first[0], second[0]
+    shift = before[-1].window.stop + gap_frames
+    moved = [WindowScores(Window(w.window.start + shift, w.window.stop + shift), w.probabilities) for w in after]
+    expected = segments_of(before, before[-1].window.stop / FPS, config)
+    later = segments_of(after, after[-1].window.stop / FPS, config)
+    pushed, told = Timeline(LABELS, FPS, config), Timeline(LABELS, FPS, config)
+    got = [s for w in (*before, *moved) for s in pushed.push(w)] + pushed.finish()
+    assert got[: len(expected)] == expected
+    assert [(s.start_seconds, s.label, s.score) for s in got[len(expected) :]] == [
+        (pytest.approx(s.start_seconds + shift / FPS), s.label, s.score) for s in later
+    ]
+    parts = [s for w in before for s in told.push(w)] + told.finish()
+    assert parts + [s for w in moved for s in told.push(w)] + told.finish() == got
+
+
+def test_thresholds_by_hand() -> None:
+    """Enter 0.6, exit 0.4: what starts low is unknown, what was high stays while it is middling."""
+    scores = [0.5, 0.7, 0.5, 0.5, 0.3, 0.5, 0.7]
+    windows = [
+        WindowScores(Window(k, k + 1), np.array([score, 0.2, 0.1], np.float32)) for k, score in enumerate(scores)
+    ]
+    config = TimelineConfig(enter_threshold=0.6, exit_threshold=0.4, min_seconds=0.0)
+    found = list(merge_segments(windows, LABELS, 1.0, 7.0, config))
+    assert [(s.start_seconds, s.end_seconds, s.label) for s in found] == [(1, 4, "run"), (6, 7, "run")]
+    assert found[0].score == pytest.approx((0.7 + 0.5 + 0.5) / 3)
+    same = TimelineConfig(enter_threshold=0.6, min_seconds=0.0, report_unknown=True, unknown_label="?")
+    found = list(merge_segments(windows, LABELS, 1.0, 7.0, same))
+    assert [(s.start_seconds, s.label) for s in found] == [(0, "?"), (1, "run"), (2, "?"), (6, "run")]
+
+
+def test_smoothing_moves_no_edge_and_is_late_by_half_of_itself() -> None:
+    windows = windows_of([0] * 20 + [1] * 20)
+    config = TimelineConfig(smoothing_seconds=2.0, min_seconds=0.0)
+    timeline = Timeline(LABELS, 4.0, config)
+    out = [(k, s) for k, w in enumerate(windows) for s in timeline.push(w)]
+    ((known_at, segment),) = out
+    assert (segment.start_seconds, segment.end_seconds) == (0.0, 5.0)
+    # Frame 20 has the new label; 4 frames of smoothing; one more until its score is final, one until it is a whole one.
+    assert known_at == 20 + 4 + 1 + 1
+
+
+def test_a_segment_is_final_when_the_next_one_is_long_enough() -> None:
+    """However long the next one lasts, and if it comes to nothing, not at all."""
+    config = TimelineConfig(min_seconds=3.0)
+    timeline = Timeline(LABELS, 1.0, config)
+    out = [
+        (k, s.label)
+        for k, w in enumerate(windows_of([0] * 10 + [1] * 2 + [0] * 3 + [1] * 50))
+        for s in timeline.push(w)
+    ]
+    assert out == [(10 + 5 + 3 + 1, "run")]
+    assert timeline.open is not None
+    assert (timeline.open.start_seconds, timeline.open.end_seconds, timeline.open.label) == (15.0, 65.0, "jump")
+
+
+def test_a_bad_setting_is_named() -> None:
+    for wrong, text in [
+        ({"enter_threshold": 1.5}, "enter_threshold"),
+        ({"exit_threshold": 0.5}, "exit_threshold"),
+        ({"enter_threshold": 0.3, "exit_threshold": 0.5}, "leaves later"),
+        ({"smoothing_seconds": -1.0}, "smoothing_seconds"),
+        ({"min_seconds": -1.0}, "min_seconds"),
+    ]:
+        with pytest.raises(UserError, match=text):
+            TimelineConfig(**wrong)
+
+
+def test_windows_out_of_order_are_an_error() -> None:
+    timeline = Timeline(LABELS, 1.0)
+    timeline.push(WindowScores(Window(5, 9), np.ones(3, np.float32)))
+    with pytest.raises(ValueError, match="in order"):
+        timeline.push(WindowScores(Window(4, 8), np.ones(3, np.float32)))
+
+
+def test_memory_does_not_grow_with_the_video() -> None:
+    rng = np.random.default_rng(0)
+    scores = rng.random((64, 3), dtype=np.float32)
+    timeline = Timeline(LABELS, 8.0, TimelineConfig(smoothing_seconds=1.0, enter_threshold=0.5, exit_threshold=0.3))
+
+    def push(first: int, count: int) -> int:
+        return sum(
+            len(timeline.push(WindowScores(Window(k, k + 16), scores[k // 8 % 64])))
+            for k in range(first, first + count)
+        )
+
+    push(0, 500)
+    tracemalloc.start()
+    found = push(500, 500)
+    early = tracemalloc.get_traced_memory()[0]
+    found += push(1000, 4000)
+    late = tracemalloc.get_traced_memory()[0]
+    tracemalloc.stop()
+    assert found > 100
+    assert late - early < 20_000  # bytes
 
 
 def test_intersection_over_union() -> None:
@@ -114,3 +338,44 @@ def test_counts_by_hand() -> None:
     assert match_segments([], [], 0.5).f1 == 1
     assert match_segments([], truth, 0.5).f1 == 0
     assert match_segments([Segment(0, 4, "run")], [Segment(0, 10, "run")], 0.5).hits == 0
+
+
+@settings(deadline=None)
+@given(st.lists(st.sampled_from("abc"), max_size=6), st.lists(st.sampled_from("abc"), max_size=6))
+def test_edit_score_is_the_distance_by_its_definition(predicted: list[str], truth: list[str]) -> None:
+    ours, theirs = ([Segment(k, k + 1, label) for k, label in enumerate(labels)] for labels in (predicted, truth))
+    longest = max(len(predicted), len(truth))
+    expected = 1 - naive_levenshtein(predicted, truth) / longest if longest else 1
+    assert edit_score(ours, theirs) == pytest.approx(expected)
+
+
+def test_agreement_by_hand() -> None:
+    """Ten seconds at two frames a second; true run 0-4 and jump 6-10, found run 1-5, a false jump 5-6, jump 8-10."""
+    truth = [Segment(0, 4, "run"), Segment(6, 10, "jump")]
+    predicted = [Segment(1, 5, "run"), Segment(5, 6, "jump"), Segment(8, 10, "jump")]
+    agreement = compare_timelines(predicted, truth, 2.0, 10.0)
+    found = agreement.summary()
+    # IoU of run: 3 / 5; of jump: 2 / 4. Two hits of three at every threshold.
+    assert found["f1_10"] == found["f1_25"] == found["f1_50"] == pytest.approx(4 / 5)
+    assert found["edit"] == pytest.approx(1 - 1 / 3)
+    # Right frames: run 1-4 and jump 8-10, 6 + 4, none elsewhere: 0-1, 4-5, 5-6 and 6-8 are wrong.
+    assert found["frame_accuracy"] == pytest.approx(10 / 20)
+    perfect = compare_timelines(truth, truth, 2.0, 10.0)
+    assert set(perfect.summary().values()) == {1.0}
+    both = (agreement + perfect).summary()
+    assert both["edit"] == pytest.approx((2 / 3 + 1) / 2)
+    assert both["frame_accuracy"] == pytest.approx(30 / 40)
+    assert both["f1_50"] == pytest.approx(8 / 9)
+    assert set(TimelineAgreement().summary().values()) == {1.0}
+
+
+@settings(deadline=None)
+@given(st.lists(st.integers(0, 2), min_size=1, max_size=30), st.lists(st.integers(0, 2), min_size=1, max_size=30))
+def test_frame_accuracy_counts_frames(ours: list[int], theirs: list[int]) -> None:
+    length = min(len(ours), len(theirs))
+    config = TimelineConfig(min_seconds=0.0)
+    predicted, truth = (
+        list(merge_segments(windows_of(labels[:length]), LABELS, 3.0, length / 3, config)) for labels in (ours, theirs)
+    )
+    found = compare_timelines(predicted, truth, 3.0, length / 3)
+    assert (found.right_frames, found.num_frames) == (sum(map(int.__eq__, ours, theirs)), length)

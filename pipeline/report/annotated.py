@@ -1,0 +1,148 @@
+"""Videos with label, score and time drawn in: of any pictures one by one, or of each video of a run."""
+
+from __future__ import annotations
+
+from array import array
+from bisect import bisect_left, bisect_right
+from fractions import Fraction
+from pathlib import Path
+
+import numpy as np
+from numpy.typing import NDArray
+
+from pipeline.clip import Prediction, Segment
+from pipeline.report.drawing import Caption, draw_caption
+from pipeline.report.files import check_folder
+from pipeline.report.mp4 import Mp4File
+from pipeline.report.records import SourceVideo
+
+
+class AnnotatedVideo:
+    """An MP4 to which annotated pictures are added one by one, of a file or a camera.
+
+    Args:
+        path: gets its name when the video is closed.
+        average_fps: about how many pictures a second will come; their times are kept whatever it says.
+    """
+
+    def __init__(self, path: Path, average_fps: Fraction) -> None:
+        self._out = Mp4File(path, average_fps)
+
+    def write(
+        self, frame: NDArray[np.uint8], time_seconds: float, label: str = "", score: float = 0.0, segment: str = ""
+    ) -> None:
+        """One more picture.
+
+        Args:
+            frame: uint8 RGB ``[H, W, 3]`` or ``[3, H, W]``; not changed.
+            time_seconds: from the start of the video; later than the picture before.
+            label: the best label now.
+            score: its score, 0 to 1.
+            segment: the action that is going on, or nothing.
+
+        Raises:
+            UserError: the disk takes no more.
+            ValueError: the frame has another shape.
+        """
+        if frame.ndim != 3 or 3 not in (frame.shape[0], frame.shape[2]):
+            raise ValueError(f"a frame is uint8 RGB [H, W, 3] or [3, H, W], got {list(frame.shape)}")
+        if frame.shape[2] != 3:
+            frame = frame.transpose(1, 2, 0)  # [3, H, W] -> [H, W, 3]
+        self._out.write(draw_caption(frame, Caption(time_seconds, label, score, segment)), time_seconds)
+
+    def close(self, end_seconds: float | None = None) -> None:
+        """Completes the file. The last picture is shown until ``end_seconds``, or as long as an average one."""
+        self._out.close(end_seconds)
+
+    def discard(self) -> None:
+        """No file."""
+        self._out.discard()
+
+
+class Track:
+    """What was said of a video, by time: 20 bytes a window."""
+
+    def __init__(self) -> None:
+        self._middles, self._scores, self._labels = array("d"), array("d"), array("i")
+        self._names: dict[str, int] = {}
+        self._segments: list[Segment] = []
+        self._starts = array("d")
+
+    def add_window(self, prediction: Prediction) -> None:
+        """In order."""
+        self._middles.append((prediction.start_seconds + prediction.end_seconds) / 2)
+        self._scores.append(prediction.score)
+        self._labels.append(self._names.setdefault(prediction.label, len(self._names)))
+
+    def add_segment(self, segment: Segment) -> None:
+        """In order."""
+        self._segments.append(segment)
+        self._starts.append(segment.start_seconds)
+
+    def caption(self, time_seconds: float) -> Caption:
+        """The window whose middle is nearest, and the segment that the time lies in."""
+        place = bisect_right(self._starts, time_seconds) - 1
+        segment = ""
+        if place >= 0 and time_seconds < self._segments[place].end_seconds:
+            segment = self._segments[place].label
+        if not self._middles:
+            return Caption(time_seconds, segment=segment)
+        after = min(bisect_left(self._middles, time_seconds), len(self._middles) - 1)
+        before = max(after - 1, 0)
+        nearest = min(before, after, key=lambda window: abs(self._middles[window] - time_seconds))
+        return Caption(time_seconds, list(self._names)[self._labels[nearest]], self._scores[nearest], segment)
+
+
+class AnnotatedVideos:
+    """``<name>.annotated.mp4`` for each video of a run: its own frame times and size, upright.
+
+    Args:
+        folder: made if it is not there.
+    """
+
+    wants_frames = True
+
+    def __init__(self, folder: Path) -> None:
+        self._folder = folder
+        self._video = SourceVideo("", "")
+        self._track = Track()
+        self._out: AnnotatedVideo | None = None
+        check_folder(folder)
+
+    def begin_video(self, video: SourceVideo) -> None:
+        """Nothing is written before the first picture."""
+        self._video, self._track, self._out = video, Track(), None
+
+    def window(self, prediction: Prediction, probabilities: NDArray[np.float32]) -> None:
+        """Kept until the pictures come."""
+        self._track.add_window(prediction)
+
+    def segment(self, segment: Segment) -> None:
+        """Kept until the pictures come."""
+        self._track.add_segment(segment)
+
+    def frame(self, image: NDArray[np.uint8], time_seconds: float) -> None:
+        """Drawn and encoded."""
+        if self._out is None:
+            assert self._video.info is not None
+            path = self._folder / f"{self._video.name}.annotated.mp4"
+            self._out = AnnotatedVideo(path, self._video.info.average_fps)
+        caption = self._track.caption(time_seconds)
+        self._out.write(image, time_seconds, caption.label, caption.score, caption.segment)
+
+    def end_video(self, status: str, error: str) -> None:
+        """Completes the file with the pictures it got. No picture, no file."""
+        if self._out is not None:
+            out, self._out = self._out, None
+            try:
+                out.close(self._video.duration_seconds if status == "ok" else None)
+            finally:
+                out.discard()  # does nothing to a complete file
+
+    def close(self) -> None:
+        """Every file is complete already."""
+
+    def discard(self) -> None:
+        """Files of earlier videos stay; the one begun does not."""
+        if self._out is not None:
+            self._out.discard()

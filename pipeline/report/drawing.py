@@ -1,0 +1,105 @@
+"""Label, score and time drawn into a picture with OpenCV, in sizes that fit the picture."""
+
+from __future__ import annotations
+
+import unicodedata
+from dataclasses import dataclass
+
+import cv2
+import numpy as np
+from numpy.typing import NDArray
+
+Image = NDArray[np.uint8]
+Colour = tuple[int, int, int]
+
+FONT = cv2.FONT_HERSHEY_SIMPLEX
+WHITE, GREY = (255, 255, 255), (190, 190, 190)
+TRACK, GOING_ON, OTHER = (60, 60, 60), (16, 128, 98), (92, 92, 140)
+"""RGB: the empty bar, and dark enough under white text: the bar of the action going on, and of another label."""
+
+
+@dataclass(frozen=True)
+class Caption:
+    """What is drawn into one picture."""
+
+    time_seconds: float
+    label: str = ""
+    """The best label at this moment; empty: none."""
+    score: float = 0.0
+    """Its score, 0 to 1, drawn as a bar."""
+    segment: str = ""
+    """The action that is going on; empty: none."""
+
+
+def draw_caption(image: Image, caption: Caption) -> Image:
+    """A copy of uint8 RGB ``[H, W, 3]`` with a dark band at the bottom: the action and the time, under them the best
+    label with its score as a bar."""
+    height, width = image.shape[:2]
+    line = max(9, min(round(height * 0.075), round(width * 0.06), 48))  # pixels of one line of text
+    margin = max(2, line // 3)
+    out = image.copy()
+    top = max(0, height - 2 * line - 3 * margin)
+    out[top:] = out[top:] // 4
+    time = clock(caption.time_seconds)
+    baseline, right = top + margin + line, width - margin
+    time_width = _text(out, time, (0, baseline), line, GREY, right_at=right)
+    action = caption.segment or "-"
+    _text(out, action, (margin, baseline), line, WHITE if caption.segment else GREY, right - time_width - 2 * margin)
+    _draw_bar(out, caption, (margin, baseline + margin, right, min(baseline + margin + line, height - 1)))
+    return out
+
+
+def _draw_bar(image: Image, caption: Caption, box: tuple[int, int, int, int]) -> None:
+    left, top, right, bottom = box
+    cv2.rectangle(image, (left, top), (right, bottom), TRACK, cv2.FILLED)
+    if not caption.label:
+        return
+    filled = left + round((right - left) * min(max(caption.score, 0.0), 1.0))
+    colour = GOING_ON if caption.label == caption.segment else OTHER
+    cv2.rectangle(image, (left, top), (filled, bottom), colour, cv2.FILLED)
+    size, inset = round(0.8 * (bottom - top)), max(1, (bottom - top) // 5)
+    share = f"{caption.score:.0%}"
+    taken = _text(image, share, (0, bottom - inset), size, WHITE, right_at=right - inset)
+    _text(image, caption.label, (left + inset, bottom - inset), size, WHITE, right - left - taken - 3 * inset)
+
+
+def _text(
+    image: Image,
+    text: str,
+    origin: tuple[int, int],
+    height: int,
+    colour: Colour,
+    max_width: int | None = None,
+    right_at: int | None = None,
+) -> int:
+    """Writes on a baseline; shortens what is wider than ``max_width``. Returns the width in pixels."""
+    text = printable(text)
+    scale, thickness = height / 30, max(1, round(height / 16))  # capitals of this font are about 22 pixels at scale 1
+    width = _width(text, scale, thickness)
+    while max_width is not None and width > max_width and len(text) > 1:
+        text = text.rstrip(".")[:-1] + ".."
+        if text == "..":
+            return 0
+        width = _width(text, scale, thickness)
+    place = origin if right_at is None else (right_at - width, origin[1])
+    cv2.putText(image, text, place, FONT, scale, colour, thickness, cv2.LINE_AA)
+    return width
+
+
+def _width(text: str, scale: float, thickness: int) -> int:
+    return int(cv2.getTextSize(text, FONT, scale, thickness)[0][0])
+
+
+def printable(text: str) -> str:
+    """What the font has: accents are dropped, other letters become question marks."""
+    plain = "".join(c for c in unicodedata.normalize("NFKD", text) if not unicodedata.combining(c))
+    return plain.encode("ascii", "replace").decode()
+
+
+def clock(seconds: float) -> str:
+    """75.04 -> 1:15.0; hours only where there are any."""
+    tenths = int(10 * seconds + 1e-6)
+    minutes, tenths = divmod(tenths, 600)
+    hours, minutes = divmod(minutes, 60)
+    head = f"{hours}:{minutes:02}" if hours else f"{minutes}"
+    return f"{head}:{tenths // 10:02}.{tenths % 10}"

@@ -1,0 +1,68 @@
+"""One JSON object for a whole run."""
+
+from __future__ import annotations
+
+import json
+from typing import Any
+
+import numpy as np
+from numpy.typing import NDArray
+
+from pipeline.clip import Prediction, Segment
+from pipeline.report.files import open_text
+from pipeline.report.records import INTERRUPTED, OK, SourceVideo, rounded, segment_record, window_record
+
+
+class JsonFile:
+    """``{<header>, "videos": [{"path", "duration_seconds", "windows", "segments", "status", "error"} ...], "status"}``.
+
+    Windows are written as they come; the segments of one video are held until it ends. A video that could not be
+    opened has status ``error`` and the reason; one that broke off keeps what was seen. The last ``status`` is
+    ``interrupted`` if the run was.
+
+    Args:
+        target: a path, or - for standard output.
+        header: facts about the model, put first.
+    """
+
+    def __init__(self, target: str, header: dict[str, Any]) -> None:
+        self._out = open_text(target)
+        self._segments: list[dict[str, Any]] = []
+        self._num_videos = self._num_windows = 0
+        self._status = OK
+        self._out.write(_dump(header)[:-1] + (", " if header else "") + '"videos": [')
+
+    def begin_video(self, video: SourceVideo) -> None:
+        """Opens its object."""
+        start = _dump({"path": video.path, "duration_seconds": rounded(video.duration_seconds)})
+        self._out.write(("," if self._num_videos else "") + f'\n{start[:-1]}, "windows": [')
+        self._num_videos += 1
+        self._num_windows, self._segments = 0, []
+
+    def window(self, prediction: Prediction, probabilities: NDArray[np.float32]) -> None:
+        """One more window."""
+        self._out.write(("," if self._num_windows else "") + "\n " + _dump(window_record(prediction)))
+        self._num_windows += 1
+
+    def segment(self, segment: Segment) -> None:
+        """Kept until the windows are over."""
+        self._segments.append(segment_record(segment))
+
+    def end_video(self, status: str, error: str) -> None:
+        """Closes its object."""
+        end = {"segments": self._segments, "status": status} | ({"error": error} if error else {})
+        self._out.write("], " + _dump(end)[1:])
+        self._status = INTERRUPTED if status == INTERRUPTED else self._status
+
+    def close(self) -> None:
+        """Closes the run's object."""
+        self._out.write(f'\n], "status": "{self._status}"}}\n')
+        self._out.close()
+
+    def discard(self) -> None:
+        """No file."""
+        self._out.discard()
+
+
+def _dump(value: Any) -> str:
+    return json.dumps(value, ensure_ascii=False)

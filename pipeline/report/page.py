@@ -1,0 +1,194 @@
+"""One self-contained HTML page a video: the video, its scores over time, its segments; a click goes there.
+
+The video is inside the page if it is small and browsers play its kind, else beside it. Of a kind that browsers do not
+play, such as the XviD AVIs of UCF101, the page gets an H.264 copy of moderate size.
+"""
+
+from __future__ import annotations
+
+import base64
+import json
+import os
+import re
+from collections.abc import Iterator, Sequence
+from html import escape
+from pathlib import Path
+from typing import Any
+from urllib.parse import quote
+
+import cv2
+import numpy as np
+from numpy.typing import NDArray
+
+from pipeline.clip import Prediction, Segment, VideoInfo
+from pipeline.report.drawing import clock
+from pipeline.report.files import check_folder, failures_of, write_text
+from pipeline.report.mp4 import Mp4File, encoder_name
+from pipeline.report.records import OK, SourceVideo, rounded, segment_record
+from pipeline.report.strip import ScoreStrip
+
+TEMPLATE = Path(__file__).with_name("page.html")
+NUM_STRIP_LABELS = 8
+PREVIEW_SIZE_PX = 640
+"""The longer side of the copy made for browsers."""
+MAX_SEGMENTS = 2_000
+"""As many are listed; a page of more would be too large to be read, by people or browsers."""
+
+# What every current browser plays: by suffix, for a page that is opened from disk has no other sign; and by codec.
+MIME_TYPES = {".mp4": "video/mp4", ".m4v": "video/mp4", ".mov": "video/mp4", ".webm": "video/webm"}
+PLAYED_CODECS = frozenset({"h264", "vp8", "vp9", "av1", "libdav1d"})
+
+
+def browsers_play(info: VideoInfo) -> bool:
+    """Whether a browser can be expected to show the file as it is."""
+    return info.codec in PLAYED_CODECS and info.path.suffix.lower() in MIME_TYPES
+
+
+class HtmlPages:
+    """``<name>.html`` for each video of a run, and ``<name>.preview.mp4`` where a copy is too large to be inside.
+
+    Args:
+        folder: made if it is not there.
+        labels: ``[K]`` class names.
+        max_embedded_mb: a larger video is not put into the page.
+    """
+
+    def __init__(self, folder: Path, labels: Sequence[str], max_embedded_mb: float) -> None:
+        self._folder, self._labels, self._max_bytes = folder, labels, int(1e6 * max_embedded_mb)
+        self._template = TEMPLATE.read_text(encoding="utf-8")
+        self._video = SourceVideo("", "")
+        self._strip = ScoreStrip()
+        self._segments: list[Segment] = []
+        self._num_segments = 0
+        self._preview: Mp4File | None = None
+        check_folder(folder)
+
+    def begin_video(self, video: SourceVideo) -> None:
+        """Nothing is written before the end."""
+        self._video, self._strip, self._preview = video, ScoreStrip(), None
+        self._segments, self._num_segments = [], 0
+
+    def window(self, prediction: Prediction, probabilities: NDArray[np.float32]) -> None:
+        """Goes into the strip."""
+        self._strip.add((prediction.start_seconds + prediction.end_seconds) / 2, probabilities)
+
+    def segment(self, segment: Segment) -> None:
+        """Goes into the list, while there is room."""
+        self._num_segments += 1
+        if len(self._segments) < MAX_SEGMENTS:
+            self._segments.append(segment)
+
+    @property
+    def wants_frames(self) -> bool:
+        """For a copy that browsers play."""
+        info = self._video.info
+        return info is not None and not browsers_play(info) and encoder_name() == "libx264"
+
+    def frame(self, image: NDArray[np.uint8], time_seconds: float) -> None:
+        """One picture of the copy."""
+        assert self._video.info is not None
+        if self._preview is None:
+            self._preview = Mp4File(self._folder / f"{self._video.name}.preview.mp4", self._video.info.average_fps)
+        scale = min(1.0, PREVIEW_SIZE_PX / max(image.shape[:2]))
+        if scale < 1:
+            size = (round(image.shape[1] * scale), round(image.shape[0] * scale))
+            image = cv2.resize(image, size, interpolation=cv2.INTER_AREA).astype(np.uint8, copy=False)
+        self._preview.write(image, time_seconds)
+
+    def end_video(self, status: str, error: str) -> None:
+        """Writes the page, of whatever was seen. A video that could not be opened has none."""
+        if self._video.info is None:
+            return
+        source, mime = self._media(self._video.info)
+        data = page_data(self._video, self._segments, self._strip, self._labels, status, error)
+        parts = {
+            "title": escape(Path(self._video.path).name),
+            "media": media_html(source, mime, self._video.info),
+            "note": "".join(f'<p class="note" role="status">{escape(note)}</p>' for note in self._notes(status, error)),
+            "segments": segments_html(self._segments),
+            "data": json.dumps(data, ensure_ascii=False).replace("<", "\\u003c"),  # so that no label ends the script
+        }
+        page = re.sub(r"{{(\w+)}}", lambda found: parts[found[1]], self._template)
+        write_text(self._folder / f"{self._video.name}.html", page)
+
+    def _notes(self, status: str, error: str) -> Iterator[str]:
+        if status != OK:
+            yield f"{status}: {error}" if error else status
+        if self._num_segments > len(self._segments):
+            yield f"the first {len(self._segments)} of {self._num_segments} segments; the JSON and the CSV have all"
+
+    def _media(self, info: VideoInfo) -> tuple[str, str]:
+        """Address and type of what the page plays; empty if there is nothing."""
+        if browsers_play(info):
+            mime = MIME_TYPES[info.path.suffix.lower()]
+            if info.path.stat().st_size <= self._max_bytes:
+                return _data_address(info.path, mime), mime
+            return _relative_address(info.path, self._folder), mime
+        if self._preview is None:
+            return "", ""
+        preview, self._preview = self._preview, None
+        try:
+            preview.finish(info.duration_seconds)
+            if preview.temporary.stat().st_size <= self._max_bytes:
+                return _data_address(preview.temporary, "video/mp4"), "video/mp4"
+            preview.commit()
+            return quote(os.fsencode(f"{self._video.name}.preview.mp4")), "video/mp4"
+        finally:
+            preview.discard()  # does nothing to a file that has its name
+
+    def close(self) -> None:
+        """Every page is complete already."""
+
+    def discard(self) -> None:
+        """Pages of earlier videos stay."""
+        if self._preview is not None:
+            self._preview.discard()
+
+
+def _data_address(path: Path, mime: str) -> str:
+    return f"data:{mime};base64,{base64.b64encode(path.read_bytes()).decode()}"
+
+
+def _relative_address(path: Path, folder: Path) -> str:
+    with failures_of(folder):
+        relative = os.path.relpath(path.resolve(), folder.resolve()).replace(os.sep, "/")
+        return quote(os.fsencode(relative))
+
+
+def page_data(
+    video: SourceVideo, segments: Sequence[Segment], strip: ScoreStrip, labels: Sequence[str], status: str, error: str
+) -> dict[str, Any]:
+    """What the page's script reads: the same segments as in the JSON, and the strip of the best labels."""
+    top, means = strip.top_labels(NUM_STRIP_LABELS), strip.means()
+    return {
+        "path": video.path,
+        "duration_seconds": rounded(video.duration_seconds),
+        "status": status,
+        "error": error,
+        "segments": [segment_record(segment) for segment in segments],
+        "strip": {
+            "times_seconds": [rounded(time) for time in strip.times_seconds],
+            "rows": [{"label": labels[k], "scores": [rounded(score) for score in means[:, k]]} for k in top],
+        },
+    }
+
+
+def media_html(source: str, mime: str, info: VideoInfo) -> str:
+    """The video element, or a sentence where there is nothing to play."""
+    if not source:
+        return '<p class="note">No browser plays this kind of video, and no copy could be made.</p>'
+    return (
+        f'<video id="video" controls preload="metadata" playsinline width="{info.width}" height="{info.height}">'
+        f'<source src="{escape(source)}" type="{mime}">This browser does not play the video.</video>'
+    )
+
+
+def segments_html(segments: Sequence[Segment]) -> str:
+    """A list item with a button for each."""
+    items = [
+        f'<li><button type="button" data-index="{index}"><span class="label">{escape(segment.label)}</span> '
+        f'<span class="time">{clock(segment.start_seconds)} &ndash; {clock(segment.end_seconds)}</span> '
+        f'<span class="score">{segment.score:.0%}</span></button></li>'
+        for index, segment in enumerate(segments)
+    ]
+    return "\n".join(items) or '<li class="note">No action found.</li>'

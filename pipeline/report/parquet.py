@@ -1,0 +1,100 @@
+"""The same rows as the CSV, typed, as Parquet. Needs pyarrow, which the extra ``parquet`` installs."""
+
+from __future__ import annotations
+
+import importlib
+import json
+from contextlib import suppress
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+from numpy.typing import NDArray
+
+from pipeline.clip import Prediction, Segment
+from pipeline.errors import UserError
+from pipeline.report.files import PendingFile, failures_of
+from pipeline.report.records import SourceVideo, item_row, video_row
+
+ROWS_A_GROUP = 20_000
+
+TYPES = {
+    "path": "string",
+    "kind": "string",
+    "start_seconds": "double",
+    "end_seconds": "double",
+    "label": "string",
+    "score": "double",
+    "status": "string",
+    "error": "string",
+}
+
+
+class ParquetFile:
+    """Columns as ``TYPES``; null where a row has no such value. The header goes into the schema's metadata as JSON
+    under ``clipgru``. The same rows give the same bytes.
+
+    Raises:
+        UserError: pyarrow is not installed, or the file cannot be made.
+    """
+
+    def __init__(self, path: Path, header: dict[str, Any]) -> None:
+        self._arrow, parquet = _import("pyarrow"), _import("pyarrow.parquet")
+        columns = [(name, self._arrow.type_for_alias(kind)) for name, kind in TYPES.items()]
+        self._schema = self._arrow.schema(columns, {"clipgru": json.dumps(header, ensure_ascii=False)})
+        self._rows: list[dict[str, Any]] = []
+        self._video = SourceVideo("", "")
+        self._pending = PendingFile(path)
+        try:
+            with failures_of(path):
+                self._out = parquet.ParquetWriter(str(self._pending.temporary), self._schema)
+        except UserError:
+            self._pending.discard()
+            raise
+
+    def begin_video(self, video: SourceVideo) -> None:
+        """The next rows are its."""
+        self._video = video
+
+    def window(self, prediction: Prediction, probabilities: NDArray[np.float32]) -> None:
+        """One row."""
+        self._add(item_row(self._video.path, prediction))
+
+    def segment(self, segment: Segment) -> None:
+        """One row."""
+        self._add(item_row(self._video.path, segment))
+
+    def end_video(self, status: str, error: str) -> None:
+        """One row."""
+        self._add(video_row(self._video, status, error))
+
+    def _add(self, row: dict[str, Any]) -> None:
+        self._rows.append(row)
+        if len(self._rows) == ROWS_A_GROUP:
+            self._flush()
+
+    def _flush(self) -> None:
+        with failures_of(self._pending.path):
+            self._out.write_table(self._arrow.Table.from_pylist(self._rows, self._schema))
+        self._rows = []
+
+    def close(self) -> None:
+        """To disk, then to its name."""
+        if self._rows:
+            self._flush()
+        with failures_of(self._pending.path):
+            self._out.close()
+        self._pending.commit()
+
+    def discard(self) -> None:
+        """No file."""
+        with suppress(OSError):  # the footer does not fit either
+            self._out.close()
+        self._pending.discard()
+
+
+def _import(name: str) -> Any:
+    try:
+        return importlib.import_module(name)
+    except ImportError as error:
+        raise UserError(f"Parquet needs pyarrow ({error}); pip install pyarrow, or write --csv") from error

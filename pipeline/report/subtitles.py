@@ -1,0 +1,85 @@
+"""Segments as subtitles: SubRip (.srt) and WebVTT (.vtt, W3C), which players show over the video."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from dataclasses import dataclass
+from html import escape
+from pathlib import Path
+
+import numpy as np
+from numpy.typing import NDArray
+
+from pipeline.clip import Prediction, Segment
+from pipeline.report.files import TextFile, check_folder
+from pipeline.report.records import SourceVideo
+
+
+@dataclass(frozen=True)
+class SubtitleFormat:
+    """How a kind of subtitles differs from the other."""
+
+    head: str
+    decimal_mark: str
+    escape: Callable[[str], str]
+
+
+FORMATS = {
+    "srt": SubtitleFormat(
+        "", ",", lambda text: text.translate({60: "\u2039", 62: "\u203a"})
+    ),  # players take <i> for a tag
+    "vtt": SubtitleFormat("WEBVTT\n\n", ".", lambda text: escape(text, quote=False)),
+}
+
+
+class Subtitles:
+    """One file a video in a folder, named after it.
+
+    Args:
+        folder: made if it is not there.
+        kind: a key of ``FORMATS``.
+    """
+
+    def __init__(self, folder: Path, kind: str) -> None:
+        self._folder, self._kind, self._format = folder, kind, FORMATS[kind]
+        self._out: TextFile | None = None
+        self._num_cues = 0
+        check_folder(folder)
+
+    def begin_video(self, video: SourceVideo) -> None:
+        """Begins its file, unless it could not be opened."""
+        if video.info is not None:
+            self._num_cues = 0
+            self._out = TextFile(self._folder / f"{video.name}.{self._kind}")
+            self._out.write(self._format.head)
+
+    def window(self, prediction: Prediction, probabilities: NDArray[np.float32]) -> None:
+        """Not shown."""
+
+    def segment(self, segment: Segment) -> None:
+        """One cue."""
+        assert self._out is not None
+        self._num_cues += 1
+        text = self._format.escape(f"{' '.join(segment.label.split())} ({segment.score:.0%})")
+        start, end = (self._clock(seconds) for seconds in (segment.start_seconds, segment.end_seconds))
+        self._out.write(f"{self._num_cues}\n{start} --> {end}\n{text}\n\n")
+
+    def end_video(self, status: str, error: str) -> None:
+        """What was seen is complete, whatever the status."""
+        if self._out is not None:
+            self._out.close()
+            self._out = None
+
+    def close(self) -> None:
+        """Every file is complete already."""
+
+    def discard(self) -> None:
+        """Files of earlier videos stay; the one begun does not."""
+        if self._out is not None:
+            self._out.discard()
+
+    def _clock(self, seconds: float) -> str:
+        milliseconds = round(1000 * seconds)
+        minutes, milliseconds = divmod(milliseconds, 60_000)
+        mark = self._format.decimal_mark
+        return f"{minutes // 60:02}:{minutes % 60:02}:{milliseconds // 1000:02}{mark}{milliseconds % 1000:03}"
