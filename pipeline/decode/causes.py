@@ -4,10 +4,11 @@ from __future__ import annotations
 
 import os
 import struct
-from collections.abc import Iterator
 from pathlib import Path
 
 import numpy as np
+
+from pipeline.decode.boxes import outer_boxes
 
 # How a file begins: what it is. The first that fits.
 _BEGINNINGS: tuple[tuple[bytes, str], ...] = (
@@ -26,7 +27,6 @@ _BEGINNINGS: tuple[tuple[bytes, str], ...] = (
 )
 _MARKUP = (b"<!doctype", b"<html", b"<?xml")
 _NUM_BYTES_LOOKED_AT = 512
-_MAX_BOXES = 1000
 _TS_PACKET_BYTES, _TS_SYNC = 188, b"\x47"
 _SIZE_UNKNOWN = 0x7FFF_FFFF  # from here on a RIFF size means that nobody went back to fill it in
 
@@ -41,7 +41,7 @@ def likely_cause(path: Path) -> str:
     if start.lstrip().lower().startswith(_MARKUP):
         return "it is a web page or XML, no video; a download may have brought an error page"
     if start[4:8] in (b"ftyp", b"moov", b"mdat", b"wide", b"free"):
-        names = [name for name, _, _ in _boxes(path)]
+        names = [name for name, _, _ in outer_boxes(path)]
         if b"moov" not in names:
             return "it is an MP4 or MOV without its index (moov): damaged or cut off while it was written or copied"
         return "it is an MP4 or MOV whose index is damaged or cut off"
@@ -76,28 +76,8 @@ def is_cut_off(path: Path) -> bool:
     if start[::_TS_PACKET_BYTES] == _TS_SYNC * 3:
         return num_bytes % _TS_PACKET_BYTES != 0
     if start[4:8] == b"ftyp":
-        return any(begin + size > num_bytes for _, begin, size in _boxes(path))
+        return any(begin + size > num_bytes for _, begin, size in outer_boxes(path))
     return False
-
-
-def _boxes(path: Path) -> Iterator[tuple[bytes, int, int]]:
-    """Name, position and size of the outermost boxes of an MP4 or MOV (ISO/IEC 14496-12, 4.2)."""
-    position, num_bytes = 0, os.path.getsize(path)
-    with path.open("rb") as stream:
-        for _ in range(_MAX_BOXES):
-            stream.seek(position)
-            head = stream.read(16)
-            if len(head) < 8:
-                return
-            size, name = struct.unpack(">I4s", head[:8])
-            if size == 1 and len(head) == 16:
-                (size,) = struct.unpack(">Q", head[8:])
-            elif size == 0:  # to the end of the file
-                size = num_bytes - position
-            yield name, position, size
-            if size < 8:
-                return
-            position += size
 
 
 def _is_text(start: bytes) -> bool:

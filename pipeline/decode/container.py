@@ -10,6 +10,7 @@ from collections.abc import Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass
 from fractions import Fraction
+from itertools import islice
 from pathlib import Path
 from types import TracebackType
 
@@ -156,10 +157,13 @@ class OpenVideo:
         check_regular_file(path)
         self.path, self.config, self.is_closed = path, config, False
         self._process_id = os.getpid()
-        self._kept: list[Packet[VideoStream]] = []
         self._open()
 
     def _open(self) -> None:
+        # Packets that were read and stay in memory, where decoding starts among them, whether that is all that was
+        # read so far, and all there is.
+        self._kept: list[Packet[VideoStream]] = []
+        self._start, self._is_kept, self._has_all = 0, True, False
         with ffmpeg_errors(self.path, "open"):
             self.container = _open_container(self.path, self.config.max_pixels)
         try:
@@ -191,20 +195,22 @@ class OpenVideo:
 
     def packets(self) -> Iterator[Packet[VideoStream]]:
         """The stream's packets in file order; the last is empty and makes the decoder give what it still holds. To be
-        read to the end and followed by ``rewind``."""
-        kept: list[Packet[VideoStream]] = []
+        read once, to any place, and followed by ``rewind``."""
         num_bytes = 0
         with ffmpeg_errors(self.path, "index"):
             for packet in self.container.demux(self.stream):
                 num_bytes += packet.size
                 if num_bytes <= _MAX_KEPT_BYTES:
-                    kept.append(packet)
+                    self._kept.append(packet)
+                else:
+                    self._kept, self._is_kept = [], False
+                self._has_all = not packet.size and packet.dts is None
                 yield packet
-        self._kept = kept if num_bytes <= _MAX_KEPT_BYTES else []
 
     def rewind(self) -> None:
-        """Goes back to the start: a short file's packets are in memory, a long file is opened again."""
-        if self._kept:
+        """Goes back to the start: packets that are in memory are used again, a long file is opened again."""
+        self._start = 0
+        if self._is_kept:
             self.stream.codec_context.flush_buffers()
         else:
             self.container.close()
@@ -217,17 +223,35 @@ class OpenVideo:
             DecodeError: at stage ``decode``.
             ValueError: the reader was closed in between.
         """
-        kept = (frame for packet in self._kept for frame in packet.decode())
         with ffmpeg_errors(self.path, "decode"):
-            for frame in kept if self._kept else self.container.decode(self.stream):
-                yield frame
-                self.check_usable()
+            for packet in self._packets_left():
+                for frame in packet.decode():
+                    yield frame
+                    self.check_usable()
+
+    def _packets_left(self) -> Iterator[Packet[VideoStream]]:
+        yield from islice(self._kept, self._start, None)
+        if not self._has_all:
+            self._is_kept = False
+            yield from self.container.demux(self.stream)
 
     def seek(self, ticks: int) -> None:
-        """Moves to a keyframe at or before that time, as the container understands it."""
-        self._kept = []
+        """Moves to a keyframe at or before that time: the last one among packets that are all in memory, else as the
+        container understands it."""
+        if self._has_all:
+            self.stream.codec_context.flush_buffers()
+            self._start = self._place_of_keyframe(ticks)
+            return
+        self._kept, self._is_kept = [], False
         with ffmpeg_errors(self.path, "seek"):
             self.container.seek(ticks, stream=self.stream, backward=True, any_frame=False)
+
+    def _place_of_keyframe(self, ticks: int) -> int:
+        for place in range(len(self._kept) - 1, -1, -1):
+            packet = self._kept[place]
+            if packet.is_keyframe and packet.pts is not None and packet.pts <= ticks:
+                return place
+        return 0
 
     def close(self) -> None:
         if not self.is_closed:

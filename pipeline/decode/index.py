@@ -11,20 +11,18 @@ transport streams and raw streams have none worth the name: there picture k is s
 from __future__ import annotations
 
 import re
-from collections.abc import Sequence
-from dataclasses import dataclass, field
+from dataclasses import dataclass
 from fractions import Fraction
 from pathlib import Path
 
 import numpy as np
-from av.packet import Packet
 from av.video.frame import VideoFrame
-from av.video.stream import VideoStream
 from numpy.typing import NDArray
 
 from pipeline.clip import VideoInfo
 from pipeline.config import DecodeConfig
-from pipeline.decode.container import TIMED_CONTAINERS, Header, OpenVideo, ffmpeg_errors
+from pipeline.decode.container import TIMED_CONTAINERS, Header, OpenVideo
+from pipeline.decode.packets import Packets, scan
 from pipeline.errors import DecodeError
 
 # Left out: vp8 has packets that are never shown; mpeg1video, mpeg2video and vc1 may have one packet a field.
@@ -35,9 +33,6 @@ _ONE_PICTURE_CODECS = frozenset(
 # Left out: in streams without a packet table the packets are cut out by a parser, which may cut wrong.
 _PACKET_CONTAINERS = frozenset((*TIMED_CONTAINERS, "avi"))
 
-_VOP_START = b"\x00\x00\x01\xb6"
-# A picture that says "not coded" is a header: start code 4 bytes, type and time at most 6, and a stuffing byte.
-_MAX_NOT_CODED_BYTES = 12
 # Pictures coded in each packet. DivX's "packed bitstream" puts two into one packet, each later packet then gives the
 # picture held back, and a placeholder without a picture ends the run; a run that the file's end cuts loses one picture.
 # So each packet gives one picture all the same. Anything else, such as a picture the encoder left out, is not proven.
@@ -65,19 +60,6 @@ class VideoIndex:
         return self.info.duration_seconds
 
 
-@dataclass
-class _Packets:
-    """What one pass over the packets found. Packets that an edit list hides are left out of the lists."""
-
-    first: VideoFrame | None = None
-    pts: list[int | None] = field(default_factory=list)
-    ticks_shown: dict[int | None, int] = field(default_factory=dict)
-    is_key: list[bool] = field(default_factory=list)
-    num_pictures: bytearray = field(default_factory=bytearray)
-    num_hidden: int = 0
-    are_whole: bool = True
-
-
 def build_index(video: OpenVideo) -> VideoIndex:
     """Indexes a freshly opened video, and rewinds it. Reads to the end, and once more if pictures must be counted.
 
@@ -85,21 +67,23 @@ def build_index(video: OpenVideo) -> VideoIndex:
         DecodeError: no picture can be decoded, or the file breaks off with an error.
     """
     header = video.header()
-    packets = _scan(video, header)
+    packets = scan(video, header)
     video.rewind()
     if packets.first is None:
         raise DecodeError(video.path, "index", _no_picture_cause(video))
     is_proven = _one_picture_a_packet(packets, header)
-    pts = packets.pts if is_proven else _decoded_pts(video)
-    ticks = _trusted_ticks(pts, header, in_order=not is_proven)  # packets come in the order of decoding
+    if is_proven:  # packets come in the order of decoding
+        num_frames, pts = len(packets.is_key), None if packets.pts is None else np.sort(packets.pts)
+    else:
+        num_frames, pts = _decoded_pts(video)
+    ticks = _trusted_ticks(pts, header)
     keyframes = np.empty(0, np.int64)
-    if ticks is not None and is_proven:
-        key_ticks = np.array(pts, np.int64)[np.array(packets.is_key)]
-        keyframes = np.sort(np.searchsorted(ticks, key_ticks))
-    check_length(video.path, video.config, num_frames=len(pts))
-    pts_seconds, fps, duration = _timeline(video.path, len(pts), ticks, packets.ticks_shown, header)
+    if ticks is not None and is_proven and packets.pts is not None:
+        keyframes = np.sort(np.searchsorted(ticks, packets.pts[packets.is_key]))
+    check_length(video.path, video.config, num_frames=num_frames)
+    pts_seconds, fps, duration = _timeline(video.path, num_frames, ticks, packets, header)
     check_length(video.path, video.config, seconds=duration)
-    info = _info(video.path, packets.first, len(pts), fps, duration, header)
+    info = _info(video.path, packets.first, num_frames, fps, duration, header)
     return VideoIndex(info, pts_seconds, ticks, keyframes, is_proven)
 
 
@@ -120,77 +104,47 @@ def check_length(path: Path, config: DecodeConfig, num_frames: int = 0, seconds:
         raise DecodeError(path, "index", f"{cause}its times are damaged, or raise the limit")
 
 
-def _scan(video: OpenVideo, header: Header) -> _Packets:
-    found, is_mpeg4 = _Packets(), header.codec == "mpeg4"
-    for packet in video.packets():
-        if found.first is None:
-            # The first picture tells size and turn; the packets after it are not decoded.
-            with ffmpeg_errors(video.path, "index"):
-                found.first = next(iter(packet.decode()), None)
-        if packet.is_discard:
-            found.num_hidden += 1
-        elif packet.size:
-            pts = packet.pts
-            found.pts.append(pts)
-            found.ticks_shown[pts] = packet.duration or 0
-            found.is_key.append(packet.is_keyframe)
-            found.num_pictures.append(_num_pictures(packet) if is_mpeg4 else 1)
-            if packet.is_corrupt:
-                found.are_whole = False
-    return found
-
-
-def _num_pictures(packet: Packet[VideoStream]) -> int:
-    """How many pictures of an MPEG-4 packet are coded, at most 255 (ISO/IEC 14496-2, 6.2.5: vop_coded)."""
-    data, num_coded = bytes(packet), 0
-    start = data.find(_VOP_START)
-    while start >= 0:
-        following = data.find(_VOP_START, start + len(_VOP_START))
-        stop = following if following >= 0 else len(data)
-        num_coded += stop - start > _MAX_NOT_CODED_BYTES
-        start = following
-    return min(num_coded, 255)
-
-
-def _one_picture_a_packet(packets: _Packets, header: Header) -> bool:
+def _one_picture_a_packet(packets: Packets, header: Header) -> bool:
     if header.container not in _PACKET_CONTAINERS or header.codec not in _ONE_PICTURE_CODECS:
         return False
     first = packets.first
     if first is None or first.interlaced_frame:  # a packet may be half a picture
         return False
-    if header.num_frames not in (0, len(packets.pts) + packets.num_hidden):  # a hole, or cut off
+    if header.num_frames not in (0, len(packets.is_key) + packets.num_hidden):  # a hole, or cut off
         return False
-    if not packets.are_whole or packets.is_key[:1] != [True]:  # pictures before the first keyframe are not given
+    if not packets.are_whole or not packets.is_key[:1].all():  # pictures before the first keyframe are not given
         return False
     if not _ONE_EACH.fullmatch(packets.num_pictures):
         return False
     if not header.is_timed:
         return True
-    present = [ticks for ticks in packets.pts if ticks is not None]
+    if packets.pts is None or not len(packets.pts):
+        return False
     # A first picture later than the earliest packet: the decoder drops what it has no reference for.
-    return len(set(present)) == len(packets.pts) and first.pts == min(present)
+    return len(np.unique(packets.pts)) == len(packets.pts) and first.pts == packets.pts.min()
 
 
-def _decoded_pts(video: OpenVideo) -> list[int | None]:
-    """Display times of all pictures, in decoder order; where no other way is sure."""
-    pts = []
-    for number, frame in enumerate(video.frames()):
-        check_length(video.path, video.config, num_frames=number + 1)
-        pts.append(frame.pts)
+def _decoded_pts(video: OpenVideo) -> tuple[int, NDArray[np.int64] | None]:
+    """Number of pictures, and their display times in decoder order if all have one; where no other way is sure."""
+    pts: list[int] = []
+    num_frames = 0
+    for frame in video.frames():
+        num_frames += 1
+        check_length(video.path, video.config, num_frames=num_frames)
+        if frame.pts is not None:
+            pts.append(frame.pts)
     video.rewind()
-    return pts
+    return num_frames, np.array(pts, np.int64) if len(pts) == num_frames else None
 
 
-def _trusted_ticks(pts: Sequence[int | None], header: Header, in_order: bool) -> NDArray[np.int64] | None:
-    present = [ticks for ticks in pts if ticks is not None]
-    if not header.is_timed or not header.seconds_per_tick or len(present) < len(pts):
+def _trusted_ticks(pts: NDArray[np.int64] | None, header: Header) -> NDArray[np.int64] | None:
+    if pts is None or not header.is_timed or not header.seconds_per_tick:
         return None
-    ticks = np.array(present if in_order else sorted(present), np.int64)
-    return ticks if bool(np.all(np.diff(ticks) > 0)) else None
+    return pts if bool(np.all(np.diff(pts) > 0)) else None
 
 
 def _timeline(
-    path: Path, num_frames: int, ticks: NDArray[np.int64] | None, ticks_shown: dict[int | None, int], header: Header
+    path: Path, num_frames: int, ticks: NDArray[np.int64] | None, packets: Packets, header: Header
 ) -> tuple[NDArray[np.float64], Fraction, float]:
     """Times of the pictures, average fps, and duration in seconds."""
     claimed = header.average_fps
@@ -199,12 +153,19 @@ def _timeline(
         return np.arange(num_frames, dtype=np.float64) / float(claimed), claimed, float(num_frames / claimed)
     tick = header.seconds_per_tick
     last, first = int(ticks[-1]), int(ticks[0])
-    duration = (last - first) * tick + last_picture_seconds(ticks_shown.get(last, 0), header)
+    duration = (last - first) * tick + last_picture_seconds(_ticks_shown(packets, last), header)
     fps = claimed
     # Headers of variable-rate files are often wrong; those of constant rate say 30000/1001, which rounded ticks do not.
     if not claimed or abs(num_frames / claimed - duration) > 1 / (2 * claimed):
         fps = num_frames / duration
     return (ticks - first).astype(np.float64) * float(tick), fps, float(duration)
+
+
+def _ticks_shown(packets: Packets, ticks: int) -> int:
+    """How long the packet with that time says it is shown; 0 if it does not."""
+    if packets.pts is None:
+        return 0
+    return int(packets.num_ticks_shown[packets.pts == ticks][-1:].sum())
 
 
 def check_rate(path: Path, header: Header) -> None:

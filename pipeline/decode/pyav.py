@@ -14,6 +14,7 @@ from typing import Any
 import av
 import numpy as np
 from av.video.frame import VideoFrame
+from av.video.reformatter import VideoReformatter
 from numpy.typing import NDArray
 
 from pipeline.decode.container import OpenVideo, ffmpeg_errors
@@ -21,9 +22,9 @@ from pipeline.decode.index import VideoIndex, check_length, check_rate, last_pic
 from pipeline.decode.reader import Picture, VideoFile, indexed_picture
 from pipeline.errors import DecodeError
 
-# Decoding on is cheaper than a seek that saves fewer pictures: measured on 320x240 H.264 and VP9, where a container may
-# also land a keyframe too early.
-_MIN_PICTURES_SAVED = 16
+# A seek costs about as much as decoding this many pictures, those that the decoder holds back for reordering: measured
+# on 320x240 H.264 and VP9.
+_MIN_PICTURES_SAVED = 3
 _MAX_KEYFRAMES_TRIED = 3
 # Small pictures convert 1.4 to 2.5 times faster on one thread; before version 17 there was no choice.
 _ONE_THREAD: dict[str, Any] = {"threads": 1} if int(av.__version__.split(".")[0]) >= 17 else {}
@@ -38,6 +39,7 @@ class PyavBackend:
 
     def __init__(self, file: VideoFile) -> None:
         self._file = file
+        self._reformatter = VideoReformatter()  # one for all pictures: a new one works out its tables anew
 
     def walk(self) -> Generator[Picture, None, None]:
         # One picture behind the decoder: a picture ends when the next one starts.
@@ -125,7 +127,9 @@ class PyavBackend:
 
     def _upright_rgb(self, frame: VideoFrame) -> NDArray[np.uint8]:
         with ffmpeg_errors(self._file.path, "decode"):
-            rgb = frame.to_ndarray(format="rgb24", **_ONE_THREAD).astype(np.uint8, copy=False)
+            converted = self._reformatter.reformat(frame, format="rgb24", **_ONE_THREAD)
+            # What is RGB already is the decoder's own, and it may still need it.
+            rgb = converted.to_ndarray().astype(np.uint8, copy=converted is frame)
         turns = quarter_turns(frame)
         return np.ascontiguousarray(np.rot90(rgb, turns)) if turns else rgb
 

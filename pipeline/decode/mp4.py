@@ -1,0 +1,216 @@
+"""The sample tables of an MP4 or MOV: what reading every packet would tell, in a few arrays.
+
+A table is used only for the plain case, and only where FFmpeg, which has read the same tables in C, agrees: in the
+number of samples, and in time, size, position and kind of many of them. Everything else is left to the demuxer:
+fragments, several video tracks or descriptions, edit lists that hide something, tables that contradict each other.
+
+The boxes are those of ISO/IEC 14496-12, 8.6 and 8.7.
+"""
+
+from __future__ import annotations
+
+import os
+import struct
+from dataclasses import dataclass
+from pathlib import Path
+
+import numpy as np
+from numpy.typing import NDArray
+
+from pipeline.decode.boxes import outer_boxes
+from pipeline.decode.container import OpenVideo
+
+_MAX_INDEX_BYTES = 64_000_000
+# Samples of which FFmpeg's view is compared: that many at either end, and as many between.
+_NUM_COMPARED = 64
+_FULL_BOX_BYTES = 4  # version and flags
+_KEYFRAME_FLAG = 1
+_RUN = np.dtype([("count", ">u4"), ("ticks", ">u4")])
+_SIGNED_RUN = np.dtype([("count", ">u4"), ("ticks", ">i4")])
+_CHUNK_RUN = np.dtype([("first", ">u4"), ("num_samples", ">u4"), ("description", ">u4")])
+_EDITS = {
+    0: np.dtype([("duration", ">u4"), ("start", ">i4"), ("rate", ">u4")]),
+    1: np.dtype([("duration", ">u8"), ("start", ">i8"), ("rate", ">u4")]),
+}
+_NORMAL_RATE = 1 << 16
+
+Boxes = dict[bytes, list[memoryview]]
+
+
+class _NotPlainError(Exception):
+    """The demuxer must decide."""
+
+
+@dataclass(frozen=True)
+class SampleTable:
+    """The samples of the only video track, in file order. M samples."""
+
+    dts: NDArray[np.int64]
+    """``[M]``: decoding times in the track's ticks, as FFmpeg shifts them."""
+    pts: NDArray[np.int64]
+    """``[M]``: display times, likewise."""
+    num_ticks_shown: NDArray[np.int64]
+    """``[M]``: ticks to the next decoding time."""
+    is_key: NDArray[np.bool_]
+    sizes: NDArray[np.int64]
+    """``[M]``: bytes."""
+    positions: NDArray[np.int64]
+    """``[M]``: bytes from the start of the file."""
+
+
+def read_sample_table(video: OpenVideo) -> SampleTable | None:
+    """The table of an open video; None if the demuxer must be asked, for whatever reason."""
+    entries = getattr(video.stream, "index_entries", None)  # not in every version of PyAV
+    if entries is None or not len(entries):
+        return None
+    try:
+        moov = _read_index_box(video.path)
+        table = _table_of(moov, int(entries[0].timestamp))
+    except (_NotPlainError, ValueError, struct.error):  # the last two: tables that end too early
+        return None
+    return table if _is_as_ffmpeg_sees_it(table, video) else None
+
+
+def _read_index_box(path: Path) -> memoryview:
+    """The content of ``moov``."""
+    found = list(outer_boxes(path))
+    places = [(position, size) for name, position, size in found if name == b"moov"]
+    if len(places) != 1 or any(name == b"moof" for name, _, _ in found) or places[0][1] > _MAX_INDEX_BYTES:
+        raise _NotPlainError
+    with path.open("rb") as stream:
+        stream.seek(places[0][0])
+        content = stream.read(places[0][1])
+    if len(content) != places[0][1]:
+        raise _NotPlainError
+    return memoryview(content)[8:]
+
+
+def _boxes(content: memoryview) -> Boxes:
+    """The boxes in a box, by name."""
+    found: Boxes = {}
+    position = 0
+    while position + 8 <= len(content):
+        size, name = struct.unpack_from(">I4s", content, position)
+        if not 8 <= size <= len(content) - position:
+            raise _NotPlainError
+        found.setdefault(name, []).append(content[position + 8 : position + size])
+        position += size
+    return found
+
+
+def _only(boxes: Boxes, name: bytes) -> memoryview:
+    if len(boxes.get(name, ())) != 1:
+        raise _NotPlainError
+    return boxes[name][0]
+
+
+def _rows(box: memoryview, dtype: np.dtype[np.void] | str, skipped: int = 0) -> NDArray[np.void]:
+    """The rows of a table: version and flags, sometimes a value more, their number, and they."""
+    (count,) = struct.unpack_from(">I", box, _FULL_BOX_BYTES + skipped)
+    return np.frombuffer(box, dtype, int(count), offset=_FULL_BOX_BYTES + skipped + 4)
+
+
+def _table_of(moov: memoryview, first_dts: int) -> SampleTable:
+    inside = _boxes(moov)
+    if b"mvex" in inside or b"cmov" in inside:
+        raise _NotPlainError
+    tracks = [_boxes(trak) for trak in inside.get(b"trak", ())]
+    media = [(track, _boxes(_only(track, b"mdia"))) for track in tracks]
+    chosen = [(track, boxes) for track, boxes in media if bytes(_only(boxes, b"hdlr")[8:12]) == b"vide"]
+    if len(chosen) != 1:
+        raise _NotPlainError
+    track, boxes = chosen[0]
+    tables = _boxes(_only(_boxes(_only(boxes, b"minf")), b"stbl"))
+    sizes = _sizes(tables)
+    steps = _expanded(_rows(_only(tables, b"stts"), _RUN), len(sizes))
+    dts = np.cumsum(steps) - steps
+    offsets = np.zeros(len(sizes), np.int64)
+    if b"ctts" in tables:
+        offsets = _expanded(_rows(_only(tables, b"ctts"), _SIGNED_RUN), len(sizes))
+    _check_edits(track, dts + offsets)
+    dts += first_dts
+    return SampleTable(
+        dts=dts,
+        pts=dts + offsets + max(0, -int(offsets.min())),
+        num_ticks_shown=steps,
+        is_key=_keyframes(tables, len(sizes)),
+        sizes=sizes,
+        positions=_positions(tables, sizes),
+    )
+
+
+def _sizes(tables: Boxes) -> NDArray[np.int64]:
+    box = _only(tables, b"stsz")
+    (same_for_all,) = struct.unpack_from(">I", box, _FULL_BOX_BYTES)
+    (num_descriptions,) = struct.unpack_from(">I", _only(tables, b"stsd"), _FULL_BOX_BYTES)
+    sizes = _rows(box, ">u4", skipped=4).astype(np.int64)
+    if same_for_all or num_descriptions != 1 or not len(sizes) or not sizes.all():
+        raise _NotPlainError
+    return sizes
+
+
+def _expanded(runs: NDArray[np.void], num_samples: int) -> NDArray[np.int64]:
+    """Each value as often as its run says, one a sample."""
+    counts = runs["count"].astype(np.int64)
+    if counts.sum() != num_samples:
+        raise _NotPlainError
+    return np.repeat(runs["ticks"].astype(np.int64), counts)
+
+
+def _keyframes(tables: Boxes, num_samples: int) -> NDArray[np.bool_]:
+    if b"stps" in tables or b"sgpd" in tables:  # more kinds of keyframes
+        raise _NotPlainError
+    if b"stss" not in tables:
+        return np.ones(num_samples, np.bool_)
+    numbers = _rows(_only(tables, b"stss"), ">u4").astype(np.int64) - 1
+    if not len(numbers) or numbers.min() < 0 or numbers.max() >= num_samples:
+        raise _NotPlainError
+    is_key = np.zeros(num_samples, np.bool_)
+    is_key[numbers] = True
+    return is_key
+
+
+def _positions(tables: Boxes, sizes: NDArray[np.int64]) -> NDArray[np.int64]:
+    name, dtype = (b"stco", ">u4") if b"stco" in tables else (b"co64", ">u8")
+    chunks = _rows(_only(tables, name), dtype).astype(np.int64)
+    runs = _rows(_only(tables, b"stsc"), _CHUNK_RUN)
+    lengths = np.diff(np.append(runs["first"].astype(np.int64), len(chunks) + 1))
+    per_chunk = runs["num_samples"].astype(np.int64)
+    if not len(runs) or runs["first"][0] != 1 or lengths.min() < 1 or (per_chunk * lengths).sum() != len(sizes):
+        raise _NotPlainError
+    num_samples = np.repeat(per_chunk, lengths)  # of each chunk
+    before = np.cumsum(sizes) - sizes
+    starts = np.cumsum(num_samples) - num_samples
+    is_filled = num_samples > 0
+    in_chunk = before - np.repeat(before[starts[is_filled]], num_samples[is_filled])
+    positions: NDArray[np.int64] = np.repeat(chunks, num_samples) + in_chunk
+    return positions
+
+
+def _check_edits(track: Boxes, times: NDArray[np.int64]) -> None:
+    """An edit list may move the whole track so that its first picture is at 0, and nothing else."""
+    lists = [inside for edits in track.get(b"edts", ()) for inside in _boxes(edits).get(b"elst", ())]
+    if not lists:
+        return
+    version = lists[0][0] if len(lists) == 1 else -1
+    if version not in _EDITS:
+        raise _NotPlainError
+    edits = _rows(lists[0], _EDITS[version])
+    if len(edits) != 1 or edits["start"][0] != times.min() or edits["rate"][0] != _NORMAL_RATE:
+        raise _NotPlainError
+
+
+def _is_as_ffmpeg_sees_it(table: SampleTable, video: OpenVideo) -> bool:
+    entries, num_samples = video.stream.index_entries, len(table.dts)
+    if len(entries) != num_samples or int((table.positions + table.sizes).max()) > os.path.getsize(video.path):
+        return False
+    step = max(1, num_samples // _NUM_COMPARED)
+    ends = {*range(min(_NUM_COMPARED, num_samples)), *range(max(0, num_samples - _NUM_COMPARED), num_samples)}
+    for number in sorted(ends | set(range(0, num_samples, step))):
+        entry = entries[number]
+        # A sample that is hidden has another flag as well.
+        seen = entry.timestamp, entry.size, entry.pos, entry.flags
+        flags = _KEYFRAME_FLAG if table.is_key[number] else 0
+        if seen != (table.dts[number], table.sizes[number], table.positions[number], flags):
+            return False
+    return True

@@ -1,0 +1,105 @@
+"""One pass over the packets of a file, without decoding more than the first picture."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+
+import numpy as np
+from av.packet import Packet
+from av.video.frame import VideoFrame
+from av.video.stream import VideoStream
+from numpy.typing import NDArray
+
+from pipeline.decode.container import Header, OpenVideo, ffmpeg_errors
+from pipeline.decode.mp4 import SampleTable, read_sample_table
+
+_VOP_START = b"\x00\x00\x01\xb6"
+# A picture that says "not coded" is a header: start code 4 bytes, type and time at most 6, and a stuffing byte.
+_MAX_NOT_CODED_BYTES = 12
+
+
+@dataclass(frozen=True)
+class Packets:
+    """What the packets say, in file order. M packets, without those that an edit list hides."""
+
+    first: VideoFrame | None
+    """The first picture; None if none can be decoded."""
+    pts: NDArray[np.int64] | None
+    """``[M]``: display times in ticks; None if one is missing."""
+    num_ticks_shown: NDArray[np.int64]
+    """``[M]``: how long each is shown; 0 where the container does not say."""
+    is_key: NDArray[np.bool_]
+    """``[M]``: whether it claims to be a keyframe."""
+    num_pictures: bytes
+    """``[M]``: pictures coded in each packet."""
+    num_hidden: int
+    are_whole: bool
+    """Whether no packet is flagged as corrupt or cut off."""
+
+
+def scan(video: OpenVideo, header: Header) -> Packets:
+    """What the packets of a freshly opened video say; to be followed by ``rewind``.
+
+    Raises:
+        DecodeError: the file breaks off with an error.
+    """
+    # MPEG-4 packets must be looked into.
+    table = read_sample_table(video) if header.is_timed and header.codec != "mpeg4" else None
+    return _demux(video, header) if table is None else _from_table(video, table)
+
+
+def _from_table(video: OpenVideo, table: SampleTable) -> Packets:
+    with ffmpeg_errors(video.path, "index"):
+        first = next((frame for packet in video.packets() for frame in packet.decode()), None)
+    return Packets(
+        first=first,
+        pts=table.pts,
+        num_ticks_shown=table.num_ticks_shown,
+        is_key=table.is_key,
+        num_pictures=b"\x01" * len(table.pts),
+        num_hidden=0,
+        are_whole=True,
+    )
+
+
+def _demux(video: OpenVideo, header: Header) -> Packets:
+    first, is_mpeg4 = None, header.codec == "mpeg4"
+    pts: list[int | None] = []
+    shown: list[int] = []
+    is_key: list[bool] = []
+    num_pictures, num_hidden, are_whole = bytearray(), 0, True
+    for packet in video.packets():
+        if first is None:
+            # The first picture tells size and turn; the packets after it are not decoded.
+            with ffmpeg_errors(video.path, "index"):
+                first = next(iter(packet.decode()), None)
+        if packet.is_discard:
+            num_hidden += 1
+        elif packet.size:
+            pts.append(packet.pts)
+            shown.append(packet.duration or 0)
+            is_key.append(packet.is_keyframe)
+            num_pictures.append(_num_pictures(packet) if is_mpeg4 else 1)
+            are_whole = are_whole and not packet.is_corrupt
+    present = [ticks for ticks in pts if ticks is not None]
+    return Packets(
+        first=first,
+        pts=np.array(present, np.int64) if len(present) == len(pts) else None,
+        num_ticks_shown=np.array(shown, np.int64),
+        is_key=np.array(is_key, np.bool_),
+        num_pictures=bytes(num_pictures),
+        num_hidden=num_hidden,
+        are_whole=are_whole,
+    )
+
+
+def _num_pictures(packet: Packet[VideoStream]) -> int:
+    """How many pictures of an MPEG-4 packet are coded, at most 255 (ISO/IEC 14496-2, 6.2.5: vop_coded)."""
+    data, num_coded = bytes(packet), 0
+    start = data.find(_VOP_START)
+    while start >= 0:
+        following = data.find(_VOP_START, start + len(_VOP_START))
+        stop = following if following >= 0 else len(data)
+        num_coded += stop - start > _MAX_NOT_CODED_BYTES
+        start = following
+    return min(num_coded, 255)
