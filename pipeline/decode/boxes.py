@@ -25,6 +25,6 @@ def outer_boxes(path: Path) -> Iterator[tuple[bytes, int, int]]:
             elif size == 0:  # to the end of the file
                 size = num_bytes - position
             yield name, position, size
-            if size < 8:
-                return
             position += size
+            if size < 8 or position >= num_bytes:
+                return

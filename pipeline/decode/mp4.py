@@ -12,6 +12,7 @@ from __future__ import annotations
 import os
 import struct
 from dataclasses import dataclass
+from fractions import Fraction
 from pathlib import Path
 
 import numpy as np
@@ -33,6 +34,7 @@ _EDITS = {
     1: np.dtype([("duration", ">u8"), ("start", ">i8"), ("rate", ">u4")]),
 }
 _NORMAL_RATE = 1 << 16
+_HEADER_TIMES_BYTES = {0: 8, 1: 16}  # when it was made and changed, by version
 
 Boxes = dict[bytes, list[memoryview]]
 
@@ -127,7 +129,8 @@ def _table_of(moov: memoryview, first_dts: int) -> SampleTable:
     offsets = np.zeros(len(sizes), np.int64)
     if b"ctts" in tables:
         offsets = _expanded(_rows(_only(tables, b"ctts"), _SIGNED_RUN), len(sizes))
-    _check_edits(track, dts + offsets)
+    movie_rate, track_rate = (_ticks_per_second(_only(*where)) for where in ((inside, b"mvhd"), (boxes, b"mdhd")))
+    _check_edits(track, dts + offsets, Fraction(track_rate, movie_rate))
     dts += first_dts
     return SampleTable(
         dts=dts,
@@ -187,7 +190,18 @@ def _positions(tables: Boxes, sizes: NDArray[np.int64]) -> NDArray[np.int64]:
     return positions
 
 
-def _check_edits(track: Boxes, times: NDArray[np.int64]) -> None:
+def _ticks_per_second(box: memoryview) -> int:
+    """Of a movie's or a track's header."""
+    version = box[0]
+    if version not in _HEADER_TIMES_BYTES:
+        raise _NotPlainError
+    (ticks,) = struct.unpack_from(">I", box, _FULL_BOX_BYTES + _HEADER_TIMES_BYTES[version])
+    if not ticks:
+        raise _NotPlainError
+    return int(ticks)
+
+
+def _check_edits(track: Boxes, times: NDArray[np.int64], ticks_per_movie_tick: Fraction) -> None:
     """An edit list may move the whole track so that its first picture is at 0, and nothing else."""
     lists = [inside for edits in track.get(b"edts", ()) for inside in _boxes(edits).get(b"elst", ())]
     if not lists:
@@ -197,6 +211,9 @@ def _check_edits(track: Boxes, times: NDArray[np.int64]) -> None:
         raise _NotPlainError
     edits = _rows(lists[0], _EDITS[version])
     if len(edits) != 1 or edits["start"][0] != times.min() or edits["rate"][0] != _NORMAL_RATE:
+        raise _NotPlainError
+    num_ticks = int(edits["duration"][0]) * ticks_per_movie_tick
+    if int(times.max() - times.min()) + 1 > num_ticks:  # the end of the edit hides pictures
         raise _NotPlainError
 
 
