@@ -114,14 +114,15 @@ def _one_picture_a_packet(packets: Packets, header: Header) -> bool:
         return False
     if not packets.are_whole or not packets.is_key[:1].all():  # pictures before the first keyframe are not given
         return False
-    if not _ONE_EACH.fullmatch(packets.num_pictures):
+    is_simple = packets.num_pictures.count(1) == len(packets.num_pictures)  # far quicker than the pattern
+    if not is_simple and not _ONE_EACH.fullmatch(packets.num_pictures):
         return False
     if not header.is_timed:
         return True
     if packets.pts is None or not len(packets.pts):
         return False
     # A first picture later than the earliest packet: the decoder drops what it has no reference for.
-    return len(np.unique(packets.pts)) == len(packets.pts) and first.pts == packets.pts.min()
+    return _do_increase(np.sort(packets.pts)) and first.pts == packets.pts.min()
 
 
 def _decoded_pts(video: OpenVideo) -> tuple[int, NDArray[np.int64] | None]:
@@ -140,7 +141,11 @@ def _decoded_pts(video: OpenVideo) -> tuple[int, NDArray[np.int64] | None]:
 def _trusted_ticks(pts: NDArray[np.int64] | None, header: Header) -> NDArray[np.int64] | None:
     if pts is None or not header.is_timed or not header.seconds_per_tick:
         return None
-    return pts if bool(np.all(np.diff(pts) > 0)) else None
+    return pts if _do_increase(pts) else None
+
+
+def _do_increase(ticks: NDArray[np.int64]) -> bool:
+    return bool(np.all(np.diff(ticks) > 0))
 
 
 def _timeline(
