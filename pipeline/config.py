@@ -72,7 +72,8 @@ class DecodeConfig:
     isolate: bool = False
     """Decode in a separate process, so that a file that hangs or crashes a decoder ends that process alone."""
     timeout_seconds: float = 60.0
-    """isolate: how long opening, indexing or reading a clip may take before the process is killed."""
+    """isolate: how long opening, indexing or reading a clip may take before the process is killed; allow_url: how long
+    a server may be silent."""
     max_memory_mb: int = 1000
     """isolate: how much the process may allocate for one file (enforced on Linux)."""
     max_pixels: int = 4096 * 2304
@@ -81,9 +82,22 @@ class DecodeConfig:
     """A video with more frames is refused."""
     max_seconds: float = 86_400.0
     """A video that lasts longer is refused."""
+    allow_url: bool = False
+    """Also read http:// and https:// addresses: the file is fetched whole, then read like a local one."""
+    max_download_mb: int = 4000
+    """allow_url: a larger file is not fetched."""
+    index_cache: bool = False
+    """Keep what is known of each file's frames in ~/.cache/clipgru, so that it opens faster the next time."""
 
     def __post_init__(self) -> None:
-        for name in ("timeout_seconds", "max_memory_mb", "max_pixels", "max_frames", "max_seconds"):
+        for name in (
+            "timeout_seconds",
+            "max_memory_mb",
+            "max_pixels",
+            "max_frames",
+            "max_seconds",
+            "max_download_mb",
+        ):
             value = getattr(self, name)
             require(value > 0, f"decode.{name} must be positive, got {value}")
 

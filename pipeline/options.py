@@ -2,10 +2,10 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from typing import Literal
 
-from pipeline.config import TimelineConfig, require
+from pipeline.config import DecodeConfig, TimelineConfig, require
 
 
 @dataclass(frozen=True)
@@ -74,6 +74,13 @@ class PredictOptions:
     """Write what was decoded, embedded and reused to this JSON file."""
     device: str = "auto"
     """auto, cpu, cuda, cuda:1, mps."""
+    isolate: bool = False
+    """Decode in a separate process, even if the model was trained without: a file that hangs or crashes a decoder ends
+    that process alone."""
+    timeout_seconds: float | None = None
+    """isolate, allow_url: how long a file or a server may make us wait; unset: as the model file says."""
+    allow_url: bool = False
+    """Also read http:// and https:// addresses: the file is fetched whole, then read like a local one."""
     quiet: bool = False
     """Print nothing but errors."""
 
@@ -84,9 +91,22 @@ class PredictOptions:
             self.stride_frames is None or self.stride_frames > 0,
             f"stride_frames must be at least 1, got {self.stride_frames}",
         )
+        require(
+            self.timeout_seconds is None or self.timeout_seconds > 0,
+            f"timeout_seconds must be positive, got {self.timeout_seconds}",
+        )
         require(self.html_embed_mb >= 0, f"html_embed_mb must not be negative, got {self.html_embed_mb}")
         require(
             not (self.json == "-" and self.jsonl == "-"), "--json - and --jsonl - would both write to standard output"
+        )
+
+    def decode_as(self, trained: DecodeConfig) -> DecodeConfig:
+        """How to decode: as the model was trained, but for what is asked for here."""
+        return replace(
+            trained,
+            isolate=self.isolate or trained.isolate,
+            allow_url=self.allow_url or trained.allow_url,
+            timeout_seconds=self.timeout_seconds or trained.timeout_seconds,
         )
 
 

@@ -19,6 +19,7 @@ from pipeline.clip import Segment
 from pipeline.config import InferenceConfig, to_dict
 from pipeline.datasets.annotations import VIDEO_SUFFIXES
 from pipeline.decode import VideoReader
+from pipeline.decode.remote import file_name, is_url
 from pipeline.errors import DecodeError, UserError
 from pipeline.inference import Model, RunStats
 from pipeline.options import PredictOptions
@@ -29,15 +30,18 @@ from pipeline.stopping import StopRequest
 from pipeline.timeline import Timeline, WindowScores
 
 
-def find_videos(sources: Sequence[str]) -> list[Path]:
-    """The video files that the sources name: files as given, folders searched whole, patterns expanded; in order.
+def find_videos(sources: Sequence[str], allow_url: bool = False) -> list[Path | str]:
+    """The videos that the sources name: files as given, folders searched whole, patterns expanded; in order. Addresses
+    stay texts.
 
     Raises:
-        UserError: a source names nothing.
+        UserError: a source names nothing, or is an address and none is allowed.
     """
-    videos: dict[Path, None] = {}
+    videos: dict[Path | str, None] = {}
     for source in sources:
-        found = _expand(source)
+        if is_url(source) and not allow_url:
+            raise UserError(f"{source}: an address, and only local files are read; --allow_url lets it be fetched")
+        found = [source] if is_url(source) else _expand(source)
         if not found:
             raise UserError(f"{source}: no video there (a file, a folder with videos, or a pattern in quotes)")
         videos.update(dict.fromkeys(found))
@@ -53,7 +57,7 @@ def _expand(source: str) -> list[Path]:
     return sorted(Path(match) for match in glob.glob(source, recursive=True) if Path(match).is_file())
 
 
-def predict_files(model: Model, videos: Sequence[Path], options: PredictOptions, console: Console) -> int:
+def predict_files(model: Model, videos: Sequence[Path | str], options: PredictOptions, console: Console) -> int:
     """Predicts every video and writes what ``options`` asks for.
 
     SIGINT or SIGTERM ends the run at the next window or picture: the video at hand is completed as ``interrupted``
@@ -73,7 +77,7 @@ def predict_files(model: Model, videos: Sequence[Path], options: PredictOptions,
     with StopRequest().listening() as stop:
         with Writers(options, header) as writers:
             run = _Run(model, options, writers, stop, console)
-            for path, name in zip(videos, output_names(videos), strict=True):
+            for path, name in zip(videos, output_names([file_name(video) for video in videos]), strict=True):
                 if stop:
                     break
                 status = run.predict(path, name)
@@ -107,7 +111,7 @@ class _Run:
         self._model, self._options, self._writers = model, options, writers
         self._stop, self._console = stop, console
 
-    def predict(self, path: Path, name: str) -> str:
+    def predict(self, path: Path | str, name: str) -> str:
         """Scores, segments, then pictures if a writer wants them. Returns the status."""
         video, segments, error = SourceVideo(readable(path), name), list[Segment](), ""
         try:

@@ -12,16 +12,25 @@ def predict_command(args: Sequence[str]) -> int:
     """clipgru predict"""
     parser = make_parser("predict", "Find actions in videos: files, folders or quoted glob patterns.")
     parser.add_argument("model", type=str, help="A model file.")
-    parser.add_argument("sources", nargs="+", type=str, metavar="source", help="Video files, folders or patterns.")
+    parser.add_argument(
+        "sources",
+        nargs="+",
+        type=str,
+        metavar="source",
+        help="Video files, folders, patterns; with --allow_url addresses.",
+    )
     add_options(parser, PredictOptions)
     arguments = parser.parse_args(list(args))
     options = read_options(PredictOptions, parser, arguments)
 
+    from pipeline.decode import VideoOpener
     from pipeline.inference import load_model
     from pipeline.prediction import find_videos, predict_files
 
-    videos = find_videos(arguments.sources)
-    return predict_files(load_model(arguments.model, options.device), videos, options, console())
+    videos = find_videos(arguments.sources, options.allow_url)
+    model = load_model(arguments.model, options.device)
+    model.opener = VideoOpener(options.decode_as(model.file.decode))
+    return predict_files(model, videos, options, console())
 
 
 def check_command(args: Sequence[str]) -> int:

@@ -2,7 +2,8 @@
 
     causes      what a file may be instead of a video
     container   opens files safely: local, regular, of a known kind, of bounded size
-    index       number of frames and their times, from the packets
+    packets     one pass over a file's packets; mp4 (and boxes): the same from the tables of an MP4 or MOV
+    index       number of frames and their times, from the packets; cache: kept for the next time
     reader      VideoReader: frames by number, by time, or as a stream
     pyav        the exact decoder, and the default
     proof       what the other decoders must show before they are believed
@@ -11,6 +12,7 @@
     isolated    the same reader with the decoder in another process, which is killed when it hangs
     worker      that other process; wire: what the two say to each other
     opener      VideoOpener: opens one video after the other as the settings say
+    remote      brings a video from the web, if that is allowed
     health      what is wrong with a file, if anything
 
 A decoder is imported when it is first used, and torch when the first frame becomes a tensor.

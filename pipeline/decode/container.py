@@ -7,7 +7,6 @@ import os
 import re
 import stat
 from collections.abc import Iterator
-from contextlib import contextmanager
 from dataclasses import dataclass
 from fractions import Fraction
 from itertools import islice
@@ -48,17 +47,27 @@ _MAX_KEPT_BYTES = 8_000_000
 _MIN_TOLERANCE_SECONDS, _MAX_TOLERANCE_SECONDS = 1e-6, 0.5e-3
 
 
-@contextmanager
-def ffmpeg_errors(path: Path, stage: str) -> Iterator[None]:
-    """Turns an FFmpeg error into a ``DecodeError`` of that stage."""
-    try:
-        yield
-    except FFmpegError as error:
-        guess = f"; {likely_cause(path)}" if stage == "open" else _LIKELY_CAUSES.get(error.errno or 0, "")
-        raise DecodeError(path, stage, f"FFmpeg says: {error.strerror or error}{guess}") from error
-    except IndexError as error:  # PyAV knows only the streams that were there at the start
-        cause = "a stream that the header does not announce begins in the middle of the file: it is damaged or joined"
-        raise DecodeError(path, stage, cause) from error
+class ffmpeg_errors:  # noqa: N801 (used like a function; as one it would cost each picture several microseconds)
+    """Turns an FFmpeg error within it into a ``DecodeError`` of that stage."""
+
+    __slots__ = ("_path", "_stage")
+
+    def __init__(self, path: Path, stage: str) -> None:
+        self._path, self._stage = path, stage
+
+    def __enter__(self) -> None:
+        pass
+
+    def __exit__(
+        self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
+    ) -> None:
+        if isinstance(error, FFmpegError):
+            is_open = self._stage == "open"
+            guess = f"; {likely_cause(self._path)}" if is_open else _LIKELY_CAUSES.get(error.errno or 0, "")
+            raise DecodeError(self._path, self._stage, f"FFmpeg says: {error.strerror or error}{guess}") from error
+        if isinstance(error, IndexError):  # PyAV knows only the streams that were there at the start
+            cause = "a stream that the header does not announce begins in the middle of the file"
+            raise DecodeError(self._path, self._stage, f"{cause}: it is damaged or joined") from error
 
 
 def check_regular_file(path: Path) -> None:
@@ -71,7 +80,9 @@ def check_regular_file(path: Path) -> None:
         status = path.stat()
     except FileNotFoundError as error:
         cause = (
-            "; it looks like a URL, and only local files are read: download it first" if _URL.match(str(path)) else ""
+            "; it looks like a URL, and only local files are read: download it, or see decode.allow_url"
+            if _URL.match(str(path))
+            else ""
         )
         raise DecodeError(path, "open", f"the file does not exist{cause}") from error
     except OSError as error:

@@ -11,6 +11,7 @@ from pipeline.decode.decoders import check_decoder, open_here
 from pipeline.decode.health import Examination, examine
 from pipeline.decode.isolated import DecodingProcess, IsolatedBackend, IsolatedFile, examine_isolated
 from pipeline.decode.reader import VideoReader
+from pipeline.decode.remote import FetchedVideo, is_url
 from pipeline.errors import DecodeError, UserError
 
 
@@ -33,12 +34,33 @@ class VideoOpener:
 
     def open(self, path: str | Path) -> VideoReader:
         """A reader, to be used in a ``with`` statement. Raises as ``open_video``; a file that hangs or crashes the
-        decoder raises ``DecodeError`` if the decoder is isolated."""
-        if not self.config.isolate:
-            return open_here(Path(path), self.config)
+        decoder raises ``DecodeError`` if the decoder is isolated.
+
+        Args:
+            path: a regular file, or with ``allow_url`` an http or https address, as a text.
+        """
+        if isinstance(path, str) and self.config.allow_url and is_url(path):
+            return self._open_url(path)
+        return self._open_file(Path(path))
+
+    def _open_url(self, url: str) -> VideoReader:
+        fetched = FetchedVideo(url, self.config)
+        try:
+            return self._open_file(fetched.path).when_closed(fetched.remove)
+        except DecodeError as error:
+            fetched.remove()
+            raise DecodeError(url, error.stage, error.cause) from error
+        except UserError:
+            fetched.remove()
+            raise
+
+    def _open_file(self, path: Path) -> VideoReader:
+        config = self.config
+        if not config.isolate:
+            return open_here(path, config)
         process = self._take()
         try:
-            file = IsolatedFile(Path(path), self.config, process, self._give_back)
+            file = IsolatedFile(path, config, process, self._give_back)
         except (DecodeError, UserError):
             self._give_back(process)
             raise

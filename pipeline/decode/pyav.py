@@ -8,7 +8,8 @@ there is no seeking at all.
 
 from __future__ import annotations
 
-from collections.abc import Generator, Iterator, Sequence
+from collections.abc import Callable, Generator, Iterator, Sequence
+from functools import partial
 from typing import Any
 
 import av
@@ -29,6 +30,8 @@ _MAX_KEYFRAMES_TRIED = 3
 # Small pictures convert 1.4 to 2.5 times faster on one thread; before version 17 there was no choice.
 _ONE_THREAD: dict[str, Any] = {"threads": 1} if int(av.__version__.split(".")[0]) >= 17 else {}
 
+Converter = Callable[[VideoFrame], NDArray[np.uint8]]
+
 
 class _LostPlaceError(Exception):
     """After a seek, a picture came that the index does not expect there."""
@@ -39,37 +42,37 @@ class PyavBackend:
 
     def __init__(self, file: VideoFile) -> None:
         self._file = file
-        self._reformatter = VideoReformatter()  # one for all pictures: a new one works out its tables anew
 
     def walk(self) -> Generator[Picture, None, None]:
         # One picture behind the decoder: a picture ends when the next one starts.
         held: tuple[int, VideoFrame, float] | None = None
         failure: DecodeError | None = None
+        to_rgb = self._converter()
         with self._file.take() as video:
             timed = self._indexed(video) if self._file.has_index else self._unindexed(video)
             try:
                 for number, frame, pts_seconds in timed:
                     if held:
-                        yield self._held_picture(*held, end_seconds=pts_seconds)
+                        yield _held_picture(*held, end_seconds=pts_seconds, to_rgb=to_rgb)
                     held = number, frame, pts_seconds
             except DecodeError as error:  # the picture before it is good
                 failure = error
         if held:
             seconds = last_picture_seconds(held[1].duration or 0, self._file.header)
-            yield self._held_picture(*held, end_seconds=held[2] + float(seconds), is_last=failure is None)
+            yield _held_picture(*held, held[2] + float(seconds), to_rgb, is_last=failure is None)
         if failure:
             raise failure
 
     def pick(self, numbers: Sequence[int]) -> Generator[Picture, None, None]:
-        index, num_picked = self._file.index, 0
+        index, to_rgb, num_picked = self._file.index, self._converter(), 0
         try:
             for number, frame in self._by_seeking(index, numbers):
                 num_picked += 1
-                yield self._indexed_picture(index, number, frame)
+                yield indexed_picture(index, number, partial(to_rgb, frame))
         except _LostPlaceError:
             with self._file.take() as video:
                 for number, frame in _select(self._from_start(video), numbers[num_picked:]):
-                    yield self._indexed_picture(index, number, frame)
+                    yield indexed_picture(index, number, partial(to_rgb, frame))
 
     def _by_seeking(self, index: VideoIndex, numbers: Sequence[int]) -> Iterator[tuple[int, VideoFrame]]:
         with self._file.take() as video:
@@ -117,21 +120,25 @@ class PyavBackend:
     def _check_length(self, number: int, pts_seconds: float) -> None:
         check_length(self._file.path, self._file.config, num_frames=number + 1, seconds=pts_seconds)
 
-    def _indexed_picture(self, index: VideoIndex, number: int, frame: VideoFrame) -> Picture:
-        return indexed_picture(index, number, lambda: self._upright_rgb(frame))
+    def _converter(self) -> Converter:
+        """Makes upright pictures, uint8 RGB ``[H, W, 3]``; for one reading."""
+        reformatter = VideoReformatter()  # one for all its pictures: a new one works out its tables anew
 
-    def _held_picture(
-        self, number: int, frame: VideoFrame, pts_seconds: float, end_seconds: float, is_last: bool = False
-    ) -> Picture:
-        return Picture(number, pts_seconds, end_seconds, is_last, rgb=lambda: self._upright_rgb(frame))
-
-    def _upright_rgb(self, frame: VideoFrame) -> NDArray[np.uint8]:
-        with ffmpeg_errors(self._file.path, "decode"):
-            converted = self._reformatter.reformat(frame, format="rgb24", **_ONE_THREAD)
+        def to_rgb(frame: VideoFrame) -> NDArray[np.uint8]:
+            with ffmpeg_errors(self._file.path, "decode"):
+                converted = reformatter.reformat(frame, format="rgb24", **_ONE_THREAD)
             # What is RGB already is the decoder's own, and it may still need it.
             rgb = converted.to_ndarray().astype(np.uint8, copy=converted is frame)
-        turns = quarter_turns(frame)
-        return np.ascontiguousarray(np.rot90(rgb, turns)) if turns else rgb
+            turns = quarter_turns(frame)
+            return np.ascontiguousarray(np.rot90(rgb, turns)) if turns else rgb
+
+        return to_rgb
+
+
+def _held_picture(
+    number: int, frame: VideoFrame, pts_seconds: float, end_seconds: float, to_rgb: Converter, is_last: bool = False
+) -> Picture:
+    return Picture(number, pts_seconds, end_seconds, is_last, rgb=partial(to_rgb, frame))
 
 
 def _runs(index: VideoIndex, numbers: Sequence[int]) -> list[tuple[int | None, list[int]]]:

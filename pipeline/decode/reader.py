@@ -17,8 +17,9 @@ from numpy.typing import NDArray
 
 from pipeline.clip import Clip, VideoInfo
 from pipeline.config import DecodeConfig
-from pipeline.decode.container import Header, OpenVideo, check_process
-from pipeline.decode.index import VideoIndex, build_index
+from pipeline.decode.cache import key_of, load_index, save_index
+from pipeline.decode.container import Header, OpenVideo, check_process, check_regular_file
+from pipeline.decode.index import VideoIndex, build_index, check_length
 from pipeline.errors import DecodeError
 
 if TYPE_CHECKING:
@@ -71,6 +72,8 @@ class VideoFile:
         self._process_id = os.getpid()
         self._open: set[OpenVideo] = set()
         self._index: VideoIndex | None = None
+        check_regular_file(path)
+        self._key = key_of(path) if config.index_cache else {}
         # Opened at once, to fail early; the first who reads gets it, so that no file is opened in vain.
         self._fresh: OpenVideo | None = self._track(OpenVideo(path, config))
         self.header: Header = self._fresh.header()
@@ -104,14 +107,27 @@ class VideoFile:
     def index(self) -> VideoIndex:
         """Raises ``DecodeError`` if the file cannot be indexed."""
         if self._index is None:
-            video = self.take()
-            try:
-                self._index = build_index(video)
-            except DecodeError:
-                video.close()
-                raise
-            self._fresh = video  # rewound
+            self.check_usable()
+            self._index = self._cached_index() if self.config.index_cache else self._built_index()
         return self._index
+
+    def _built_index(self) -> VideoIndex:
+        video = self.take()
+        try:
+            index = build_index(video)
+        except DecodeError:
+            video.close()
+            raise
+        self._fresh = video  # rewound
+        return index
+
+    def _cached_index(self) -> VideoIndex:
+        index = load_index(self.path, self._key)
+        if index is None:
+            index = self._built_index()
+            save_index(index, self._key)
+        check_length(self.path, self.config, index.info.num_frames, index.info.duration_seconds)
+        return index
 
     def close(self) -> None:
         self.is_closed = True
@@ -150,6 +166,12 @@ class VideoReader:
 
     def __init__(self, file: VideoSource, backend: Backend) -> None:
         self._file, self._backend = file, backend
+        self._when_closed: Callable[[], None] | None = None
+
+    def when_closed(self, do: Callable[[], None]) -> VideoReader:
+        """This reader, which calls that after it has let go of its file."""
+        self._when_closed = do
+        return self
 
     @property
     def info(self) -> VideoInfo:
@@ -251,6 +273,8 @@ class VideoReader:
     def close(self) -> None:
         """Closes the file; the reader cannot be read any more. May be called twice."""
         self._file.close()
+        if self._when_closed is not None:
+            self._when_closed()
 
     def __enter__(self) -> VideoReader:
         return self

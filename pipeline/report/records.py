@@ -73,7 +73,7 @@ class FrameWriter(Writer, Protocol):
         """One more picture, uint8 RGB ``[H, W, 3]``, not to be written into."""
 
 
-def readable(path: Path) -> str:
+def readable(path: Path | str) -> str:
     """A path as text that any file can hold: bytes of its name that are no UTF-8 become question marks."""
     return os.fsencode(path).decode("utf-8", "replace")
 
