@@ -122,7 +122,7 @@ def _one_picture_a_packet(packets: Packets, header: Header) -> bool:
     if packets.pts is None or not len(packets.pts):
         return False
     # A first picture later than the earliest packet: the decoder drops what it has no reference for.
-    return _do_increase(np.sort(packets.pts)) and first.pts == packets.pts.min()
+    return _do_increase(np.sort(packets.pts)) and first.pts == int(packets.pts.min())
 
 
 def _decoded_pts(video: OpenVideo) -> tuple[int, NDArray[np.int64] | None]:

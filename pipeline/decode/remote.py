@@ -85,6 +85,7 @@ def _fetch(url: str, stream: BinaryIO, config: DecodeConfig) -> None:
                 _check(url, config, max(num_bytes, announced or 0), num_bytes, monotonic() - begun)
                 stream.write(chunk)
     except HTTPError as error:
+        error.close()
         raise DecodeError(url, "open", f"the server answers {error.code} {error.reason}") from error
     except (URLError, HTTPException, ssl.SSLError, ConnectionError, TimeoutError, ValueError) as error:
         raise DecodeError(url, "open", _cause(error, config.timeout_seconds)) from error
