@@ -11,6 +11,7 @@ import pytest
 import videos
 
 from pipeline.config import DecodeConfig
+from pipeline.decode.bitstream import are_nal_units_sound, num_length_bytes
 from pipeline.decode.causes import likely_cause
 from pipeline.decode.health import DEGRADED, UNUSABLE, USABLE, Examination, examine
 from tools.fuzz_decode import mutate
@@ -82,6 +83,42 @@ def test_a_second_opinion_on_vp9(shared_data: Path, tmp_path: Path) -> None:
         health = examine(path, DecodeConfig()).health
         assert (health.verdict, health.num_errors) == (DEGRADED, 0)
         assert "a stricter decoder (libvpx-vp9) refuses" in health.reasons[0]
+
+
+def test_bytes_that_no_encoder_may_write(shared_data: Path, tmp_path: Path) -> None:
+    """Zeros in one picture, which FFmpeg decodes without a word: twelve pictures are not what they were."""
+    path = tmp_path / "zeroed.mp4"
+    mutate(shared_data / "odd_videos" / "h264_gop12.mp4", 146, 0, path)
+    health = examine(path, DecodeConfig()).health
+    assert (health.verdict, health.num_errors, health.num_complaints) == (DEGRADED, 0, 0)
+    assert health.reasons == ("damaged: 1 packets hold bytes that no h264 encoder may write",)
+
+
+@pytest.mark.parametrize(
+    ("packet", "is_sound"),
+    [
+        ("0003 658801  0002 4102", True),
+        ("0003 650000  0003 410003", True),  # zeros at the end may be alignment
+        ("0005 6500000301", True),
+        ("0004 65000001", False),
+        ("0004 65000002", False),
+        ("0005 6500000001", False),
+        ("0006 650100000000", False),  # too many for alignment
+        ("0004 658801", False),  # the length goes past the end
+        ("0003 658801 00", False),  # half a length
+        ("", True),
+    ],
+)
+def test_nal_units(packet: str, is_sound: bool) -> None:
+    assert are_nal_units_sound(bytes.fromhex(packet), 2) == is_sound
+
+
+def test_which_streams_have_lengths() -> None:
+    avc, hevc = bytes.fromhex("01640015ff"), bytes([1, *bytes(20), 0xF3])
+    assert (num_length_bytes("h264", avc), num_length_bytes("hevc", hevc)) == (4, 4)
+    assert num_length_bytes("h264", bytes.fromhex("01640015fd")) == 2
+    for codec, configuration in [("h264", bytes.fromhex("0000000167")), ("h264", None), ("mpeg4", avc), ("hevc", avc)]:
+        assert num_length_bytes(codec, configuration) == 0
 
 
 def test_facts(shared_data: Path) -> None:

@@ -24,6 +24,7 @@ from av.video.stream import VideoStream
 from numpy.typing import NDArray
 
 from pipeline.config import DecodeConfig
+from pipeline.decode.bitstream import are_nal_units_sound, num_length_bytes
 from pipeline.decode.causes import framing_fault, is_cut_off
 from pipeline.decode.container import Header, OpenVideo, ffmpeg_errors
 from pipeline.decode.index import VideoIndex, check_length, quarter_turns
@@ -120,6 +121,8 @@ class _Facts:
     num_corrupt: int = 0
     num_refused: int = 0
     """Packets that the second decoder does not take."""
+    num_unsound: int = 0
+    """Packets with bytes that no encoder may write."""
     complaints: list[str] = field(default_factory=list)
     first_error: str = ""
     sizes: dict[str, None] = field(default_factory=dict)
@@ -177,6 +180,7 @@ def _complaints(found: list[str], of: str = "") -> Iterator[None]:
 def _decode_all(video: OpenVideo, header: Header, facts: _Facts) -> None:
     """Decodes every packet, whatever comes, and notes it."""
     second = _second_decoder(header.codec, video.config)
+    length_bytes = num_length_bytes(header.codec, video.stream.codec_context.extradata)
     with ffmpeg_errors(video.path, "decode"):
         for packet in video.container.demux():
             if packet.pts is not None and packet.time_base:
@@ -185,6 +189,7 @@ def _decode_all(video: OpenVideo, header: Header, facts: _Facts) -> None:
             if packet.stream.index == video.stream.index:
                 _decode_packet(cast("Packet[VideoStream]", packet), video, header, facts)
                 facts.num_refused += _is_refused(second, packet)
+                facts.num_unsound += bool(length_bytes) and not are_nal_units_sound(bytes(packet), length_bytes)
 
 
 def _second_decoder(codec: str, config: DecodeConfig) -> VideoCodecContext | None:
@@ -247,6 +252,8 @@ def _reasons(path: Path, header: Header, index: VideoIndex | None, facts: _Facts
         reasons.append(f"damaged: {facts.num_errors} packets cannot be decoded ({facts.first_error})")
     if facts.num_corrupt:
         reasons.append(f"damaged: {facts.num_corrupt} packets or frames are flagged as corrupt")
+    if facts.num_unsound and not facts.num_errors:
+        reasons.append(f"damaged: {facts.num_unsound} packets hold bytes that no {header.codec} encoder may write")
     if facts.num_refused and not facts.num_errors:
         reasons.append(f"damaged: a stricter decoder ({_STRICTER[header.codec]}) refuses {facts.num_refused} packets")
     if facts.complaints:
