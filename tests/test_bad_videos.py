@@ -36,24 +36,34 @@ BREAK: dict[Callable[[bytes], bytes], str] = {
 }
 
 
-@pytest.mark.parametrize("isolate", [False, True])
-def test_training_on_a_folder_with_broken_files(tmp_path: Path, isolate: bool) -> None:
-    source = videos.encode(tmp_path, "mpeg4.mp4")
+def write_videos(folder: Path) -> None:
+    """100 videos of two classes and their manifest: 80 to train on with all ten broken ones, 10 to validate, 10 to
+    test."""
+    source = videos.encode(folder, "mpeg4.mp4")
     assert source is not None
     whole = source.read_bytes()
+    lines = ["path,label,split"]
     for number in range(100):
-        path = tmp_path / "videos" / f"class{number % 2}" / f"{number:03}.mp4"
-        path.parent.mkdir(parents=True, exist_ok=True)
-        path.write_bytes(list(BREAK)[number // 10](whole) if number % 10 == 0 else whole)
+        is_broken, tens = number % 10 == 0, number // 10
+        path = folder / f"{number:03}.mp4"
+        path.write_bytes(list(BREAK)[tens](whole) if is_broken else whole)
+        split = {8: "val", 9: "test"}.get(number % 10, "train")
+        lines.append(f"{path.name},class{tens % 2},{split}")
+    (folder / "manifest.csv").write_text("\n".join(lines) + "\n")
+
+
+@pytest.mark.parametrize("isolate", [False, True])
+def test_training_on_a_folder_with_broken_files(tmp_path: Path, isolate: bool) -> None:
+    (tmp_path / "videos").mkdir()
+    write_videos(tmp_path / "videos")
     experiment = small_experiment(tmp_path / "videos", tmp_path / "runs", epochs=1)
-    data = replace(experiment.data, val_fraction=0.1, test_fraction=0.1, max_bad_fraction=0.2)
+    data = replace(experiment.data, format="manifest", max_bad_fraction=0.2)
     experiment = replace(experiment, data=data, decode=DecodeConfig(isolate=isolate))
     result = train(experiment, quiet=True)
     assert result.model_path.is_file()
     with (experiment.run_dir / "bad_videos.csv").open() as stream:
         report = {Path(row["path"]).name: row for row in csv.DictReader(stream)}
-    assert len(report) >= 5  # those not in the test part
-    for name, row in report.items():
-        assert int(name[:3]) % 10 == 0
-        assert list(BREAK.values())[int(name[:3]) // 10] in f"{row['stage']}: {row['cause']}"
+    assert list(report) == [f"{10 * tens:03}.mp4" for tens in range(10)]
+    for row, cause in zip(report.values(), BREAK.values(), strict=True):
+        assert cause in f"{row['stage']}: {row['cause']}"
         assert int(row["times"]) >= 1

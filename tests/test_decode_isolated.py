@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import itertools
+import json
 import multiprocessing
 import os
 import pickle
@@ -13,11 +14,15 @@ from pathlib import Path
 import pytest
 import torch
 import videos
+from small import small_model
 from torch.utils.data import DataLoader, Dataset
 
+from pipeline.checkpoint import save_model
+from pipeline.cli import main
 from pipeline.config import DecodeConfig
 from pipeline.decode import VideoOpener, VideoReader, isolated, open_video
 from pipeline.errors import DecodeError, UserError
+from pipeline.options import PredictOptions
 
 ISOLATED = DecodeConfig(isolate=True, timeout_seconds=20)
 MIXED = ["xvid_bf2.avi", "h264_vfr.mp4", "vp9.webm", "mpeg2.mpg", "rot90.mp4", "one_frame.mp4", "odd_161x121.avi"]
@@ -205,6 +210,30 @@ def test_in_the_workers_of_a_loader(opener: VideoOpener, good_video: Path) -> No
     here = [dataset[number] for number in range(6)]
     loader = DataLoader(dataset, batch_size=None, num_workers=2)
     assert list(loader) == here
+
+
+def test_predict_isolates_if_asked(
+    good_video: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    save_model(tmp_path / "model.safetensors", small_model())
+    command = ["predict", str(tmp_path / "model.safetensors"), str(good_video), "--json", "-", "--quiet"]
+    assert main(command) == 0
+    here = capsys.readouterr().out
+    assert main([*command, "--isolate"]) == 0
+    assert capsys.readouterr().out == here
+    misbehave(monkeypatch, "index", "time.sleep(1000)")
+    assert main(command) == 0  # in this process nothing hangs
+    capsys.readouterr()
+    assert main([*command, "--isolate", "--timeout_seconds", "0.5"]) == 1
+    [record] = json.loads(capsys.readouterr().out)["videos"]
+    assert "not done within 0.5 s (decode.timeout_seconds)" in record["error"]
+
+
+def test_what_predict_asks_for_goes_before_the_model_file() -> None:
+    trained = DecodeConfig("opencv", isolate=True, timeout_seconds=7.0)
+    assert PredictOptions().decode_as(trained) == trained
+    asked = PredictOptions(isolate=True, allow_url=True, timeout_seconds=3.0).decode_as(DecodeConfig("opencv"))
+    assert asked == DecodeConfig("opencv", isolate=True, allow_url=True, timeout_seconds=3.0)
 
 
 def test_nothing_is_left_behind(good_video: Path) -> None:
