@@ -4,15 +4,17 @@ from __future__ import annotations
 
 import json
 import os
+from collections.abc import Callable
 from dataclasses import replace
 from pathlib import Path
+from typing import Any
 
 import pytest
 import safetensors.torch
 import torch
 
 from pipeline.checkpoint import load_model_file, save_model
-from pipeline.config import Normalization
+from pipeline.config import DecodeConfig, Normalization
 from pipeline.errors import UserError
 from pipeline.files import write_atomically
 from pipeline.models.temporal.stack import TEMPORAL_HEADS
@@ -77,12 +79,31 @@ def test_files_that_are_no_models_are_refused(tmp_path: Path) -> None:
 def test_a_description_that_lies_is_refused(tmp_path: Path, change: dict[str, object], message: str) -> None:
     path = tmp_path / "m.safetensors"
     save_model(path, small_model())
+    rewrite(path, lambda description: description | change)
+    with pytest.raises(UserError, match=message):
+        load_model_file(path)
+
+
+def rewrite(path: Path, change: Callable[[dict[str, Any]], dict[str, Any]]) -> None:
+    """Changes what a model file says of itself."""
     with safetensors.safe_open(str(path), framework="pt") as stream:
         description = json.loads(stream.metadata()["clipgru"])
         state = {name: stream.get_tensor(name) for name in stream.keys()}  # noqa: SIM118
-    safetensors.torch.save_file(state, path, {"clipgru": json.dumps(description | change)})
-    with pytest.raises(UserError, match=message):
-        load_model_file(path)
+    safetensors.torch.save_file(state, path, {"clipgru": json.dumps(change(description))})
+
+
+def test_a_file_from_before_a_setting_existed_gets_its_default(tmp_path: Path) -> None:
+    path = tmp_path / "m.safetensors"
+    model = small_model()
+    save_model(path, replace(model, decode=DecodeConfig(max_frames=7, allow_url=True)))
+    later = ("allow_url", "max_download_mb", "index_cache")
+
+    def forget(description: dict[str, Any]) -> dict[str, Any]:
+        known = {name: value for name, value in description["decode"].items() if name not in later}
+        return description | {"decode": known}
+
+    rewrite(path, forget)
+    assert load_model_file(path).decode == DecodeConfig(max_frames=7)
 
 
 def test_a_failed_write_leaves_the_old_file_and_no_scraps(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
