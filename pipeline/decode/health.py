@@ -7,7 +7,7 @@ complaints are counted too: a damaged picture is often given all the same, patch
 from __future__ import annotations
 
 import os
-from collections.abc import Iterator
+from collections.abc import Container, Iterator
 from contextlib import closing, contextmanager
 from dataclasses import asdict, dataclass, field
 from pathlib import Path
@@ -148,7 +148,8 @@ def examine(path: Path, config: DecodeConfig) -> Examination:
                 refusal = f"{error.stage}: {error.cause}"
             with _complaints(facts.complaints, header.container):
                 video = OpenVideo(path, config)  # anew: what the index has read is kept by the other
-            with video, _complaints(facts.complaints):
+            sounds = [stream.codec_context.name for stream in video.container.streams.audio if stream.codec_context]
+            with video, _complaints(facts.complaints, but=sounds):
                 claimed_seconds = (video.container.duration or 0) / av.time_base
                 _decode_all(video, header, facts)
     except DecodeError as error:
@@ -164,15 +165,15 @@ def _stack(thumbnails: list[NDArray[np.uint8]]) -> NDArray[np.uint8]:
 
 
 @contextmanager
-def _complaints(found: list[str], of: str = "") -> Iterator[None]:
-    """Collects what FFmpeg reports as errors on this thread; that part of it alone, if one is named."""
+def _complaints(found: list[str], of: str = "", but: Container[str] = ()) -> Iterator[None]:
+    """Collects what FFmpeg reports as errors on this thread; of one part of it alone, or but for some parts."""
     level = av.logging.get_level()
     av.logging.set_level(av.logging.ERROR)
     try:
         with av.logging.Capture() as messages:
             yield
-        told = [text.strip().splitlines()[0] for _, name, text in messages if text.strip() and of in ("", name)]
-        found.extend(told)
+        heard = [text.strip() for _, name, text in messages if of in ("", name) and name not in but]
+        found.extend(text.splitlines()[0] for text in heard if text)
     finally:
         av.logging.set_level(level)
 
