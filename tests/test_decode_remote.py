@@ -92,12 +92,19 @@ class Site(BaseHTTPRequestHandler):
         """Says nothing."""
 
 
+class QuietServer(ThreadingHTTPServer):
+    """Clients that hang up are what is tested."""
+
+    def handle_error(self, request: object, client_address: object) -> None:
+        """Says nothing."""
+
+
 @pytest.fixture
 def site(shared_data: Path, monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> Iterator[str]:
     monkeypatch.setenv("NO_PROXY", "*")
     monkeypatch.setattr(tempfile, "tempdir", str(tmp_path))
     Site.video, Site.asked = (shared_data / "odd_videos" / "h264_gop12.mp4").read_bytes(), []
-    server = ThreadingHTTPServer(("127.0.0.1", 0), Site)
+    server = QuietServer(("127.0.0.1", 0), Site)
     server.is_over = threading.Event()  # type: ignore[attr-defined]
     thread = threading.Thread(target=server.serve_forever, kwargs={"poll_interval": 0.01})
     thread.start()
