@@ -19,6 +19,7 @@ import av
 
 from pipeline.decode.index import VideoIndex
 from pipeline.decode.wire import pack_index, unpack_index
+from pipeline.files import write_atomically
 
 FORMAT_VERSION = 1
 _LENGTH = struct.Struct("<Q")
@@ -69,15 +70,8 @@ def save_index(index: VideoIndex, key: Key) -> None:
     message, payload = pack_index(index)
     text = json.dumps(message | {"key": key}).encode()
     body = _LENGTH.pack(len(text)) + text + payload
-    place = _place(key)
-    temporary = place.with_name(f".{place.name}.{os.getpid()}.tmp")
     with suppress(OSError):
-        place.parent.mkdir(mode=0o700, parents=True, exist_ok=True)
-        try:
-            temporary.write_bytes(hashlib.sha256(body).digest() + body)
-            os.replace(temporary, place)
-        finally:
-            temporary.unlink(missing_ok=True)
+        write_atomically(_place(key), hashlib.sha256(body).digest() + body)
 
 
 def _place(key: Key) -> Path:
