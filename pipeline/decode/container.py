@@ -215,7 +215,7 @@ class OpenVideo:
                     self._kept.append(packet)
                 else:
                     self._kept, self._is_kept = [], False
-                self._has_all = not packet.size and packet.dts is None
+                self._has_all = self._is_kept and not packet.size and packet.dts is None
                 yield packet
 
     def rewind(self) -> None:
