@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 import tempfile
 import threading
 import time
@@ -12,10 +13,13 @@ from pathlib import Path
 import pytest
 import torch
 
+from pipeline.checkpoint import save_model
+from pipeline.cli import main
 from pipeline.config import DecodeConfig
 from pipeline.decode import VideoOpener, open_video
 from pipeline.errors import DecodeError, UserError
 from pipeline.prediction import find_videos
+from tests.small import small_model
 
 ALLOWED = DecodeConfig(allow_url=True, timeout_seconds=1.0)
 PLAYLIST = b"#EXTM3U\n#EXT-X-TARGETDURATION:9\n#EXTINF:9,\nwhole.mp4\n#EXT-X-ENDLIST\n"
@@ -173,3 +177,18 @@ def test_no_address_unless_allowed(site: str) -> None:
         with pytest.raises(DecodeError, match=r"only local files are read|does not exist"):
             VideoOpener(ALLOWED).open(other)
     assert not Site.asked
+
+
+def test_predict_reads_addresses_if_asked(site: str, tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    save_model(tmp_path / "model.safetensors", small_model())
+    urls = [f"{site}/missing.mp4", f"{site}/whole.mp4?a=http://b//c"]
+    command = ["predict", str(tmp_path / "model.safetensors"), *urls, "--json", "-", "--quiet"]
+    assert main(command) == 2
+    assert not Site.asked
+    assert main([*command, "--allow_url", "--srt", str(tmp_path / "srt")]) == 1
+    missing, whole = json.loads(capsys.readouterr().out)["videos"]
+    assert [missing["path"], whole["path"]] == urls
+    assert "the server answers 404" in missing["error"]
+    assert (whole["status"], whole["duration_seconds"]) == ("ok", 10.0)
+    assert sorted(path.name for path in (tmp_path / "srt").iterdir()) == ["whole.srt"]
+    assert {path.name for path in tmp_path.iterdir()} == {"model.safetensors", "srt"}
