@@ -31,24 +31,41 @@ from pipeline.timeline import Timeline, WindowScores
 
 
 def find_videos(sources: Sequence[str], allow_url: bool = False) -> list[Path | str]:
-    """The videos that the sources name: files as given, folders searched whole, patterns expanded; in order. Addresses
-    stay texts.
+    """The videos that the sources name: files as given, folders searched whole, patterns expanded, lists followed
+    (.txt: a source a line, seen from the list's folder); in order, each once. Addresses stay texts.
 
     Raises:
         UserError: a source names nothing, or is an address and none is allowed.
     """
     videos: dict[Path | str, None] = {}
     for source in sources:
-        if is_url(source) and not allow_url:
-            raise UserError(f"{source}: an address, and only local files are read; --allow_url lets it be fetched")
-        found = [source] if is_url(source) else _expand(source)
+        is_list = source.lower().endswith(".txt") and Path(source).is_file()
+        found = _read_list(Path(source), allow_url) if is_list else _expand(source, allow_url)
         if not found:
-            raise UserError(f"{source}: no video there (a file, a folder with videos, or a pattern in quotes)")
+            raise UserError(f"{source}: no video there (a file, a folder with videos, a .txt list, a quoted pattern)")
         videos.update(dict.fromkeys(found))
     return list(videos)
 
 
-def _expand(source: str) -> list[Path]:
+def _read_list(path: Path, allow_url: bool) -> list[Path | str]:
+    """A line that names nothing stays as it is: one missing file of many becomes a record, it does not stop the rest."""
+    try:
+        lines = path.read_text(encoding="utf-8-sig").splitlines()
+    except (OSError, UnicodeDecodeError) as error:
+        raise UserError(f"{path}: cannot be read as a list of videos ({error}); write one path a line") from error
+    named = [line.strip() for line in lines if line.strip() and not line.startswith("#")]
+    found: list[Path | str] = []
+    for line in named:
+        source = line if is_url(line) else str(path.parent / line)
+        found += _expand(source, allow_url) or [Path(source)]
+    return found
+
+
+def _expand(source: str, allow_url: bool) -> list[Path | str]:
+    if is_url(source):
+        if not allow_url:
+            raise UserError(f"{source}: an address, and only local files are read; --allow_url lets it be fetched")
+        return [source]
     path = Path(source)
     if path.is_dir():
         return sorted(file for file in path.rglob("*") if file.suffix.lower() in VIDEO_SUFFIXES and file.is_file())

@@ -18,8 +18,9 @@ import torch
 from pipeline.checkpoint import save_model
 from pipeline.cli import main
 from pipeline.decode import open_video
-from pipeline.errors import DecodeError
+from pipeline.errors import DecodeError, UserError
 from pipeline.inference import Model
+from pipeline.prediction import find_videos
 from pipeline.report.writers import FILES, Writers
 from pipeline.stopping import StopRequest
 from tests.small import small_model
@@ -303,3 +304,25 @@ def test_a_stream_has_a_score_a_frame_and_the_same_kind_of_segments(
     edges = [edge for s in never["segments"] for edge in (s["start_seconds"], s["end_seconds"])]
     assert edges == sorted(edges)
     assert never["segments"]
+
+
+def test_a_list_names_sources_seen_from_its_folder(tmp_path: Path) -> None:
+    for name in ("a/1.mp4", "a/2.avi", "b/3.mp4", "b/notes.md"):
+        path = tmp_path / "videos" / name
+        path.parent.mkdir(parents=True, exist_ok=True)
+        path.write_bytes(b"x")
+    videos = tmp_path / "videos"
+    listed = videos / "list.txt"
+    listed.write_text("# ours\n\nb/3.mp4\na\nb/*.mp4\nmissing.mp4\n", encoding="utf-8-sig")
+    found = find_videos([str(listed), str(videos / "a" / "1.mp4")])
+    assert found == [videos / "b/3.mp4", videos / "a/1.mp4", videos / "a/2.avi", videos / "missing.mp4"]
+    listed.write_text("http://example.org/v.mp4\n")
+    with pytest.raises(UserError, match="only local files are read"):
+        find_videos([str(listed)])
+    assert find_videos([str(listed)], allow_url=True) == ["http://example.org/v.mp4"]
+    listed.write_text("# nothing\n")
+    with pytest.raises(UserError, match=r"list\.txt: no video there"):
+        find_videos([str(listed)])
+    listed.write_bytes(b"\xff\xfe\x00garbage")
+    with pytest.raises(UserError, match="cannot be read as a list"):
+        find_videos([str(listed)])

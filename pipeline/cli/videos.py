@@ -17,7 +17,7 @@ def predict_command(args: Sequence[str]) -> int:
         nargs="+",
         type=str,
         metavar="source",
-        help="Video files, folders, patterns; with --allow_url addresses.",
+        help="Video files, folders, quoted patterns, .txt lists; with --allow_url addresses.",
     )
     add_options(parser, PredictOptions)
     arguments = parser.parse_args(list(args))
