@@ -48,7 +48,7 @@ def find_videos(sources: Sequence[str], allow_url: bool = False) -> list[Path | 
 
 
 def _read_list(path: Path, allow_url: bool) -> list[Path | str]:
-    """A line that names nothing stays as it is: one missing file of many becomes a record, it does not stop the rest."""
+    """A line that names nothing stays as it is: a missing file of many becomes a record, it does not stop the rest."""
     try:
         lines = path.read_text(encoding="utf-8-sig").splitlines()
     except (OSError, UnicodeDecodeError) as error:
