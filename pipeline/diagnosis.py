@@ -20,7 +20,7 @@ from pipeline.datasets.annotations import VideoRow
 from pipeline.datasets.datamodule import make_loader
 from pipeline.datasets.videos import ClipBatch, fixed_clips
 from pipeline.errors import UserError
-from pipeline.protocols import wilson_interval
+from pipeline.evaluation import wilson_interval
 from pipeline.transforms import ClipTransform
 
 NUM_SHUFFLES = 4

@@ -6,6 +6,7 @@ A video that cannot be read is a wrong answer with its reason beside it; it neve
 from __future__ import annotations
 
 import json
+import math
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass, replace
 from pathlib import Path
@@ -111,6 +112,16 @@ class Evaluation:
             "num_videos": self.num_videos,
             "num_errors": self.num_errors,
         }
+
+
+def wilson_interval(successes: int, trials: int, z: float = 1.96) -> tuple[float, float]:
+    """Confidence interval of a share (Wilson, "Probable inference", JASA 1927); z 1.96 is 95 %."""
+    if trials == 0:
+        return 0.0, 1.0
+    share = successes / trials
+    centre = share + z * z / (2 * trials)
+    spread = z * math.sqrt(share * (1 - share) / trials + z * z / (4 * trials * trials))
+    return (centre - spread) / (1 + z * z / trials), (centre + spread) / (1 + z * z / trials)
 
 
 def evaluate_model(

@@ -37,6 +37,20 @@ class EvaluateOptions:
 
 
 @dataclass(frozen=True)
+class DiagnoseOptions:
+    """Which videos, and where the answers go."""
+
+    split: Literal["test", "val", "train", "all"] = "test"
+    """Which videos of the data to use; all takes every one, for data the model was not trained on."""
+    output: str | None = None
+    """Folder for figures and pictures; unset: beside the model."""
+    device: str = "auto"
+    """auto, cpu, cuda, cuda:1, mps."""
+    quiet: bool = False
+    """Print nothing but errors and the JSON summary."""
+
+
+@dataclass(frozen=True)
 class PredictOptions:
     """How to read the videos and where the answers go."""
 

@@ -6,7 +6,6 @@ Folds are finished one by one and kept on disk, so that an interrupted protocol 
 from __future__ import annotations
 
 import json
-import math
 from collections.abc import Callable, Iterator, Sequence
 from dataclasses import asdict, dataclass, replace
 from pathlib import Path
@@ -16,7 +15,7 @@ from pipeline.datasets.annotations import VideoRow
 from pipeline.datasets.datamodule import Splits, read_annotations
 from pipeline.datasets.splits import check_split, group_folds, leave_one_group_out, split_by_group
 from pipeline.errors import UserError, unknown_name
-from pipeline.evaluation import Evaluation, VideoResult, evaluate_model
+from pipeline.evaluation import Evaluation, VideoResult, evaluate_model, wilson_interval
 from pipeline.files import write_atomically
 from pipeline.training.fit import train
 
@@ -52,16 +51,6 @@ class ProtocolResult:
             "best_fold": max(fold.top1 for fold in self.folds),
             "num_folds": len(self.folds),
         }
-
-
-def wilson_interval(successes: int, trials: int, z: float = 1.96) -> tuple[float, float]:
-    """Confidence interval of a share (Wilson, "Probable inference", JASA 1927); z 1.96 is 95 %."""
-    if trials == 0:
-        return 0.0, 1.0
-    share = successes / trials
-    centre = share + z * z / (2 * trials)
-    spread = z * math.sqrt(share * (1 - share) / trials + z * z / (4 * trials * trials))
-    return (centre - spread) / (1 + z * z / trials), (centre + spread) / (1 + z * z / trials)
 
 
 def run_protocol(experiment: Experiment, name: str, *, quiet: bool = False) -> Iterator[Evaluation]:

@@ -12,8 +12,8 @@ from sklearn.metrics import accuracy_score, balanced_accuracy_score, confusion_m
 
 from pipeline.datasets.annotations import VideoRow
 from pipeline.errors import UserError
-from pipeline.evaluation import Evaluation, VideoResult, evaluate_model
-from pipeline.protocols import ProtocolResult, wilson_interval
+from pipeline.evaluation import Evaluation, VideoResult, evaluate_model, wilson_interval
+from pipeline.protocols import ProtocolResult
 from tests.small import small_experiment, small_model
 
 LABELS = tuple(f"class {i}" for i in range(8))

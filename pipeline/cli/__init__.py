@@ -10,7 +10,13 @@ import sys
 from collections.abc import Callable, Sequence
 from typing import NoReturn
 
-from pipeline.cli.models import demo_command, evaluate_command, train_command
+from pipeline.cli.models import (
+    demo_command,
+    diagnose_command,
+    evaluate_command,
+    explain_sampling_command,
+    train_command,
+)
 from pipeline.cli.parser import EXIT_SOME_FAILED, EXIT_USER_ERROR
 from pipeline.cli.videos import cache_command, check_command, doctor_command, predict_command
 from pipeline.errors import UserError, unknown_name
@@ -21,8 +27,10 @@ DESCRIPTION = """Video action recognition with a CNN and a convolutional GRU.
 commands:
   train      train a model on videos, write one self-describing model file
   evaluate   measure a model on held-out videos, or run a whole protocol over folds
+  diagnose   does a model use time, and where is it wrong
   predict    find actions in video files
   check      what is wrong with videos and annotations, before a training finds out
+  explain-sampling   draw exactly the frames that a model sees
   doctor     which decoder to use for your files, measured on them
   cache      how much the caches of frames and features hold; empty them
   demo       all of it on a small generated video set, in a few minutes
@@ -43,9 +51,11 @@ ENVIRONMENT = {
 COMMANDS: dict[str, Callable[[Sequence[str]], int]] = {
     "train": train_command,
     "evaluate": evaluate_command,
+    "diagnose": diagnose_command,
     "predict": predict_command,
     "check": check_command,
     "doctor": doctor_command,
+    "explain-sampling": explain_sampling_command,
     "cache": cache_command,
     "demo": demo_command,
 }

@@ -19,9 +19,10 @@ from pipeline.cli.parser import (
 )
 from pipeline.config import DataConfig, Experiment
 from pipeline.errors import UserError
-from pipeline.options import DemoOptions, EvaluateOptions, TrainOptions
+from pipeline.options import DemoOptions, DiagnoseOptions, EvaluateOptions, TrainOptions
 
 if TYPE_CHECKING:
+    from pipeline.checkpoint import ModelFile
     from pipeline.evaluation import Evaluation
 
 
@@ -71,19 +72,11 @@ def _evaluate_model(model_path: str, given_data: Any, options: EvaluateOptions) 
     from rich.progress import Progress
 
     from pipeline.checkpoint import load_model_file
-    from pipeline.datasets.datamodule import make_splits, read_annotations
     from pipeline.evaluation import evaluate_model
     from pipeline.inference import pick_device
 
     model = load_model_file(model_path, pick_device(options.device))
-    trained_as = model.provenance.get("experiment", {})
-    overrides = given_data.as_dict() if given_data else {}
-    data = DataConfig(**(trained_as.get("data", {}) | overrides))
-    annotations = read_annotations(data)
-    if options.split == "all":
-        rows: Sequence[Any] = [row for part in annotations.splits.values() for row in part]
-    else:
-        rows = getattr(make_splits(annotations, data, trained_as.get("seed", 0)), options.split)
+    rows, data = _rows_of(model, given_data, options.split)
     with Progress(console=console(), disable=options.quiet or not sys.stderr.isatty()) as progress:
         task = progress.add_task("evaluating", total=len(rows))
         evaluation = evaluate_model(
@@ -92,6 +85,72 @@ def _evaluate_model(model_path: str, given_data: Any, options: EvaluateOptions) 
     folder = Path(options.output) if options.output else Path(model_path).parent / f"evaluation_{options.split}"
     _report_evaluation(evaluation, folder, evaluation.summary(), options.quiet)
     return EXIT_SOME_FAILED if evaluation.num_errors else 0
+
+
+def _rows_of(model: ModelFile, given_data: Any, split: str) -> tuple[Sequence[Any], DataConfig]:
+    """The videos of the data that a model was trained on, or of that with the settings given."""
+    from pipeline.datasets.datamodule import make_splits, read_annotations
+
+    trained_as = model.provenance.get("experiment", {})
+    overrides = given_data.as_dict() if given_data else {}
+    data = DataConfig(**(trained_as.get("data", {}) | overrides))
+    annotations = read_annotations(data)
+    if split == "all":
+        return [row for part in annotations.splits.values() for row in part], data
+    return getattr(make_splits(annotations, data, trained_as.get("seed", 0)), split), data
+
+
+def diagnose_command(args: Sequence[str]) -> int:
+    """clipgru diagnose"""
+    parser = make_parser(
+        "diagnose",
+        "Does MODEL use time? Accuracy with the frames as filmed, shuffled, reversed and one at a time, and against "
+        "the share of the clip seen; its hardest clips and most confident errors as pictures.",
+    )
+    parser.add_argument("model_file", type=str, metavar="MODEL", help="A model file.")
+    add_experiment(parser)
+    add_options(parser, DiagnoseOptions)
+    arguments = parser.parse_args(list(args))
+    options = read_options(DiagnoseOptions, parser, arguments)
+    given = parser.parse_args(list(args), defaults=False)
+
+    from rich.progress import Progress
+
+    from pipeline.checkpoint import load_model_file
+    from pipeline.diagnosis import diagnose
+    from pipeline.explanation import write_diagnosis
+    from pipeline.inference import pick_device
+
+    model = load_model_file(arguments.model_file, pick_device(options.device))
+    rows, data = _rows_of(model, given.get("data"), options.split)
+    with Progress(console=console(), disable=options.quiet or not sys.stderr.isatty()) as progress:
+        task = progress.add_task("diagnosing", total=len(rows))
+        diagnosis = diagnose(model, rows, data, progress=lambda count: progress.advance(task, count))
+    folder = Path(options.output) if options.output else Path(arguments.model_file).parent / "diagnosis"
+    written = write_diagnosis(diagnosis, model, rows, folder)
+    if not options.quiet:
+        console().print(f"written: {', '.join(map(str, written))}", soft_wrap=True)
+    print(json.dumps(diagnosis.summary(), indent=1))
+    return EXIT_SOME_FAILED if diagnosis.num_errors else 0
+
+
+def explain_sampling_command(args: Sequence[str]) -> int:
+    """clipgru explain-sampling"""
+    parser = make_parser("explain-sampling", "Draw exactly the frames of VIDEO that MODEL sees, with their times.")
+    parser.add_argument("model_file", type=str, metavar="MODEL", help="A model file.")
+    parser.add_argument("video", type=str, metavar="VIDEO", help="A video file.")
+    parser.add_argument("--output", type=str, default="sampling.png", help="The picture to write.")
+    parser.add_argument("--seed", type=int, default=0, help="Decides the training clips.")
+    arguments = parser.parse_args(list(args))
+
+    from pipeline.checkpoint import load_model_file
+    from pipeline.explanation import sampling_sheet
+    from pipeline.files import write_atomically
+
+    sheet = sampling_sheet(load_model_file(arguments.model_file), Path(arguments.video), arguments.seed)
+    write_atomically(Path(arguments.output), sheet)
+    print(arguments.output)
+    return 0
 
 
 def _evaluate_protocol(experiment: Experiment, options: EvaluateOptions) -> int:
