@@ -105,9 +105,7 @@ def made(filmed_right: list[bool], shuffled_right: list[bool]) -> Diagnosis:
     by_order = {name: scores(filmed_right) for name in ORDERS} | {"shuffled": scores(shuffled_right)}
     count = len(filmed_right)
     names, seen = tuple(str(place) for place in range(count)), {1.0: by_order["shuffled"]}
-    return Diagnosis(
-        ("a", "b"), torch.zeros(count, dtype=torch.int64), by_order, {1.0: by_order["shuffled"]}, 0, 0, names
-    )
+    return Diagnosis(("a", "b"), torch.zeros(count, dtype=torch.int64), by_order, seen, 0, 0, names)
 
 
 def test_the_verdict_is_mcnemars_test() -> None:
