@@ -85,8 +85,8 @@ def test_each_frame_passes_the_backbone_once(long_video: Path, stride: int) -> N
         nonlocal seen
         seen += len(inputs[0])
 
-    file.recognizer.backbone.register_forward_pre_hook(count)
     model = Model(file)
+    model.embed.backbone.register_forward_pre_hook(count)
     got = scores_of(model, long_video, stride_frames=stride)
     with open_video(long_video) as reader:
         num_grid = len(grid_range(5, 0.0, reader.info.duration_seconds))

@@ -11,6 +11,7 @@ from torch import Tensor
 from pipeline.checkpoint import ModelFile
 from pipeline.config import SamplingConfig, TransformConfig
 from pipeline.decode import VideoReader
+from pipeline.inference.folding import fold_batch_norm
 from pipeline.inference.stats import RunStats
 from pipeline.sampling import grid_seconds, lengthen
 from pipeline.transforms import ClipTransform, fit_frames
@@ -45,11 +46,16 @@ def _fitted(
 
 
 class Embedder:
-    """Fitted frames -> what the temporal heads' recurrence reads: transforms, backbone, and the heads' first half."""
+    """Fitted frames -> what the temporal heads' recurrence reads: transforms, backbone, and the heads' first half.
+
+    Attributes:
+        backbone: as the file's, with the batch norms folded away.
+    """
 
     def __init__(self, file: ModelFile) -> None:
         self.num_context_frames = file.transform.num_context_frames
         self._recognizer = file.recognizer
+        self.backbone = fold_batch_norm(file.recognizer.backbone)
         self._transform = ClipTransform(file.transform, file.normalization)
         self._device = next(file.recognizer.parameters()).device
 
@@ -57,5 +63,5 @@ class Embedder:
     def __call__(self, frames: Tensor) -> Tensor:
         """uint8 ``[B, T + context, 3, S, S]`` -> ``[B, T, ...]``."""
         pictures = self._transform.evaluate(frames.to(self._device))  # [B, T, 3, I, I]
-        features = self._recognizer.embed(pictures.flatten(0, 1))  # [B, T, ...] -> [B T, ...]
+        features = self._recognizer.embed(pictures.flatten(0, 1), self.backbone)  # [B, T, ...] -> [B T, ...]
         return self._recognizer.project(features.reshape(*pictures.shape[:2], *features.shape[1:]))

@@ -39,16 +39,19 @@ class Recognizer(nn.Module):
         self.feature_norm = nn.BatchNorm1d(self.backbone.num_features) if normalize else nn.Identity()
         self.classifier = nn.Linear(self.temporal.num_outputs, num_classes)
 
-    def embed(self, frames: Tensor) -> Tensor:
+    def embed(self, frames: Tensor, backbone: nn.Module | None = None) -> Tensor:
         """Normalised frames ``[N, 3, H, W]`` -> features: maps ``[N, D, h, w]`` if the first temporal head reads
-        maps, else their average over space ``[N, D]``."""
+        maps, else their average over space ``[N, D]``. ``backbone``: another network that gives what ours gives."""
+        backbone = self.backbone if backbone is None else backbone
         if torch.is_grad_enabled() or self.backbone.training or frames.device.type != "cpu":
-            return self._embed(frames)
+            return self._embed(frames, backbone)
         num_at_once = max(1, _PIXELS_A_CALL // (frames.shape[2] * frames.shape[3]))
-        return torch.cat([self._embed(some) for some in frames.split(num_at_once)])
+        if len(frames) <= num_at_once:
+            return self._embed(frames, backbone)
+        return torch.cat([self._embed(some, backbone) for some in frames.split(num_at_once)])
 
-    def _embed(self, frames: Tensor) -> Tensor:
-        features: Tensor = self.backbone(frames.contiguous(memory_format=torch.channels_last))
+    def _embed(self, frames: Tensor, backbone: nn.Module) -> Tensor:
+        features: Tensor = backbone(frames.contiguous(memory_format=torch.channels_last))
         return features if self.temporal.reads_maps else features.mean(dim=(2, 3))
 
     def score(self, features: Tensor, state: State = None) -> tuple[Tensor, State]:
