@@ -368,6 +368,29 @@ class TimelineConfig:
         return self.enter_threshold if self.exit_threshold is None else self.exit_threshold
 
 
+@dataclass(frozen=True)
+class StreamingConfig:
+    """How to deal with sources that stall, and come back."""
+
+    max_gap_seconds: float = 2.0
+    """Without a new picture for longer, a segment ends, and what comes then begins anew."""
+    timeout_seconds: float = 5.0
+    """How long connecting, or waiting for the next picture, may take before a new connection is tried."""
+    max_retry_seconds: float = 10.0
+    """Attempts to connect follow each other after 0.5, 1, 2, 4, ... seconds, but no longer than this."""
+    give_up_seconds: float = 0.0
+    """A source without a picture for this long ends; 0 is never."""
+
+    def __post_init__(self) -> None:
+        for name in ("max_gap_seconds", "timeout_seconds", "max_retry_seconds"):
+            value = getattr(self, name)
+            require(value > 0, f"streaming.{name} must be positive, got {value}")
+        require(
+            self.give_up_seconds >= 0,
+            f"streaming.give_up_seconds must not be negative, got {self.give_up_seconds}",
+        )
+
+
 def to_dict(config: Any) -> dict[str, Any]:
     """A config dataclass as plain dicts and lists, ready for YAML or JSON."""
     return {key: _tuples_to_lists(value) for key, value in asdict(config).items()}
