@@ -5,7 +5,7 @@ from __future__ import annotations
 from dataclasses import dataclass, field, replace
 from typing import Literal
 
-from pipeline.config import DecodeConfig, TimelineConfig, require
+from pipeline.config import DecodeConfig, InferenceConfig, StreamingConfig, TimelineConfig, require
 
 
 @dataclass(frozen=True)
@@ -122,6 +122,43 @@ class PredictOptions:
             allow_url=self.allow_url or trained.allow_url,
             timeout_seconds=self.timeout_seconds or trained.timeout_seconds,
         )
+
+
+@dataclass(frozen=True)
+class WebcamOptions:
+    """How to watch the sources and where the answers go."""
+
+    replay: bool = False
+    """The sources are files, played at their own speed as if they were cameras."""
+    fast: bool = False
+    """With --replay: as fast as the model goes, and every frame; the same answers as predict."""
+    headless: bool = False
+    """No window: print events to standard output, a JSON object a line."""
+    serve: str | None = field(default=None, metadata={"bare": "127.0.0.1:8000"})
+    """Instead of a window, a page at this HOST:PORT for any number of browsers; needs pip install 'clipgru[serve]'."""
+    record: str | None = None
+    """Write each source's annotated video and events into this folder."""
+    seconds: float | None = None
+    """Stop after so many seconds; unset: when all sources have ended, or somebody says so."""
+    inference: InferenceConfig = field(default_factory=InferenceConfig)
+    """How frames become scores."""
+    timeline: TimelineConfig = field(default_factory=TimelineConfig)
+    """How scores become segments."""
+    streaming: StreamingConfig = field(default_factory=StreamingConfig)
+    """How to deal with sources that stall."""
+    top_k: int = 5
+    """Labels reported for each window."""
+    stats: str | None = None
+    """Write frames, latencies and times by stage to this JSON file."""
+    device: str = "auto"
+    """auto, cpu, cuda, cuda:1, mps."""
+    quiet: bool = False
+    """Print nothing but errors and, with --headless, the events."""
+
+    def __post_init__(self) -> None:
+        require(self.top_k > 0, f"top_k must be at least 1, got {self.top_k}")
+        require(self.seconds is None or self.seconds > 0, f"seconds must be positive, got {self.seconds}")
+        require(self.replay or not self.fast, "--fast says how to replay files: use it together with --replay")
 
 
 @dataclass(frozen=True)

@@ -18,7 +18,7 @@ from pipeline.cli.models import (
     train_command,
 )
 from pipeline.cli.parser import EXIT_SOME_FAILED, EXIT_USER_ERROR
-from pipeline.cli.videos import cache_command, check_command, doctor_command, predict_command
+from pipeline.cli.videos import cache_command, check_command, doctor_command, predict_command, webcam_command
 from pipeline.errors import UserError, unknown_name
 from pipeline.version import __version__
 
@@ -29,6 +29,7 @@ commands:
   evaluate   measure a model on held-out videos, or run a whole protocol over folds
   diagnose   does a model use time, and where is it wrong
   predict    find actions in video files
+  webcam     find actions live: cameras, network streams, replayed files
   check      what is wrong with videos and annotations, before a training finds out
   explain-sampling   draw exactly the frames that a model sees
   doctor     which decoder to use for your files, measured on them
@@ -53,6 +54,7 @@ COMMANDS: dict[str, Callable[[Sequence[str]], int]] = {
     "evaluate": evaluate_command,
     "diagnose": diagnose_command,
     "predict": predict_command,
+    "webcam": webcam_command,
     "check": check_command,
     "doctor": doctor_command,
     "explain-sampling": explain_sampling_command,

@@ -96,12 +96,16 @@ def add_experiment(parser: Parser) -> None:
 
 
 def add_options(parser: Parser, options_type: type[Any]) -> None:
-    """The fields of an options dataclass; a boolean one is a bare flag (``--quiet``)."""
+    """The fields of an options dataclass. A boolean one is a bare flag (``--quiet``); one whose metadata has a value
+    called ``bare`` takes that if the option is given alone (``--serve``)."""
     flags = {item.name for item in fields(options_type) if item.type == "bool"}
-    parser.add_class_arguments(options_type, None, skip=flags)
+    bare = {item.name: item.metadata["bare"] for item in fields(options_type) if "bare" in item.metadata}
+    parser.add_class_arguments(options_type, None, skip=flags | bare.keys())
     texts = {text.arg_name: text.description for text in docstring_parser.parse_from_object(options_type).params}
     for name in sorted(flags):
         parser.add_argument(f"--{name}", action="store_true", help=texts[name])
+    for name, value in bare.items():
+        parser.add_argument(f"--{name}", nargs="?", const=value, type=str, help=f"{texts[name]} Alone: {value}.")
 
 
 def read_options(options_type: type[Any], parser: Parser, arguments: Any) -> Any:

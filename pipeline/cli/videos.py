@@ -1,11 +1,12 @@
-"""The commands that work on videos: predict, check, doctor, cache."""
+"""The commands that work on videos: predict, webcam, check, doctor, cache."""
 
 from __future__ import annotations
 
+import os
 from collections.abc import Sequence
 
 from pipeline.cli.parser import add_options, console, make_parser, read_options, read_paths
-from pipeline.options import CheckOptions, DoctorOptions, PredictOptions
+from pipeline.options import CheckOptions, DoctorOptions, PredictOptions, WebcamOptions
 
 
 def predict_command(args: Sequence[str]) -> int:
@@ -31,6 +32,32 @@ def predict_command(args: Sequence[str]) -> int:
     model = load_model(arguments.model, options.device)
     model.opener = VideoOpener(options.decode_as(model.file.decode))
     return predict_files(model, videos, options, console())
+
+
+def webcam_command(args: Sequence[str]) -> int:
+    """clipgru webcam"""
+    parser = make_parser(
+        "webcam",
+        "Find actions live, in cameras, network streams, or files that play the part of a camera (--replay). Several "
+        "sources share one model.",
+    )
+    parser.add_argument("model", type=str, help="A model file.")
+    help_text = "Camera index, device path, RTSP or HTTP URL, or with --replay a file; none: camera 0."
+    parser.add_argument("sources", nargs="*", type=str, metavar="source", help=help_text)
+    add_options(parser, WebcamOptions)
+    arguments = parser.parse_args(list(args))
+    options = read_options(WebcamOptions, parser, arguments)
+
+    # FFmpeg's own words would mix with ours. Read when OpenCV first opens something.
+    os.environ.setdefault("OPENCV_FFMPEG_LOGLEVEL", "-8")
+    from pipeline.streaming.sources import parse_sources
+
+    sources = parse_sources(arguments.sources or ["0"], options.replay, options.fast)
+
+    from pipeline.inference import load_model
+    from pipeline.streaming.webcam import run_webcam
+
+    return run_webcam(load_model(arguments.model, options.device), sources, options, console())
 
 
 def check_command(args: Sequence[str]) -> int:

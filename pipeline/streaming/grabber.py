@@ -99,21 +99,25 @@ class Grabber:
 
     def _run(self, connection: _Connection) -> None:
         while not connection.given_up.is_set():
-            try:
-                self._read_all(connection)
-            except SignalLost as error:
-                with self._changed:
-                    if connection is not self._current:
-                        return
+            connection.given_up.wait(self._attempt(connection))
+
+    def _attempt(self, connection: _Connection) -> float:
+        """Reads until that ends. Returns how long to wait before the next attempt."""
+        ended = ""
+        try:
+            self._read_all(connection)
+        except SignalLost as error:
+            with self._changed:
+                if connection is self._current:
                     self._num_failures += 1
                     self._lose(str(error))
-                    pause = retry_seconds(self._num_failures, self._config)
-                connection.given_up.wait(pause)
-            except SourceEnded as error:
-                with self._changed:
-                    if connection is self._current:
-                        self._end(str(error))
-                return
+            return retry_seconds(max(self._num_failures, 1), self._config)
+        except SourceEnded as error:
+            ended = str(error)
+        with self._changed:
+            if connection is self._current:
+                self._end(ended)
+        return 0.0
 
     def _read_all(self, connection: _Connection) -> None:
         capture: Capture = connection.timed(lambda: self._open_capture(connection.given_up))
@@ -128,7 +132,7 @@ class Grabber:
                 if num_bad == _MAX_BAD_PICTURES:
                     raise SignalLost(f"{num_bad} times in a row it gave something that is no picture")
         finally:
-            capture.close()
+            connection.timed(capture.close)
 
     def _put(self, picture: Image | None, captured_seconds: float, num_bad: int) -> int:
         if picture is None:

@@ -41,8 +41,6 @@ def parse_sources(texts: Sequence[str], replay: bool = False, fast: bool = False
     Raises:
         UserError: a word names nothing, or something that these settings do not fit.
     """
-    if fast and not replay:
-        raise UserError("--fast says how to replay a file: use it with --replay")
     sources: list[Source] = []
     for text in texts:
         source = _file(text, fast) if replay else _live(text)
@@ -71,8 +69,8 @@ def _live(text: str) -> Source:
     path = Path(text)
     if path.is_file():
         raise UserError(
-            f"{text} is a file, not a camera: add --replay to play it at its own speed, or --replay --fast to read it as "
-            "fast as the model goes"
+            f"{text} is a file, not a camera: add --replay to play it at its own speed, or --replay --fast to read it "
+            "as fast as the model goes"
         )
     if not path.exists():
         raise UserError(f"{text}: no such device or file; a source is a camera index, a device path, a URL or a file")

@@ -1,0 +1,213 @@
+"""Feeds: whatever a source is, its grid frames come in portions, fitted and ready for the model."""
+
+from __future__ import annotations
+
+import itertools
+import math
+import time
+from collections import deque
+from collections.abc import Generator
+from dataclasses import dataclass, replace
+from functools import partial
+from threading import Condition
+from typing import Protocol
+
+import torch
+from torch import Tensor
+
+from pipeline.config import InferenceConfig, StreamingConfig
+from pipeline.decode import VideoOpener
+from pipeline.errors import DecodeError
+from pipeline.inference import Model, RunStats
+from pipeline.inference.ahead import read_ahead
+from pipeline.inference.frames import grid_frames
+from pipeline.streaming.captures import Opener, open_source
+from pipeline.streaming.grabber import Grabber, SourceEvent
+from pipeline.streaming.grid import GridSlot, Image
+from pipeline.streaming.sources import Source
+from pipeline.streaming.status import SourceState
+from pipeline.transforms import fit_frames
+
+
+@dataclass(frozen=True)
+class Portion:
+    """The next grid frames of a source: first some that show the picture before, then new ones."""
+
+    first_index: int
+    """Of the first of all of them."""
+    num_held: int
+    frames: Tensor
+    """uint8 ``[n, 3, S, S]``: the new ones; n may be 0."""
+    is_first: bool = False
+    """What came before is not continued."""
+    num_dropped: int = 0
+    picture: Image | None = None
+    """The last new one as it came, RGB ``[H, W, 3]``, for people; None where nobody can see it."""
+    captured_seconds: float | None = None
+    """When that was, by the monotonic clock; None for a file that is read as fast as it goes."""
+
+
+class Feed(Protocol):
+    """A source under way."""
+
+    is_lossless: bool
+    """Waits for the model, so that it gets every grid frame."""
+
+    @property
+    def state(self) -> SourceState:
+        """Where it stands."""
+
+    @property
+    def num_in(self) -> int:
+        """Pictures that the source has given."""
+
+    @property
+    def end_seconds(self) -> float:
+        """Where it ends, since its first picture; infinity if nobody knows."""
+
+    @property
+    def origin_seconds(self) -> float | None:
+        """When its first picture was captured, by the monotonic clock."""
+
+    def take(self, now_seconds: float, max_frames: int) -> Portion | None:
+        """What there is, but no more new frames than that; None if there is nothing."""
+
+    def due_seconds(self) -> float:
+        """When there may be something to take, by the monotonic clock."""
+
+    def poll(self, now_seconds: float) -> list[SourceEvent]:
+        """What has happened since the last call; to be called often."""
+
+    def close(self) -> None:
+        """Lets go of the source."""
+
+
+class LiveFeed:
+    """A camera, a URL, or a file at its own speed: the newest grid frame, whatever became of those before.
+
+    Args:
+        model: says which frames it reads.
+        open_capture: opens the source.
+        config: limits in time.
+        changed: notified when something happens.
+    """
+
+    is_lossless = False
+    end_seconds = math.inf
+
+    def __init__(self, model: Model, open_capture: Opener, config: StreamingConfig, changed: Condition) -> None:
+        self._transform = model.file.transform
+        self._slot = GridSlot(model.file.sampling.sample_fps, config.max_gap_seconds)
+        self._none = torch.empty(0, 3, *[self._transform.fit_size_px] * 2, dtype=torch.uint8)
+        self._grabber = Grabber(open_capture, self._slot, config, changed)
+        self._grabber.start()
+
+    @property
+    def state(self) -> SourceState:
+        return self._grabber.state
+
+    @property
+    def num_in(self) -> int:
+        return self._slot.num_in
+
+    @property
+    def origin_seconds(self) -> float | None:
+        return self._slot.origin_seconds
+
+    def take(self, now_seconds: float, max_frames: int) -> Portion | None:
+        """One new frame at most."""
+        tick = self._grabber.take(now_seconds)
+        if tick is None:
+            return None
+        shot, first_index = tick.shot, tick.index - tick.num_held
+        if shot is None:  # the picture before, once more
+            return Portion(first_index, tick.num_held + 1, self._none)
+        frames = torch.from_numpy(shot.picture).permute(2, 0, 1).unsqueeze(0)  # [H, W, 3] -> [1, 3, H, W]
+        fitted = fit_frames(frames, self._transform)
+        return Portion(
+            first_index, tick.num_held, fitted, tick.is_first, tick.num_dropped, shot.picture, shot.captured_seconds
+        )
+
+    def due_seconds(self) -> float:
+        return self._slot.due_seconds()
+
+    def poll(self, now_seconds: float) -> list[SourceEvent]:
+        return self._grabber.watch(now_seconds)
+
+    def close(self) -> None:
+        self._grabber.close()
+
+
+class FileFeed:
+    """A file as fast as the model goes: every grid frame, decoded ahead in a thread of its own.
+
+    Raises:
+        DecodeError: it cannot be opened as a video.
+    """
+
+    is_lossless = True
+
+    def __init__(self, model: Model, source: Source, inference: InferenceConfig) -> None:
+        self.state: SourceState = "live"
+        self.num_in = 0
+        self.origin_seconds: float | None = time.monotonic()
+        sampling, transform = model.file.sampling, model.file.transform
+        num_needed = transform.num_context_frames + (sampling.num_frames if inference.mode == "windows" else 1)
+        self._reader = model.opener.open(source.address)
+        self.end_seconds = self._reader.info.duration_seconds
+        frames = grid_frames(self._reader, sampling, transform, num_needed, RunStats())
+        self._frames: Generator[Tensor, None, None] = read_ahead(frames, 2 * inference.batch_size)
+        self._events: deque[SourceEvent] = deque([SourceEvent("live", time.monotonic())])
+
+    def take(self, now_seconds: float, max_frames: int) -> Portion | None:
+        """Waits for the decoder, which is not for long."""
+        frames: list[Tensor] = []
+        try:
+            frames.extend(itertools.islice(self._frames, max_frames))
+        except DecodeError as error:
+            self._end(str(error))
+        if len(frames) < max_frames and self.state != "ended":
+            self._end("")
+        if not frames:
+            return None
+        first_index, self.num_in = self.num_in, self.num_in + len(frames)
+        picture = frames[-1].permute(1, 2, 0).numpy()  # [3, S, S] -> [S, S, 3]
+        return Portion(first_index, 0, torch.stack(frames), first_index == 0, 0, picture)
+
+    def _end(self, error: str) -> None:
+        self.state = "ended"
+        self._events.append(SourceEvent("ended", time.monotonic(), error, is_failure=bool(error)))
+
+    def due_seconds(self) -> float:
+        return math.inf if self.state == "ended" else -math.inf
+
+    def poll(self, now_seconds: float) -> list[SourceEvent]:
+        events = list(self._events)
+        self._events.clear()
+        return events
+
+    def close(self) -> None:
+        self._frames.close()
+        self._reader.close()
+
+
+def open_feed(
+    source: Source, model: Model, inference: InferenceConfig, streaming: StreamingConfig, changed: Condition
+) -> Feed:
+    """The feed of a source.
+
+    Raises:
+        DecodeError: a file cannot be opened as a video.
+    """
+    if source.kind == "file":
+        return FileFeed(model, source, inference)
+    if source.kind == "replay":
+        _check_video(source, model.opener)
+        streaming = replace(streaming, timeout_seconds=math.inf)  # a still picture is no hanging camera
+    opener = partial(open_source, source, streaming.timeout_seconds, model.opener)
+    return LiveFeed(model, opener, streaming, changed)
+
+
+def _check_video(source: Source, opener: VideoOpener) -> None:
+    with opener.open(source.address) as reader:
+        reader.info  # noqa: B018 (raises where the file is no good)

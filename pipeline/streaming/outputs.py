@@ -1,0 +1,158 @@
+"""Where the answers of live sources go: events to standard output, or lines for people; a folder of recordings."""
+
+from __future__ import annotations
+
+import re
+from collections.abc import Callable, Sequence
+from contextlib import ExitStack
+from fractions import Fraction
+from pathlib import Path
+from types import TracebackType
+from typing import Any
+
+from rich.console import Console
+
+from pipeline.clip import Prediction, Segment
+from pipeline.report.annotated import AnnotatedVideo
+from pipeline.report.files import check_folder
+from pipeline.report.jsonl import EventLines
+from pipeline.report.records import segment_record, window_record
+from pipeline.streaming.sources import Source
+from pipeline.streaming.streams import Happening, Notice, Shown
+
+
+def write_event(lines: EventLines, name: str, happening: Happening) -> None:
+    """One line; windows and segments as ``clipgru predict`` writes them. Pictures are left out."""
+    if isinstance(happening, Prediction):
+        lines.event("window", path=name, **window_record(happening))
+    elif isinstance(happening, Segment):
+        lines.event("segment", path=name, **segment_record(happening))
+    elif isinstance(happening, Notice):
+        message = {"message": happening.message} if happening.message else {}
+        lines.event(happening.kind, path=name, time_seconds=happening.time_seconds, **message)
+
+
+class EventOutput:
+    """Every event as a JSON object a line.
+
+    Args:
+        target: a path, or - for standard output.
+        header: facts about the model, for the first line.
+    """
+
+    def __init__(self, target: str, header: dict[str, Any]) -> None:
+        self._lines = EventLines(target)
+        self._lines.event("run", **header)
+
+    def hear(self, name: str, happening: Happening) -> None:
+        write_event(self._lines, name, happening)
+
+    def close(self) -> None:
+        self._lines.close()
+
+
+class PeopleOutput:
+    """Segments to standard output and what happens to the sources to the console, in words."""
+
+    def __init__(self, console: Console, quiet: bool) -> None:
+        self._console, self._quiet = console, quiet
+
+    def hear(self, name: str, happening: Happening) -> None:
+        if isinstance(happening, Notice) and happening.is_failure:
+            self._console.print(f"error: {happening.message}", style="red", soft_wrap=True, markup=False)
+        elif self._quiet:
+            return
+        elif isinstance(happening, Segment):
+            start, end, score = happening.start_seconds, happening.end_seconds, happening.score
+            print(f"{name}  {start:9.2f} - {end:9.2f} s  {score:5.1%}  {happening.label}", flush=True)
+        elif isinstance(happening, Notice):
+            message = f": {happening.message}" if happening.message else ""
+            text = f"{name}  {happening.time_seconds:9.2f} s  {happening.kind}{message}"
+            self._console.print(text, style="dim", soft_wrap=True, markup=False)
+
+    def close(self) -> None:
+        """Nothing to close."""
+
+
+class Recording:
+    """``<name>.jsonl`` and ``<name>.mp4`` of one source. The events can be read at any moment; the video gets its name
+    when it is closed, and none is written of a source that never gave a picture."""
+
+    def __init__(self, folder: Path, stem: str, header: dict[str, Any], sample_fps: float) -> None:
+        self._events = EventOutput(str(folder / f"{stem}.jsonl"), header)
+        self._path, self._fps = folder / f"{stem}.mp4", Fraction(sample_fps).limit_denominator(1001)
+        self._video: AnnotatedVideo | None = None
+
+    def hear(self, name: str, happening: Happening) -> None:
+        self._events.hear(name, happening)
+        if isinstance(happening, Shown):
+            if self._video is None:
+                self._video = AnnotatedVideo(self._path, self._fps)
+            shown = happening
+            self._video.write(shown.picture, shown.time_seconds, shown.label, shown.score, shown.open_label)
+
+    def close(self) -> None:
+        self._events.close()
+        if self._video is not None:
+            video, self._video = self._video, None
+            try:
+                video.close()
+            finally:
+                video.discard()  # does nothing to a complete file
+
+
+class Recordings:
+    """A recording for each source, made when it is first heard of.
+
+    Raises:
+        UserError: the folder cannot be written to.
+    """
+
+    def __init__(self, folder: Path, sources: Sequence[Source], header: dict[str, Any], sample_fps: float) -> None:
+        check_folder(folder)
+        self._make: Callable[[str], Recording] = lambda stem: Recording(folder, stem, header, sample_fps)
+        self._stems = file_stems(sources)
+        self._all: dict[str, Recording] = {}
+
+    def hear(self, name: str, happening: Happening) -> None:
+        if name not in self._all:
+            self._all[name] = self._make(self._stems[name])
+        self._all[name].hear(name, happening)
+
+    def close(self) -> None:
+        with ExitStack() as stack:  # each is closed, even if another cannot be
+            for recording in self._all.values():
+                stack.callback(recording.close)
+
+
+def file_stems(sources: Sequence[Source]) -> dict[str, str]:
+    """Source name -> the name of its files without a suffix: letters, digits, dots and dashes; all different."""
+    stems: dict[str, str] = {}
+    for source in sources:
+        text = Path(source.address).stem if source.kind in ("file", "replay") else source.name
+        stem = re.sub(r"[^\w.-]+", "_", text).strip("._") or "source"
+        taken = {other.casefold() for other in stems.values()}
+        numbered = (stem if number == 1 else f"{stem}-{number}" for number in range(1, len(stems) + 2))
+        stems[source.name] = next(name for name in numbered if name.casefold() not in taken)
+    return stems
+
+
+class Outputs:
+    """All of them as one."""
+
+    def __init__(self, outputs: Sequence[EventOutput | PeopleOutput | Recordings]) -> None:
+        self._all = list(outputs)
+
+    def hear(self, name: str, happening: Happening) -> None:
+        for output in self._all:
+            output.hear(name, happening)
+
+    def __enter__(self) -> Outputs:
+        return self
+
+    def __exit__(
+        self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
+    ) -> None:
+        with ExitStack() as stack:
+            for output in self._all:
+                stack.callback(output.close)

@@ -1,0 +1,313 @@
+"""``Streams``: several sources at once, one batch of the backbone for all, a state for each."""
+
+from __future__ import annotations
+
+import time
+from collections import deque
+from collections.abc import Callable, Iterator, Sequence
+from contextlib import contextmanager
+from dataclasses import dataclass, field, replace
+from threading import Condition
+from typing import Literal
+
+import torch
+from torch import Tensor
+
+from pipeline.clip import Prediction, Segment
+from pipeline.config import InferenceConfig, StreamingConfig, TimelineConfig
+from pipeline.inference import Model
+from pipeline.streaming.feeds import Feed, Portion, open_feed
+from pipeline.streaming.grabber import EventKind, SourceEvent
+from pipeline.streaming.grid import Image
+from pipeline.streaming.latency import LatencyHistogram
+from pipeline.streaming.sources import Source
+from pipeline.streaming.status import SourceState, SourceStatus
+from pipeline.streaming.track import Scored, Track
+
+# A source's events are looked at this often even when nothing else happens.
+POLL_SECONDS = 0.1
+# Ends a sequence, after which the state is new.
+_CUTTING = ("stalled", "ended")
+# Sources that have ended whose figures are kept.
+_MAX_ENDED = 1000
+
+
+NoticeKind = EventKind | Literal["reset", "paused"]
+
+
+@dataclass(frozen=True)
+class Notice:
+    """An event of a source, on the source's own clock."""
+
+    kind: NoticeKind
+    time_seconds: float
+    """Since its first picture; 0 before that."""
+    message: str = ""
+    is_failure: bool = False
+
+
+@dataclass(frozen=True)
+class Shown:
+    """A picture that was scored, and what is known at that moment."""
+
+    picture: Image
+    time_seconds: float
+    label: str
+    score: float
+    open_label: str
+
+
+Happening = Prediction | Segment | Notice | Shown
+Heard = Callable[[str, Happening], None]
+"""Is told the source's name and what has happened there."""
+
+
+@dataclass
+class _Member:
+    """One source and all that is counted of it."""
+
+    source: Source
+    feed: Feed
+    track: Track
+    latency: LatencyHistogram = field(default_factory=LatencyHistogram)
+    num_used: int = 0
+    num_dropped: int = 0
+    time_seconds: float = 0.0
+    picture: Image | None = None
+    top: tuple[tuple[str, float], ...] = ()
+    message: str = ""
+
+    def seconds_of(self, at_seconds: float) -> float:
+        """A reading of the monotonic clock as a time of this source."""
+        origin = self.feed.origin_seconds
+        if self.feed.is_lossless:
+            return self.feed.end_seconds if self.feed.state == "ended" else self.time_seconds
+        return 0.0 if origin is None else max(0.0, at_seconds - origin)
+
+
+class Streams:
+    """Sources that are scored together. They may come and go while others run.
+
+    Each step takes what every source has, embeds all of it in one batch, and scores each source by its own state. Not
+    for several threads, but for ``stop_waiting``.
+
+    Args:
+        model: embeds and scores.
+        heard: is told of everything that happens, in order.
+        inference: windows or a stream; ``batch_size`` is what lossless sources together may put into one step.
+        timeline: how scores become segments.
+        streaming: how to deal with sources that stall.
+        top_k: labels in each prediction.
+        wants_pictures: tell ``heard`` of the pictures too.
+    """
+
+    def __init__(
+        self,
+        model: Model,
+        heard: Heard,
+        inference: InferenceConfig | None = None,
+        timeline: TimelineConfig | None = None,
+        streaming: StreamingConfig | None = None,
+        *,
+        top_k: int = 5,
+        wants_pictures: bool = False,
+    ) -> None:
+        self.num_steps = 0
+        self.num_failed = 0
+        self.stage_seconds = dict.fromkeys(("take", "embed", "score", "show"), 0.0)
+        self.is_paused = False
+        self._model, self._heard, self._top_k, self._wants_pictures = model, heard, top_k, wants_pictures
+        self._inference, self._timeline = inference or InferenceConfig(), timeline or TimelineConfig()
+        self._streaming = streaming or StreamingConfig()
+        self._changed = Condition()
+        self._members: dict[str, _Member] = {}
+        self._last: deque[SourceStatus] = deque(maxlen=_MAX_ENDED)
+        self._still = self._warm_up()
+
+    @torch.inference_mode()
+    def _warm_up(self) -> Tensor:
+        """One picture through the model, so that the first real one does not wait; and what no change looks like."""
+        transform = self._model.file.transform
+        size = transform.fit_size_px
+        blank = torch.zeros(1, 1 + transform.num_context_frames, 3, size, size, dtype=torch.uint8)
+        projected = self._model.embed(blank)[0]
+        self._model.scorer(self._inference).push(projected)
+        return projected
+
+    @property
+    def names(self) -> list[str]:
+        """Of the sources that have not ended."""
+        return list(self._members)
+
+    def add(self, source: Source) -> None:
+        """One more source.
+
+        Raises:
+            DecodeError: it is a file and no video.
+            ValueError: there is a source of that name.
+        """
+        if source.name in self._members:
+            raise ValueError(f"there is a source called {source.name!r} already")
+        feed = open_feed(source, self._model, self._inference, self._streaming, self._changed)
+        self.add_feed(source, feed)
+
+    def add_feed(self, source: Source, feed: Feed) -> None:
+        """A source that the caller has opened."""
+        track = Track(self._model, self._inference, self._timeline, self._still, feed.end_seconds)
+        self._members[source.name] = _Member(source, feed, track)
+
+    def remove(self, name: str) -> None:
+        """A source goes: its open segment ends."""
+        self._leave(self._members[name], "removed")
+
+    @contextmanager
+    def timed(self, stage: str) -> Iterator[None]:
+        """Adds the time of the block to a stage."""
+        start = time.perf_counter()
+        try:
+            yield
+        finally:
+            self.stage_seconds[stage] += time.perf_counter() - start
+
+    @torch.inference_mode()
+    def step(self) -> bool:
+        """Takes, embeds and scores what there is. Whether there was anything."""
+        for member in list(self._members.values()):
+            self._poll(member)
+        with self.timed("take"):
+            taken = [] if self.is_paused else self._take()
+        if taken:
+            self.num_steps += 1
+            projected = self._embed([frames for _, _, frames in taken])
+            with self.timed("score"):
+                for (member, portion, _), part in zip(taken, projected, strict=True):
+                    self._score(member, portion, part)
+        return bool(taken)
+
+    def _take(self) -> list[tuple[_Member, Portion, Tensor]]:
+        taken, share = [], max(1, self._inference.batch_size // max(len(self._members), 1))
+        for member in self._members.values():
+            portion = member.feed.take(time.monotonic(), share)
+            if portion is not None:
+                self._tell(member, member.track.begin(portion))
+                if portion.is_first and member.num_used:
+                    self._notice(member, Notice("reset", self._frame_seconds(portion.first_index)))
+                taken.append((member, portion, member.track.inputs(portion)))
+        return taken
+
+    def _embed(self, frames: list[Tensor]) -> Sequence[Tensor]:
+        """``[n, 1 + context, 3, S, S]`` for each source -> ``[n, ...]`` for each, through the backbone at once."""
+        with self.timed("embed"):
+            joined = torch.cat(frames)
+            if not len(joined):
+                return [self._still[:0]] * len(frames)
+            projected = self._model.embed(joined)[:, 0]  # [n, 1, ...] -> [n, ...]
+        return torch.split(projected, [len(part) for part in frames])
+
+    def _score(self, member: _Member, portion: Portion, projected: Tensor) -> None:
+        scored = member.track.push(portion, projected)
+        num_frames = portion.num_held + len(portion.frames)
+        member.time_seconds = self._frame_seconds(portion.first_index + num_frames - 1)
+        member.num_used += len(portion.frames)
+        member.num_dropped += portion.num_dropped
+        self._tell(member, scored)
+        if portion.captured_seconds is not None:
+            member.latency.add(time.monotonic() - portion.captured_seconds)
+        if portion.picture is not None:
+            member.picture = portion.picture
+            if self._wants_pictures:
+                self._show(member, portion.picture)
+
+    def _show(self, member: _Member, picture: Image) -> None:
+        label, score = member.top[0] if member.top else ("", 0.0)
+        self._heard(member.source.name, Shown(picture, member.time_seconds, label, score, _open_label(member) or ""))
+
+    def _frame_seconds(self, index: int) -> float:
+        return index / self._model.file.sampling.sample_fps
+
+    def _tell(self, member: _Member, scored: Scored) -> None:
+        for window in scored.windows:
+            prediction = self._model.prediction(window, member.source.name, member.feed.end_seconds, self._top_k)
+            member.top = prediction.top_k
+            self._heard(member.source.name, prediction)
+        for segment in scored.segments:
+            self._heard(member.source.name, segment)
+
+    def _notice(self, member: _Member, notice: Notice) -> None:
+        member.message = f"{notice.kind}: {notice.message}" if notice.message else notice.kind
+        self._heard(member.source.name, notice)
+
+    def _poll(self, member: _Member) -> None:
+        for event in member.feed.poll(time.monotonic()):
+            if event.kind in _CUTTING:
+                self._tell(member, member.track.end())
+            if event.kind == "ended":
+                self.num_failed += event.is_failure
+                self._leave(member, event.message, event)
+                return
+            self._notice(member, Notice(event.kind, member.seconds_of(event.at_seconds), event.message))
+
+    def _leave(self, member: _Member, message: str, event: SourceEvent | None = None) -> None:
+        self._tell(member, member.track.end())
+        at_seconds = time.monotonic() if event is None else event.at_seconds
+        is_failure = event is not None and event.is_failure
+        self._notice(member, Notice("ended", member.seconds_of(at_seconds), message, is_failure))
+        del self._members[member.source.name]
+        self._last.append(replace(self._status(member, "ended"), picture=None))
+        member.feed.close()
+
+    def pause(self) -> None:
+        """Stops taking, or goes on. What follows a pause that is longer than the greatest gap begins anew."""
+        self.is_paused = not self.is_paused
+        for member in self._members.values():
+            kind: NoticeKind = "paused" if self.is_paused else "live"
+            self._notice(member, Notice(kind, member.seconds_of(time.monotonic())))
+
+    def reset(self) -> None:
+        """Every source forgets its past: open segments end, and states begin anew."""
+        for member in self._members.values():
+            self._tell(member, member.track.end())
+            self._notice(member, Notice("reset", member.seconds_of(time.monotonic()), "asked for"))
+
+    def wait(self) -> None:
+        """Until a source may have something, or a tenth of a second."""
+        due = min((member.feed.due_seconds() for member in self._members.values()), default=0.0)
+        pause = POLL_SECONDS if self.is_paused else min(due - time.monotonic(), POLL_SECONDS)
+        if pause > 0:
+            with self._changed:
+                self._changed.wait(pause)
+
+    def statuses(self) -> list[SourceStatus]:
+        """The sources as they are now, without those that have ended."""
+        return [self._status(member, member.feed.state) for member in self._members.values()]
+
+    def final_statuses(self) -> list[SourceStatus]:
+        """Those of the sources that have ended, as they were then."""
+        return list(self._last)
+
+    def _status(self, member: _Member, state: SourceState) -> SourceStatus:
+        steps = max(self.num_steps, 1)
+        return SourceStatus(
+            name=member.source.name,
+            state="paused" if self.is_paused and state != "ended" else state,
+            picture=member.picture,
+            time_seconds=member.time_seconds,
+            label=_open_label(member),
+            top=member.top,
+            message=member.message,
+            frames_in=member.feed.num_in,
+            frames_used=member.num_used,
+            frames_dropped=member.num_dropped,
+            latency_ms=member.latency.milliseconds(),
+            stage_ms={stage: round(1e3 * seconds / steps, 3) for stage, seconds in self.stage_seconds.items()},
+        )
+
+    def close(self) -> None:
+        """Every source goes."""
+        for member in list(self._members.values()):
+            self._leave(member, "")
+
+
+def _open_label(member: _Member) -> str | None:
+    segment = member.track.timeline.open
+    return None if segment is None else segment.label

@@ -1,0 +1,146 @@
+"""``clipgru webcam``: sources in, a view and events out, until somebody says stop."""
+
+from __future__ import annotations
+
+import json
+import time
+from collections.abc import Sequence
+from contextlib import ExitStack
+from dataclasses import asdict
+from pathlib import Path
+from typing import Any
+
+import cv2
+from rich.console import Console
+
+from pipeline.checkpoint import write_atomically
+from pipeline.config import to_dict
+from pipeline.errors import UserError
+from pipeline.inference import Model
+from pipeline.options import WebcamOptions
+from pipeline.report.files import STDOUT
+from pipeline.stopping import StopRequest
+from pipeline.streaming.outputs import EventOutput, Outputs, PeopleOutput, Recordings
+from pipeline.streaming.sources import Source
+from pipeline.streaming.status import Command, SourceStatus, View
+from pipeline.streaming.streams import Streams
+
+
+def run_webcam(model: Model, sources: Sequence[Source], options: WebcamOptions, console: Console) -> int:
+    """Watches the sources until all have ended, the time is over, somebody quits, or a signal comes.
+
+    Returns:
+        0; 1 if a file could not be read to its end; 128 + the signal.
+
+    Raises:
+        UserError: the model cannot stream, there is no display, or an output cannot be written.
+    """
+    cv2.utils.logging.setLogLevel(
+        cv2.utils.logging.LOG_LEVEL_SILENT
+    )  # OpenCV's own words would mix with ours, and may hold a URL's password
+    with StopRequest().listening() as stop, ExitStack() as stack:
+        view = open_view(options)
+        if view is not None:
+            stack.callback(view.close)
+        outputs = stack.enter_context(_open_outputs(model, sources, options, console))
+        streams = Streams(
+            model,
+            outputs.hear,
+            options.inference,
+            options.timeline,
+            options.streaming,
+            top_k=options.top_k,
+            wants_pictures=bool(options.record),
+        )
+        stack.callback(streams.close)
+        for source in sources:
+            streams.add(source)
+        _run(streams, view, stop, options.seconds)
+        streams.close()
+        _report(streams, options, console)
+    return stop.exit_code or (1 if streams.num_failed else 0)
+
+
+def _run(streams: Streams, view: View | None, stop: StopRequest, seconds: float | None) -> None:
+    end_seconds = None if seconds is None else time.monotonic() + seconds
+    while streams.names and not stop and (end_seconds is None or time.monotonic() < end_seconds):
+        if not streams.step():
+            streams.wait()
+        if view is not None:
+            with streams.timed("show"):
+                commands = view.show(streams.statuses())
+            if not all(obey(streams, command) for command in commands):
+                return
+
+
+def obey(streams: Streams, command: Command) -> bool:
+    """Does what somebody who watches asks for. False if that is to stop."""
+    if command == "pause":
+        streams.pause()
+    elif command == "reset":
+        streams.reset()
+    return command != "quit"
+
+
+def open_view(options: WebcamOptions) -> View | None:
+    """The window or the page that the options ask for.
+
+    Raises:
+        UserError: there is no display, or the page cannot be served.
+    """
+    if options.serve is not None:
+        host, port = parse_address(options.serve)
+        from pipeline.streaming.serve import PageView
+
+        return PageView(host, port)
+    if options.headless:
+        return None
+    from pipeline.streaming.window import WindowView
+
+    return WindowView()
+
+
+def parse_address(text: str) -> tuple[str, int]:
+    """``HOST:PORT``, ``:PORT`` or ``PORT``, an IPv6 host in brackets; the host is this machine alone if left out.
+
+    Raises:
+        UserError: it is none of these.
+    """
+    host, _, port = text.rpartition(":")
+    if not port.isascii() or not port.isdigit() or int(port) > 65535:
+        raise UserError(f"--serve {text}: write HOST:PORT, for example 127.0.0.1:8000")
+    return host.strip("[]") or "127.0.0.1", int(port)
+
+
+def _open_outputs(model: Model, sources: Sequence[Source], options: WebcamOptions, console: Console) -> Outputs:
+    sampling = model.file.sampling
+    header: dict[str, Any] = {"labels": list(model.labels), "sampling": to_dict(sampling)}
+    outputs: list[EventOutput | PeopleOutput | Recordings] = []
+    if options.record:
+        outputs.append(Recordings(Path(options.record), sources, header, sampling.sample_fps))
+    if options.headless:
+        outputs.append(EventOutput(STDOUT, header))
+    else:
+        outputs.append(PeopleOutput(console, options.quiet))
+    return Outputs(outputs)
+
+
+def _report(streams: Streams, options: WebcamOptions, console: Console) -> None:
+    statuses = streams.final_statuses()
+    if options.stats:
+        write_atomically(Path(options.stats), json.dumps(figures(statuses), indent=1).encode())
+    if options.quiet:
+        return
+    plain: dict[str, Any] = {"soft_wrap": True, "markup": False}
+    for status in statuses:
+        counts = f"{status.frames_in} frames in, {status.frames_used} used, {status.frames_dropped} dropped"
+        latency = ", ".join(f"{name} {value:.0f} ms" for name, value in status.latency_ms.items())
+        console.print(f"{status.name}: {counts}" + (f"; latency {latency}" if latency else ""), **plain)
+    stages = ", ".join(f"{name} {value:.1f}" for name, value in (statuses[-1].stage_ms if statuses else {}).items())
+    console.print(f"milliseconds a step: {stages}", **plain)
+
+
+def figures(statuses: Sequence[SourceStatus]) -> list[dict[str, Any]]:
+    """Counts and times of each source, for JSON."""
+    kept = ("name", "time_seconds", "frames_in", "frames_used", "frames_dropped", "latency_ms", "stage_ms")
+    return [{key: value for key, value in asdict(status).items() if key in kept} for status in statuses]

@@ -1,0 +1,160 @@
+"""The live view in a window of OpenCV: for each source the picture, the best labels, what was recognised, figures."""
+
+from __future__ import annotations
+
+import os
+import sys
+import time
+import zlib
+from collections import deque
+from collections.abc import Sequence
+
+import cv2
+import numpy as np
+from numpy.typing import NDArray
+
+from pipeline.errors import UserError
+from pipeline.report.drawing import FONT, GREY, WHITE, printable
+from pipeline.streaming.status import Command, SourceStatus
+
+Image = NDArray[np.uint8]
+Colour = tuple[int, int, int]
+
+KEYS: dict[int, Command] = {ord("q"): "quit", 27: "quit", ord("p"): "pause", ord("r"): "reset"}
+
+_TITLE = "clipgru    q quit   p pause   r reset"
+_PICTURE_WIDTH, _PANEL_WIDTH, _HEIGHT, _STRIP_HEIGHT = 480, 320, 360, 40
+_NUM_LABELS = 5
+_STRIP_SECONDS, _STRIP_PARTS = 60.0, 240
+_SHOWS_A_SECOND = 30
+_DARK, _BAR = (30, 30, 30), (16, 128, 98)
+# Of Okabe and Ito, "Color Universal Design", 2008: told apart by colour-blind people too. RGB.
+_COLOURS: tuple[Colour, ...] = (
+    (230, 159, 0),
+    (86, 180, 233),
+    (0, 158, 115),
+    (240, 228, 66),
+    (0, 114, 178),
+    (213, 94, 0),
+    (204, 121, 167),
+)
+
+
+def colour_of(label: str | None) -> Colour:
+    """The same for a label in every run; grey for none."""
+    return (70, 70, 70) if label is None else _COLOURS[zlib.crc32(label.encode()) % len(_COLOURS)]
+
+
+class Strip:
+    """What was recognised in the last minute, a quarter of a second each."""
+
+    def __init__(self) -> None:
+        self._labels: deque[str | None] = deque([None] * _STRIP_PARTS, maxlen=_STRIP_PARTS)
+        self._part = 0
+
+    def add(self, time_seconds: float, label: str | None) -> None:
+        """What is open at that time of the source."""
+        part = int(time_seconds * _STRIP_PARTS / _STRIP_SECONDS)
+        self._labels.extend([label] * min(max(part - self._part, 0), _STRIP_PARTS))
+        self._part = max(self._part, part)
+
+    def draw(self, image: Image) -> None:
+        """Fills RGB ``[h, w, 3]``, oldest at the left."""
+        edges = np.linspace(0, image.shape[1], _STRIP_PARTS + 1).astype(int)
+        for place, label in enumerate(self._labels):
+            image[:, edges[place] : edges[place + 1]] = colour_of(label)
+
+
+class WindowView:
+    """Shows the sources one under the other; reads the keys q, p and r.
+
+    Raises:
+        UserError: OpenCV cannot open a window here.
+    """
+
+    def __init__(self) -> None:
+        self._strips: dict[str, Strip] = {}
+        self._next_show = 0.0
+        _check_display()
+        try:
+            cv2.namedWindow(_TITLE, cv2.WINDOW_NORMAL | cv2.WINDOW_KEEPRATIO)
+        except cv2.error as error:
+            raise _no_window("this build of OpenCV has no windows") from error
+
+    def show(self, statuses: Sequence[SourceStatus]) -> Sequence[Command]:
+        """Draws at most 30 times a second, and looks at the keys. A window that is closed means quit."""
+        self._strips = {status.name: self._strips.get(status.name, Strip()) for status in statuses}
+        for status in statuses:
+            self._strips[status.name].add(status.time_seconds, status.label)
+        if time.monotonic() < self._next_show or not statuses:
+            return []
+        self._next_show = time.monotonic() + 1 / _SHOWS_A_SECOND
+        rows = np.concatenate([draw_source(status, self._strips[status.name]) for status in statuses])
+        cv2.imshow(_TITLE, cv2.cvtColor(rows, cv2.COLOR_RGB2BGR))
+        key = cv2.waitKey(1) & 0xFF
+        if cv2.getWindowProperty(_TITLE, cv2.WND_PROP_VISIBLE) < 1:
+            return ["quit"]
+        return [KEYS[key]] if key in KEYS else []
+
+    def close(self) -> None:
+        """Takes the window away."""
+        cv2.destroyAllWindows()
+
+
+def _check_display() -> None:
+    """Qt, which OpenCV's windows use on Linux, ends the process if there is no display."""
+    if sys.platform == "linux" and not (os.environ.get("DISPLAY") or os.environ.get("WAYLAND_DISPLAY")):
+        raise _no_window("there is no display (neither DISPLAY nor WAYLAND_DISPLAY is set)")
+
+
+def _no_window(reason: str) -> UserError:
+    return UserError(
+        f"no window can be opened: {reason}. Use --headless to print events, or --serve to watch in a browser"
+    )
+
+
+def draw_source(status: SourceStatus, strip: Strip) -> Image:
+    """RGB: the picture at the left, labels and figures at the right, the strip below."""
+    image = np.full((_HEIGHT + _STRIP_HEIGHT, _PICTURE_WIDTH + _PANEL_WIDTH, 3), _DARK, np.uint8)
+    if status.picture is not None:
+        _paste(image[:_HEIGHT, :_PICTURE_WIDTH], status.picture)
+    panel = image[:_HEIGHT, _PICTURE_WIDTH:]
+    _write(panel, f"{status.name}", 24, WHITE, 0.5)
+    _write(panel, f"{status.state}   {status.time_seconds:.1f} s", 46, GREY, 0.45)
+    _write(panel, status.label or "-", 84, colour_of(status.label) if status.label else GREY, 0.9)
+    for place, (label, score) in enumerate(status.top[:_NUM_LABELS]):
+        _draw_score(panel, label, score, 104 + 28 * place)
+    for place, line in enumerate(_figures(status)):
+        _write(panel, line, 268 + 20 * place, GREY, 0.42)
+    strip.draw(image[_HEIGHT + 8 : -8])
+    return image
+
+
+def _draw_score(panel: Image, label: str, score: float, top: int) -> None:
+    right = 12 + round((_PANEL_WIDTH - 24) * min(max(score, 0.0), 1.0))
+    cv2.rectangle(panel, (12, top), (_PANEL_WIDTH - 12, top + 22), (60, 60, 60), cv2.FILLED)
+    cv2.rectangle(panel, (12, top), (right, top + 22), _BAR, cv2.FILLED)
+    _write(panel, f"{score:4.0%}  {label}", top + 16, WHITE, 0.45, left=18)
+
+
+def _figures(status: SourceStatus) -> list[str]:
+    latency = "  ".join(f"{name} {value:.0f}" for name, value in status.latency_ms.items()) or "-"
+    stages = "  ".join(f"{name} {value:.1f}" for name, value in status.stage_ms.items())
+    return [
+        f"in {status.frames_in}  used {status.frames_used}  dropped {status.frames_dropped}",
+        f"latency ms  {latency}",
+        f"ms a step  {stages}",
+        status.message,
+    ]
+
+
+def _write(image: Image, text: str, baseline: int, colour: Colour, scale: float, left: int = 12) -> None:
+    cv2.putText(image, printable(text)[:48], (left, baseline), FONT, scale, colour, 1, cv2.LINE_AA)
+
+
+def _paste(place: Image, picture: Image) -> None:
+    """The whole picture as large as it fits, in the middle."""
+    ratio = min(place.shape[0] / picture.shape[0], place.shape[1] / picture.shape[1])
+    height, width = (max(1, int(side * ratio)) for side in picture.shape[:2])
+    top, left = (place.shape[0] - height) // 2, (place.shape[1] - width) // 2
+    place[top : top + height, left : left + width] = cv2.resize(picture, (width, height), interpolation=cv2.INTER_AREA)

@@ -1,0 +1,8 @@
+"""``clipgru webcam`` for a checkout: python tools/webcam.py runs/mine/model.safetensors 0"""
+
+import sys
+
+from pipeline.cli import main
+
+if __name__ == "__main__":
+    sys.exit(main(["webcam", *sys.argv[1:]]))
