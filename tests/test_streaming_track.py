@@ -1,0 +1,122 @@
+"""A source's scores are those of a file with the same pictures, whatever was held, and however it came."""
+
+from __future__ import annotations
+
+from dataclasses import replace
+
+import numpy as np
+import pytest
+import torch
+from hypothesis import assume, given, settings
+from hypothesis import strategies as st
+from torch import Tensor
+
+from pipeline.config import InferenceConfig, TimelineConfig
+from pipeline.inference import Model
+from pipeline.streaming.feeds import Portion
+from pipeline.streaming.track import Scored, Track
+from pipeline.timeline import WindowScores
+from tests.small import small_model
+
+NO_FRAMES = torch.empty(0, 3, 40, 40, dtype=torch.uint8)
+MODELS = {
+    name: Model(replace(file, transform=replace(file.transform, representation=name)))
+    for file in [small_model()]
+    for name in ("rgb", "difference")
+}
+WINDOWS = InferenceConfig(mode="windows", stride_frames=1)
+STREAM = InferenceConfig(mode="stream")
+
+
+def pictures(count: int) -> Tensor:
+    return torch.randint(0, 256, (count, 3, 40, 40), dtype=torch.uint8, generator=torch.Generator().manual_seed(0))
+
+
+def make_track(model: Model, inference: InferenceConfig) -> Track:
+    with torch.inference_mode():
+        still = model.embed(torch.zeros(1, 1 + model.file.transform.num_context_frames, 3, 40, 40, dtype=torch.uint8))
+    return Track(model, inference, TimelineConfig(min_seconds=0), still[0])
+
+
+def pushed(track: Track, model: Model, portions: list[Portion]) -> Scored:
+    scored = Scored()
+    with torch.inference_mode():
+        for portion in portions:
+            scored += track.begin(portion)
+            inputs = track.inputs(portion)
+            projected = model.embed(inputs)[:, 0] if len(inputs) else track._still[:0]
+            scored += track.push(portion, projected)
+        return scored + track.end()
+
+
+def assert_same(got: tuple[WindowScores, ...], expected: tuple[WindowScores, ...]) -> None:
+    assert [s.window for s in got] == [s.window for s in expected]
+    for ours, theirs in zip(got, expected, strict=True):
+        np.testing.assert_allclose(ours.probabilities, theirs.probabilities, atol=1e-5)
+
+
+def engine_scores(model: Model, frames: Tensor, inference: InferenceConfig) -> tuple[WindowScores, ...]:
+    """All frames in one go, as the engine does with a file."""
+    scorer = model.scorer(inference)
+    with torch.inference_mode():
+        return (*scorer.push(model.embed(frames[None])[0]), *scorer.finish())
+
+
+@settings(max_examples=20, deadline=None)
+@given(st.data(), st.sampled_from(["rgb", "difference"]), st.sampled_from([WINDOWS, STREAM]))
+def test_held_frames_score_as_in_a_file_that_stands_still(
+    data: st.DataObject, representation: str, inference: InferenceConfig
+) -> None:
+    model = MODELS[representation]
+    portions, shown, index = [], [], 0
+    for number, held in enumerate(data.draw(st.lists(st.integers(0, 3), min_size=6, max_size=12))):
+        num_held = held if number else 0
+        new = pictures(13)[number : number + data.draw(st.integers(0 if number else 1, 1))]
+        if num_held + len(new):
+            portions.append(Portion(index, num_held, new, is_first=not number))
+            shown += shown[-1:] * num_held + list(new)
+            index += num_held + len(new)
+    got = pushed(make_track(model, inference), model, portions)
+    assume(len(shown) > 1)
+    assert_same(got.windows, engine_scores(model, torch.stack(shown), inference))
+
+
+@pytest.mark.parametrize("representation", ["rgb", "difference"])
+@pytest.mark.parametrize("inference", [WINDOWS, STREAM])
+def test_a_gap_begins_anew_and_times_go_on(representation: str, inference: InferenceConfig) -> None:
+    model, frames = MODELS[representation], pictures(20)
+    portions = [Portion(3, 0, frames[:8], is_first=True), Portion(30, 0, frames[8:], is_first=True)]
+    got = pushed(make_track(model, inference), model, portions)
+    expected: list[WindowScores] = []
+    for first, part in ((3, frames[:8]), (30, frames[8:])):
+        for scores in engine_scores(model, part, inference):
+            window = replace(scores.window, start=scores.window.start + first, stop=scores.window.stop + first)
+            expected.append(replace(scores, window=window))
+    assert_same(got.windows, tuple(expected))
+    fps = model.file.sampling.sample_fps
+    assert all(s.end_seconds <= 11 / fps or s.start_seconds >= 30 / fps for s in got.segments)
+    assert min(s.start_seconds for s in got.segments if s.start_seconds > 11 / fps) >= 30 / fps
+
+
+@pytest.mark.parametrize("representation", ["rgb", "difference"])
+def test_after_a_reset_what_was_held_is_forgotten(representation: str) -> None:
+    """The state is new, and begins with the first new picture."""
+    model, frames = MODELS[representation], pictures(12)
+    track = make_track(model, STREAM)
+    pushed(track, model, [Portion(0, 0, frames[:4], is_first=True)])
+    later = [Portion(4, 2, NO_FRAMES), Portion(6, 1, frames[4:5]), Portion(8, 0, frames[5:])]
+    got = pushed(track, model, later)
+    expected = engine_scores(model, frames[4:], STREAM)
+    assert [s.window.start for s in got.windows] == [s.window.start + 7 for s in expected]
+    np.testing.assert_allclose([s.probabilities for s in got.windows], [s.probabilities for s in expected], atol=1e-5)
+
+
+def test_memory_of_a_track_does_not_grow() -> None:
+    model, frames = MODELS["difference"], pictures(8)
+    track = make_track(model, WINDOWS)
+    with torch.inference_mode():
+        for number in range(40):
+            portion = Portion(8 * number, 0, frames, is_first=not number)
+            track.begin(portion)
+            track.push(portion, model.embed(track.inputs(portion))[:, 0])
+    assert len(track._previous) == 1
