@@ -91,6 +91,9 @@ class Streams:
     Each step takes what every source has, embeds all of it in one batch, and scores each source by its own state. Not
     for several threads, but for ``stop_waiting``.
 
+    Attributes:
+        changed: notified when something happens to a source: what ``wait`` waits for.
+
     Args:
         model: embeds and scores.
         heard: is told of everything that happens, in order.
@@ -119,7 +122,7 @@ class Streams:
         self._model, self._heard, self._top_k, self._wants_pictures = model, heard, top_k, wants_pictures
         self._inference, self._timeline = inference or InferenceConfig(), timeline or TimelineConfig()
         self._streaming = streaming or StreamingConfig()
-        self._changed = Condition()
+        self.changed = Condition()
         self._members: dict[str, _Member] = {}
         self._last: deque[SourceStatus] = deque(maxlen=_MAX_ENDED)
         self._still = self._warm_up()
@@ -148,7 +151,7 @@ class Streams:
         """
         if source.name in self._members:
             raise ValueError(f"there is a source called {source.name!r} already")
-        feed = open_feed(source, self._model, self._inference, self._streaming, self._changed)
+        feed = open_feed(source, self._model, self._inference, self._streaming, self.changed)
         self.add_feed(source, feed)
 
     def add_feed(self, source: Source, feed: Feed) -> None:
@@ -274,8 +277,8 @@ class Streams:
         due = min((member.feed.due_seconds() for member in self._members.values()), default=0.0)
         pause = POLL_SECONDS if self.is_paused else min(due - time.monotonic(), POLL_SECONDS)
         if pause > 0:
-            with self._changed:
-                self._changed.wait(pause)
+            with self.changed:
+                self.changed.wait(pause)
 
     def statuses(self) -> list[SourceStatus]:
         """The sources as they are now, without those that have ended."""

@@ -1,0 +1,351 @@
+"""Times the live way, and shows that nothing grows: one frame at a time, several sources, a source too fast.
+
+    python tools/benchmark_streams.py step                     # milliseconds a frame, one source, one thread
+    python tools/benchmark_streams.py memory --frames 100000   # the same way for long: memory
+    python tools/benchmark_streams.py sources                  # four files in one process, and in four
+    python tools/benchmark_streams.py slow --seconds 300       # 30 pictures a second, a model that can do 8
+    ... --json benchmarks/streaming.json                       # add the figures to this file
+
+The model is untrained but for the ImageNet weights of its backbone; pictures are noise of 320x240, as speed does not
+depend on what is seen. ``slow`` makes each step last for an eighth of a second by waiting.
+"""
+
+from __future__ import annotations
+
+import argparse
+import json
+import math
+import os
+import subprocess
+import sys
+import tempfile
+import time
+from collections.abc import Callable
+from fractions import Fraction
+from pathlib import Path
+from statistics import median
+from threading import Event
+from typing import Any
+
+import av
+import numpy as np
+import torch
+from torch import Tensor
+
+from pipeline.checkpoint import ModelFile, save_model
+from pipeline.clip import Prediction, Segment
+from pipeline.config import (
+    DecodeConfig,
+    InferenceConfig,
+    ModelConfig,
+    SamplingConfig,
+    StreamingConfig,
+    TransformConfig,
+)
+from pipeline.inference import Model, load_model
+from pipeline.models.recognizer import Recognizer
+from pipeline.report.records import segment_record
+from pipeline.streaming.feeds import LiveFeed, Portion
+from pipeline.streaming.grabber import SourceEvent
+from pipeline.streaming.grid import Image
+from pipeline.streaming.sources import Source, parse_sources
+from pipeline.streaming.status import SourceState
+from pipeline.streaming.streams import Happening, Streams
+from pipeline.transforms import fit_frames
+
+NUM_CLASSES = 12
+RECOMMENDED = ModelConfig(num_stages=6, hidden_channels=64)
+SMALL = ModelConfig(backbone="tiny", weights="none", hidden_channels=16)
+STREAM = InferenceConfig(mode="stream")
+
+
+def make_model(config: ModelConfig, sample_fps: float = 8.0, input_px: int = 112) -> Model:
+    """Untrained heads on the backbone, 12 classes."""
+    torch.manual_seed(0)
+    recognizer = Recognizer(config, NUM_CLASSES).eval()
+    labels = tuple(f"class {number}" for number in range(NUM_CLASSES))
+    transform = TransformConfig(fit_size_px=input_px * 8 // 7, input_size_px=input_px)
+    return Model(ModelFile(recognizer, labels, SamplingConfig(sample_fps=sample_fps), transform, DecodeConfig()))
+
+
+def noise(count: int) -> list[Image]:
+    rng = np.random.default_rng(0)
+    return [rng.integers(0, 256, (240, 320, 3), np.uint8) for _ in range(count)]
+
+
+class EndlessFeed:
+    """Decoded pictures, one a step, always there."""
+
+    is_lossless, end_seconds = False, math.inf
+    state: SourceState = "live"
+
+    def __init__(self, model: Model) -> None:
+        self.num_in = 0
+        self.origin_seconds: float | None = time.monotonic()
+        self._transform, self._pictures = model.file.transform, noise(8)
+
+    def take(self, now_seconds: float, max_frames: int) -> Portion:
+        picture = self._pictures[self.num_in % len(self._pictures)]
+        fitted = fit_frames(torch.from_numpy(picture).permute(2, 0, 1).unsqueeze(0), self._transform)
+        self.num_in += 1
+        return Portion(self.num_in - 1, 0, fitted, self.num_in == 1, 0, picture, now_seconds)
+
+    def due_seconds(self) -> float:
+        return -math.inf
+
+    def poll(self, now_seconds: float) -> list[SourceEvent]:
+        return []
+
+    def close(self) -> None:
+        """Nothing to close."""
+
+
+def ignore(name: str, happening: Happening) -> None:
+    """Nobody listens."""
+
+
+def endless_streams(config: ModelConfig, input_px: int) -> Streams:
+    model = make_model(config, input_px=input_px)
+    streams = Streams(model, ignore, STREAM)
+    streams.add_feed(Source("camera", "", "noise"), EndlessFeed(model))
+    return streams
+
+
+def resident_mb() -> float:
+    return int(Path("/proc/self/statm").read_text().split()[1]) * os.sysconf("SC_PAGE_SIZE") / 1e6
+
+
+def measure_step(args: argparse.Namespace) -> dict[str, Any]:
+    """Milliseconds of ``Streams.step``: fit, transform, backbone, ConvGRU, classifier, softmax, timeline."""
+    torch.set_num_threads(1)
+    streams = endless_streams(RECOMMENDED, input_px=112)
+    times = []
+    for _ in range(args.frames or 2000):
+        start = time.perf_counter()
+        streams.step()
+        times.append(1e3 * (time.perf_counter() - start))
+    (status,) = streams.statuses()
+    quarters = np.percentile(times, [5, 25, 50, 75, 95]).round(2).tolist()
+    return {
+        "what": "tf_efficientnet_lite0, 6 stages, 112 px, ConvGRU 64; 320x240 pictures, batch 1, one thread",
+        "frames": len(times),
+        "milliseconds_p5_p25_p50_p75_p95": quarters,
+        "milliseconds_by_stage": {stage: status.stage_ms[stage] for stage in ("take", "embed", "score")},
+    }
+
+
+def measure_memory(args: argparse.Namespace) -> dict[str, Any]:
+    """Resident memory after the first hundredth of the frames, and the most after that."""
+    torch.set_num_threads(1)
+    streams = endless_streams(SMALL, input_px=64)
+    num_frames = args.frames or 100_000
+    first, most = 0.0, 0.0
+    for number in range(num_frames):
+        streams.step()
+        if number == num_frames // 100:
+            first = resident_mb()
+        if number % 100 == 0 and first:
+            most = max(most, resident_mb())
+    return {
+        "frames": num_frames,
+        "first_mb": round(first, 1),
+        "most_mb": round(most, 1),
+        "grown_mb": round(most - first, 1),
+    }
+
+
+class Camera:
+    """A capture of noise at a steady rate, whoever reads it or not."""
+
+    def __init__(self, fps: float) -> None:
+        self._fps, self._pictures, self._start, self._number = fps, noise(8), time.monotonic(), 0
+
+    def read(self) -> tuple[Image | None, float]:
+        due = self._start + self._number / self._fps
+        time.sleep(max(0.0, due - time.monotonic()))
+        self._number += 1
+        return self._pictures[self._number % len(self._pictures)].copy(), time.monotonic()
+
+    def close(self) -> None:
+        """Nothing to close."""
+
+
+def slowed(embed: Callable[[Tensor], Tensor], step_seconds: float) -> Callable[[Tensor], Tensor]:
+    """The same function, which takes that long."""
+
+    def call(frames: Tensor) -> Tensor:
+        start = time.monotonic()
+        answer = embed(frames)
+        time.sleep(max(0.0, start + step_seconds - time.monotonic()))
+        return answer
+
+    return call
+
+
+def measure_slow(args: argparse.Namespace) -> dict[str, Any]:
+    """A camera of 30 pictures a second, a grid of 30, steps of 1/8 s."""
+    torch.set_num_threads(1)
+    model = make_model(RECOMMENDED, sample_fps=30.0)
+    model.embed = slowed(model.embed, 1 / 8)  # type: ignore[assignment]
+    streams = Streams(model, ignore, STREAM)
+
+    def open_camera(given_up: Event) -> Camera:
+        return Camera(30.0)
+
+    feed = LiveFeed(model, open_camera, StreamingConfig(), streams.changed)
+    streams.add_feed(Source("camera", "", "noise"), feed)
+    start, first, most = time.monotonic(), 0.0, 0.0
+    while (passed := time.monotonic() - start) < args.seconds:
+        if not streams.step():
+            streams.wait()
+        first = first or (resident_mb() if passed > args.seconds / 30 else 0.0)
+        most = max(most, resident_mb())
+    (status,) = streams.statuses()
+    streams.close()
+    step_ms = 1e3 * (time.monotonic() - start) / max(streams.num_steps, 1)
+    return {
+        "seconds": args.seconds,
+        "frames_in": status.frames_in,
+        "frames_used": status.frames_used,
+        "grid_frames_dropped": status.frames_dropped,
+        "latency_ms": status.latency_ms,
+        "mean_step_ms": round(step_ms, 1),
+        "p95_in_steps": round(status.latency_ms["p95"] / step_ms, 2),
+        "grown_mb": round(most - first, 1),
+    }
+
+
+def write_video(path: Path, seconds: float, seed: int) -> None:
+    """320x240 at 25 pictures a second, H.264: a texture that moves."""
+    rng = np.random.default_rng(seed)
+    texture = np.kron(rng.integers(0, 256, (30, 40, 3)), np.ones((8, 8, 1))).astype(np.uint8)
+    with av.open(str(path), "w") as container:
+        stream: Any = container.add_stream("libx264", rate=Fraction(25), options={"preset": "veryfast"})
+        stream.width, stream.height, stream.pix_fmt = 320, 240, "yuv420p"
+        for number in range(round(25 * seconds)):
+            image = np.roll(texture, (number * 3, number * (2 + seed)), axis=(0, 1))
+            container.mux(stream.encode(av.VideoFrame.from_ndarray(np.ascontiguousarray(image), format="rgb24")))
+        container.mux(stream.encode())
+
+
+def run_child(args: argparse.Namespace) -> None:
+    """Loads, says "ready", waits for a line, runs the files through one ``Streams``, prints what came of it."""
+    if args.threads:
+        torch.set_num_threads(args.threads)
+    segments: dict[str, list[dict[str, Any]]] = {path: [] for path in args.files}
+
+    def hear(name: str, happening: Happening) -> None:
+        if isinstance(happening, Segment):
+            segments[name].append(segment_record(happening))
+        elif isinstance(happening, Prediction):
+            num_windows[0] += 1
+
+    num_windows = [0]
+    streams = Streams(load_model(args.model, "cpu"), hear)
+    for source in parse_sources(args.files, replay=True, fast=True):
+        streams.add(source)
+    print("ready", flush=True)
+    sys.stdin.readline()
+    start = time.perf_counter()
+    while streams.names:
+        streams.step()
+    seconds = time.perf_counter() - start
+    memory = {key: int(value.split()[0]) / 1e3 for key, value in _memory_lines() if key in ("Rss", "Pss")}
+    frames = sum(status.frames_used for status in streams.final_statuses())
+    print(json.dumps({"seconds": seconds, "frames": frames, "segments": segments, **memory}), flush=True)
+
+
+def _memory_lines() -> list[tuple[str, str]]:
+    lines = Path("/proc/self/smaps_rollup").read_text().splitlines()[1:]
+    return [(key, value) for key, _, value in (line.partition(":") for line in lines)]
+
+
+def run_side_by_side(model: Path, groups: list[list[Path]], threads: int) -> tuple[float, list[dict[str, Any]]]:
+    """A process for each group of files, all begun at once. Seconds until the last is done, and what each printed."""
+    command = [sys.executable, __file__, "child", "--model", str(model), "--threads", str(threads), "--files"]
+    environment = os.environ | {"OMP_WAIT_POLICY": "PASSIVE"}
+    children = [
+        subprocess.Popen(
+            [*command, *map(str, files)], stdin=subprocess.PIPE, stdout=subprocess.PIPE, text=True, env=environment
+        )
+        for files in groups
+    ]
+    for child in children:
+        assert child.stdout is not None
+        assert child.stdout.readline() == "ready\n"
+    start = time.perf_counter()
+    for child in children:
+        assert child.stdin is not None
+        child.stdin.write("go\n")
+        child.stdin.flush()
+    answers = [json.loads(child.communicate()[0]) for child in children]
+    return max(answer["seconds"] for answer in answers) if len(answers) > 1 else time.perf_counter() - start, answers
+
+
+def measure_sources(args: argparse.Namespace) -> dict[str, Any]:
+    """Four files of a minute each: one process, and four with one thread each or as many as there are cores."""
+    with tempfile.TemporaryDirectory() as folder:
+        files = [Path(folder) / f"{number}.mp4" for number in range(4)]
+        for seed, path in enumerate(files):
+            write_video(path, args.seconds or 60, seed)
+        model_path = Path(folder) / "model.safetensors"
+        save_model(model_path, make_model(RECOMMENDED).file)
+        ways = {"one_process": ([files], 0), "four_processes": ([[f] for f in files], 0)}
+        ways["four_processes_one_thread_each"] = ([[f] for f in files], 1)
+        rows: dict[str, list[dict[str, Any]]] = {name: [] for name in ways}
+        labels: dict[str, Any] = {}
+        for _ in range(args.rounds):
+            for name, (groups, threads) in ways.items():
+                seconds, answers = run_side_by_side(model_path, groups, threads)
+                rows[name].append({"fps": sum(a["frames"] for a in answers) / seconds, **_memory(answers)})
+                labels[name] = {path: found for a in answers for path, found in a["segments"].items()}
+    result: dict[str, Any] = {
+        name: {key: round(median(row[key] for row in found), 1) for key in found[0]} for name, found in rows.items()
+    }
+    separate = [result["four_processes"], result["four_processes_one_thread_each"]]
+    one = result["one_process"]
+    return result | {
+        "speed_against_four_processes": round(one["fps"] / max(row["fps"] for row in separate), 2),
+        "memory_against_four_processes": round(one["rss_mb"] / min(row["rss_mb"] for row in separate), 2),
+        "proportional_memory_against_four_processes": round(one["pss_mb"] / min(row["pss_mb"] for row in separate), 2),
+        "same_segments": all(found == labels["one_process"] for found in labels.values()),
+        "rounds": args.rounds,
+    }
+
+
+def _memory(answers: list[dict[str, Any]]) -> dict[str, float]:
+    return {"rss_mb": sum(answer["Rss"] for answer in answers), "pss_mb": sum(answer["Pss"] for answer in answers)}
+
+
+MEASURES: dict[str, Callable[[argparse.Namespace], dict[str, Any]]] = {
+    "step": measure_step,
+    "memory": measure_memory,
+    "sources": measure_sources,
+    "slow": measure_slow,
+}
+
+
+def main() -> int:
+    parser = argparse.ArgumentParser(description=(__doc__ or "").splitlines()[0])
+    parser.add_argument("what", choices=[*MEASURES, "child"])
+    parser.add_argument("--frames", type=int, help="step, memory: how many")
+    parser.add_argument("--seconds", type=float, default=60.0, help="slow: how long; sources: of each video")
+    parser.add_argument("--rounds", type=int, default=3, help="sources: how often; the median counts")
+    parser.add_argument("--json", type=Path, help="add the figures to this file")
+    parser.add_argument("--model", type=Path, help=argparse.SUPPRESS)
+    parser.add_argument("--threads", type=int, default=0, help=argparse.SUPPRESS)
+    parser.add_argument("--files", nargs="*", default=[], help=argparse.SUPPRESS)
+    args = parser.parse_args()
+    if args.what == "child":
+        run_child(args)
+        return 0
+    found = MEASURES[args.what](args)
+    print(json.dumps(found, indent=1))
+    if args.json:
+        known = json.loads(args.json.read_text()) if args.json.exists() else {}
+        args.json.write_text(json.dumps(known | {args.what: found}, indent=1) + "\n")
+    return 0
+
+
+if __name__ == "__main__":
+    sys.exit(main())
