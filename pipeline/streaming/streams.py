@@ -149,13 +149,16 @@ class Streams:
             DecodeError: it is a file and no video.
             ValueError: there is a source of that name.
         """
-        if source.name in self._members:
-            raise ValueError(f"there is a source called {source.name!r} already")
-        feed = open_feed(source, self._model, self._inference, self._streaming, self.changed)
-        self.add_feed(source, feed)
+        self._check_new(source.name)
+        self.add_feed(source, open_feed(source, self._model, self._inference, self._streaming, self.changed))
+
+    def _check_new(self, name: str) -> None:
+        if name in self._members:
+            raise ValueError(f"there is a source called {name!r} already")
 
     def add_feed(self, source: Source, feed: Feed) -> None:
-        """A source that the caller has opened."""
+        """A source that the caller has opened. Raises ``ValueError`` as ``add``."""
+        self._check_new(source.name)
         track = Track(self._model, self._inference, self._timeline, self._still, feed.end_seconds)
         self._members[source.name] = _Member(source, feed, track)
 
