@@ -13,9 +13,9 @@ from typing import Any
 import cv2
 from rich.console import Console
 
-from pipeline.checkpoint import write_atomically
 from pipeline.config import to_dict
 from pipeline.errors import UserError
+from pipeline.files import write_atomically
 from pipeline.inference import Model
 from pipeline.options import WebcamOptions
 from pipeline.report.files import STDOUT
@@ -39,7 +39,7 @@ def run_webcam(model: Model, sources: Sequence[Source], options: WebcamOptions, 
         cv2.utils.logging.LOG_LEVEL_SILENT
     )  # OpenCV's own words would mix with ours, and may hold a URL's password
     with StopRequest().listening() as stop, ExitStack() as stack:
-        view = open_view(options)
+        view = open_view(options, console)
         if view is not None:
             stack.callback(view.close)
         outputs = stack.enter_context(_open_outputs(model, sources, options, console))
@@ -82,7 +82,7 @@ def obey(streams: Streams, command: Command) -> bool:
     return command != "quit"
 
 
-def open_view(options: WebcamOptions) -> View | None:
+def open_view(options: WebcamOptions, console: Console) -> View | None:
     """The window or the page that the options ask for.
 
     Raises:
@@ -92,7 +92,10 @@ def open_view(options: WebcamOptions) -> View | None:
         host, port = parse_address(options.serve)
         from pipeline.streaming.serve import PageView
 
-        return PageView(host, port)
+        page = PageView(host, port, options.allow_network)
+        if not options.quiet:
+            console.print(f"watch at {page.url}", soft_wrap=True)
+        return page
     if options.headless:
         return None
     from pipeline.streaming.window import WindowView
