@@ -137,7 +137,7 @@ class WebcamOptions:
     serve: str | None = field(default=None, metadata={"bare": "127.0.0.1:8000"})
     """Instead of a window, a page at this HOST:PORT for any number of browsers; needs pip install 'clipgru[serve]'."""
     allow_network: bool = False
-    """serve: at an address that other machines reach; whoever does can watch and press the buttons, without a password."""
+    """serve: at an address that other machines reach; they watch and press the buttons without a password."""
     record: str | None = None
     """Write each source's annotated video and events into this folder."""
     seconds: float | None = None
