@@ -108,8 +108,8 @@ def test_all_sources_share_one_call_of_the_backbone(videos: list[str]) -> None:
         streams.add(source)
     sizes.clear()
     run(streams)
-    assert sizes == [8] * 100
-    assert streams.num_steps == 100
+    assert sizes == [32] * 25
+    assert streams.num_steps == 25
 
 
 def test_a_damaged_file_ends_with_its_reason_and_the_others_go_on(videos: list[str], tmp_path: Path) -> None:

@@ -28,6 +28,9 @@ from pipeline.streaming.track import Scored, Track
 POLL_SECONDS = 0.1
 # Ends a sequence, after which the state is new.
 _CUTTING = ("stalled", "ended")
+# What lossless sources together may put into a step. A source's own share should be large: its windows are scored
+# together, and eight at once take little longer than two.
+_MAX_BATCHES = 4
 # Sources that have ended whose figures are kept.
 _MAX_ENDED = 1000
 
@@ -97,7 +100,8 @@ class Streams:
     Args:
         model: embeds and scores.
         heard: is told of everything that happens, in order.
-        inference: windows or a stream; ``batch_size`` is what lossless sources together may put into one step.
+        inference: windows or a stream; ``batch_size`` is what a lossless source may put into a step, or less if there
+            are many.
         timeline: how scores become segments.
         streaming: how to deal with sources that stall.
         top_k: labels in each prediction.
@@ -191,7 +195,8 @@ class Streams:
         return bool(taken)
 
     def _take(self) -> list[tuple[_Member, Portion, Tensor]]:
-        taken, share = [], max(1, self._inference.batch_size // max(len(self._members), 1))
+        taken, batch_size = [], self._inference.batch_size
+        share = max(1, min(batch_size, _MAX_BATCHES * batch_size // max(len(self._members), 1)))
         for member in self._members.values():
             portion = member.feed.take(time.monotonic(), share)
             if portion is not None:
