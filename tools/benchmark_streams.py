@@ -33,7 +33,7 @@ import torch
 from torch import Tensor
 
 from pipeline.checkpoint import ModelFile, save_model
-from pipeline.clip import Prediction, Segment
+from pipeline.clip import Segment
 from pipeline.config import (
     DecodeConfig,
     InferenceConfig,
@@ -119,17 +119,19 @@ def measure_step(args: argparse.Namespace) -> dict[str, Any]:
     """Milliseconds of ``Streams.step``: fit, transform, backbone, ConvGRU, classifier, softmax, timeline."""
     torch.set_num_threads(1)
     streams = endless_streams(RECOMMENDED, input_px=112)
-    times = []
+    times, cpu_times = [], []
     for _ in range(args.frames or 2000):
-        start = time.perf_counter()
+        start, cpu_start = time.perf_counter(), time.thread_time()
         streams.step()
         times.append(1e3 * (time.perf_counter() - start))
+        cpu_times.append(1e3 * (time.thread_time() - cpu_start))
     (status,) = streams.statuses()
     quarters = np.percentile(times, [5, 25, 50, 75, 95]).round(2).tolist()
     return {
         "what": "tf_efficientnet_lite0, 6 stages, 112 px, ConvGRU 64; 320x240 pictures, batch 1, one thread",
         "frames": len(times),
         "milliseconds_p5_p25_p50_p75_p95": quarters,
+        "cpu_milliseconds_p5_p25_p50_p75_p95": np.percentile(cpu_times, [5, 25, 50, 75, 95]).round(2).tolist(),
         "milliseconds_by_stage": {stage: status.stage_ms[stage] for stage in ("take", "embed", "score")},
     }
 
@@ -237,22 +239,21 @@ def run_child(args: argparse.Namespace) -> None:
     def hear(name: str, happening: Happening) -> None:
         if isinstance(happening, Segment):
             segments[name].append(segment_record(happening))
-        elif isinstance(happening, Prediction):
-            num_windows[0] += 1
 
-    num_windows = [0]
     streams = Streams(load_model(args.model, "cpu"), hear)
     for source in parse_sources(args.files, replay=True, fast=True):
         streams.add(source)
     print("ready", flush=True)
     sys.stdin.readline()
-    start = time.perf_counter()
+    start, cpu_start = time.perf_counter(), time.process_time()
     while streams.names:
         streams.step()
     seconds = time.perf_counter() - start
+    cpu_seconds = time.process_time() - cpu_start
     memory = {key: int(value.split()[0]) / 1e3 for key, value in _memory_lines() if key in ("Rss", "Pss")}
     frames = sum(status.frames_used for status in streams.final_statuses())
-    print(json.dumps({"seconds": seconds, "frames": frames, "segments": segments, **memory}), flush=True)
+    answer = {"seconds": seconds, "cpu_seconds": cpu_seconds, "frames": frames, "segments": segments, **memory}
+    print(json.dumps(answer), flush=True)
 
 
 def _memory_lines() -> list[tuple[str, str]]:
@@ -260,26 +261,34 @@ def _memory_lines() -> list[tuple[str, str]]:
     return [(key, value) for key, _, value in (line.partition(":") for line in lines)]
 
 
-def run_side_by_side(model: Path, groups: list[list[Path]], threads: int) -> tuple[float, list[dict[str, Any]]]:
-    """A process for each group of files, all begun at once. Seconds until the last is done, and what each printed."""
-    command = [sys.executable, __file__, "child", "--model", str(model), "--threads", str(threads), "--files"]
+def run_group(args: argparse.Namespace) -> None:
+    """A process for each file, or one for all, begun at once; prints the seconds until the last is done, and all that
+    they print."""
+    groups = [args.files] if args.together else [[file] for file in args.files]
+    command = [sys.executable, __file__, "child", "--model", str(args.model), "--threads", str(args.threads), "--files"]
     environment = os.environ | {"OMP_WAIT_POLICY": "PASSIVE"}
     children = [
-        subprocess.Popen(
-            [*command, *map(str, files)], stdin=subprocess.PIPE, stdout=subprocess.PIPE, text=True, env=environment
-        )
+        subprocess.Popen([*command, *files], stdin=subprocess.PIPE, stdout=subprocess.PIPE, text=True, env=environment)
         for files in groups
     ]
     for child in children:
         assert child.stdout is not None
         assert child.stdout.readline() == "ready\n"
-    start = time.perf_counter()
     for child in children:
         assert child.stdin is not None
         child.stdin.write("go\n")
         child.stdin.flush()
     answers = [json.loads(child.communicate()[0]) for child in children]
-    return max(answer["seconds"] for answer in answers) if len(answers) > 1 else time.perf_counter() - start, answers
+    print(json.dumps({"seconds": max(answer["seconds"] for answer in answers), "answers": answers}))
+
+
+def run_way(model: Path, files: list[Path], way: list[str]) -> tuple[float, list[dict[str, Any]]]:
+    """In a session of its own: Linux shares the cores fairly between sessions, so that on a busy machine four processes
+    get no more of them than one."""
+    command = [sys.executable, __file__, "group", "--model", str(model), *way, "--files", *map(str, files)]
+    result = subprocess.run(command, stdout=subprocess.PIPE, text=True, check=True, start_new_session=True)
+    answer = json.loads(result.stdout)
+    return answer["seconds"], answer["answers"]
 
 
 def measure_sources(args: argparse.Namespace) -> dict[str, Any]:
@@ -290,17 +299,20 @@ def measure_sources(args: argparse.Namespace) -> dict[str, Any]:
             write_video(path, args.seconds or 60, seed)
         model_path = Path(folder) / "model.safetensors"
         save_model(model_path, make_model(RECOMMENDED).file)
-        ways = {"one_process": ([files], 0), "four_processes": ([[f] for f in files], 0)}
-        ways["four_processes_one_thread_each"] = ([[f] for f in files], 1)
+        ways = {
+            "one_process": ["--together"],
+            "four_processes": [],
+            "four_processes_one_thread_each": ["--threads", "1"],
+        }
         rows: dict[str, list[dict[str, Any]]] = {name: [] for name in ways}
         labels: dict[str, Any] = {}
         for _ in range(args.rounds):
-            for name, (groups, threads) in ways.items():
-                seconds, answers = run_side_by_side(model_path, groups, threads)
-                rows[name].append({"fps": sum(a["frames"] for a in answers) / seconds, **_memory(answers)})
+            for name, way in ways.items():
+                seconds, answers = run_way(model_path, files, way)
+                rows[name].append(_row(seconds, answers))
                 labels[name] = {path: found for a in answers for path, found in a["segments"].items()}
     result: dict[str, Any] = {
-        name: {key: round(median(row[key] for row in found), 1) for key in found[0]} for name, found in rows.items()
+        name: {key: round(median(row[key] for row in found), 2) for key in found[0]} for name, found in rows.items()
     }
     separate = [result["four_processes"], result["four_processes_one_thread_each"]]
     one = result["one_process"]
@@ -313,8 +325,14 @@ def measure_sources(args: argparse.Namespace) -> dict[str, Any]:
     }
 
 
-def _memory(answers: list[dict[str, Any]]) -> dict[str, float]:
-    return {"rss_mb": sum(answer["Rss"] for answer in answers), "pss_mb": sum(answer["Pss"] for answer in answers)}
+def _row(seconds: float, answers: list[dict[str, Any]]) -> dict[str, float]:
+    frames = sum(answer["frames"] for answer in answers)
+    return {
+        "fps": frames / seconds,
+        "cpu_ms_a_frame": 1e3 * sum(answer["cpu_seconds"] for answer in answers) / frames,
+        "rss_mb": sum(answer["Rss"] for answer in answers),
+        "pss_mb": sum(answer["Pss"] for answer in answers),
+    }
 
 
 MEASURES: dict[str, Callable[[argparse.Namespace], dict[str, Any]]] = {
@@ -323,21 +341,24 @@ MEASURES: dict[str, Callable[[argparse.Namespace], dict[str, Any]]] = {
     "sources": measure_sources,
     "slow": measure_slow,
 }
+# What the measures run in processes of their own.
+INNER: dict[str, Callable[[argparse.Namespace], None]] = {"child": run_child, "group": run_group}
 
 
 def main() -> int:
     parser = argparse.ArgumentParser(description=(__doc__ or "").splitlines()[0])
-    parser.add_argument("what", choices=[*MEASURES, "child"])
+    parser.add_argument("what", choices=[*MEASURES, *INNER])
     parser.add_argument("--frames", type=int, help="step, memory: how many")
     parser.add_argument("--seconds", type=float, default=60.0, help="slow: how long; sources: of each video")
     parser.add_argument("--rounds", type=int, default=3, help="sources: how often; the median counts")
     parser.add_argument("--json", type=Path, help="add the figures to this file")
     parser.add_argument("--model", type=Path, help=argparse.SUPPRESS)
+    parser.add_argument("--together", action="store_true", help=argparse.SUPPRESS)
     parser.add_argument("--threads", type=int, default=0, help=argparse.SUPPRESS)
     parser.add_argument("--files", nargs="*", default=[], help=argparse.SUPPRESS)
     args = parser.parse_args()
-    if args.what == "child":
-        run_child(args)
+    if args.what in INNER:
+        INNER[args.what](args)
         return 0
     found = MEASURES[args.what](args)
     print(json.dumps(found, indent=1))
