@@ -47,6 +47,14 @@ def videos(motion_root: Path) -> list[str]:
     return [str(next((motion_root / "untrimmed").glob("*.mp4"))), *clips, clips[0]]
 
 
+@pytest.fixture
+def one_thread() -> Iterator[None]:
+    before = torch.get_num_threads()
+    torch.set_num_threads(1)
+    yield
+    torch.set_num_threads(before)
+
+
 class Heard:
     """All that streams tell."""
 
@@ -99,6 +107,7 @@ def test_files_as_fast_as_it_goes_give_what_predict_gives(
     assert streams.num_failed == 0
 
 
+@pytest.mark.usefixtures("one_thread")
 def test_all_sources_share_one_call_of_the_backbone(videos: list[str]) -> None:
     model = Model(small_model())
     sizes: list[int] = []
@@ -286,14 +295,6 @@ class EndlessFeed:
 
     def close(self) -> None:
         """Nothing to close."""
-
-
-@pytest.fixture
-def one_thread() -> Iterator[None]:
-    before = torch.get_num_threads()
-    torch.set_num_threads(1)
-    yield
-    torch.set_num_threads(before)
 
 
 @pytest.mark.usefixtures("one_thread")

@@ -249,6 +249,7 @@ def run_child(args: argparse.Namespace) -> None:
     while streams.names:
         streams.step()
     seconds = time.perf_counter() - start
+    streams.close()
     cpu_seconds = time.process_time() - cpu_start
     memory = {key: int(value.split()[0]) / 1e3 for key, value in _memory_lines() if key in ("Rss", "Pss")}
     frames = sum(status.frames_used for status in streams.final_statuses())

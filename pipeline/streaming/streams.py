@@ -7,6 +7,7 @@ from collections import deque
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass, field, replace
+from functools import partial
 from threading import Condition
 from typing import Literal
 
@@ -16,6 +17,7 @@ from torch import Tensor
 from pipeline.clip import Prediction, Segment
 from pipeline.config import InferenceConfig, StreamingConfig, TimelineConfig
 from pipeline.inference import Model
+from pipeline.streaming.cores import CorePool
 from pipeline.streaming.feeds import Feed, Portion, open_feed
 from pipeline.streaming.grabber import EventKind, SourceEvent
 from pipeline.streaming.grid import Image
@@ -129,6 +131,7 @@ class Streams:
         self.changed = Condition()
         self._members: dict[str, _Member] = {}
         self._last: deque[SourceStatus] = deque(maxlen=_MAX_ENDED)
+        self._cores = CorePool()
         self._still = self._warm_up()
 
     @torch.inference_mode()
@@ -190,8 +193,9 @@ class Streams:
             self.num_steps += 1
             projected = self._embed([frames for _, _, frames in taken])
             with self.timed("score"):
-                for (member, portion, _), part in zip(taken, projected, strict=True):
-                    self._score(member, portion, part)
+                calls = [partial(m.track.push, p, part) for (m, p, _), part in zip(taken, projected, strict=True)]
+                for (member, portion, _), scored in zip(taken, self._cores.each(calls), strict=True):
+                    self._note(member, portion, scored)
         return bool(taken)
 
     def _take(self) -> list[tuple[_Member, Portion, Tensor]]:
@@ -212,11 +216,10 @@ class Streams:
             joined = torch.cat(frames)
             if not len(joined):
                 return [self._still[:0]] * len(frames)
-            projected = self._model.embed(joined)[:, 0]  # [n, 1, ...] -> [n, ...]
+            projected = self._cores.map(self._model.embed, joined)[:, 0]  # [n, 1, ...] -> [n, ...]
         return torch.split(projected, [len(part) for part in frames])
 
-    def _score(self, member: _Member, portion: Portion, projected: Tensor) -> None:
-        scored = member.track.push(portion, projected)
+    def _note(self, member: _Member, portion: Portion, scored: Scored) -> None:
         num_frames = portion.num_held + len(portion.frames)
         member.time_seconds = self._frame_seconds(portion.first_index + num_frames - 1)
         member.num_used += len(portion.frames)
@@ -314,9 +317,10 @@ class Streams:
         )
 
     def close(self) -> None:
-        """Every source goes."""
+        """Every source goes, and so do the threads."""
         for member in list(self._members.values()):
             self._leave(member, "")
+        self._cores.close()
 
 
 def _open_label(member: _Member) -> str | None:

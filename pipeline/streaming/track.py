@@ -80,6 +80,7 @@ class Track:
         num_whole = max(len(frames) - self._num_context, 0)
         return torch.stack([frames[i : i + num_whole] for i in range(1 + self._num_context)], dim=1)
 
+    @torch.inference_mode()
     def push(self, portion: Portion, projected: Tensor) -> Scored:
         """Scores the portion; ``projected [n, ...]`` is what became of its ``inputs``."""
         if self._scorer is None:
@@ -94,6 +95,7 @@ class Track:
         joined = torch.cat(parts) if len(parts) > 1 else projected
         return self._segmented(self._scorer.push(joined)) if len(joined) else Scored()
 
+    @torch.inference_mode()
     def end(self) -> Scored:
         """Ends the sequence, as the end of a file does."""
         if self._scorer is None:

@@ -1,0 +1,68 @@
+"""A large batch on a CPU: a piece for each core, instead of each operation spread over all cores.
+
+The operations of a mobile network are so short that threads which share one spend much of their time waiting for each
+other, and all of them wait when another program takes a core for a moment.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Sequence
+from concurrent.futures import ThreadPoolExecutor
+from threading import Barrier
+from typing import TypeVar
+
+import torch
+from torch import Tensor
+
+Answer = TypeVar("Answer")
+
+# Fewer frames than this for each core are not worth the hand-over.
+_MIN_FRAMES_A_CORE = 2
+
+
+class CorePool:
+    """Calls a function on pieces of a batch at the same time, in as many threads as torch uses."""
+
+    def __init__(self) -> None:
+        self._num_cores = torch.get_num_threads()
+        self._pool: ThreadPoolExecutor | None = None  # made when first needed
+
+    def map(self, function: Callable[[Tensor], Tensor], batch: Tensor) -> Tensor:
+        """What the function gives for ``batch [n, ...]``, as long as it treats each of the n alone. The pieces depend
+        on nothing but n."""
+        num_pieces = min(self._num_cores, len(batch) // _MIN_FRAMES_A_CORE)
+        if num_pieces < 2:
+            return function(batch)
+        if self._pool is None:
+            self._pool = _start(self._num_cores)
+        return torch.cat(list(self._pool.map(function, batch.tensor_split(num_pieces))))
+
+    def each(self, calls: Sequence[Callable[[], Answer]]) -> list[Answer]:
+        """The answers of independent calls. At the same time only where ``map`` has been worth it."""
+        if self._pool is None or len(calls) < 2:
+            return [call() for call in calls]
+        return list(self._pool.map(lambda call: call(), calls))
+
+    def close(self) -> None:
+        """Ends the threads."""
+        if self._pool is not None:
+            self._pool.shutdown()
+            self._pool = None
+
+
+def _start(num_cores: int) -> ThreadPoolExecutor:
+    """Threads in each of which torch's operations use that thread alone. The setting is the thread's own, and also what
+    later threads begin with, so that is put back."""
+    ready = Barrier(num_cores + 1)
+
+    def begin() -> None:
+        torch.get_num_threads()  # the first call in a thread takes over the setting of all: before ours, not after
+        torch.set_num_threads(1)
+        ready.wait()
+
+    pool = ThreadPoolExecutor(num_cores, thread_name_prefix="clipgru-core", initializer=begin)
+    for _ in range(num_cores):
+        pool.submit(int)
+    ready.wait()
+    torch.set_num_threads(num_cores)
+    return pool
