@@ -161,6 +161,10 @@ class WebcamOptions:
         require(self.top_k > 0, f"top_k must be at least 1, got {self.top_k}")
         require(self.seconds is None or self.seconds > 0, f"seconds must be positive, got {self.seconds}")
         require(self.replay or not self.fast, "--fast says how to replay files: use it together with --replay")
+        require(
+            not (self.fast and self.record),
+            "--record does not go with --fast: clipgru predict --video FOLDER --jsonl FILE writes the same of files",
+        )
 
 
 @dataclass(frozen=True)

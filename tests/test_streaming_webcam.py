@@ -147,6 +147,7 @@ def test_it_stops_after_the_seconds_asked_for(
         (["{model}", "{video}", "--replay", "--headless", "--record", "{model}"], "cannot be written"),
         (["{model}", "{video}", "--replay", "--headless", "--seconds", "0"], "seconds must be positive"),
         (["{model}", "{video}", "--replay", "--headless", "--streaming.max_gap_seconds", "0"], "max_gap_seconds"),
+        (["{model}", "{video}", "--replay", "--fast", "--record", "out"], "clipgru predict --video"),
         (["{model}", "9999"], "camera 9999"),
     ],
 )
