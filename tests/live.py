@@ -3,15 +3,27 @@
 from __future__ import annotations
 
 import math
+import threading
+import time
 from collections.abc import Sequence
 from dataclasses import dataclass
 
 import numpy as np
 from numpy.typing import NDArray
 
-from pipeline.streaming.status import SourceState, SourceStatus
+from pipeline.streaming.status import Command, SourceState, SourceStatus, View
 
-LABELS = ("waving", "clapping", "walking", "sitting down", "standing up", "pouring", "opening a door", "reading", "jump")
+LABELS = (
+    "waving",
+    "clapping",
+    "walking",
+    "sitting down",
+    "standing up",
+    "pouring",
+    "opening a door",
+    "reading",
+    "jump",
+)
 STEPS_PER_SECOND = 10
 
 
@@ -59,3 +71,51 @@ class LiveSource:
             latency_ms={"p50": 41.7, "p95": 63.2, "p99": 88.9},
             stage_ms={"embed": 22.4, "score": 1.31, "show": 0.08},
         )
+
+
+class Feeder:
+    """Shows sources to a view from a thread of its own, as the loop that recognises does; for a ``with`` statement.
+
+    Attributes:
+        sources: what is shown from the next step on; may be replaced at any time.
+        commands: what came back from the view, in order.
+    """
+
+    def __init__(
+        self, view: View, sources: Sequence[LiveSource], step: int = 0, interval_seconds: float = 0.05
+    ) -> None:
+        self.view, self.sources, self.step = view, sources, step
+        self.commands: list[Command] = []
+        self._interval_seconds = interval_seconds
+        self._stop = threading.Event()
+        self._thread = threading.Thread(target=self._run, name="feeder")
+
+    def __enter__(self) -> Feeder:
+        self._thread.start()
+        return self
+
+    def __exit__(self, *error: object) -> None:
+        self._stop.set()
+        self._thread.join()
+
+    def _run(self) -> None:
+        while not self._stop.wait(self._interval_seconds):
+            self.commands += self.view.show([source.status(self.step) for source in self.sources])
+            self.step += 1
+
+
+def main() -> None:
+    """The live page with made-up sources, until somebody presses Quit: python -m tests.live"""
+    from pipeline.streaming.serve import PageView
+
+    view = PageView(port=0)
+    print(view.url)
+    stalled = LiveSource("camera 1", LABELS[2:5], state="stalled", message="no picture for 4.2 s; connecting again")
+    with Feeder(view, [LiveSource(labels=LABELS), stalled], step=600, interval_seconds=1 / STEPS_PER_SECOND) as feeder:
+        while "quit" not in feeder.commands:
+            time.sleep(0.1)
+    view.close()
+
+
+if __name__ == "__main__":
+    main()

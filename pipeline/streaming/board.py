@@ -85,7 +85,9 @@ class Board:
             seen[status.name] = seen.get(status.name, 0) + 1
             key = (status.name, seen[status.name])
             card = before.get(key) or Card(key, next(self._card_numbers), status)
-            cards.append(replace(card, status=status, picture=self._picture(card, status), runs=self._runs(card, status)))
+            cards.append(
+                replace(card, status=status, picture=self._picture(card, status), runs=self._runs(card, status))
+            )
         self.cards = tuple(cards)
 
     def _picture(self, card: Card, status: SourceStatus) -> Picture | None:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import asyncio
 import errno
 import ipaddress
 import os
@@ -22,6 +23,9 @@ if TYPE_CHECKING:
 
 _SEND_BUFFER_BYTES = 128 * 1024
 """What the system holds for a watcher who does not read: a second or two of events, not minutes."""
+_TICK_SECONDS = 0.05
+_GRACE_SECONDS = 1.0
+"""For watchers to read that it is over; whoever does not is cut off."""
 _STOP_SECONDS = 5.0
 """Longest wait for the server's thread to end."""
 
@@ -54,7 +58,7 @@ class PageView:
             self._socket.close()
             raise
         self.url = _url(host, self._socket.getsockname()[1])
-        self._thread = threading.Thread(target=self._serve, name="live page", daemon=True)
+        self._thread = threading.Thread(target=lambda: asyncio.run(self._serve()), name="live page", daemon=True)
         self._thread.start()
         while not self._server.started and self._thread.is_alive():
             time.sleep(0.005)
@@ -80,8 +84,15 @@ class PageView:
         self._thread.join(_STOP_SECONDS)
         self._socket.close()
 
-    def _serve(self) -> None:
-        self._server.run(sockets=[self._socket])  # in a thread that is not the main one it leaves signals alone
+    async def _serve(self) -> None:
+        """Until ``close``. In a thread that is not the main one uvicorn leaves signals alone."""
+        serving = asyncio.create_task(self._server.serve(sockets=[self._socket]))
+        while not (self._site.is_closing or serving.done()):
+            await asyncio.sleep(_TICK_SECONDS)
+        await asyncio.wait([serving], timeout=_GRACE_SECONDS)
+        for connection in list(self._server.server_state.connections):
+            connection.transport.abort()
+        await serving
 
 
 def _make_server(board: Board, hosts: Sequence[str]) -> tuple[Site, Server]:
@@ -103,7 +114,6 @@ def _make_server(board: Board, hosts: Sequence[str]) -> tuple[Site, Server]:
         access_log=False,
         proxy_headers=False,
         server_header=False,
-        timeout_graceful_shutdown=1,
     )
     return site, Server(config)
 

@@ -3,7 +3,8 @@
 const HISTORY_SECONDS = 60;
 const SILENCE_MS = 15_000; // the server says something every 5 s; after this long the connection counts as dead
 const ANNOUNCE_MS = 4_000; // a screen reader is told one change at most in this time
-const NUM_STYLES = 8; // colours with patterns in page.css
+const NUM_COLOURS = 8; // each with a pattern, in page.css; a thick edge tells the labels after them apart
+const NUM_EDGES = 4;
 const STATES = { connecting: "Connecting", live: "Live", stalled: "Stalled", paused: "Paused", ended: "Ended" };
 const FLAT_LABEL_PX = 44; // a narrower stretch of the strip carries no words
 
@@ -48,7 +49,10 @@ class Source {
     badge.dataset.state = state.state;
     setText(badge, STATES[state.state] ?? state.state);
     this.element.classList.toggle("is-still", state.state === "stalled" || state.state === "ended");
+    this.find(".message").hidden = state.message === "";
     setText(this.find(".message"), state.message);
+    setText(this.find(".open .caption"), state.state === "live" ? "Now" : "Last");
+    setText(this.find(".axis span:last-child"), state.state === "live" ? "now" : "last picture");
     this.showTop(state.top);
     this.showFigures(state);
     this.takeRuns(state);
@@ -199,7 +203,10 @@ class Source {
   }
 }
 
-const styleClass = (style) => (style == null ? "" : `style style-${style % NUM_STYLES}`);
+function styleClass(style) {
+  if (style == null) return "";
+  return `style style-${style % NUM_COLOURS} edge-${Math.floor(style / NUM_COLOURS) % NUM_EDGES}`;
+}
 
 function makeScore() {
   const item = document.createElement("li");
