@@ -29,13 +29,14 @@ STEPS_PER_SECOND = 10
 
 def wandering_square(step: int, width: int = 320, height: int = 240) -> NDArray[np.uint8]:
     """RGB ``[H, W, 3]``; no two of the first hundred steps give the same picture."""
-    columns, rows = np.meshgrid(np.linspace(0, 1, width), np.linspace(0, 1, height))
-    picture = np.stack([30 + 50 * rows, 50 + 60 * columns, 90 + 40 * rows * columns], axis=-1)
+    rows, columns = np.linspace(0, 1, height)[:, None], np.linspace(0, 1, width)
+    picture = np.empty((height, width, 3), np.uint8)
+    picture[:, :, 0], picture[:, :, 1], picture[:, :, 2] = 30 + 50 * rows, 50 + 60 * columns, 130 - 40 * rows
     size = height // 5
     left = int((width - size) * (0.5 + 0.5 * math.sin(step / 13)))
     top = int((height - size) * (0.5 + 0.5 * math.cos(step / 7)))
     picture[top : top + size, left : left + size] = (240, 180, 40)
-    return picture.astype(np.uint8)
+    return picture
 
 
 @dataclass(frozen=True)

@@ -41,8 +41,11 @@ def view() -> Iterator[PageView]:
 
 
 @contextmanager
-def opened(browser: Browser, view: PageView, **settings: object) -> Iterator[Page]:
-    """The page in a fresh browser profile; any complaint on the console and any request elsewhere is an error."""
+def opened(browser: Browser, view: PageView, has_own_clock: bool = False, **settings: object) -> Iterator[Page]:
+    """The page in a fresh browser profile; any complaint on the console and any request elsewhere is an error.
+
+    With a clock of its own, time stands still for the page's timers but for ``page.clock.run_for``.
+    """
     with browser.new_context(**settings) as context:
         page = context.new_page()
         page.set_default_timeout(WAIT_MS)
@@ -53,6 +56,9 @@ def opened(browser: Browser, view: PageView, **settings: object) -> Iterator[Pag
             "request",
             lambda request: request.url.startswith((view.url, f"blob:{view.url}")) or faults.append(request.url),
         )
+        if has_own_clock:
+            page.clock.install(time=0)
+            page.clock.pause_at(1_000)
         page.goto(view.url)
         yield page
     assert not faults
@@ -83,14 +89,30 @@ def test_the_page_shows_each_source(browser: Browser, view: PageView) -> None:
         expect(page.get_by_role("img", name=f"Picture of {ENTRANCE.name}")).to_be_visible()
 
 
-def test_the_open_label_is_shown_and_told(browser: Browser, view: PageView) -> None:
+def test_the_open_label_is_shown_and_told_now_and_then(browser: Browser, view: PageView) -> None:
+    """A screen reader gets the newest words, with pauses, however often the label changes."""
     source = LiveSource("camera 0", ("waving",))
-    with opened(browser, view) as page:
-        for step, label in ((0, "waving"), (45, "nothing recognised"), (50, "waving")):
+    with opened(browser, view, has_own_clock=True) as page:
+        spoken: list[str] = []
+        page.expose_function("heard", lambda words: spoken.append(words))
+        page.evaluate("""() => {
+            const region = document.querySelector("[role=status]");
+            new MutationObserver(() => heard(region.textContent)).observe(region, {childList: true});
+        }""")
+        label = card(page, "camera 0").locator(".open strong")
+        for step in (0, 45, 50, 95, 100):
             view.show([source.status(step)])
-            expect(card(page, "camera 0").locator(".open strong")).to_have_text(label)
-        expect(page.get_by_role("status")).to_have_text("camera 0: Live")  # the first change; then not at once again
-        expect(page.get_by_role("status")).to_have_text("camera 0: waving")
+            expect(label).to_have_text("waving" if step % 50 == 0 else "nothing recognised")
+        page.clock.run_for(600)
+        assert spoken == ["camera 0: waving"]
+        view.show([source.status(145)])
+        expect(label).to_have_text("nothing recognised")
+        page.clock.run_for(3_000)
+        assert len(spoken) == 1
+        view.show([replace(source, state="stalled").status(146)])
+        expect(page.get_by_text("Stalled")).to_be_visible()
+        page.clock.run_for(2_000)
+        assert spoken == ["camera 0: waving", "camera 0: Stalled"]
 
 
 def test_the_picture_is_the_newest_and_can_be_held(browser: Browser, view: PageView) -> None:
@@ -104,8 +126,11 @@ def test_the_picture_is_the_newest_and_can_be_held(browser: Browser, view: PageV
         expect(clock).to_have_text("0:01.5")
         assert picture.get_attribute("src") != first
         page.get_by_label("Hold pictures").check()
+        asked: list[str] = []
+        page.on("request", lambda request: asked.append(request.url))
         view.show([CAMERA.status(25)])
         expect(page.locator("[data-figure=frames_used]")).to_have_text("25")
+        assert not asked
         expect(clock).to_have_text("0:01.5")
         page.get_by_label("Hold pictures").uncheck()
         expect(clock).to_have_text("0:02.5")

@@ -17,6 +17,7 @@ from pathlib import Path
 import cv2
 import numpy as np
 import pytest
+from numpy.typing import NDArray
 
 from pipeline.errors import UserError
 from pipeline.streaming import board, serve, web
@@ -223,7 +224,13 @@ def test_a_picture_is_encoded_once_for_all_and_for_nobody_never(
     view: PageView, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     encode, encoded = board.encode_jpeg, []
-    monkeypatch.setattr(board, "encode_jpeg", lambda rgb: encoded.append(1) or encode(rgb))
+
+    def encode_slowly(rgb: NDArray[np.uint8]) -> bytes:
+        encoded.append(1)
+        time.sleep(0.1)  # so that all ask meanwhile
+        return encode(rgb)
+
+    monkeypatch.setattr(board, "encode_jpeg", encode_slowly)
     for step in range(50):
         view.show([ONE.status(step)])
     with watch(view) as watcher:

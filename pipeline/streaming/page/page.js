@@ -255,8 +255,10 @@ const announcements = new Map(); // source number -> words
 let announcing = null;
 
 function announceChange(before, now) {
-  if (before?.state !== now.state) announce(now.number, `${now.name}: ${STATES[now.state] ?? now.state}`);
-  else if (before.label !== now.label) announce(now.number, `${now.name}: ${now.label ?? "nothing recognised"}`);
+  if (before?.state === now.state && before.label === now.label) return;
+  // The whole of it: the newest words take the place of those not yet said.
+  const words = now.state === "live" ? (now.label ?? "nothing recognised") : (STATES[now.state] ?? now.state);
+  announce(now.number, `${now.name}: ${words}`);
 }
 
 function announce(number, words) {
