@@ -12,6 +12,7 @@ from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
 import pytest
 from playwright.sync_api import Browser, Page, expect, sync_playwright
 
+from pipeline.streaming import web
 from pipeline.streaming.serve import PageView
 from tests.live import LABELS, Feeder, LiveSource
 
@@ -41,7 +42,9 @@ def view() -> Iterator[PageView]:
 
 
 @contextmanager
-def opened(browser: Browser, view: PageView, has_own_clock: bool = False, **settings: object) -> Iterator[Page]:
+def opened(
+    browser: Browser, view: PageView, has_own_clock: bool = False, may_complain: bool = False, **settings: object
+) -> Iterator[Page]:
     """The page in a fresh browser profile; any complaint on the console and any request elsewhere is an error.
 
     With a clock of its own, time stands still for the page's timers but for ``page.clock.run_for``.
@@ -61,7 +64,7 @@ def opened(browser: Browser, view: PageView, has_own_clock: bool = False, **sett
             page.clock.pause_at(1_000)
         page.goto(view.url)
         yield page
-    assert not faults
+    assert may_complain or not faults
 
 
 def at_home(url: str, view: PageView) -> bool:
@@ -176,6 +179,23 @@ def test_the_end_is_told(browser: Browser, view: PageView) -> None:
         view.close()
         expect(page.get_by_text("The program has ended")).to_be_visible()
         expect(page.get_by_role("button", name="Pause")).to_be_disabled()
+
+
+def test_a_program_that_comes_back_is_shown_again(browser: Browser, monkeypatch: pytest.MonkeyPatch) -> None:
+    tell = web._event  # a program that dies cannot say that it ends
+    monkeypatch.setattr(web, "_event", lambda name, content: ":\n\n" if name == "end" else tell(name, content))
+    monkeypatch.setattr(web, "_RETRY_MS", 100)
+    view = PageView(port=0)
+    view.show([CAMERA.status(300)])
+    with opened(browser, view, may_complain=True) as page:  # Chromium does, when it cannot connect
+        expect(page.get_by_role("heading", level=2)).to_have_text([CAMERA.name])
+        view.close()
+        expect(page.locator("#connection")).to_have_text("Connection lost")
+        view = PageView(port=int(view.url.rstrip("/").rpartition(":")[2]))
+        view.show([ENTRANCE.status(0), CAMERA.status(0)])
+        expect(page.get_by_role("heading", level=2)).to_have_text([ENTRANCE.name, CAMERA.name])
+        expect(page.locator("#connection")).to_have_text("Connected")
+        view.close()
 
 
 def test_the_page_fits_the_screen_and_the_taste(browser: Browser, view: PageView) -> None:

@@ -185,7 +185,7 @@ def test_sources_come_and_go(view: PageView) -> None:
             names = [source.name for source in sources]
             told = watcher.wait_for("sources", lambda told, names=names: [source["name"] for source in told] == names)
         assert told == []
-        assert status_of(view, "/pictures/1.jpg") == 404
+        assert status_of(view, "/pictures/1.jpg") == 204
 
 
 def test_signs_of_life_when_nothing_changes(view: PageView, monkeypatch: pytest.MonkeyPatch) -> None:
@@ -266,7 +266,7 @@ def test_a_picture_one_has_is_not_sent_again(view: PageView) -> None:
 
 def test_a_source_without_a_picture_has_none(view: PageView) -> None:
     view.show([replace(ONE.status(0), picture=None, state="connecting")])
-    assert status_of(view, "/pictures/1.jpg") == 404
+    assert status_of(view, "/pictures/1.jpg") == 204
 
 
 # Buttons

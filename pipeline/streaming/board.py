@@ -117,7 +117,9 @@ def extend_runs(runs: tuple[Run, ...], time_seconds: float, label: str | None, s
         start_seconds = time_seconds if is_gap else last.end_seconds
         new = Run(last.number + 1, start_seconds, time_seconds, label, style)
         runs = (new,) if is_restart else (*runs, new)
-    return tuple(run for run in runs if run.end_seconds >= time_seconds - HISTORY_SECONDS)
+    oldest_seconds = time_seconds - HISTORY_SECONDS
+    first = next(index for index, run in enumerate(runs) if run.end_seconds >= oldest_seconds)
+    return runs[first:]
 
 
 def describe(card: Card, first_run: int = 0) -> dict[str, object]:

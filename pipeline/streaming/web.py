@@ -2,7 +2,7 @@
 
     /                    the page; page.css, page.js, icon.svg beside it
     /events              the state of all sources as server-sent events, whenever it changes
-    /pictures/N.jpg      the newest picture of source N, with an ETag
+    /pictures/N.jpg      the newest picture of source N, with an ETag; 204 if there is none
     /commands/NAME       POST: pause, reset or quit
     /status.json         the state of all sources, once
     /health              200 while the loop that recognises goes on, else 503
@@ -44,6 +44,8 @@ _UPDATE_SECONDS = 1 / 15
 """Between two looks at the board for a watcher. A watcher is told the newest state and nothing of those between."""
 _BEAT_SECONDS = 5.0
 """Between two signs of life when nothing changes."""
+_RETRY_MS = 2000
+"""After which a browser that lost the connection tries again."""
 _STALE_SECONDS = 30.0
 """Since the last step, after which the loop counts as hung."""
 _PAGE = Path(__file__).parent / "page"
@@ -94,7 +96,7 @@ class Site:
         """One watcher's events. When the watcher reads slowly, this waits at ``yield`` and skips what it missed."""
         self._num_watchers += 1
         try:
-            yield "retry: 2000\n" + _event("hello", {"token": self._token, "version": __version__})
+            yield f"retry: {_RETRY_MS}\n" + _event("hello", {"token": self._token, "version": __version__})
             told: tuple[Card, ...] | None = None
             newest_runs: dict[int, int] = {}
             told_at = time.monotonic()
@@ -116,7 +118,7 @@ class Site:
         number = request.path_params["number"]
         picture = next((card.picture for card in self._board.cards if card.number == number), None)
         if picture is None:
-            return PlainTextResponse("no such picture (the source has gone, or has shown none yet)", status_code=404)
+            return Response(status_code=204)  # the source has gone, or has shown none yet
         # The token makes the tag of an earlier run of the program another one.
         headers = {"ETag": f'"{self._token[:8]}-{picture.number}"', "Cache-Control": "private, no-cache"}
         if request.headers.get("if-none-match") == headers["ETag"]:

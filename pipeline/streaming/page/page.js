@@ -171,7 +171,7 @@ class Source {
     const seconds = this.state.time_seconds ?? 0;
     try {
       const answer = await fetch(`pictures/${this.number}.jpg`);
-      if (answer.ok) await this.showPicture(await answer.blob(), seconds);
+      if (answer.status === 200) await this.showPicture(await answer.blob(), seconds);
       picture.shown = wanted;
     } catch {
       // The connection is gone, or the picture is broken: the next state asks again.
