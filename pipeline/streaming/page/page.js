@@ -15,7 +15,7 @@ const byId = (id) => document.getElementById(id);
 const setText = (element, text) => {
   if (element.textContent !== text) element.textContent = text;
 };
-const milliseconds = (value) => (value == null ? "–" : `${value.toFixed(value < 10 ? 1 : 0)} ms`);
+const milliseconds = (value) => (value == null ? "–" : `${value.toFixed(value < 10 ? 1 : 0)}\u00a0ms`);
 
 function clock(seconds) {
   const whole = Math.floor(seconds);
