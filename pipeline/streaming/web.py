@@ -1,6 +1,6 @@
 """The live page as a web application: which address answers with what, and who may press a button.
 
-    /                    the page; page.css, page.js, icon.svg beside it
+    /                    the page; its styles, scripts and icon beside it
     /events              the state of all sources as server-sent events, whenever it changes
     /pictures/N.jpg      the newest picture of source N, with an ETag; 204 if there is none
     /commands/NAME       POST: pause, reset or quit
@@ -49,6 +49,14 @@ _RETRY_MS = 2000
 _STALE_SECONDS = 30.0
 """Since the last step, after which the loop counts as hung."""
 _PAGE = Path(__file__).parent / "page"
+_FILES = {
+    "page.css": "text/css",
+    "page.js": "text/javascript",
+    "source.css": "text/css",
+    "source.js": "text/javascript",
+    "icon.svg": "image/svg+xml",
+}
+"""And what each is; what the machine would guess from the name differs from one to the next."""
 _HEADERS = {
     "Content-Security-Policy": "default-src 'none'; script-src 'self'; style-src 'self'; img-src 'self' blob:; "
     "connect-src 'self'; base-uri 'none'; form-action 'none'; frame-ancestors 'none'",
@@ -77,9 +85,9 @@ class Site:
         self.app = Starlette(routes=self._routes(), middleware=[Middleware(_SafeHeaders), host_check])
 
     def _routes(self) -> list[Route]:
-        files = {"/": "index.html", "/page.css": "page.css", "/page.js": "page.js", "/icon.svg": "icon.svg"}
         return [
-            *(Route(address, _file_endpoint(_PAGE / name)) for address, name in files.items()),
+            Route("/", _file_endpoint(_PAGE / "index.html", "text/html")),
+            *(Route(f"/{name}", _file_endpoint(_PAGE / name, kind)) for name, kind in _FILES.items()),
             Route("/events", self._events),
             Route("/pictures/{number:int}.jpg", self._picture),
             Route("/commands/{name}", self._command, methods=["POST"]),
@@ -160,9 +168,9 @@ def _no_store() -> dict[str, str]:
     return {"Cache-Control": "no-store"}
 
 
-def _file_endpoint(path: Path) -> Callable[[Request], Awaitable[Response]]:
+def _file_endpoint(path: Path, kind: str) -> Callable[[Request], Awaitable[Response]]:
     async def answer(request: Request) -> Response:
-        return FileResponse(path, headers={"Cache-Control": "no-cache"})
+        return FileResponse(path, media_type=kind, headers={"Cache-Control": "no-cache"})
 
     return answer
 
