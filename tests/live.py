@@ -110,7 +110,7 @@ def main() -> None:
     from pipeline.streaming.serve import PageView
 
     view = PageView(port=0)
-    print(view.url)
+    print(view.url, flush=True)
     stalled = LiveSource("camera 1", LABELS[2:5], state="stalled", message="no picture for 4.2 s; connecting again")
     with Feeder(view, [LiveSource(labels=LABELS), stalled], step=600, interval_seconds=1 / STEPS_PER_SECOND) as feeder:
         while "quit" not in feeder.commands:

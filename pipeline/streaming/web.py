@@ -98,7 +98,8 @@ class Site:
     async def _events(self, request: Request) -> Response:
         if self._num_watchers >= MAX_WATCHERS:
             return PlainTextResponse(f"{MAX_WATCHERS} people are watching, and no more may", status_code=503)
-        return StreamingResponse(self._tell(), media_type="text/event-stream")
+        headers = {**_no_store(), "X-Accel-Buffering": "no"}  # what proxies need to hear to pass events on at once
+        return StreamingResponse(self._tell(), media_type="text/event-stream", headers=headers)
 
     async def _tell(self) -> AsyncIterator[str]:
         """One watcher's events. When the watcher reads slowly, this waits at ``yield`` and skips what it missed."""

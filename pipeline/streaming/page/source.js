@@ -44,7 +44,7 @@ export class Source {
     badge.dataset.state = state.state;
     setText(badge, STATES[state.state] ?? state.state);
     this.element.classList.toggle("is-still", state.state === "stalled" || state.state === "ended");
-    this.find(".message").hidden = state.message === "";
+    this.find(".message").hidden = state.message === "" || state.message === state.state;
     setText(this.find(".message"), state.message);
     setText(this.find(".open .caption"), state.state === "live" ? "Now" : "Last");
     setText(this.find(".axis span:last-child"), state.state === "live" ? "now" : "last picture");
