@@ -12,4 +12,5 @@ status      what there is to see of a source at one moment, and what a view is
 window      a view: OpenCV's window
 outputs     events, lines for people, recordings
 webcam      ``clipgru webcam``: all of it
+serve       the live page, a view that any number of browsers can watch; web: its addresses; board: what it tells
 """

@@ -1,0 +1,169 @@
+"""What the people who watch are told: the newest state of each source, its last minute, its picture as a JPEG.
+
+The loop that recognises publishes, watchers read. Between them is one reference to an immutable tuple, so that neither
+ever waits for the other.
+"""
+
+from __future__ import annotations
+
+import math
+import threading
+from collections.abc import Sequence
+from dataclasses import dataclass, replace
+from itertools import count
+
+import cv2
+import numpy as np
+from numpy.typing import NDArray
+
+from pipeline.streaming.status import SourceStatus
+
+HISTORY_SECONDS = 60.0
+MAX_WIDTH_PX = 960
+"""Wider pictures are made smaller before they are sent."""
+_LONGEST_STEP_SECONDS = 2.0
+"""Between two pictures further apart nothing is known: the strip stays blank there."""
+_JPEG_QUALITY = 80
+
+
+@dataclass(frozen=True)
+class Run:
+    """A stretch of one label on the strip. Seconds are those of the source's pictures."""
+
+    number: int
+    """Counts up within a source."""
+    start_seconds: float
+    end_seconds: float
+    label: str | None
+    style: int | None
+    """Which colour and pattern: the same for one label on every source, from 0 in order of appearance."""
+
+
+class Picture:
+    """One picture, encoded when somebody first asks for it, and only once."""
+
+    def __init__(self, number: int, rgb: NDArray[np.uint8]) -> None:
+        self.number, self.rgb = number, rgb
+        self._lock, self._jpeg = threading.Lock(), b""
+
+    def jpeg(self) -> bytes:
+        """May take milliseconds; may be called by several threads."""
+        with self._lock:
+            self._jpeg = self._jpeg or encode_jpeg(self.rgb)
+            return self._jpeg
+
+
+@dataclass(frozen=True)
+class Card:
+    """One source as it is told to those who watch."""
+
+    key: tuple[str, int]
+    """The name, and which of the sources of that name."""
+    number: int
+    """Stays the source's own as long as it is there, and is given to no other."""
+    status: SourceStatus
+    picture: Picture | None = None
+    runs: tuple[Run, ...] = ()
+    """The last minute, oldest first."""
+
+
+class Board:
+    """The cards of all sources, written by one thread and read by any."""
+
+    def __init__(self) -> None:
+        self.cards: tuple[Card, ...] = ()
+        """A new tuple after every change; never changed in place."""
+        self._card_numbers, self._picture_numbers = count(1), count(1)
+        self._styles: dict[str, int] = {}
+
+    def publish(self, statuses: Sequence[SourceStatus]) -> None:
+        """Takes the place of all that was told before: a source that is not among these has gone."""
+        before = {card.key: card for card in self.cards}
+        seen: dict[str, int] = {}
+        cards = []
+        for status in statuses:
+            seen[status.name] = seen.get(status.name, 0) + 1
+            key = (status.name, seen[status.name])
+            card = before.get(key) or Card(key, next(self._card_numbers), status)
+            cards.append(
+                replace(card, status=status, picture=self._picture(card, status), runs=self._runs(card, status))
+            )
+        self.cards = tuple(cards)
+
+    def _picture(self, card: Card, status: SourceStatus) -> Picture | None:
+        if status.picture is None or (card.picture and card.picture.rgb is status.picture):
+            return card.picture
+        return Picture(next(self._picture_numbers), status.picture)
+
+    def _runs(self, card: Card, status: SourceStatus) -> tuple[Run, ...]:
+        if status.picture is None:
+            return card.runs
+        style = None if status.label is None else self._styles.setdefault(status.label, len(self._styles))
+        return extend_runs(card.runs, status.time_seconds, status.label, style)
+
+
+def extend_runs(runs: tuple[Run, ...], time_seconds: float, label: str | None, style: int | None) -> tuple[Run, ...]:
+    """The last minute after one more step.
+
+    The label holds from the step before to this one. A time that goes back is a source that started again: what was
+    before is forgotten.
+    """
+    last = runs[-1] if runs else Run(-1, time_seconds, time_seconds, None, None)
+    is_restart = time_seconds < last.end_seconds
+    is_gap = is_restart or time_seconds - last.end_seconds > _LONGEST_STEP_SECONDS
+    if runs and not is_gap and last.label == label:
+        runs = (*runs[:-1], replace(last, end_seconds=time_seconds))
+    else:
+        start_seconds = time_seconds if is_gap else last.end_seconds
+        new = Run(last.number + 1, start_seconds, time_seconds, label, style)
+        runs = (new,) if is_restart else (*runs, new)
+    oldest_seconds = time_seconds - HISTORY_SECONDS
+    first = next(index for index, run in enumerate(runs) if run.end_seconds >= oldest_seconds)
+    return runs[first:]
+
+
+def describe(card: Card, first_run: int = 0) -> dict[str, object]:
+    """A card as plain values that JSON can hold; of its runs only those from number ``first_run`` on."""
+    status = card.status
+    return {
+        "number": card.number,
+        "name": status.name,
+        "state": status.state,
+        "time_seconds": _plain(status.time_seconds),
+        "label": status.label,
+        "top": [{"label": label, "score": _plain(score)} for label, score in status.top],
+        "message": status.message,
+        "frames_in": int(status.frames_in),
+        "frames_used": int(status.frames_used),
+        "frames_dropped": int(status.frames_dropped),
+        "latency_ms": {name: _plain(value) for name, value in status.latency_ms.items()},
+        "stage_ms": {name: _plain(value) for name, value in status.stage_ms.items()},
+        "picture": card.picture.number if card.picture else None,
+        "oldest_run": card.runs[0].number if card.runs else 0,
+        "runs": [_describe_run(run) for run in card.runs if run.number >= first_run],
+    }
+
+
+def _describe_run(run: Run) -> dict[str, object]:
+    return {
+        "number": run.number,
+        "start_seconds": _plain(run.start_seconds),
+        "end_seconds": _plain(run.end_seconds),
+        "label": run.label,
+        "style": run.style,
+    }
+
+
+def _plain(value: float) -> float | None:
+    """JSON knows neither NaN nor infinity nor numpy's numbers."""
+    return round(float(value), 4) if math.isfinite(value) else None
+
+
+def encode_jpeg(rgb: NDArray[np.uint8]) -> bytes:
+    """``uint8 [H, W, 3]``, at most ``MAX_WIDTH_PX`` wide afterwards."""
+    height, width = rgb.shape[:2]
+    if width > MAX_WIDTH_PX:
+        size = (MAX_WIDTH_PX, max(1, round(height * MAX_WIDTH_PX / width)))
+        rgb = np.asarray(cv2.resize(rgb, size, interpolation=cv2.INTER_AREA), dtype=np.uint8)
+    _, jpeg = cv2.imencode(".jpg", cv2.cvtColor(rgb, cv2.COLOR_RGB2BGR), [cv2.IMWRITE_JPEG_QUALITY, _JPEG_QUALITY])
+    return jpeg.tobytes()

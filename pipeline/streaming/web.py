@@ -1,0 +1,191 @@
+"""The live page as a web application: which address answers with what, and who may press a button.
+
+    /                    the page; its styles, scripts and icon beside it
+    /events              the state of all sources as server-sent events, whenever it changes
+    /pictures/N.jpg      the newest picture of source N, with an ETag; 204 if there is none
+    /commands/NAME       POST: pause, reset or quit
+    /status.json         the state of all sources, once
+    /health              200 while the loop that recognises goes on, else 503
+
+A page of another site can neither read nor press anything: no answer permits its origin, a button needs a token that
+only ``/events`` tells, and under a host name that is not ours nothing is answered at all (DNS rebinding).
+"""
+
+from __future__ import annotations
+
+import asyncio
+import json
+import secrets
+import time
+from collections import deque
+from collections.abc import AsyncIterator, Awaitable, Callable, Sequence
+from pathlib import Path
+from typing import cast, get_args
+from urllib.parse import urlsplit
+
+from starlette.applications import Starlette
+from starlette.datastructures import MutableHeaders
+from starlette.middleware import Middleware
+from starlette.middleware.trustedhost import TrustedHostMiddleware
+from starlette.requests import Request
+from starlette.responses import FileResponse, JSONResponse, PlainTextResponse, Response, StreamingResponse
+from starlette.routing import Route
+from starlette.types import ASGIApp, Message, Receive, Scope, Send
+
+from pipeline.streaming.board import Board, Card, describe
+from pipeline.streaming.status import Command
+from pipeline.version import __version__
+
+MAX_WATCHERS = 64
+"""Open ``/events`` at once; more are refused, so that memory is bounded."""
+MAX_COMMANDS = 16
+"""Pressed and not yet fetched by the loop; more are refused."""
+_UPDATE_SECONDS = 1 / 15
+"""Between two looks at the board for a watcher. A watcher is told the newest state and nothing of those between."""
+_BEAT_SECONDS = 5.0
+"""Between two signs of life when nothing changes."""
+_RETRY_MS = 2000
+"""After which a browser that lost the connection tries again."""
+_STALE_SECONDS = 30.0
+"""Since the last step, after which the loop counts as hung."""
+_PAGE = Path(__file__).parent / "page"
+_FILES = {
+    "page.css": "text/css",
+    "page.js": "text/javascript",
+    "source.css": "text/css",
+    "source.js": "text/javascript",
+    "icon.svg": "image/svg+xml",
+}
+"""And what each is; what the machine would guess from the name differs from one to the next."""
+_HEADERS = {
+    "Content-Security-Policy": "default-src 'none'; script-src 'self'; style-src 'self'; img-src 'self' blob:; "
+    "connect-src 'self'; base-uri 'none'; form-action 'none'; frame-ancestors 'none'",
+    "Cross-Origin-Resource-Policy": "same-origin",
+    "Cross-Origin-Opener-Policy": "same-origin",
+    "Referrer-Policy": "no-referrer",
+    "X-Content-Type-Options": "nosniff",
+}
+
+
+class Site:
+    """The application and all that it holds: what is shown, and what was pressed.
+
+    Args:
+        board: what is told.
+        hosts: names under which the site answers, without port; ``["*"]`` for all.
+    """
+
+    def __init__(self, board: Board, hosts: Sequence[str]) -> None:
+        self.commands: deque[Command] = deque()
+        self.is_closing = False
+        self.shown_at: float | None = None
+        """By the monotonic clock, when the loop last showed something; None before the first time."""
+        self._board, self._token, self._num_watchers = board, secrets.token_urlsafe(), 0
+        host_check = Middleware(TrustedHostMiddleware, allowed_hosts=list(hosts), www_redirect=False)
+        self.app = Starlette(routes=self._routes(), middleware=[Middleware(_SafeHeaders), host_check])
+
+    def _routes(self) -> list[Route]:
+        return [
+            Route("/", _file_endpoint(_PAGE / "index.html", "text/html")),
+            *(Route(f"/{name}", _file_endpoint(_PAGE / name, kind)) for name, kind in _FILES.items()),
+            Route("/events", self._events),
+            Route("/pictures/{number:int}.jpg", self._picture),
+            Route("/commands/{name}", self._command, methods=["POST"]),
+            Route("/status.json", self._status),
+            Route("/health", self._health),
+        ]
+
+    async def _events(self, request: Request) -> Response:
+        if self._num_watchers >= MAX_WATCHERS:
+            return PlainTextResponse(f"{MAX_WATCHERS} people are watching, and no more may", status_code=503)
+        headers = {**_no_store(), "X-Accel-Buffering": "no"}  # what proxies need to hear to pass events on at once
+        return StreamingResponse(self._tell(), media_type="text/event-stream", headers=headers)
+
+    async def _tell(self) -> AsyncIterator[str]:
+        """One watcher's events. When the watcher reads slowly, this waits at ``yield`` and skips what it missed."""
+        self._num_watchers += 1
+        try:
+            yield f"retry: {_RETRY_MS}\n" + _event("hello", {"token": self._token, "version": __version__})
+            told: tuple[Card, ...] | None = None
+            newest_runs: dict[int, int] = {}
+            told_at = time.monotonic()
+            while not self.is_closing:
+                cards = self._board.cards
+                if cards is not told:
+                    yield _event("sources", [describe(card, newest_runs.get(card.number, 0)) for card in cards])
+                    newest_runs = {card.number: card.runs[-1].number for card in cards if card.runs}
+                    told, told_at = cards, time.monotonic()
+                elif time.monotonic() - told_at > _BEAT_SECONDS:
+                    yield _event("beat", None)
+                    told_at = time.monotonic()
+                await asyncio.sleep(_UPDATE_SECONDS)
+            yield _event("end", None)
+        finally:
+            self._num_watchers -= 1
+
+    async def _picture(self, request: Request) -> Response:
+        number = request.path_params["number"]
+        picture = next((card.picture for card in self._board.cards if card.number == number), None)
+        if picture is None:
+            return Response(status_code=204)  # the source has gone, or has shown none yet
+        # The token makes the tag of an earlier run of the program another one.
+        headers = {"ETag": f'"{self._token[:8]}-{picture.number}"', "Cache-Control": "private, no-cache"}
+        if request.headers.get("if-none-match") == headers["ETag"]:
+            return Response(status_code=304, headers=headers)
+        return Response(await asyncio.to_thread(picture.jpeg), media_type="image/jpeg", headers=headers)
+
+    async def _command(self, request: Request) -> Response:
+        name = request.path_params["name"]
+        origin = request.headers.get("origin")
+        if origin is not None and urlsplit(origin).netloc != request.headers.get("host"):
+            return PlainTextResponse(f"a page of {origin} may not press buttons here", status_code=403)
+        if not secrets.compare_digest(request.headers.get("x-clipgru-token", "").encode(), self._token.encode()):
+            return PlainTextResponse("the token is missing or old; reload the page", status_code=403)
+        if name not in get_args(Command):
+            return PlainTextResponse(f"no such command; known: {', '.join(get_args(Command))}", status_code=404)
+        if len(self.commands) >= MAX_COMMANDS:
+            return PlainTextResponse("too many commands are waiting; try again", status_code=503)
+        self.commands.append(cast(Command, name))
+        return PlainTextResponse("asked for", status_code=202)
+
+    async def _status(self, request: Request) -> Response:
+        return JSONResponse({"sources": [describe(card) for card in self._board.cards]}, headers=_no_store())
+
+    async def _health(self, request: Request) -> Response:
+        """What a container's health check asks. Before the first step (a model that loads) all is well."""
+        age_seconds = None if self.shown_at is None else time.monotonic() - self.shown_at
+        is_well = age_seconds is None or age_seconds < _STALE_SECONDS
+        states = {card.status.name: card.status.state for card in self._board.cards}
+        answer = {"status": "ok" if is_well else "stale", "seconds_since_step": age_seconds, "sources": states}
+        return JSONResponse(answer, status_code=200 if is_well else 503, headers=_no_store())
+
+
+def _event(name: str, content: object) -> str:
+    """One server-sent event; JSON has no line breaks of its own."""
+    return f"event: {name}\ndata: {json.dumps(content, allow_nan=False)}\n\n"
+
+
+def _no_store() -> dict[str, str]:
+    return {"Cache-Control": "no-store"}
+
+
+def _file_endpoint(path: Path, kind: str) -> Callable[[Request], Awaitable[Response]]:
+    async def answer(request: Request) -> Response:
+        return FileResponse(path, media_type=kind, headers={"Cache-Control": "no-cache"})
+
+    return answer
+
+
+class _SafeHeaders:
+    """Adds the same headers to every answer, refusals too."""
+
+    def __init__(self, app: ASGIApp) -> None:
+        self._app = app
+
+    async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
+        async def send_with_headers(message: Message) -> None:
+            if message["type"] == "http.response.start":
+                MutableHeaders(scope=message).update(_HEADERS)
+            await send(message)
+
+        await self._app(scope, receive, send_with_headers)
