@@ -11,7 +11,7 @@ Any cut of a sequence into chunks, with the state handed on, gives the outputs o
 ``[B, T, D]``, map heads ``[B, T, C, H, W]``. Bidirectional heads read the future and say that they cannot stream.
 
 ``head`` is this contract; ``vectors``, ``maps`` and ``minimal`` hold the heads, ``stack`` puts them together by name.
-Below them lies what makes them fast, each held against plain loops in the tests: ``convolution`` (all steps in one call,
-weights reordered once), ``recurrence`` (the loops of ConvGRU and ConvLSTM, their derivatives written out), ``scan`` (the
+Below them lies what makes them fast, held against plain loops in the tests: ``convolution`` (all steps in one call,
+weights reordered once), ``recurrence`` (the loops of ConvGRU and ConvLSTM with derivatives written out), ``scan`` (the
 recurrence of the minimal GRUs) and ``derivatives`` (when these are used, and what they refuse).
 """

@@ -7,9 +7,10 @@ however long the sequence. Its derivative is the same recurrence backwards in ti
     by doubling    each of ceil(log2 T) rounds joins every step with the one 1, 2, 4, ... steps before it (Hillis and
                    Steele, "Data parallel algorithms", 1986): a scan over the associative composition of affine maps
 
-By doubling reads and writes all steps log2 T times, but in log2 T calls instead of T: wrong for a CPU (benchmarks/heads.md), and
-meant for a GPU, where it is not measured yet. Its products of (1 - w) may fade to zero, but nothing is divided by them. A scan over
-cumulative sums of logarithms would subtract sums that grow with T, and so lose digits in float32.
+By doubling reads and writes all steps log2 T times, but in log2 T calls instead of T: wrong for a CPU, by measurement
+(benchmarks/heads.md); meant for a GPU, where it is not measured yet. Its products of (1 - w) may fade to zero, but
+nothing is divided by them. The paper's scan over cumulative sums of logarithms subtracts sums that grow with T: over
+20,000 steps in float32 it was off by 8e-4, these two by 3e-7.
 """
 
 from __future__ import annotations
