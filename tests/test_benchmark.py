@@ -22,6 +22,9 @@ def test_a_ratio_is_taken_within_rounds() -> None:
     times = Times({"slow": [2.0, 40.0, 2.2], "fast": [1.0, 20.0, 1.0]})  # the second round was a busy one
     assert times.ratio("slow", "fast") == 2.0
     assert times.milliseconds("slow") == 2200.0
+    parts = Times({"whole": [6.0, 60.0], "a": [2.0, 20.0], "b": [1.0, 10.0]})
+    assert parts.share_of_parts("whole", ["a", "b"], overlap=False) == 2.0
+    assert parts.share_of_parts("whole", ["a", "b"], overlap=True) == 3.0
 
 
 def test_contestants_take_turns() -> None:
@@ -44,7 +47,8 @@ def test_the_heads_group_writes_its_record(tmp_path: Path, monkeypatch: pytest.M
     monkeypatch.setattr(heads, "SIZES", (heads.Size(1, 3, 4, 3, 2),))
     monkeypatch.setattr(heads, "_OVER_T", (2, 4))
     monkeypatch.setattr(heads, "_STEP_MAPS", ((4, 3),))
-    monkeypatch.setattr(sys, "argv", ["benchmark.py", "--rounds", "1", "--no-compile", "--output", str(tmp_path)])
+    options = ["--groups", "heads", "--rounds", "1", "--no-compile", "--output", str(tmp_path)]
+    monkeypatch.setattr(sys, "argv", ["benchmark.py", *options])
     assert benchmark.main() == 0
     record = json.loads((tmp_path / "heads.json").read_text())
     assert record["rounds"] == 1

@@ -23,10 +23,14 @@ sys.path.append(str(ROOT))  # for tests.reference, where the slow versions live
 from benchmarks.tables import Findings  # noqa: E402
 from benchmarks.timing import machine  # noqa: E402
 
-from benchmarks import heads  # noqa: E402
+from benchmarks import heads, training, windows  # noqa: E402
 
 # name -> (device, rounds, whether torch.compile can work) -> what was found
-GROUPS: dict[str, Callable[[str, int, bool], Findings]] = {"heads": heads.measure}
+GROUPS: dict[str, Callable[[str, int, bool], Findings]] = {
+    "heads": heads.measure,
+    "windows": windows.measure,
+    "training": training.measure,
+}
 
 
 def write(group: str, found: Findings, device: str, rounds: int, folder: Path) -> None:

@@ -6,7 +6,7 @@ import os
 import platform
 import random
 import subprocess
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from statistics import median
@@ -33,6 +33,12 @@ class Times:
         """How many times as long ``slow`` takes: the median over rounds of the ratio within a round, so that a busy
         spell of the machine, which hits both, cancels out."""
         return median(a / b for a, b in zip(self.seconds[slow], self.seconds[fast], strict=True))
+
+    def share_of_parts(self, whole: str, parts: Sequence[str], *, overlap: bool) -> float:
+        """``whole`` over its parts, each timed alone: over their sum, or, where they can overlap, over the longest."""
+        joined = max if overlap else sum
+        by_round = zip(*(self.seconds[part] for part in parts), strict=True)
+        return median(a / joined(b) for a, b in zip(self.seconds[whole], by_round, strict=True))
 
 
 def interleaved(contestants: Contestants, rounds: int, device: str) -> Times:
