@@ -36,9 +36,9 @@ class Times:
 
     def share_of_parts(self, whole: str, parts: Sequence[str], *, overlap: bool) -> float:
         """``whole`` over its parts, each timed alone: over their sum, or, where they can overlap, over the longest."""
-        joined = max if overlap else sum
-        by_round = zip(*(self.seconds[part] for part in parts), strict=True)
-        return median(a / joined(b) for a, b in zip(self.seconds[whole], by_round, strict=True))
+        by_round: list[tuple[float, ...]] = list(zip(*(self.seconds[part] for part in parts), strict=True))
+        alone = [max(seconds) if overlap else sum(seconds) for seconds in by_round]
+        return median(a / b for a, b in zip(self.seconds[whole], alone, strict=True))
 
 
 def interleaved(contestants: Contestants, rounds: int, device: str) -> Times:
