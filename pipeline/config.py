@@ -185,7 +185,8 @@ class ModelConfig:
     feature_norm: Literal["batch", "none"] = "batch"
     """Bring each feature to mean 0 and variance 1 over the training clips before the temporal heads."""
     heads: tuple[str, ...] = ("convgru",)
-    """Temporal heads in the order of the data: mean, rnn, lstm, gru, convlstm, convgru. Several make a stack."""
+    """Temporal heads in the order of the data. Of vectors: mean, rnn, lstm, gru, mingru; of maps: convlstm, convgru,
+    convmingru. Several make a stack, which the two min heads need to let the past decide what is kept."""
     hidden_channels: int = 128
     """Channels of each recurrent head's state."""
     kernel_size: int = 3
@@ -200,6 +201,8 @@ class ModelConfig:
     """Share of features dropped before each temporal head and before the classifier, the same at every step."""
     readout: Literal["last", "mean"] = "last"
     """A clip's score comes from the last step, or is the mean over steps."""
+    recompute_steps: int = 0
+    """Training: keep the heads' state every so many steps and compute the rest again: less memory; 0 keeps all."""
 
     def __post_init__(self) -> None:
         require(
@@ -212,6 +215,7 @@ class ModelConfig:
             self.kernel_size > 0 and self.kernel_size % 2 == 1,
             f"model.kernel_size must be odd, so that maps keep their size, got {self.kernel_size}",
         )
+        require(self.recompute_steps >= 0, f"model.recompute_steps cannot be negative, got {self.recompute_steps}")
         require(0 <= self.dropout < 1, f"model.dropout must be in [0, 1), got {self.dropout}")
 
 

@@ -114,7 +114,7 @@ def test_mean_is_the_mean_of_the_frames_so_far() -> None:
         torch.testing.assert_close(y[:, t], x[:, : t + 1].mean(dim=1))
 
 
-@pytest.mark.parametrize("name", [*HEAD_NAMES, "convgru+gru", "convlstm+convgru+mean"])
+@pytest.mark.parametrize("name", [*HEAD_NAMES, "convgru+gru", "convlstm+convgru+mean", "convmingru+convmingru+mingru"])
 @settings(max_examples=15, deadline=None)
 @given(cuts=st.lists(st.integers(1, 6), max_size=5))
 def test_any_cut_into_chunks_gives_the_whole(name: str, cuts: list[int]) -> None:
@@ -142,7 +142,7 @@ def test_every_head_learns_and_reports_its_width(name: str) -> None:
     assert x.grad.abs().sum() > 0
 
 
-@pytest.mark.parametrize("name", ["rnn", "lstm", "gru", "convlstm", "convgru", "convgru+gru"])
+@pytest.mark.parametrize("name", [*(name for name in HEAD_NAMES if name != "mean"), "convgru+gru", "convmingru+mingru"])
 def test_bidirectional_heads_see_the_future_and_refuse_to_stream(name: str) -> None:
     head = build(name, bidirectional=True)
     assert not head.streams
@@ -153,6 +153,26 @@ def test_bidirectional_heads_see_the_future_and_refuse_to_stream(name: str) -> N
     assert (head(changed)[0][:, 0] - y[:, 0]).abs().max() > 1e-6
     with pytest.raises(UserError, match="bidirectional"):
         head(x, state)
+
+
+@pytest.mark.parametrize("name", [*HEAD_NAMES, "convgru+gru"])
+def test_recomputing_keeps_less_and_changes_nothing(name: str) -> None:
+    x = make_input(build(name))
+
+    def gradients_and_floats_kept(head: nn.Module) -> tuple[list[Tensor], int]:
+        kept: list[int] = []
+        with torch.autograd.graph.saved_tensors_hooks(lambda t: (kept.append(t.numel()), t)[1], lambda t: t):
+            loss = head(x)[0].square().sum()
+        gradients = torch.autograd.grad(loss, list(head.parameters())) if list(head.parameters()) else []
+        return list(gradients), sum(kept)
+
+    whole, in_pieces = (build(name, recompute_steps=steps).train() for steps in (0, 3))
+    whole.dropout = in_pieces.dropout = 0.0
+    expected, kept_whole = gradients_and_floats_kept(whole)
+    gradients, kept_in_pieces = gradients_and_floats_kept(in_pieces)
+    for ours, reference in zip(gradients, expected, strict=True):
+        torch.testing.assert_close(ours, reference)
+    assert kept_in_pieces < kept_whole or name == "mean"
 
 
 def test_dropout_is_one_draw_a_clip_and_keeps_the_mean() -> None:

@@ -1,4 +1,4 @@
-"""Training without a cache, from cached frames and from cached features: clips a second, and the share spent waiting."""
+"""Training without a cache, from cached frames and from cached features: clips a second, and the waiting share."""
 
 from __future__ import annotations
 

@@ -13,11 +13,11 @@ from time import perf_counter
 import av
 import numpy as np
 import torch
+from torch import Tensor
+
 from benchmarks.memory import peak_growth_mb
 from benchmarks.tables import Findings, Table
 from benchmarks.timing import interleaved
-from torch import Tensor
-
 from pipeline.checkpoint import ModelFile
 from pipeline.config import DecodeConfig, InferenceConfig, ModelConfig, SamplingConfig, TransformConfig
 from pipeline.decode import open_video

@@ -4,12 +4,15 @@ from __future__ import annotations
 
 from collections.abc import Callable, Sequence
 
+import torch
 from torch import Tensor, nn
+from torch.utils.checkpoint import checkpoint
 
 from pipeline.config import ModelConfig
 from pipeline.errors import UserError, unknown_name
-from pipeline.models.temporal.head import State, TemporalHead
-from pipeline.models.temporal.maps import Bidirectional, ConvGRU, ConvLSTM
+from pipeline.models.temporal.head import State, TemporalHead, cannot_stream
+from pipeline.models.temporal.maps import ConvGRU, ConvLSTM
+from pipeline.models.temporal.minimal import ConvMinGRU, MinGRU
 from pipeline.models.temporal.vectors import Mean, Recurrent
 
 
@@ -45,6 +48,16 @@ def _convlstm(num_features: int, config: ModelConfig) -> TemporalHead:
     )
 
 
+def _mingru(num_features: int, config: ModelConfig) -> TemporalHead:
+    return _both_ways(lambda: MinGRU(num_features, config.hidden_channels), config)
+
+
+def _convmingru(num_features: int, config: ModelConfig) -> TemporalHead:
+    return _both_ways(
+        lambda: ConvMinGRU(num_features, config.hidden_channels, config.kernel_size, norm=config.norm), config
+    )
+
+
 # name -> (input channels, settings) -> head
 TEMPORAL_HEADS: dict[str, Callable[[int, ModelConfig], TemporalHead]] = {
     "mean": lambda num_features, config: Mean(num_features),
@@ -53,17 +66,55 @@ TEMPORAL_HEADS: dict[str, Callable[[int, ModelConfig], TemporalHead]] = {
     "gru": _recurrent(nn.GRU),
     "convlstm": _convlstm,
     "convgru": _convgru,
+    "mingru": _mingru,
+    "convmingru": _convmingru,
 }
+
+
+class Bidirectional(TemporalHead):
+    """Two heads, one reading forwards and one backwards, their outputs joined along the channels."""
+
+    streams = False
+
+    def __init__(self, forwards: TemporalHead, backwards: TemporalHead) -> None:
+        super().__init__()
+        self.forwards, self.backwards = forwards, backwards
+        self.reads_maps = forwards.reads_maps
+        self.num_outputs = forwards.num_outputs + backwards.num_outputs
+
+    def initial_state(self, x: Tensor) -> State:
+        """Both heads' initial states."""
+        return self.forwards.initial_state(x), self.backwards.initial_state(x)
+
+    def project(self, x: Tensor) -> Tensor:
+        """What both heads read, joined along the channels."""
+        return torch.cat([self.forwards.project(x), self.backwards.project(x)], dim=2)
+
+    def recur(self, projected: Tensor, state: State = None) -> tuple[Tensor, State]:
+        """``[B, T, C', ...]`` -> ``[B, T, C'', ...]``.
+
+        Raises:
+            UserError: a state is handed in.
+        """
+        if state is not None:
+            raise cannot_stream("head")
+        forwards, backwards = projected.chunk(2, dim=2)  # the two heads are alike
+        y_forwards, state_forwards = self.forwards.recur(forwards)
+        y_backwards, state_backwards = self.backwards.recur(backwards.flip(1))
+        return torch.cat([y_forwards, y_backwards.flip(1)], dim=2), (state_forwards, state_backwards)
 
 
 class Stack(TemporalHead):
     """Heads one after the other, with dropout before each; maps are averaged over space where a vector head follows.
 
-    Dropout drops the same features at every step (Gal and Ghahramani, 2016), so it does not look like motion.
+    Dropout drops the same features at every step (Gal and Ghahramani, 2016), so it does not look like motion. With
+    ``recompute_steps`` training keeps only the state after every so many steps, and computes the steps between again
+    when their gradient is due (Chen et al., 2016); heads that read the future are kept whole.
     """
 
-    def __init__(self, heads: list[TemporalHead], dropout: float) -> None:
+    def __init__(self, heads: list[TemporalHead], dropout: float, recompute_steps: int = 0) -> None:
         super().__init__()
+        self.recompute_steps = recompute_steps
         self.heads: Sequence[TemporalHead] = nn.ModuleList(heads)  # type: ignore[assignment]
         self.dropout = dropout
         self.reads_maps = heads[0].reads_maps
@@ -75,22 +126,39 @@ class Stack(TemporalHead):
         return (None,) * len(self.heads)
 
     def project(self, x: Tensor) -> Tensor:
-        """The first head's half that reads each frame alone."""
+        """The first head's half that reads each frame alone; where steps are recomputed, that is left to ``recur``."""
         if x.ndim == 5 and not self.reads_maps:
             x = x.mean(dim=(3, 4))  # [B, T, C, H, W] -> [B, T, C]
-        return self.heads[0].project(drop_features(x, self.dropout, self.training))
+        x = drop_features(x, self.dropout, self.training)
+        return x if self._recomputes(self.heads[0]) else self.heads[0].project(x)
 
     def recur(self, projected: Tensor, state: State = None) -> tuple[Tensor, State]:
         """What ``project`` gave -> the last head's output and every head's state."""
         states = self.initial_state(projected) if state is None else state
-        x, next_state = self.heads[0].recur(projected, states[0])
+        first = self.heads[0]
+        if self._recomputes(first):
+            x, next_state = self._run_in_pieces(first, projected, states[0])
+        else:
+            x, next_state = first.recur(projected, states[0])
         next_states = [next_state]
         for head, head_state in zip(self.heads[1:], states[1:], strict=True):
             if x.ndim == 5 and not head.reads_maps:
                 x = x.mean(dim=(3, 4))  # [B, T, C, H, W] -> [B, T, C]
-            x, next_state = head(drop_features(x, self.dropout, self.training), head_state)
+            x = drop_features(x, self.dropout, self.training)
+            x, next_state = self._run_in_pieces(head, x, head_state) if self._recomputes(head) else head(x, head_state)
             next_states.append(next_state)
         return x, tuple(next_states)
+
+    def _recomputes(self, head: TemporalHead) -> bool:
+        return self.training and self.recompute_steps > 0 and head.streams
+
+    def _run_in_pieces(self, head: TemporalHead, x: Tensor, state: State) -> tuple[Tensor, State]:
+        """``head(x, state)``, of which pieces of so many steps keep nothing but input and state."""
+        outputs = []
+        for piece in x.split(self.recompute_steps, dim=1):
+            y, state = checkpoint(head, piece, state, use_reentrant=False, preserve_rng_state=False)
+            outputs.append(y)
+        return torch.cat(outputs, dim=1), state
 
 
 def drop_features(x: Tensor, probability: float, training: bool) -> Tensor:
@@ -116,4 +184,4 @@ def build_temporal(num_features: int, config: ModelConfig) -> Stack:
             raise UserError(f"model.heads {list(config.heads)}: {name} reads maps and cannot follow a head of vectors")
         heads.append(head)
         num_features = head.num_outputs
-    return Stack(heads, config.dropout)
+    return Stack(heads, config.dropout, config.recompute_steps)

@@ -1,0 +1,61 @@
+"""The benchmark's arithmetic and its tables; no time is asserted."""
+
+from __future__ import annotations
+
+import json
+import sys
+from pathlib import Path
+
+import pytest
+
+TOOLS = Path(__file__).resolve().parent.parent / "tools"
+
+
+@pytest.fixture(autouse=True)
+def tools_can_be_imported(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.syspath_prepend(TOOLS)
+
+
+def test_a_ratio_is_taken_within_rounds() -> None:
+    from benchmarks.timing import Times
+
+    times = Times({"slow": [2.0, 40.0, 2.2], "fast": [1.0, 20.0, 1.0]})  # the second round was a busy one
+    assert times.ratio("slow", "fast") == 2.0
+    assert times.milliseconds("slow") == 2200.0
+    parts = Times({"whole": [6.0, 60.0], "a": [2.0, 20.0], "b": [1.0, 10.0]})
+    assert parts.share_of_parts("whole", ["a", "b"], overlap=False) == 2.0
+    assert parts.share_of_parts("whole", ["a", "b"], overlap=True) == 3.0
+
+
+def test_contestants_take_turns() -> None:
+    from benchmarks.timing import interleaved
+
+    calls: list[str] = []
+    contestants = {name: (lambda name=name: calls.append(name)) for name in "abc"}
+    times = interleaved(contestants, 4, "cpu")
+    rounds = [calls[start : start + 3] for start in range(len(calls) - 12, len(calls), 3)]
+    assert all(sorted(one) == ["a", "b", "c"] for one in rounds)
+    assert len({tuple(one) for one in rounds}) > 1
+    assert all(len(seconds) == 4 for seconds in times.seconds.values())
+
+
+def test_the_heads_group_writes_its_record(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    import benchmark
+
+    from benchmarks import heads
+
+    monkeypatch.setattr(heads, "SIZES", (heads.Size(1, 3, 4, 3, 2),))
+    monkeypatch.setattr(heads, "_OVER_T", (2, 4))
+    monkeypatch.setattr(heads, "_STEP_MAPS", ((4, 3),))
+    options = ["--groups", "heads", "--rounds", "1", "--no-compile", "--output", str(tmp_path)]
+    monkeypatch.setattr(sys, "argv", ["benchmark.py", *options])
+    assert benchmark.main() == 0
+    record = json.loads((tmp_path / "heads.json").read_text())
+    assert record["rounds"] == 1
+    assert record["machine"]["torch"]
+    rows = record["tables"][0]["rows"]
+    assert rows["naive loop"]["naive / this"] == 1.0
+    assert rows["torch.compile of the naive loop"]["ms"] is None
+    page = (tmp_path / "heads.md").read_text()
+    assert "| torch.compile of the naive loop | not measured |" in page
+    assert (tmp_path / "heads.png").stat().st_size > 1000
