@@ -91,7 +91,7 @@ class Task:
         """Over the fitted frames, in memory already, in the batches of a run."""
         for start in range(0, len(self.fitted), BATCH_SIZE):
             frames = torch.stack(self.fitted[start : start + BATCH_SIZE]).to(self.device)
-            self.model.file.recognizer.embed(self.transform.evaluate(frames))
+            self.model.file.recognizer.embed(self.transform.evaluate(frames), self.model.embed.backbone)
 
     def shared(self) -> None:
         with open_video(self.path) as reader, closing(self.model.score_windows(reader, self.config)) as scored:
@@ -102,11 +102,13 @@ class Task:
     def recomputed(self) -> None:
         """Every window cut out and run whole; as many at a time as make the same batches for the backbone."""
         num_frames, stride = self.model.file.sampling.num_frames, self.config.stride_frames or 1
-        frames = list(self._grid())
+        frames, recognizer = list(self._grid()), self.model.file.recognizer
         starts = iter(range(0, len(frames) - num_frames + 1, stride))
         while some := list(itertools.islice(starts, BATCH_SIZE // num_frames)):
             clips = torch.stack([torch.stack(frames[start : start + num_frames]) for start in some])
-            self.model.file.recognizer(self.transform.evaluate(clips.to(self.device))).softmax(dim=-1).cpu()
+            pictures = self.transform.evaluate(clips.to(self.device)).flatten(0, 1)  # [B, T, ...] -> [B T, ...]
+            features = recognizer.embed(pictures, self.model.embed.backbone).unflatten(0, clips.shape[:2])
+            recognizer.classify(features).softmax(dim=-1).cpu()
 
 
 def compare(path: Path, name: str, stride: int, device: str, rounds: int) -> dict[str, float | None]:
