@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import shutil
 import threading
+import time
 from collections.abc import Iterator
 from contextlib import contextmanager
 from dataclasses import replace
@@ -149,28 +150,45 @@ def test_sources_come_and_go(browser: Browser, view: PageView) -> None:
         expect(page.get_by_text("No source yet")).to_be_hidden()
 
 
+def tab_to(page: Page, name: str) -> None:
+    """Tab until the button has the focus; a page that has just been drawn may miss the first."""
+    button = page.get_by_role("button", name=name, exact=True)
+    for _ in range(10):
+        page.keyboard.press("Tab")
+        if button.evaluate("button => button === document.activeElement"):
+            return
+    expect(button).to_be_focused()
+
+
+def wait_for_commands(page: Page, feeder: Feeder, commands: list[str]) -> None:
+    deadline = time.monotonic() + WAIT_MS / 1000
+    while feeder.commands != commands and time.monotonic() < deadline:
+        page.wait_for_timeout(20)
+    assert feeder.commands == commands
+
+
 def test_the_keyboard_is_enough(browser: Browser, view: PageView) -> None:
     with Feeder(view, [CAMERA]) as feeder, opened(browser, view) as page:
         expect(page.get_by_role("button", name="Pause")).to_be_enabled()
-        page.keyboard.press("Tab")
+        tab_to(page, "Pause")
         page.keyboard.press("Enter")
-        while feeder.commands != ["pause"]:
-            page.wait_for_timeout(20)
+        wait_for_commands(page, feeder, ["pause"])
         feeder.sources = [replace(CAMERA, state="paused")]
         expect(page.get_by_role("button", name="Resume")).to_be_focused()
-        page.keyboard.press("Tab")
+        tab_to(page, "Reset")
         page.keyboard.press("Space")
-        page.keyboard.press("Tab")
+        wait_for_commands(page, feeder, ["pause", "reset"])
+        tab_to(page, "Quit…")
         page.keyboard.press("Enter")
         expect(page.get_by_role("dialog", name="Quit?")).to_be_visible()
         expect(page.get_by_role("button", name="Go on")).to_be_focused()
         page.keyboard.press("Enter")  # no
         expect(page.get_by_role("dialog")).to_be_hidden()
         page.keyboard.press("Enter")
-        page.keyboard.press("Tab")
+        expect(page.get_by_role("dialog", name="Quit?")).to_be_visible()
+        tab_to(page, "Quit")
         page.keyboard.press("Enter")  # yes
-        while feeder.commands != ["pause", "reset", "quit"]:
-            page.wait_for_timeout(20)
+        wait_for_commands(page, feeder, ["pause", "reset", "quit"])
 
 
 def test_the_end_is_told(browser: Browser, view: PageView) -> None:
