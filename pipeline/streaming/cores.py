@@ -18,6 +18,9 @@ Answer = TypeVar("Answer")
 
 # Fewer frames than this for each core are not worth the hand-over.
 _MIN_FRAMES_A_CORE = 2
+# From this many frames for each core on, a core gets two pieces, one after the other: decoders that run meanwhile slow
+# some pieces down, and then the core that is done first takes over.
+_MIN_FRAMES_FOR_TWO_PIECES = 16
 
 
 class CorePool:
@@ -31,6 +34,8 @@ class CorePool:
         """What the function gives for ``batch [n, ...]``, as long as it treats each of the n alone. The pieces depend
         on nothing but n."""
         num_pieces = min(self._num_cores, len(batch) // _MIN_FRAMES_A_CORE)
+        if len(batch) >= _MIN_FRAMES_FOR_TWO_PIECES * self._num_cores:
+            num_pieces *= 2
         if num_pieces < 2:
             return function(batch)
         if self._pool is None:
