@@ -1,24 +1,12 @@
-"""Every option of an experiment, with its meaning: the stages' settings, composed into one ``Experiment``.
-
-These dataclasses are the command line (``--stage.key value``), the YAML files in ``configs/`` and the text of
-``--help``. They live together, below every stage, so that help needs none of the packages the stages need.
-"""
+"""Every option of an experiment, with its meaning: the stages' settings, composed into one ``Experiment``."""
 
 from __future__ import annotations
 
-from dataclasses import asdict, dataclass, field
+from dataclasses import dataclass, field
 from pathlib import Path
-from typing import Any, Literal
+from typing import Literal
 
-import yaml
-
-from pipeline.errors import UserError
-
-
-def require(condition: bool, message: str) -> None:
-    """Raises ``UserError`` with the message if the condition does not hold."""
-    if not condition:
-        raise UserError(message)
+from pipeline.config.requirement import require
 
 
 @dataclass(frozen=True)
@@ -309,103 +297,3 @@ class Experiment:
     def run_dir(self) -> Path:
         """Where this experiment's files go."""
         return Path(self.output_dir) / self.name
-
-
-@dataclass(frozen=True)
-class InferenceConfig:
-    """How a video's frames become scores."""
-
-    mode: Literal["windows", "stream"] = "windows"
-    """windows: clips as in training, overlapping; stream: one score a frame, from a state that is carried on."""
-    stride_frames: int | None = None
-    """windows: grid frames from one window's start to the next; unset: a quarter of a window."""
-    reset_seconds: float = 0.0
-    """stream: forget the past every so many seconds; 0 is never."""
-    batch_size: int = 32
-    """Frames in one call of the backbone."""
-
-    def __post_init__(self) -> None:
-        require(self.batch_size > 0, f"batch_size must be at least 1, got {self.batch_size}")
-        require(self.reset_seconds >= 0, f"reset_seconds must not be negative, got {self.reset_seconds}")
-        require(
-            self.stride_frames is None or self.stride_frames > 0,
-            f"stride_frames must be at least 1, got {self.stride_frames}",
-        )
-
-
-@dataclass(frozen=True)
-class TimelineConfig:
-    """How scores become segments."""
-
-    smoothing_seconds: float = 0.0
-    """Scores are averaged over this long, half before and half after each moment: live answers are half of it late."""
-    enter_threshold: float = 0.0
-    """A label opens where it is the best one and scores at least this. 0: the best label always counts."""
-    exit_threshold: float | None = None
-    """An open label stays, if no other opens, until it scores less than this; unset: as enter_threshold."""
-    unknown_label: str = "unknown"
-    """What a stretch is called in which no label is open."""
-    report_unknown: bool = False
-    """Make segments of unknown stretches too."""
-    min_seconds: float = 0.5
-    """Shorter stretches are given to the neighbour they are more likely to belong to."""
-    background_label: str = "background"
-    """A label that means that nothing happens; it makes no segments."""
-
-    def __post_init__(self) -> None:
-        for name in ("smoothing_seconds", "min_seconds"):
-            value = getattr(self, name)
-            require(value >= 0, f"timeline.{name} must not be negative, got {value}")
-        require(
-            0 <= self.enter_threshold <= 1,
-            f"timeline.enter_threshold must be between 0 and 1, got {self.enter_threshold}",
-        )
-        require(
-            0 <= self.keep_threshold <= self.enter_threshold,
-            f"timeline.exit_threshold must be between 0 and timeline.enter_threshold ({self.enter_threshold}), "
-            f"got {self.exit_threshold}; a label that is open leaves later than it enters",
-        )
-
-    @property
-    def keep_threshold(self) -> float:
-        """The least score that keeps an open label open."""
-        return self.enter_threshold if self.exit_threshold is None else self.exit_threshold
-
-
-@dataclass(frozen=True)
-class StreamingConfig:
-    """How to deal with sources that stall, and come back."""
-
-    max_gap_seconds: float = 2.0
-    """Without a new picture for longer, a segment ends, and what comes then begins anew."""
-    timeout_seconds: float = 5.0
-    """How long connecting, or waiting for the next picture, may take before a new connection is tried."""
-    max_retry_seconds: float = 10.0
-    """Attempts to connect follow each other after 0.5, 1, 2, 4, ... seconds, but no longer than this."""
-    give_up_seconds: float = 0.0
-    """A source without a picture for this long ends; 0 is never."""
-
-    def __post_init__(self) -> None:
-        for name in ("max_gap_seconds", "timeout_seconds", "max_retry_seconds"):
-            value = getattr(self, name)
-            require(value > 0, f"streaming.{name} must be positive, got {value}")
-        require(
-            self.give_up_seconds >= 0,
-            f"streaming.give_up_seconds must not be negative, got {self.give_up_seconds}",
-        )
-
-
-def to_dict(config: Any) -> dict[str, Any]:
-    """A config dataclass as plain dicts and lists, ready for YAML or JSON."""
-    return {key: _tuples_to_lists(value) for key, value in asdict(config).items()}
-
-
-def _tuples_to_lists(value: Any) -> Any:
-    if isinstance(value, dict):
-        return {key: _tuples_to_lists(item) for key, item in value.items()}
-    return [_tuples_to_lists(item) for item in value] if isinstance(value, (tuple, list)) else value
-
-
-def to_yaml(config: Any) -> str:
-    """A config dataclass as YAML that reads back to an equal one."""
-    return yaml.safe_dump(to_dict(config), sort_keys=False, allow_unicode=True)

@@ -1,0 +1,38 @@
+"""Every setting, with its meaning.
+
+These dataclasses are the command line (``--stage.key value``), the YAML files in ``configs/`` and the text of
+``--help``. They live below every stage, so that help needs none of the packages the stages need.
+"""
+
+from pipeline.config.experiment import (
+    DataConfig,
+    DecodeConfig,
+    Experiment,
+    ModelConfig,
+    Normalization,
+    SamplingConfig,
+    TrainerConfig,
+    TrainingConfig,
+    TransformConfig,
+)
+from pipeline.config.requirement import require
+from pipeline.config.running import InferenceConfig, StreamingConfig, TimelineConfig
+from pipeline.config.text import to_dict, to_yaml
+
+__all__ = [
+    "DataConfig",
+    "DecodeConfig",
+    "Experiment",
+    "InferenceConfig",
+    "ModelConfig",
+    "Normalization",
+    "SamplingConfig",
+    "StreamingConfig",
+    "TimelineConfig",
+    "TrainerConfig",
+    "TrainingConfig",
+    "TransformConfig",
+    "require",
+    "to_dict",
+    "to_yaml",
+]

@@ -1,0 +1,24 @@
+"""Settings as plain data and as YAML."""
+
+from __future__ import annotations
+
+from dataclasses import asdict
+from typing import Any
+
+import yaml
+
+
+def to_dict(config: Any) -> dict[str, Any]:
+    """A config dataclass as plain dicts and lists, ready for YAML or JSON."""
+    return {key: _tuples_to_lists(value) for key, value in asdict(config).items()}
+
+
+def _tuples_to_lists(value: Any) -> Any:
+    if isinstance(value, dict):
+        return {key: _tuples_to_lists(item) for key, item in value.items()}
+    return [_tuples_to_lists(item) for item in value] if isinstance(value, (tuple, list)) else value
+
+
+def to_yaml(config: Any) -> str:
+    """A config dataclass as YAML that reads back to an equal one."""
+    return yaml.safe_dump(to_dict(config), sort_keys=False, allow_unicode=True)
