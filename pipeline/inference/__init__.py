@@ -2,6 +2,7 @@
 
     stats       what a run did and where its time went
     ahead       decoding in a thread of its own, a bounded number of frames ahead
+    cores       a batch in pieces, one for each core of a CPU
     folding     batch norms become part of the convolutions before them
     frames      a video's grid frames, fitted; grid frames -> what the temporal heads read
     scorers     that -> scores, by overlapping windows or by a state that is carried on

@@ -20,6 +20,7 @@ from pipeline.config import InferenceConfig, TimelineConfig
 from pipeline.decode import VideoOpener, VideoReader
 from pipeline.errors import UserError
 from pipeline.inference.ahead import read_ahead
+from pipeline.inference.cores import CorePool
 from pipeline.inference.frames import Embedder, grid_frames
 from pipeline.inference.scorers import SCORERS, Scorer
 from pipeline.inference.stats import RunStats
@@ -63,6 +64,7 @@ class Model:
         stats: what the last run did; filled as it runs.
         opener: opens videos as the file's decode settings say.
         embed: uint8 ``[B, T + context, 3, S, S]`` -> what a scorer is pushed, ``[B, T, ...]``.
+        cores: shares work among the cores of a CPU; with a GPU it stays whole.
     """
 
     def __init__(self, file: ModelFile) -> None:
@@ -71,6 +73,13 @@ class Model:
         self.opener = VideoOpener(file.decode)
         self.device = next(file.recognizer.parameters()).device
         self.embed = Embedder(file)
+        self.cores = CorePool(None if self.device.type == "cpu" else 1)
+
+    @torch.inference_mode()
+    def embed_frames(self, frames: Tensor) -> Tensor:
+        """uint8 ``[n, 1 + context, 3, S, S]``, every frame after those before it -> what a scorer is pushed,
+        ``[n, ...]``."""
+        return self.cores.map(self.embed, frames)[:, 0]  # [n, 1, ...] -> [n, ...]
 
     @property
     def labels(self) -> tuple[str, ...]:
@@ -142,11 +151,12 @@ class Model:
     def _score(
         self, reader: VideoReader, config: InferenceConfig, stats: RunStats
     ) -> Generator[WindowScores, None, None]:
-        scorer = self.scorer(config)
+        scorer, context = self.scorer(config), self.file.transform.num_context_frames
         with closing(self._batches(reader, config, stats)) as batches:
             for frames in batches:
                 with stats.timed("embed"):
-                    projected = self.embed(frames.unsqueeze(0))[0]
+                    # [n + context, 3, S, S] -> [n, 3, S, S, 1 + context] -> [n, 1 + context, 3, S, S]
+                    projected = self.embed_frames(frames.unfold(0, 1 + context, 1).movedim(-1, 1))
                 stats.frames_embedded += len(projected)
                 with stats.timed("score"):
                     scored = scorer.push(projected)

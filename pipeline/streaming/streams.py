@@ -17,7 +17,6 @@ from torch import Tensor
 from pipeline.clip import Prediction, Segment
 from pipeline.config import InferenceConfig, StreamingConfig, TimelineConfig
 from pipeline.inference import Model
-from pipeline.streaming.cores import CorePool
 from pipeline.streaming.feeds import Feed, Portion, open_feed
 from pipeline.streaming.grabber import EventKind, SourceEvent
 from pipeline.streaming.grid import Image
@@ -131,7 +130,6 @@ class Streams:
         self.changed = Condition()
         self._members: dict[str, _Member] = {}
         self._last: deque[SourceStatus] = deque(maxlen=_MAX_ENDED)
-        self._cores = CorePool()
         self._still = self._warm_up()
 
     @torch.inference_mode()
@@ -194,7 +192,7 @@ class Streams:
             projected = self._embed([frames for _, _, frames in taken])
             with self.timed("score"):
                 calls = [partial(m.track.push, p, part) for (m, p, _), part in zip(taken, projected, strict=True)]
-                for (member, portion, _), scored in zip(taken, self._cores.each(calls), strict=True):
+                for (member, portion, _), scored in zip(taken, self._model.cores.each(calls), strict=True):
                     self._note(member, portion, scored)
         return bool(taken)
 
@@ -216,7 +214,7 @@ class Streams:
             joined = torch.cat(frames)
             if not len(joined):
                 return [self._still[:0]] * len(frames)
-            projected = self._cores.map(self._model.embed, joined)[:, 0]  # [n, 1, ...] -> [n, ...]
+            projected = self._model.embed_frames(joined)
         return torch.split(projected, [len(part) for part in frames])
 
     def _note(self, member: _Member, portion: Portion, scored: Scored) -> None:
@@ -320,7 +318,7 @@ class Streams:
         """Every source goes, and so do the threads."""
         for member in list(self._members.values()):
             self._leave(member, "")
-        self._cores.close()
+        self._model.cores.close()
 
 
 def _open_label(member: _Member) -> str | None:

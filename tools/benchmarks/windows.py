@@ -90,8 +90,13 @@ class Task:
     def backbone(self) -> None:
         """Over the fitted frames, in memory already, in the batches of a run."""
         for start in range(0, len(self.fitted), BATCH_SIZE):
-            frames = torch.stack(self.fitted[start : start + BATCH_SIZE]).to(self.device)
-            self.model.file.recognizer.embed(self.transform.evaluate(frames), self.model.embed.backbone)
+            frames = torch.stack(self.fitted[start : start + BATCH_SIZE])
+            self.model.cores.map(self._features, frames)
+
+    def _features(self, frames: Tensor) -> Tensor:
+        """uint8 ``[n, 3, S, S]`` -> ``[n, D, ...]``."""
+        pictures = self.transform.evaluate(frames.to(self.device))
+        return self.model.file.recognizer.embed(pictures, self.model.embed.backbone)
 
     def shared(self) -> None:
         with open_video(self.path) as reader, closing(self.model.score_windows(reader, self.config)) as scored:
@@ -105,10 +110,10 @@ class Task:
         frames, recognizer = list(self._grid()), self.model.file.recognizer
         starts = iter(range(0, len(frames) - num_frames + 1, stride))
         while some := list(itertools.islice(starts, BATCH_SIZE // num_frames)):
-            clips = torch.stack([torch.stack(frames[start : start + num_frames]) for start in some])
-            pictures = self.transform.evaluate(clips.to(self.device)).flatten(0, 1)  # [B, T, ...] -> [B T, ...]
-            features = recognizer.embed(pictures, self.model.embed.backbone).unflatten(0, clips.shape[:2])
-            recognizer.classify(features).softmax(dim=-1).cpu()
+            pictures = torch.stack([frame for start in some for frame in frames[start : start + num_frames]])
+            features = self.model.cores.map(self._features, pictures)
+            clips = features.unflatten(0, (len(some), num_frames))  # [B T, ...] -> [B, T, ...]
+            recognizer.classify(clips).softmax(dim=-1).cpu()
 
 
 def compare(path: Path, name: str, stride: int, device: str, rounds: int) -> dict[str, float | None]:

@@ -9,7 +9,7 @@ from functools import partial
 import pytest
 import torch
 
-from pipeline.streaming.cores import CorePool
+from pipeline.inference.cores import CorePool
 
 
 @pytest.fixture(autouse=True)
@@ -20,7 +20,7 @@ def two_threads() -> Iterator[None]:
     torch.set_num_threads(before)
 
 
-@pytest.mark.parametrize("count", [0, 1, 3, 4, 5, 64])
+@pytest.mark.parametrize("count", [0, 1, 3, 4, 5, 31, 32, 64])
 def test_the_pieces_make_the_whole(count: int) -> None:
     seen: list[tuple[int, int, str]] = []
 
@@ -35,13 +35,24 @@ def test_the_pieces_make_the_whole(count: int) -> None:
     if count < 4:
         assert [threads for _, threads, _ in seen] == [2]
     else:
-        assert [threads for _, threads, _ in seen] == [1, 1]
+        assert [threads for _, threads, _ in seen] == [1] * (2 if count < 32 else 4)
     pool.close()
     fresh: list[int] = []
     thread = threading.Thread(target=lambda: fresh.append(torch.get_num_threads()))
     thread.start()
     thread.join()
     assert fresh == [2]
+
+
+def test_one_core_takes_the_batch_whole() -> None:
+    sizes: list[int] = []
+
+    def note(batch: torch.Tensor) -> torch.Tensor:
+        sizes.append(len(batch))
+        return batch
+
+    CorePool(1).map(note, torch.zeros(64))
+    assert sizes == [64]
 
 
 def test_calls_keep_their_order_and_errors_come_out() -> None:

@@ -24,20 +24,24 @@ _MIN_FRAMES_FOR_TWO_PIECES = 16
 
 
 class CorePool:
-    """Calls a function on pieces of a batch at the same time, in as many threads as torch uses."""
+    """Calls a function on pieces of a batch at the same time.
 
-    def __init__(self) -> None:
-        self._num_cores = torch.get_num_threads()
+    Args:
+        num_cores: threads at most; unset: as many as torch uses. With 1 the batch stays whole.
+    """
+
+    def __init__(self, num_cores: int | None = None) -> None:
+        self._num_cores = num_cores or torch.get_num_threads()
         self._pool: ThreadPoolExecutor | None = None  # made when first needed
 
     def map(self, function: Callable[[Tensor], Tensor], batch: Tensor) -> Tensor:
         """What the function gives for ``batch [n, ...]``, as long as it treats each of the n alone. The pieces depend
         on nothing but n."""
         num_pieces = min(self._num_cores, len(batch) // _MIN_FRAMES_A_CORE)
-        if len(batch) >= _MIN_FRAMES_FOR_TWO_PIECES * self._num_cores:
-            num_pieces *= 2
         if num_pieces < 2:
             return function(batch)
+        if len(batch) >= _MIN_FRAMES_FOR_TWO_PIECES * self._num_cores:
+            num_pieces *= 2
         if self._pool is None:
             self._pool = _start(self._num_cores)
         return torch.cat(list(self._pool.map(function, batch.tensor_split(num_pieces))))
@@ -49,7 +53,7 @@ class CorePool:
         return list(self._pool.map(lambda call: call(), calls))
 
     def close(self) -> None:
-        """Ends the threads."""
+        """Ends the threads; new ones come when they are needed again."""
         if self._pool is not None:
             self._pool.shutdown()
             self._pool = None
