@@ -7,6 +7,7 @@ import threading
 from dataclasses import replace
 from pathlib import Path
 
+import av
 import numpy as np
 import pytest
 import torch
@@ -76,23 +77,38 @@ def test_the_batch_size_changes_nothing(long_video: Path) -> None:
         np.testing.assert_allclose([s.probabilities for s in got], [s.probabilities for s in whole], atol=1e-5)
 
 
-@pytest.mark.parametrize("stride", [1, 4])
-def test_each_frame_passes_the_backbone_once(long_video: Path, stride: int) -> None:
+@pytest.fixture(scope="module")
+def ten_minutes(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    path = tmp_path_factory.mktemp("long") / "ten_minutes.mp4"
+    with av.open(str(path), "w") as container:
+        stream = container.add_stream("libx264", rate=10, options={"preset": "ultrafast"})
+        stream.width, stream.height, stream.pix_fmt = 64, 48, "yuv420p"
+        for number in range(6000):
+            image = np.full((48, 64, 3), number % 251, np.uint8)
+            container.mux(stream.encode(av.VideoFrame.from_ndarray(image, format="rgb24")))
+        container.mux(stream.encode())
+    return path
+
+
+@pytest.mark.parametrize("stride", [1, 4, 16])
+def test_each_frame_of_ten_minutes_passes_the_backbone_once(ten_minutes: Path, stride: int) -> None:
     file = small_model()
-    seen = 0
-
-    def count(_: object, inputs: tuple[torch.Tensor]) -> None:
-        nonlocal seen
-        seen += len(inputs[0])
-
+    file = replace(file, sampling=replace(file.sampling, num_frames=16))
+    sizes: list[int] = []  # a list, since pieces of a batch run at the same time
     model = Model(file)
-    model.embed.backbone.register_forward_pre_hook(count)
-    got = scores_of(model, long_video, stride_frames=stride)
-    with open_video(long_video) as reader:
-        num_grid = len(grid_range(5, 0.0, reader.info.duration_seconds))
-    assert seen == num_grid == model.stats.frames_embedded == model.stats.frames_decoded
-    assert model.stats.windows == len(got)
-    assert model.stats.frames_reused == 4 * len(got) - num_grid
+    model.embed.backbone.register_forward_pre_hook(lambda _, inputs: sizes.append(len(inputs[0])))
+    got = scores_of(model, ten_minutes, stride_frames=stride)
+    assert sum(sizes) == 3000 == model.stats.frames_embedded == model.stats.frames_decoded  # 600 s, 5 a second
+    starts = list(range(0, 2985, stride))
+    starts += [2984] * (starts[-1] != 2984)
+    assert [scores.window.start for scores in got] == starts
+    assert model.stats.windows == len(starts)
+    # Every frame of a window that an earlier one has read, counted one by one.
+    read, reused = 0, 0
+    for start in starts:
+        reused += max(0, read - start)
+        read = start + 16
+    assert model.stats.frames_reused == reused
 
 
 def test_a_stream_of_a_file_is_the_sequence_scored_once(long_video: Path) -> None:

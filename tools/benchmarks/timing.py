@@ -41,10 +41,10 @@ class Times:
         return median(a / b for a, b in zip(self.seconds[whole], alone, strict=True))
 
 
-def interleaved(contestants: Contestants, rounds: int, device: str) -> Times:
+def interleaved(contestants: Contestants, rounds: int, device: str, *, num_warm_ups: int = _WARM_UP_ROUNDS) -> Times:
     """Runs each contestant once a round, in another order each round."""
     for run in contestants.values():
-        for _ in range(_WARM_UP_ROUNDS):
+        for _ in range(num_warm_ups):
             run()
     seconds: dict[str, list[float]] = {name: [] for name in contestants}
     for turn in range(rounds):

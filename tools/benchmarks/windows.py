@@ -28,7 +28,7 @@ from pipeline.transforms import ClipTransform
 
 BATCH_SIZE, SIZE_PX = 32, 224
 STRIDES = (1, 4, 16)
-VIDEO_SECONDS, LENGTHS_MINUTES = 60, (1, 10, 30, 120)
+VIDEO_SECONDS, LONG_SECONDS, LENGTHS_MINUTES = 60, 600, (1, 10, 30, 120)
 DECODE, BACKBONE, SHARED, RECOMPUTED = "decode alone", "backbone alone", "windows, shared", "windows, recomputed"
 Models = dict[str, ModelConfig]
 # The last layer of the bundled backbone makes 1280 channels of 320: a ConvGRU then spends most of its time on them.
@@ -37,6 +37,7 @@ MODELS: Models = {
     "lite0 without its last layer, ConvGRU 64": ModelConfig(num_stages=8, hidden_channels=64),
     "lite0, GRU 128": ModelConfig(heads=("gru",)),
 }
+LONG_NAME = "lite0 without its last layer, ConvGRU 64"
 
 
 def model_of(config: ModelConfig, size_px: int, device: str) -> Model:
@@ -131,6 +132,32 @@ def compare(path: Path, name: str, stride: int, device: str, rounds: int) -> dic
     return row
 
 
+def long_rows(name: str, device: str) -> dict[str, dict[str, float | None]]:
+    """Ten minutes at each stride: counts. And times, one round, at the stride in the middle, as the way without shared
+    features takes a frame 16 / stride times."""
+    rows: dict[str, dict[str, float | None]] = {}
+    with tempfile.TemporaryDirectory() as folder:
+        path = Path(folder) / "ten_minutes.mp4"
+        make_video(path, LONG_SECONDS)
+        for stride in STRIDES:
+            task = Task(model_of(MODELS[name], SIZE_PX, device), path, stride, device)
+            ways = task.contestants() if stride == STRIDES[1] else {SHARED: task.shared}
+            times = interleaved(ways, 1, device, num_warm_ups=0)
+            timed = {way: times.milliseconds(way) / 1e3 for way in ways}
+            stats, alone = task.model.stats, timed.get(DECODE, 0.0) + timed.get(BACKBONE, 0.0)
+            rows[f"stride {stride}"] = {
+                "grid frames": len(task.fitted),
+                "decoded": stats.frames_decoded,
+                "embedded": stats.frames_embedded,
+                "windows": stats.windows,
+                "reused": stats.frames_reused,
+                **{f"{way}, s": timed.get(way) for way in task.contestants()},
+                "recomputed / shared": timed[RECOMPUTED] / timed[SHARED] if alone else None,
+                "shared / alone": timed[SHARED] / alone if alone else None,
+            }
+    return rows
+
+
 def lengths(device: str) -> dict[str, dict[str, float | None]]:
     """Rows over the length of the video: seconds a minute of video, and growth of memory."""
     model = model_of(ModelConfig(num_stages=3, hidden_channels=16), 64, device)
@@ -175,10 +202,12 @@ def measure(device: str, rounds: int, compiles: bool) -> Findings:
         "decoding and fitting the grid frames, and the backbone over them, each by itself; on a CPU their sum, on a "
         "GPU the larger."
     )
+    long_note = f"{LONG_NAME}; the same over a generated video of {LONG_SECONDS} s, once each."
     length_note = "A small model over generated videos; memory is the most the process grew by while it ran."
     return Findings(
         [
             Table("Windows that share features", note, rows),
+            Table("Ten minutes", long_note, long_rows(LONG_NAME, device)),
             Table("Time and memory over the length of the video", length_note, lengths(device)),
         ]
     )
