@@ -23,7 +23,12 @@ class EvaluateOptions:
     """What to evaluate and where the figures go."""
 
     protocol: str | None = None
-    """Instead of a model: train and test over folds. leave_one_group_out, group_5_fold or group_10_fold."""
+    """Instead of a model: train and test over folds. own_split, official_splits (UCF101 and HMDB51: all three),
+    leave_one_group_out, group_5_fold or group_10_fold."""
+    seeds: int = 1
+    """protocol: repeat it with so many seeds; the folds stay."""
+    no_baseline: bool = False
+    """protocol: do not train the frame average, a model that cannot use time, beside it on every fold."""
     split: Literal["test", "val", "train", "all"] = "test"
     """Which videos of the data to use; all takes every one, for data the model was not trained on."""
     clips: int | None = None
@@ -34,6 +39,9 @@ class EvaluateOptions:
     """auto, cpu, cuda, cuda:1, mps."""
     quiet: bool = False
     """Print nothing but errors and the JSON summary."""
+
+    def __post_init__(self) -> None:
+        require(self.seeds > 0, f"seeds must be at least 1, got {self.seeds}")
 
 
 @dataclass(frozen=True)

@@ -1,4 +1,5 @@
-"""Whole evaluation protocols: train and test over folds from one experiment, each fold without sight of its test rows.
+"""Whole evaluation protocols: train and test over folds and seeds from one experiment, each fold without sight of its
+test rows, with the frame average trained beside it.
 
 Folds are finished one by one and kept on disk, so that an interrupted protocol goes on where it stopped.
 """
@@ -9,66 +10,189 @@ import json
 from collections.abc import Callable, Iterator, Sequence
 from dataclasses import asdict, dataclass, replace
 from pathlib import Path
+from statistics import mean, stdev
+
+import numpy as np
 
 from pipeline.config import Experiment, to_dict
-from pipeline.datasets.annotations import VideoRow
-from pipeline.datasets.datamodule import Splits, read_annotations
+from pipeline.datasets.annotations import Annotations, VideoRow
+from pipeline.datasets.datamodule import Splits, make_splits, read_annotations
+from pipeline.datasets.official import NUM_OFFICIAL_SPLITS
 from pipeline.datasets.splits import check_split, group_folds, leave_one_group_out, split_by_group
 from pipeline.errors import UserError, unknown_name
 from pipeline.evaluation import Evaluation, VideoResult, evaluate_model, wilson_interval
 from pipeline.files import write_atomically
+from pipeline.report.tables import results_csv
 from pipeline.training.fit import train
 
 Rows = Sequence[VideoRow]
-Fold = tuple[Sequence[VideoRow], Sequence[VideoRow]]  # train, test
+MODEL, BASELINE = "model", "frame_average"
+_NUM_RESAMPLES = 10_000
 
-PROTOCOLS: dict[str, Callable[[Rows, Experiment], Sequence[Fold]]] = {
-    "leave_one_group_out": lambda rows, experiment: leave_one_group_out(rows),
-    "group_5_fold": lambda rows, experiment: group_folds(rows, 5, experiment.seed),
-    "group_10_fold": lambda rows, experiment: group_folds(rows, 10, experiment.seed),
+
+@dataclass(frozen=True)
+class Fold:
+    """Rows to learn from, rows to test on, and rows to choose the best epoch by, if the data names them."""
+
+    train: Rows
+    test: Rows
+    val: Rows = ()
+
+
+def _of_all_rows(fold: Callable[[Rows, int], Sequence[tuple[Rows, Rows]]]) -> Callable[[Experiment], list[Fold]]:
+    """A protocol that divides every row of the data, whatever split they come in."""
+
+    def folds(experiment: Experiment) -> list[Fold]:
+        parts = read_annotations(experiment.data).splits.values()
+        return [Fold(*pair) for pair in fold([row for part in parts for row in part], experiment.seed)]
+
+    return folds
+
+
+def _own_split(experiment: Experiment) -> list[Fold]:
+    splits = make_splits(read_annotations(experiment.data), experiment.data, experiment.seed)
+    return [Fold(splits.train, splits.test, splits.val)]
+
+
+def _official_splits(experiment: Experiment) -> list[Fold]:
+    folds = []
+    for number in range(1, NUM_OFFICIAL_SPLITS + 1):
+        given = read_annotations(replace(experiment.data, split=number)).splits
+        if not {"train", "test"} <= given.keys():
+            raise UserError(
+                f"data.format {experiment.data.format} has no official splits; use the protocol own_split or folds"
+            )
+        folds.append(Fold(given["train"], given["test"]))
+    return folds
+
+
+# name -> folds of an experiment. Folds do not depend on the seed of a repetition: like is compared with like.
+PROTOCOLS: dict[str, Callable[[Experiment], list[Fold]]] = {
+    "own_split": _own_split,
+    "official_splits": _official_splits,
+    "leave_one_group_out": _of_all_rows(lambda rows, seed: leave_one_group_out(rows)),
+    "group_5_fold": _of_all_rows(lambda rows, seed: group_folds(rows, 5, seed)),
+    "group_10_fold": _of_all_rows(lambda rows, seed: group_folds(rows, 10, seed)),
 }
 
 
 @dataclass(frozen=True)
+class FoldResult:
+    """One model, trained on one fold with one seed, and what it said of the fold's test rows."""
+
+    kind: str
+    """``model`` or ``frame_average``."""
+    seed: int
+    fold: int
+    """From 1."""
+    evaluation: Evaluation
+
+
+@dataclass(frozen=True)
 class ProtocolResult:
-    """Every video's result when it was in the test part of its fold."""
+    """Results of all folds, all seeds, with or without the baseline."""
 
-    folds: tuple[Evaluation, ...]
+    folds: tuple[FoldResult, ...]
 
-    @property
-    def whole(self) -> Evaluation:
-        """All folds as one evaluation: each video counts once."""
-        return Evaluation(self.folds[0].labels, tuple(result for fold in self.folds for result in fold.results))
+    def whole(self, kind: str = MODEL) -> Evaluation:
+        """All folds and seeds of a kind as one evaluation: each answer counts once."""
+        evaluations = [fold.evaluation for fold in self.folds if fold.kind == kind]
+        results = tuple(result for evaluation in evaluations for result in evaluation.results)
+        return Evaluation(evaluations[0].labels if evaluations else (), results)
 
     def summary(self) -> dict[str, float]:
-        """Accuracy over all videos with its 95 % Wilson interval, and each fold's extremes."""
-        whole = self.whole
-        low, high = wilson_interval(round(whole.top1 * whole.num_videos), whole.num_videos)
-        return whole.summary() | {
+        """Accuracy over all answers with its 95 % interval, the spread over folds and seeds, and the baseline's.
+
+        The interval is Wilson's where each video was tested once, else a bootstrap over videos. The accuracy of several
+        official splits is their mean.
+        """
+        whole, of_model = self.whole(), [fold for fold in self.folds if fold.kind == MODEL]
+        by_fold = [fold.evaluation.top1 for fold in of_model]
+        seeds = sorted({fold.seed for fold in of_model})
+        by_seed = [mean(fold.evaluation.top1 for fold in of_model if fold.seed == seed) for seed in seeds]
+        low, high = self._interval()
+        summary = whole.summary() | {
             "top1_low": low,
             "top1_high": high,
-            "worst_fold": min(fold.top1 for fold in self.folds),
-            "best_fold": max(fold.top1 for fold in self.folds),
-            "num_folds": len(self.folds),
+            "mean_fold": mean(by_fold),
+            "worst_fold": min(by_fold),
+            "best_fold": max(by_fold),
+            "num_folds": len(of_model) // len(seeds),
+            "num_seeds": len(seeds),
         }
+        if len(seeds) > 1:
+            summary["seed_deviation"] = stdev(by_seed)
+        return summary | self._against_baseline()
+
+    def _interval(self) -> tuple[float, float]:
+        rights = self._rights(MODEL)
+        if all(len(answers) == 1 for answers in rights.values()):
+            return wilson_interval(sum(sum(answers) for answers in rights.values()), len(rights))
+        return _bootstrap([mean(answers) for answers in rights.values()])
+
+    def _against_baseline(self) -> dict[str, float]:
+        baseline, ours = self._rights(BASELINE), self._rights(MODEL)
+        shared = [path for path in ours if path in baseline]
+        if not shared:
+            return {}
+        gains = [mean(ours[path]) - mean(baseline[path]) for path in shared]
+        low, high = _bootstrap(gains)
+        top1 = self.whole(BASELINE).top1
+        return {"frame_average_top1": top1, "gain": mean(gains), "gain_low": low, "gain_high": high}
+
+    def _rights(self, kind: str) -> dict[str, list[bool]]:
+        """Path -> whether each of its answers is right."""
+        rights: dict[str, list[bool]] = {}
+        for result in self.whole(kind).results:
+            rights.setdefault(result.path, []).append(result.predicted == result.label)
+        return rights
 
 
-def run_protocol(experiment: Experiment, name: str, *, quiet: bool = False) -> Iterator[Evaluation]:
-    """Trains and tests each fold of a protocol, yielding each fold's evaluation as it is done.
+def _bootstrap(values: Sequence[float]) -> tuple[float, float]:
+    """95 % percentile interval of the mean, over resampled videos (Efron, "Bootstrap methods", 1979); seeded."""
+    array, generator = np.asarray(values, dtype=np.float64), np.random.default_rng(0)
+    counts = generator.multinomial(len(array), np.full(len(array), 1 / len(array)), size=_NUM_RESAMPLES)
+    low, high = np.percentile(counts @ array / len(array), [2.5, 97.5])
+    return float(low), float(high)
+
+
+def run_protocol(
+    experiment: Experiment, name: str, *, num_seeds: int = 1, baseline: bool = False, quiet: bool = False
+) -> Iterator[FoldResult]:
+    """Trains and tests each fold of a protocol with each seed, yielding each result as it is there.
 
     A fold that is finished in the run folder, with the same settings, is read from there instead.
 
+    Args:
+        experiment: all settings; its seed is the first.
+        name: a key of ``PROTOCOLS``.
+        num_seeds: repetitions, with seeds that follow each other.
+        baseline: train the frame average beside each: the same backbone on single pictures, without order.
+        quiet: no progress on the terminal.
+
     Raises:
-        UserError: unknown protocol, a fold whose training part lacks a class, or a run folder of other settings.
+        UserError: unknown protocol, a leaking fold, one whose training part lacks a class, or a run folder of other
+            settings.
     """
     if name not in PROTOCOLS:
         raise unknown_name("protocol", name, PROTOCOLS)
-    annotations = read_annotations(experiment.data)
-    rows = [row for part in annotations.splits.values() for row in part]
+    folds, annotations = PROTOCOLS[name](experiment), read_annotations(experiment.data)
+    kinds = {MODEL: experiment}
+    if baseline and experiment.model.heads != ("mean",):
+        kinds[BASELINE] = frame_average(experiment)
     _claim(experiment, name)
-    for number, (train_rows, test_rows) in enumerate(PROTOCOLS[name](rows, experiment), start=1):
-        fold = replace(experiment, output_dir=str(experiment.run_dir), name=f"fold_{number:02d}")
-        yield _run_fold(fold, annotations.labels, train_rows, test_rows, quiet)
+    for seed in range(experiment.seed, experiment.seed + num_seeds):
+        for number, fold in enumerate(folds, start=1):
+            for kind, settings in kinds.items():
+                folder = experiment.run_dir / kind / f"seed_{seed}"
+                run = replace(settings, output_dir=str(folder), name=f"fold_{number:02d}", seed=seed)
+                yield FoldResult(kind, seed, number, _run_fold(run, annotations, fold, quiet))
+
+
+def frame_average(experiment: Experiment) -> Experiment:
+    """The same experiment for a model that cannot use time: each picture alone, features averaged."""
+    model = replace(experiment.model, heads=("mean",), bidirectional=False)
+    return replace(experiment, model=model, transform=replace(experiment.transform, representation="rgb"))
 
 
 def _claim(experiment: Experiment, name: str) -> None:
@@ -80,18 +204,19 @@ def _claim(experiment: Experiment, name: str) -> None:
     write_atomically(path, text.encode())
 
 
-def _run_fold(fold: Experiment, labels: tuple[str, ...], train_rows: Rows, test_rows: Rows, quiet: bool) -> Evaluation:
-    done = fold.run_dir / "results.json"
+def _run_fold(run: Experiment, annotations: Annotations, fold: Fold, quiet: bool) -> Evaluation:
+    labels, done = annotations.labels, run.run_dir / "results.json"
     if done.exists():
         return _read_results(done, labels)
-    check_split(train_rows, test_rows, labels, test_may_lack_classes=True)
-    val_rows: Rows = ()
-    if fold.data.val_fraction > 0:
-        train_rows, val_rows = split_by_group(train_rows, fold.data.val_fraction, fold.seed + 1)
-    splits = Splits(labels, tuple(train_rows), tuple(val_rows), tuple(test_rows))
-    resume = (fold.run_dir / "checkpoints" / "last.ckpt").exists()  # this very fold, cut off
-    result = train(fold, splits, resume=resume, quiet=quiet)
-    evaluation = evaluate_model(result.model, splits.test, fold.data)
+    shared = annotations.may_share_groups
+    check_split(fold.train, fold.test, labels, may_share_groups=shared, test_may_lack_classes=True)
+    train_rows, val_rows = fold.train, fold.val
+    if run.data.val_fraction > 0 and not val_rows:
+        train_rows, val_rows = split_by_group(train_rows, run.data.val_fraction, run.seed + 1)
+    splits = Splits(labels, tuple(train_rows), tuple(val_rows), tuple(fold.test))
+    resume = (run.run_dir / "checkpoints" / "last.ckpt").exists()  # this very fold, cut off
+    result = train(run, splits, resume=resume, quiet=quiet)
+    evaluation = evaluate_model(result.model, splits.test, run.data)
     rows = [asdict(video) for video in evaluation.results]
     write_atomically(done, json.dumps(rows, indent=1, ensure_ascii=False).encode())
     return evaluation
@@ -101,3 +226,15 @@ def _read_results(path: Path, labels: tuple[str, ...]) -> Evaluation:
     rows = json.loads(path.read_text())
     results = [VideoResult(**row | {"probabilities": tuple(row["probabilities"])}) for row in rows]
     return Evaluation(labels, tuple(results))
+
+
+def write_folds(result: ProtocolResult, folder: Path) -> Path:
+    """``folds.csv``: a row for each kind, seed and fold. Returns its path."""
+    rows = [
+        {"kind": fold.kind, "seed": fold.seed, "fold": fold.fold, "num_videos": fold.evaluation.num_videos}
+        | {"top1": f"{fold.evaluation.top1:.4f}", "num_errors": fold.evaluation.num_errors}
+        for fold in result.folds
+    ]
+    path = folder / "folds.csv"
+    write_atomically(path, results_csv(rows).encode())
+    return path

@@ -201,11 +201,12 @@ def test_a_protocol_runs_fold_by_fold_and_goes_on(
     config = tmp_path / "config.yaml"
     config.write_text(to_yaml(small_experiment(motion_root, tmp_path, epochs=1)))
     args = ["evaluate", "--protocol", "group_5_fold", "--config", str(config), "--data.val_fraction", "0", "--quiet"]
+    args += ["--no_baseline"]
     assert main(args) == 0
     first = json.loads(capsys.readouterr().out)
     assert first["num_folds"] == 5
     assert first["num_videos"] == 12 * 6 + 18
-    last = tmp_path / "small" / "fold_05" / "results.json"
+    last = tmp_path / "small" / "model" / "seed_0" / "fold_05" / "results.json"
     before = last.stat().st_mtime_ns
     assert main(args) == 0
     assert json.loads(capsys.readouterr().out) == first

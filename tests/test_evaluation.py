@@ -3,20 +3,24 @@
 from __future__ import annotations
 
 import shutil
+from collections.abc import Sequence
+from dataclasses import replace
 from pathlib import Path
 
 import numpy as np
 import pytest
-from scipy.stats import binomtest
+from scipy.stats import binomtest, bootstrap
 from sklearn.metrics import accuracy_score, balanced_accuracy_score, confusion_matrix, top_k_accuracy_score
 
+from pipeline.config import DataConfig, Experiment
 from pipeline.datasets.annotations import VideoRow
 from pipeline.errors import UserError
 from pipeline.evaluation import Evaluation, VideoResult, evaluate_model, wilson_interval
-from pipeline.protocols import ProtocolResult
+from pipeline.protocols import BASELINE, MODEL, PROTOCOLS, FoldResult, ProtocolResult, frame_average, run_protocol
 from tests.small import small_experiment, small_model
 
 LABELS = tuple(f"class {i}" for i in range(8))
+SCORES = (0.125,) * 8
 
 
 def random_results(count: int = 200) -> tuple[Evaluation, np.ndarray, np.ndarray]:
@@ -80,9 +84,83 @@ def test_wilson_agrees_with_scipy() -> None:
     assert wilson_interval(0, 0) == (0.0, 1.0)
 
 
+def as_fold(results: Sequence[VideoResult], kind: str = MODEL, seed: int = 0, fold: int = 1) -> FoldResult:
+    return FoldResult(kind, seed, fold, Evaluation(LABELS, tuple(results)))
+
+
 def test_a_protocol_counts_each_video_once() -> None:
     evaluation, _truth, _scores = random_results()
-    halves = ProtocolResult((Evaluation(LABELS, evaluation.results[:50]), Evaluation(LABELS, evaluation.results[50:])))
-    assert halves.whole.top1 == pytest.approx(evaluation.top1)
-    assert halves.summary()["num_folds"] == 2
-    assert halves.summary()["top1_low"] < evaluation.top1 < halves.summary()["top1_high"]
+    halves = ProtocolResult((as_fold(evaluation.results[:50]), as_fold(evaluation.results[50:], fold=2)))
+    assert halves.whole().top1 == pytest.approx(evaluation.top1)
+    summary = halves.summary()
+    assert (summary["num_folds"], summary["num_seeds"]) == (2, 1)
+    right = sum(result.predicted == result.label for result in evaluation.results)
+    assert (summary["top1_low"], summary["top1_high"]) == wilson_interval(right, evaluation.num_videos)
+    assert "gain" not in summary
+
+
+def test_several_seeds_and_the_baseline() -> None:
+    answers = {  # right or wrong by video: two seeds of the model, two of the frame average
+        (MODEL, 0): [1] * 60 + [0] * 40,
+        (MODEL, 1): [1] * 80 + [0] * 20,
+        (BASELINE, 0): [1] * 50 + [0] * 50,
+        (BASELINE, 1): [1] * 50 + [0] * 50,
+    }
+    folds = [
+        as_fold(
+            [VideoResult(f"{i}", LABELS[0], LABELS[0 if right else 1], SCORES) for i, right in enumerate(row)], *key
+        )
+        for key, row in answers.items()
+    ]
+    summary = ProtocolResult(tuple(folds)).summary()
+    assert summary["top1"] == pytest.approx(0.7)
+    assert summary["seed_deviation"] == pytest.approx(np.std([0.6, 0.8], ddof=1))
+    assert summary["frame_average_top1"] == pytest.approx(0.5)
+    assert summary["gain"] == pytest.approx(0.2)
+    shares = (np.array(answers[MODEL, 0]) + answers[MODEL, 1]) / 2
+    theirs = bootstrap((shares,), np.mean, method="percentile", rng=0).confidence_interval
+    assert (summary["top1_low"], summary["top1_high"]) == pytest.approx((theirs.low, theirs.high), abs=0.01)
+    gains = shares - answers[BASELINE, 0]
+    theirs = bootstrap((gains,), np.mean, method="percentile", rng=0).confidence_interval
+    assert (summary["gain_low"], summary["gain_high"]) == pytest.approx((theirs.low, theirs.high), abs=0.01)
+
+
+def test_the_frame_average_sees_single_pictures(motion_root: Path, tmp_path: Path) -> None:
+    experiment = small_experiment(motion_root, tmp_path)
+    experiment = replace(experiment, transform=replace(experiment.transform, representation="difference"))
+    baseline = frame_average(experiment)
+    assert (baseline.model.heads, baseline.transform.representation) == (("mean",), "rgb")
+    assert baseline.training == experiment.training
+
+
+def test_the_own_split_with_two_seeds_and_the_frame_average(motion_root: Path, tmp_path: Path) -> None:
+    experiment = small_experiment(motion_root, tmp_path, epochs=1)
+    (fold,) = PROTOCOLS["own_split"](experiment)
+    got = list(run_protocol(experiment, "own_split", num_seeds=2, baseline=True, quiet=True))
+    assert [(result.kind, result.seed) for result in got] == [(MODEL, 0), (BASELINE, 0), (MODEL, 1), (BASELINE, 1)]
+    for result in got:
+        assert [video.path for video in result.evaluation.results] == [str(row.path) for row in fold.test]
+    first, _, second, _ = (result.evaluation.results for result in got)
+    assert first[0].probabilities != second[0].probabilities
+
+
+def test_official_splits_where_there_are_none(motion_root: Path, tmp_path: Path) -> None:
+    experiment = small_experiment(motion_root, tmp_path)
+    experiment = replace(experiment, data=replace(experiment.data, format="folder", root=str(motion_root / "train")))
+    with pytest.raises(UserError, match="no official splits; use the protocol own_split"):
+        list(run_protocol(experiment, "official_splits"))
+
+
+def test_all_official_splits_are_folds(tmp_path: Path) -> None:
+    names = [f"Walk/v_Walk_g{group:02d}_c01.avi" for group in range(1, 5)]
+    lists = {"classInd.txt": "1 Walk\n"}
+    for number in range(1, 4):
+        lists[f"trainlist0{number}.txt"] = "".join(f"{name} 1\n" for name in names if name != names[number])
+        lists[f"testlist0{number}.txt"] = f"{names[number]}\n"
+    for name, text in (lists | dict.fromkeys(names, "")).items():
+        (tmp_path / name).parent.mkdir(exist_ok=True)
+        (tmp_path / name).write_text(text)
+    experiment = Experiment(data=DataConfig(format="ucf101", root=str(tmp_path), split=2))
+    folds = PROTOCOLS["official_splits"](experiment)
+    assert [[row.name for row in fold.test] for fold in folds] == [[name] for name in names[1:]]
+    assert [len(fold.train) for fold in folds] == [3, 3, 3]

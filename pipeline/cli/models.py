@@ -24,6 +24,7 @@ from pipeline.options import DemoOptions, DiagnoseOptions, EvaluateOptions, Trai
 if TYPE_CHECKING:
     from pipeline.checkpoint import ModelFile
     from pipeline.evaluation import Evaluation
+    from pipeline.protocols import FoldResult
 
 
 def train_command(args: Sequence[str]) -> int:
@@ -154,24 +155,31 @@ def explain_sampling_command(args: Sequence[str]) -> int:
 
 
 def _evaluate_protocol(experiment: Experiment, options: EvaluateOptions) -> int:
-    from pipeline.protocols import ProtocolResult, run_protocol
+    from pipeline.protocols import ProtocolResult, run_protocol, write_folds
     from pipeline.training.callbacks import Interrupted
 
-    folds = []
+    folds: list[FoldResult] = []
     assert options.protocol is not None
+    running = run_protocol(
+        experiment, options.protocol, num_seeds=options.seeds, baseline=not options.no_baseline, quiet=options.quiet
+    )
     try:
-        for fold in run_protocol(experiment, options.protocol, quiet=options.quiet):
+        for fold in running:
             folds.append(fold)
             if not options.quiet:
-                so_far = ProtocolResult(tuple(folds)).whole
-                console().print(f"fold {len(folds)}: top-1 {fold.top1:.3f}   so far {so_far.top1:.3f}")
+                so_far = ProtocolResult(tuple(folds)).whole(fold.kind)
+                console().print(
+                    f"{fold.kind}, seed {fold.seed}, fold {fold.fold}: top-1 {fold.evaluation.top1:.3f}   "
+                    f"so far {so_far.top1:.3f}"
+                )
     except Interrupted as interrupted:
         print(f"clipgru evaluate: {interrupted}; the same command goes on with this fold", file=sys.stderr)
         return 128 + interrupted.signal_number
     result = ProtocolResult(tuple(folds))
     folder = Path(options.output) if options.output else experiment.run_dir / "evaluation"
-    _report_evaluation(result.whole, folder, result.summary(), options.quiet)
-    return EXIT_SOME_FAILED if result.whole.num_errors else 0
+    write_folds(result, folder)
+    _report_evaluation(result.whole(), folder, result.summary(), options.quiet)
+    return EXIT_SOME_FAILED if result.whole().num_errors else 0
 
 
 def _report_evaluation(evaluation: Evaluation, folder: Path, summary: dict[str, float], quiet: bool) -> None:
