@@ -18,6 +18,7 @@ from pipeline.models.temporal.vectors import Mean, Recurrent
 from tests.reference import convolutional_cells
 
 HEAD_NAMES = list(TEMPORAL_HEADS)
+WITHOUT_WEIGHTS = ("mean", "change")
 
 
 def make_input(head: nn.Module, batch: int = 2, steps: int = 7, channels: int = 5, side: int = 4) -> Tensor:
@@ -142,7 +143,9 @@ def test_every_head_learns_and_reports_its_width(name: str) -> None:
     assert x.grad.abs().sum() > 0
 
 
-@pytest.mark.parametrize("name", [*(name for name in HEAD_NAMES if name != "mean"), "convgru+gru", "convmingru+mingru"])
+@pytest.mark.parametrize(
+    "name", [*(name for name in HEAD_NAMES if name not in WITHOUT_WEIGHTS), "convgru+gru", "convmingru+mingru"]
+)
 def test_bidirectional_heads_see_the_future_and_refuse_to_stream(name: str) -> None:
     head = build(name, bidirectional=True)
     assert not head.streams
@@ -172,7 +175,7 @@ def test_recomputing_keeps_less_and_changes_nothing(name: str) -> None:
     gradients, kept_in_pieces = gradients_and_floats_kept(in_pieces)
     for ours, reference in zip(gradients, expected, strict=True):
         torch.testing.assert_close(ours, reference)
-    assert kept_in_pieces < kept_whole or name == "mean"
+    assert kept_in_pieces < kept_whole or name in WITHOUT_WEIGHTS
 
 
 def test_dropout_is_one_draw_a_clip_and_keeps_the_mean() -> None:
@@ -189,3 +192,11 @@ def test_heads_that_do_not_fit_are_refused() -> None:
         build("convgrew")
     with pytest.raises(UserError, match="convgru reads maps and cannot follow"):
         build("gru+convgru")
+
+
+def test_change_is_the_difference_of_neighbours() -> None:
+    x = torch.randn(2, 4, 3)
+    y, state = build("change")(x)
+    expected = [[torch.cat([clip[t], clip[t] - clip[max(t - 1, 0)]]) for t in range(4)] for clip in x]
+    torch.testing.assert_close(y, torch.stack([torch.stack(clip) for clip in expected]))
+    torch.testing.assert_close(state[0], x[:, -1])

@@ -173,8 +173,8 @@ class ModelConfig:
     feature_norm: Literal["batch", "none"] = "batch"
     """Bring each feature to mean 0 and variance 1 over the training clips before the temporal heads."""
     heads: tuple[str, ...] = ("convgru",)
-    """Temporal heads in the order of the data. Of vectors: mean, rnn, lstm, gru, mingru; of maps: convlstm, convgru,
-    convmingru. Several make a stack, which the two min heads need to let the past decide what is kept."""
+    """Temporal heads in the order of the data. Of vectors: mean, change, rnn, lstm, gru, mingru; of maps: convlstm,
+    convgru, convmingru. Several make a stack, which the two min heads need to let the past decide what is kept."""
     hidden_channels: int = 128
     """Channels of each recurrent head's state."""
     kernel_size: int = 3

@@ -1,4 +1,4 @@
-"""Heads that read vectors ``[B, T, D]``: the running mean, and torch's own recurrent layers."""
+"""Heads that read vectors ``[B, T, D]``: the running mean, the change, and torch's own recurrent layers."""
 
 from __future__ import annotations
 
@@ -28,6 +28,28 @@ class Mean(TemporalHead):
         sums = total.unsqueeze(1) + projected.cumsum(dim=1)
         counts = count + torch.arange(1, projected.shape[1] + 1, device=projected.device, dtype=projected.dtype)
         return sums / counts.view(1, -1, 1), (sums[:, -1], count + projected.shape[1])
+
+
+class Change(TemporalHead):
+    """Each vector joined with its change since the frame before; without weights. In front of another head it shows
+    motion to a model whose frozen backbone saw single pictures. Before the first frame nothing changes."""
+
+    streams = True
+    reads_maps = False
+
+    def __init__(self, num_features: int) -> None:
+        super().__init__()
+        self.num_outputs = 2 * num_features
+
+    def initial_state(self, x: Tensor) -> State:
+        """The frame before the first: the first itself, ``[B, D]``."""
+        return x[:, 0]
+
+    def recur(self, projected: Tensor, state: State = None) -> tuple[Tensor, State]:
+        """``[B, T, D]`` -> ``[B, T, 2 D]``."""
+        before = self.initial_state(projected) if state is None else state
+        previous = torch.cat([before.unsqueeze(1), projected[:, :-1]], dim=1)
+        return torch.cat([projected, projected - previous], dim=2), projected[:, -1]
 
 
 class Recurrent(TemporalHead):
