@@ -29,6 +29,8 @@ from benchmarks import heads, training, windows  # noqa: E402
 GROUPS: dict[str, Callable[[str, int, bool], Findings]] = {
     "heads": heads.measure,
     "windows": windows.measure,
+    "ten_minutes": windows.measure_ten_minutes,
+    "lengths": windows.measure_lengths,
     "training": training.measure,
 }
 
