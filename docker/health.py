@@ -1,0 +1,14 @@
+"""A container's health check: asks the live page, where one is served (CLIPGRU_HEALTH_URL); other commands are well while
+they run."""
+
+import os
+import sys
+import urllib.error
+import urllib.request
+
+url = os.environ.get("CLIPGRU_HEALTH_URL")
+if url:
+    try:
+        urllib.request.urlopen(url, timeout=4).close()
+    except (urllib.error.URLError, OSError) as error:
+        sys.exit(f"{url}: {error}")
