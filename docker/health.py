@@ -1,5 +1,4 @@
-"""A container's health check: asks the live page, where one is served (CLIPGRU_HEALTH_URL); other commands are well while
-they run."""
+"""A container's health check: where a live page is served (CLIPGRU_HEALTH_URL) it must answer; else all is well."""
 
 import os
 import sys

@@ -1,5 +1,4 @@
-"""What can be said of the container files without a container engine: their parts exist and agree, and their health check
-works."""
+"""The container files, without an engine: their parts exist and agree, and their health check works."""
 
 from __future__ import annotations
 

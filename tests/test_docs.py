@@ -4,6 +4,8 @@ from __future__ import annotations
 
 import re
 import shlex
+import subprocess
+import sys
 from pathlib import Path
 
 import pytest
@@ -13,7 +15,12 @@ from pipeline.cli import COMMANDS, main
 from tests.small import small_model
 
 ROOT = Path(__file__).parent.parent
-PAGES = [ROOT / "README.md", ROOT / "data" / "README.md", *sorted((ROOT / "configs").glob("*.yaml"))]
+PAGES = [
+    ROOT / "README.md",
+    ROOT / "data" / "README.md",
+    *sorted((ROOT / "docs").glob("*.md")),
+    *sorted((ROOT / "configs").glob("*.yaml")),
+]
 
 
 def commands_in(text: str) -> list[str]:
@@ -35,6 +42,12 @@ def test_every_command_parses(page: Path, capsys: pytest.CaptureFixture[str], mo
         assert main([*words, "--no_such_option"]) == 2
         errors = capsys.readouterr().err
         assert "unrecognized arguments: --no_such_option" in errors, f"{command}\n{errors}"
+
+
+def test_the_reference_is_what_the_settings_say() -> None:
+    tool = [sys.executable, str(ROOT / "tools" / "write_reference.py"), "--check"]
+    result = subprocess.run(tool, cwd=ROOT, capture_output=True, text=True, check=False)
+    assert result.returncode == 0, result.stdout + result.stderr
 
 
 def test_the_python_of_the_readme_runs(

@@ -1,0 +1,103 @@
+"""Writes docs/reference.md: every key of an experiment and every option of a command, from the dataclasses they are.
+
+python tools/write_reference.py            # writes it
+python tools/write_reference.py --check    # exit code 1 if it is not what would be written
+"""
+
+from __future__ import annotations
+
+import argparse
+import ast
+import dataclasses
+import inspect
+import sys
+import textwrap
+from pathlib import Path
+from typing import Any
+
+from pipeline import options
+from pipeline.config import Experiment, InferenceConfig, StreamingConfig, TimelineConfig
+
+ROOT = Path(__file__).resolve().parents[1]
+PAGE = ROOT / "docs" / "reference.md"
+HEAD = """# Reference
+
+Every key of an experiment and every option of a command. Written by `python tools/write_reference.py` from the
+dataclasses in `pipeline/config/` and `pipeline/options.py`; `clipgru COMMAND --help` says the same.
+
+An experiment is a YAML file of these groups, such as those in `configs/`; each key is also an option of `clipgru train`
+and `clipgru evaluate`, as `--data.batch_size 8`.
+"""
+RUNNING = {"inference": InferenceConfig, "timeline": TimelineConfig, "streaming": StreamingConfig}
+
+
+def meanings(kind: type) -> dict[str, str]:
+    """Field -> the text below it in the source, on one line."""
+    tree = ast.parse(textwrap.dedent(inspect.getsource(kind))).body[0]
+    assert isinstance(tree, ast.ClassDef)
+    found = {}
+    for statement, below in zip(tree.body, tree.body[1:], strict=False):
+        if isinstance(statement, ast.AnnAssign) and isinstance(statement.target, ast.Name):
+            assert isinstance(below, ast.Expr), f"{kind.__name__}.{statement.target.id} has no meaning"
+            assert isinstance(below.value, ast.Constant)
+            found[statement.target.id] = " ".join(str(below.value.value).split())
+    return found
+
+
+def table(kind: type, prefix: str) -> list[str]:
+    """A row for each field that is a value; groups of fields have tables of their own."""
+    lines = [f"| {prefix} | default | meaning |", "|---|---|---|"]
+    said = meanings(kind)
+    for item in dataclasses.fields(kind):
+        if not dataclasses.is_dataclass(item.default_factory):
+            meaning = said[item.name].replace("|", "\\|").replace("<", "\\<")
+            lines.append(f"| `{item.name}` | {_default(item)} | {meaning} |")
+    return lines
+
+
+def _default(item: dataclasses.Field[Any]) -> str:
+    value: Any = item.default
+    if callable(item.default_factory):
+        value = item.default_factory()
+    if value is dataclasses.MISSING:
+        return "required"
+    if value is None:
+        return "unset"
+    return f"`{str(value).lower() if isinstance(value, bool) else list(value) if isinstance(value, tuple) else value}`"
+
+
+def page() -> str:
+    """The whole text."""
+    parts = [HEAD, "## Experiment", *table(Experiment, "key"), ""]
+    for item in dataclasses.fields(Experiment):
+        if dataclasses.is_dataclass(item.default_factory):
+            kind: Any = item.default_factory
+            parts += [f"## {item.name}", inspect.getdoc(kind) or "", "", *table(kind, f"{item.name}."), ""]
+    parts += ["# Settings of a model at work", "", "Groups of options of `predict` and `webcam`.", ""]
+    for name, kind in RUNNING.items():
+        parts += [f"## {name}", inspect.getdoc(kind) or "", "", *table(kind, f"{name}."), ""]
+    parts += ["# Options of the commands", ""]
+    for name, kind in inspect.getmembers(options, dataclasses.is_dataclass):
+        if name.endswith("Options"):
+            parts += [f"## {_command(name)}", inspect.getdoc(kind) or "", "", *table(kind, "option"), ""]
+    return "\n".join(parts)
+
+
+def _command(name: str) -> str:
+    return f"clipgru {name.removesuffix('Options').lower()}"
+
+
+def main() -> int:
+    parser = argparse.ArgumentParser(description=(__doc__ or "").splitlines()[0])
+    parser.add_argument("--check", action="store_true", help="only say whether the page is up to date")
+    if parser.parse_args().check:
+        is_current = PAGE.exists() and PAGE.read_text() == page()
+        print("up to date" if is_current else f"{PAGE.name} is out of date; run python tools/write_reference.py")
+        return 0 if is_current else 1
+    PAGE.parent.mkdir(exist_ok=True)
+    PAGE.write_text(page())
+    return 0
+
+
+if __name__ == "__main__":
+    sys.exit(main())
