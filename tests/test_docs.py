@@ -16,8 +16,7 @@ from tests.small import small_model
 
 ROOT = Path(__file__).parent.parent
 PAGES = [
-    ROOT / "README.md",
-    ROOT / "data" / "README.md",
+    *(ROOT / "README.md", ROOT / "data" / "README.md"),
     *sorted((ROOT / "docs").glob("*.md")),
     *sorted((ROOT / "configs").glob("*.yaml")),
 ]

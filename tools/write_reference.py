@@ -56,11 +56,7 @@ def table(kind: type, prefix: str) -> list[str]:
 
 
 def _default(item: dataclasses.Field[Any]) -> str:
-    value: Any = item.default
-    if callable(item.default_factory):
-        value = item.default_factory()
-    if value is dataclasses.MISSING:
-        return "required"
+    value: Any = item.default_factory() if callable(item.default_factory) else item.default
     if value is None:
         return "unset"
     return f"`{str(value).lower() if isinstance(value, bool) else list(value) if isinstance(value, tuple) else value}`"
