@@ -47,16 +47,15 @@ def meanings(kind: type) -> dict[str, str]:
 def table(kind: type, prefix: str) -> list[str]:
     """A row for each field that is a value; groups of fields have tables of their own."""
     lines = [f"| {prefix} | default | meaning |", "|---|---|---|"]
-    said = meanings(kind)
+    said, defaults = meanings(kind), kind()
     for item in dataclasses.fields(kind):
         if not dataclasses.is_dataclass(item.default_factory):
             meaning = said[item.name].replace("|", "\\|").replace("<", "\\<")
-            lines.append(f"| `{item.name}` | {_default(item)} | {meaning} |")
+            lines.append(f"| `{item.name}` | {_written(getattr(defaults, item.name))} | {meaning} |")
     return lines
 
 
-def _default(item: dataclasses.Field[Any]) -> str:
-    value: Any = item.default_factory() if callable(item.default_factory) else item.default
+def _written(value: Any) -> str:
     if value is None:
         return "unset"
     return f"`{str(value).lower() if isinstance(value, bool) else list(value) if isinstance(value, tuple) else value}`"
