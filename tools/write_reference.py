@@ -64,10 +64,9 @@ def _written(value: Any) -> str:
 def page() -> str:
     """The whole text."""
     parts = [HEAD, "## Experiment", *table(Experiment, "key"), ""]
-    for item in dataclasses.fields(Experiment):
-        if dataclasses.is_dataclass(item.default_factory):
-            kind: Any = item.default_factory
-            parts += [f"## {item.name}", inspect.getdoc(kind) or "", "", *table(kind, f"{item.name}."), ""]
+    groups = {name: type(value) for name, value in vars(Experiment()).items() if dataclasses.is_dataclass(value)}
+    for name, kind in groups.items():
+        parts += [f"## {name}", inspect.getdoc(kind) or "", "", *table(kind, f"{name}."), ""]
     parts += ["# Settings of a model at work", "", "Groups of options of `predict` and `webcam`.", ""]
     for name, kind in RUNNING.items():
         parts += [f"## {name}", inspect.getdoc(kind) or "", "", *table(kind, f"{name}."), ""]
