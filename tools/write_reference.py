@@ -28,7 +28,7 @@ dataclasses in `pipeline/config/` and `pipeline/options.py`; `clipgru COMMAND --
 An experiment is a YAML file of these groups, such as those in `configs/`; each key is also an option of `clipgru train`
 and `clipgru evaluate`, as `--data.batch_size 8`.
 """
-RUNNING = {"inference": InferenceConfig, "timeline": TimelineConfig, "streaming": StreamingConfig}
+RUNNING: dict[str, Any] = {"inference": InferenceConfig, "timeline": TimelineConfig, "streaming": StreamingConfig}
 
 
 def meanings(kind: type) -> dict[str, str]:
@@ -44,7 +44,7 @@ def meanings(kind: type) -> dict[str, str]:
     return found
 
 
-def table(kind: type, prefix: str) -> list[str]:
+def table(kind: Any, prefix: str) -> list[str]:
     """A row for each field that is a value; groups of fields have tables of their own."""
     lines = [f"| {prefix} | default | meaning |", "|---|---|---|"]
     said, defaults = meanings(kind), kind()
@@ -64,16 +64,18 @@ def _written(value: Any) -> str:
 def page() -> str:
     """The whole text."""
     parts = [HEAD, "## Experiment", *table(Experiment, "key"), ""]
-    groups = {name: type(value) for name, value in vars(Experiment()).items() if dataclasses.is_dataclass(value)}
+    groups: dict[str, Any] = {
+        name: type(value) for name, value in vars(Experiment()).items() if dataclasses.is_dataclass(value)
+    }
     for name, kind in groups.items():
         parts += [f"## {name}", inspect.getdoc(kind) or "", "", *table(kind, f"{name}."), ""]
     parts += ["# Settings of a model at work", "", "Groups of options of `predict` and `webcam`.", ""]
     for name, kind in RUNNING.items():
         parts += [f"## {name}", inspect.getdoc(kind) or "", "", *table(kind, f"{name}."), ""]
     parts += ["# Options of the commands", ""]
-    for name, kind in inspect.getmembers(options, dataclasses.is_dataclass):
+    for name, command in inspect.getmembers(options, dataclasses.is_dataclass):
         if name.endswith("Options"):
-            parts += [f"## {_command(name)}", inspect.getdoc(kind) or "", "", *table(kind, "option"), ""]
+            parts += [f"## {_command(name)}", inspect.getdoc(command) or "", "", *table(command, "option"), ""]
     return "\n".join(parts)
 
 
