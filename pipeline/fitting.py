@@ -1,9 +1,9 @@
 """``transforms.fit_frames`` without torch: the same bytes from numpy alone, for exported models.
 
-torch resizes uint8 pictures as Pillow does (an antialiased triangle filter, along rows and then along columns), in whole
-numbers: weights are rounded to 16 bits, sums are exact, and each pass rounds to uint8. So the arithmetic can be done
-again, and the tests hold the two against each other byte by byte. On x86 without AVX2 torchvision resizes in float32
-instead, and may differ by one.
+torch resizes uint8 pictures as Pillow does (an antialiased triangle filter, along rows and then along columns), in
+whole numbers: weights are rounded to 16 bits, sums are exact, and each pass rounds to uint8. So the arithmetic can be
+done again, and the tests hold the two against each other byte by byte. On x86 without AVX2 torchvision resizes in
+float32 instead, and may differ by one.
 """
 
 from __future__ import annotations
@@ -64,7 +64,9 @@ def _taps(num_inputs: int, num_outputs: int) -> tuple[NDArray[np.intp], NDArray[
     weights = np.maximum(1 - np.abs((inputs - centers + 0.5) * (1 / reach)), 0.0) * (inputs < stop)
     weights /= weights.sum(axis=0)
     # As many bits as let the greatest weight stay below 2^15.
-    fitting = [bits for bits in range(_MAX_PRECISION_BITS) if int(0.5 + weights.max() * (1 << (bits + 1))) < _MAX_WEIGHT]
+    fitting = [
+        bits for bits in range(_MAX_PRECISION_BITS) if int(0.5 + weights.max() * (1 << (bits + 1))) < _MAX_WEIGHT
+    ]
     precision_bits = len(fitting)
     whole = (weights * (1 << precision_bits) + 0.5).astype(np.int32)
     return np.minimum(inputs, num_inputs - 1), whole, precision_bits

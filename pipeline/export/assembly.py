@@ -66,7 +66,9 @@ def describe_graph(model: Any, file: ModelFile, kind: str, slots: Sequence[State
 def _backbone(file: ModelFile, pieces: Pieces) -> Any:
     piece = _piece(pieces.backbone, "")
     context = file.transform.num_context_frames
-    frames = helper.make_tensor_value_info(FRAMES, _UINT8, ["batch", *([1 + context] if context else []), *_picture(file)])
+    frames = helper.make_tensor_value_info(
+        FRAMES, _UINT8, ["batch", *([1 + context] if context else []), *_picture(file)]
+    )
     return _model("backbone", piece.nodes, piece.constants, [frames], piece.outputs)
 
 
@@ -131,7 +133,9 @@ def _sizes(slots: Sequence[StateSlot]) -> list[Any]:
     constants = []
     for slot in slots:
         axis = slot.batch_axis
-        parts = {"shape": slot.shape} if axis is None else {"before": slot.shape[:axis], "after": slot.shape[axis + 1 :]}
+        parts = (
+            {"shape": slot.shape} if axis is None else {"before": slot.shape[:axis], "after": slot.shape[axis + 1 :]}
+        )
         for ending, sides in parts.items():
             constants.append(helper.make_tensor(f"{slot.name}_{ending}", _INT64, [len(sides)], sides))
     return constants
@@ -169,7 +173,9 @@ def _step(file: ModelFile, pieces: Pieces) -> Any:
         *step.nodes,
         make_node("Softmax", [STEP_LOGITS], [SCORES], axis=-1),
     ]
-    between = [value for value in [*pieces.step.graph.input, *pieces.step.graph.output] if value.name.startswith("step_")]
+    between = [
+        value for value in [*pieces.step.graph.input, *pieces.step.graph.output] if value.name.startswith("step_")
+    ]
     between.append(helper.make_tensor_value_info(FRAMES, _UINT8, ["batch", "frames", *picture]))
     constants = [*embed.constants, *step.constants, helper.make_tensor("time_axis", _INT64, [1], [1])]
     return _model("step", nodes, constants, inputs, outputs, [*embed.outputs, *between])

@@ -134,7 +134,9 @@ class Cost:
             "mean_class_accuracy": self.plain.mean_class_accuracy,
             "mean_class_accuracy_int8": self.int8.mean_class_accuracy,
             "same_answer": sum(a.predicted == b.predicted for a, b in pairs) / max(1, len(pairs)),
-            "greatest_score_difference": max((_difference(a.probabilities, b.probabilities) for a, b in pairs), default=0),
+            "greatest_score_difference": max(
+                (_difference(a.probabilities, b.probabilities) for a, b in pairs), default=0
+            ),
             "num_videos": self.plain.num_videos,
             "num_errors": self.plain.num_errors,
         }

@@ -1,7 +1,7 @@
 """The pieces of a model as ONNX: what reads each frame alone, and one step in time.
 
-``torch.export`` cannot follow a recurrence over a length that it does not know: it unrolls loops. So it is given a single
-step, and the graph gets its own loop around it (``assembly``). A bidirectional model has no step; its heads are
+``torch.export`` cannot follow a recurrence over a length that it does not know: it unrolls loops. So it is given a
+single step, and the graph gets its own loop around it (``assembly``). A bidirectional model has no step; its heads are
 exported over a whole clip of the length it was trained on.
 """
 
@@ -48,11 +48,11 @@ class Pieces:
     """ONNX models. ``frames`` are uint8 of the fitted size."""
 
     backbone: Any
-    """``frames [B, 1 + context, 3, S, S]``, without the second axis if there is no context -> ``features [B, D, ...]``"""
+    """``frames [B, 1 + context, 3, S, S]``, or ``[B, 3, S, S]`` without context -> ``features [B, D, ...]``"""
     embed: Any
     """``frames [B, T + context, 3, S, S]`` -> ``features [B, T, ...]``: with the heads' first half"""
     step: Any
-    """``step_features [B, ...]`` and states -> ``step_logits [B, K]`` and next states; None if the heads cannot stream"""
+    """``step_features [B, ...]``, states -> ``step_logits [B, K]``, next states; None if the heads cannot stream"""
     clip: Any
     """``features [B, T, ...]`` -> ``scores [B, K]``, T fixed; None if there is a step"""
     slots: tuple[StateSlot, ...]
@@ -195,6 +195,8 @@ def _to_onnx(
                 verbose=False,
             )
         except torch.onnx.errors.OnnxExporterError as error:
-            raise UserError(f"torch cannot export this network to ONNX: {str(error).strip().splitlines()[0]}") from error
+            raise UserError(
+                f"torch cannot export this network to ONNX: {str(error).strip().splitlines()[0]}"
+            ) from error
     assert program is not None
     return program.model_proto

@@ -1,7 +1,7 @@
 """An exported model at work in ONNX Runtime, without torch.
 
-A file that ``clipgru export`` wrote is one graph for whoever deploys it. Here it is cut where the backbone ends and time
-begins, so that each frame passes the backbone once however much windows overlap:
+A file that ``clipgru export`` wrote is one graph for whoever deploys it. Here it is cut where the backbone ends and
+time begins, so that each frame passes the backbone once however much windows overlap:
 
     model.clip.onnx    frames -> features | scan over time (body: one step) -> scores
     model.step.onnx    frame  -> features | one step, with its states        -> scores
@@ -48,7 +48,7 @@ class OnnxFile:
     provenance: dict[str, Any]
     metrics: dict[str, float]
     states: tuple[dict[str, Any], ...]
-    """``name``, ``shape`` with the word ``batch`` in its place, of each state of the step; empty if there is no step."""
+    """``name``, and ``shape`` with the word ``batch`` in its place, of each state; empty if there is no step."""
 
 
 def load_onnx(path: Path, device: str = "auto") -> tuple[OnnxFile, Runtime]:
@@ -82,7 +82,9 @@ def import_onnx() -> ModuleType:
         import onnx.utils
         import onnxruntime  # noqa: F401 (as early as this)
     except ImportError as error:
-        raise UserError(f"ONNX files need the packages onnx and onnxruntime ({error}); pip install 'clipgru[export]'") from error
+        raise UserError(
+            f"ONNX files need the packages onnx and onnxruntime ({error}); pip install 'clipgru[export]'"
+        ) from error
     return onnx  # type: ignore[no-any-return]
 
 
@@ -150,9 +152,7 @@ def _step_of(model: Any, file: OnnxFile, onnx: ModuleType) -> Run | None:
         return open_session(onnx.utils.Extractor(model).extract_model(inputs, outputs))
     (scan,) = (node for node in model.graph.node if node.op_type == "Scan")
     (body,) = (attribute.g for attribute in scan.attribute if attribute.name == "body")
-    return open_session(
-        onnx.helper.make_model(body, opset_imports=model.opset_import, ir_version=model.ir_version)
-    )
+    return open_session(onnx.helper.make_model(body, opset_imports=model.opset_import, ir_version=model.ir_version))
 
 
 def _windows_of(parts: Any, file: OnnxFile) -> Run | None:
