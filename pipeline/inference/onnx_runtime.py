@@ -85,7 +85,7 @@ def import_onnx() -> ModuleType:
         raise UserError(
             f"ONNX files need the packages onnx and onnxruntime ({error}); pip install 'clipgru[export]'"
         ) from error
-    return onnx  # type: ignore[no-any-return]
+    return onnx
 
 
 def open_session(model: Any, num_threads: int = 0) -> Run:

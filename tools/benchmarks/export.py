@@ -1,4 +1,4 @@
-"""A stream's step exported: PyTorch, ONNX Runtime in float32 and in 8 bits, one thread, and whether states drift apart."""
+"""A stream's step exported: PyTorch, ONNX Runtime in float32 and in 8 bits, one thread; and whether states drift."""
 
 from __future__ import annotations
 
@@ -23,8 +23,8 @@ TORCH, FLOAT, INT8 = "PyTorch, eager", "ONNX Runtime, float32", "ONNX Runtime, i
 NUM_FRAMES = 1000
 _STEPS_A_ROUND = 50
 _WHAT = (
-    "tf_efficientnet_lite0 cut after 6 stages, 112 px, ConvGRU 64, untrained heads; one source, fitted uint8 pictures in "
-    "memory, the state carried on; one thread"
+    "tf_efficientnet_lite0 cut after 6 stages, 112 px, ConvGRU 64, untrained heads; one source, fitted uint8 pictures "
+    "in memory, the state carried on; one thread"
 )
 
 
