@@ -10,10 +10,9 @@ from collections.abc import Callable, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from itertools import pairwise
 from threading import Barrier
-from typing import TypeVar
+from typing import Any, TypeVar
 
 from pipeline.inference.arrays import Features, joined
-from pipeline.inference.runtime import Image
 
 Answer = TypeVar("Answer")
 
@@ -35,7 +34,7 @@ class CorePool:
         self._num_cores = num_cores or _num_threads()
         self._pool: ThreadPoolExecutor | None = None  # made when first needed
 
-    def map(self, function: Callable[[Image], Features], batch: Image) -> Features:
+    def map(self, function: Callable[[Any], Features], batch: Any) -> Features:
         """What the function gives for ``batch [n, ...]``, as long as it treats each of the n alone. The pieces depend
         on nothing but n."""
         num_pieces = min(self._num_cores, len(batch) // _MIN_FRAMES_A_CORE)
