@@ -187,12 +187,25 @@ def _picture(file: ModelFile) -> list[int]:
 
 def _piece(model: Any, prefix: str) -> Graph:
     """A piece, with a prefix to all names but those of its inputs and outputs."""
+    model = _with_computed_outputs(model)
     if prefix:
         model = compose.add_prefix(model, prefix, rename_inputs=False, rename_outputs=False, rename_functions=False)
     for node in model.graph.node:
         node.ClearField("metadata_props")  # where in whose code it came from
         node.ClearField("doc_string")
     return Graph(list(model.graph.node), list(model.graph.initializer), list(model.graph.output))
+
+
+def _with_computed_outputs(model: Any) -> Any:
+    """The body of a scan must compute its outputs; the exporter lets a constant be one."""
+    changed = onnx.ModelProto()
+    changed.CopyFrom(model)
+    outputs = {output.name for output in changed.graph.output}
+    for constant in changed.graph.initializer:
+        if constant.name in outputs:
+            changed.graph.node.append(make_node("Identity", [f"{constant.name}_value"], [constant.name]))
+            constant.name = f"{constant.name}_value"
+    return changed
 
 
 def _model(

@@ -97,8 +97,9 @@ def _quantize(model: Any, feeds: Feeds, operations: Sequence[str]) -> Any:
     logging.getLogger().addFilter(_silence)
     try:
         with tempfile.TemporaryDirectory() as folder:
-            prepared, quantized = Path(folder) / "prepared.onnx", Path(folder) / "int8.onnx"
-            quant_pre_process(model, prepared, skip_symbolic_shape=True)
+            plain, prepared, quantized = (Path(folder) / f"{name}.onnx" for name in ("plain", "prepared", "int8"))
+            onnx.save(model, plain)  # a model in memory would be changed
+            quant_pre_process(plain, prepared, skip_symbolic_shape=True)
             quantize_static(
                 prepared,
                 quantized,
