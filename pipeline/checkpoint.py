@@ -12,7 +12,6 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
-import jsonargparse
 import safetensors
 import safetensors.torch
 import torch
@@ -24,6 +23,7 @@ from pipeline.config import (
     Normalization,
     SamplingConfig,
     TransformConfig,
+    from_dict,
     to_dict,
 )
 from pipeline.errors import UserError
@@ -64,9 +64,9 @@ def provenance_of(experiment: Experiment) -> dict[str, Any]:
     }
 
 
-def save_model(path: Path, model: ModelFile) -> None:
-    """Writes the model file. The same model gives the same bytes."""
-    description = {
+def describe(model: ModelFile) -> dict[str, Any]:
+    """All that is known about a model but its weights, as JSON."""
+    return {
         "format": FORMAT_VERSION,
         "labels": list(model.labels),
         "model": to_dict(model.recognizer.config),
@@ -77,8 +77,12 @@ def save_model(path: Path, model: ModelFile) -> None:
         "provenance": model.provenance,
         "metrics": model.metrics,
     }
+
+
+def save_model(path: Path, model: ModelFile) -> None:
+    """Writes the model file. The same model gives the same bytes."""
     state = {name: tensor.contiguous() for name, tensor in model.recognizer.state_dict().items()}
-    metadata = {_KEY: json.dumps(description, ensure_ascii=False, sort_keys=True)}
+    metadata = {_KEY: json.dumps(describe(model), ensure_ascii=False, sort_keys=True)}
     write_atomically(path, safetensors.torch.save(state, metadata))
 
 
@@ -97,16 +101,16 @@ def load_model_file(path: str | Path, device: str | torch.device = "cpu") -> Mod
         )
     try:
         recognizer = Recognizer(
-            _rebuild(ModelConfig, description["model"]), len(description["labels"]), load_weights=False
+            from_dict(ModelConfig, description["model"]), len(description["labels"]), load_weights=False
         )
         recognizer.load_state_dict(state)
-        recognizer.backbone.normalization = _rebuild(Normalization, description["normalization"])
+        recognizer.backbone.normalization = from_dict(Normalization, description["normalization"])
         return ModelFile(
             recognizer.eval().to(device),
             tuple(description["labels"]),
-            _rebuild(SamplingConfig, description["sampling"]),
-            _rebuild(TransformConfig, description["transform"]),
-            _rebuild(DecodeConfig, description["decode"]),
+            from_dict(SamplingConfig, description["sampling"]),
+            from_dict(TransformConfig, description["transform"]),
+            from_dict(DecodeConfig, description["decode"]),
             description["provenance"],
             description["metrics"],
         )
@@ -130,13 +134,3 @@ def _read(path: Path) -> tuple[dict[str, Any], dict[str, torch.Tensor]]:
     except ValueError as error:
         raise UserError(f"{path}: its {_KEY!r} metadata is not JSON ({error})") from error
     return description, state
-
-
-def _rebuild(config_type: type[Any], values: dict[str, Any]) -> Any:
-    """The dataclass from its JSON form, with types checked."""
-    parser = jsonargparse.ArgumentParser(exit_on_error=False)
-    parser.add_class_arguments(config_type, "config")
-    try:
-        return parser.instantiate(parser.parse_object({"config": values}))["config"]
-    except jsonargparse.ArgumentError as error:
-        raise UserError(f"a setting of the model file is not understood: {error}") from error

@@ -9,6 +9,7 @@ import json
 import math
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass, replace
+from functools import partial
 from pathlib import Path
 
 import torch
@@ -27,6 +28,9 @@ from pipeline.errors import UserError
 from pipeline.files import write_atomically
 from pipeline.report.tables import confusion_csv, confusion_picture, results_csv
 from pipeline.transforms import ClipTransform
+
+Classify = Callable[[Tensor], Tensor]
+"""uint8 clips ``[B, T + context, 3, S, S]`` -> probabilities ``[B, K]`` on the CPU."""
 
 
 @dataclass(frozen=True)
@@ -130,6 +134,7 @@ def evaluate_model(
     data: DataConfig,
     *,
     num_clips: int | None = None,
+    classify: Classify | None = None,
     progress: Callable[[int], None] | None = None,
 ) -> Evaluation:
     """Runs a model over every row.
@@ -139,6 +144,7 @@ def evaluate_model(
         rows: the videos with their true labels.
         data: batch size and workers.
         num_clips: clips a video; default as the model file says.
+        classify: gives the answers in the model's place, for another form of it.
         progress: called with the number of videos done in each batch.
 
     Raises:
@@ -154,14 +160,14 @@ def evaluate_model(
         raise UserError("there are no videos to evaluate; set data.test_fraction above 0, or choose another split")
     sampling = replace(model.sampling, num_eval_clips=num_clips) if num_clips else model.sampling
     experiment = Experiment(data=data, decode=model.decode, sampling=sampling, transform=model.transform)
-    loader = _feature_loader(model, rows, experiment) if data.cache == "features" else None
+    loader = _feature_loader(model, rows, experiment) if data.cache == "features" and classify is None else None
     if loader is None:
         loader = make_loader(rows, model.labels, experiment, fixed_clips)
     probabilities: dict[int, Tensor] = {}
     bad: dict[int, BadVideo] = {}
     for batch in loader:
         assert isinstance(batch, ClipBatch)
-        probabilities.update(_video_probabilities(model, batch))
+        probabilities.update(_video_probabilities(classify or partial(_classify, model), batch))
         bad.update(dict(batch.bad))
         if progress:
             progress(len(batch.rows.unique()) + len(batch.bad))
@@ -179,18 +185,21 @@ def _feature_loader(model: ModelFile, rows: Sequence[VideoRow], experiment: Expe
     return make_feature_loader(rows, model.labels, experiment, fixed_clips, features)
 
 
-@torch.inference_mode()
-def _video_probabilities(model: ModelFile, batch: ClipBatch) -> dict[int, Tensor]:
+def _video_probabilities(classify: Classify, batch: ClipBatch) -> dict[int, Tensor]:
     if not len(batch.labels):
         return {}
-    device = next(model.recognizer.parameters()).device
-    frames = batch.frames.to(device)
+    scores = classify(batch.frames)
+    return {int(row): scores[batch.rows == row].mean(dim=0) for row in batch.rows.unique()}
+
+
+@torch.inference_mode()
+def _classify(model: ModelFile, frames: Tensor) -> Tensor:
+    frames = frames.to(next(model.recognizer.parameters()).device)
     if frames.is_floating_point():  # cached features
         logits = model.recognizer.classify(frames)
     else:
         logits = model.recognizer(ClipTransform(model.transform, model.normalization).evaluate(frames))
-    scores = logits.float().softmax(dim=-1).cpu()
-    return {int(row): scores[batch.rows == row].mean(dim=0) for row in batch.rows.unique()}
+    return logits.float().softmax(dim=-1).cpu()
 
 
 def _result(row: VideoRow, labels: Sequence[str], scores: Tensor | None, bad: BadVideo | None) -> VideoResult:

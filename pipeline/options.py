@@ -59,6 +59,27 @@ class DiagnoseOptions:
 
 
 @dataclass(frozen=True)
+class ExportOptions:
+    """What to write and where, and how to make and judge the 8-bit files."""
+
+    format: str = "onnx"
+    """onnx: a graph for clips, one for a stream's next frame, and the backbone alone; each a file."""
+    output: str | None = None
+    """Folder for the files; unset: beside the model."""
+    int8: bool = False
+    """Also write them in 8 bits, calibrated on training clips of the data, and print what that costs in accuracy."""
+    calibration_clips: int = 64
+    """int8: training videos that are looked at, one clip of each."""
+    split: Literal["test", "val", "train", "all"] = "test"
+    """int8: the videos that the cost is measured on; all takes every one, for data the model was not trained on."""
+    quiet: bool = False
+    """Print nothing but errors and the JSON summary."""
+
+    def __post_init__(self) -> None:
+        require(self.calibration_clips > 0, f"calibration_clips must be at least 1, got {self.calibration_clips}")
+
+
+@dataclass(frozen=True)
 class PredictOptions:
     """How to read the videos and where the answers go."""
 

@@ -176,10 +176,11 @@ class _Run:
 
     def _pass_frames(self, reader: VideoReader) -> None:
         """A second decode, now that all windows and segments are known."""
-        for frame, time_seconds in reader:
-            self._writers.frame(frame.permute(1, 2, 0).numpy(), time_seconds)  # [3, H, W] -> [H, W, 3]
-            if self._stop:
-                break
+        with closing(reader.images()) as images:
+            for image, time_seconds in images:
+                self._writers.frame(image, time_seconds)
+                if self._stop:
+                    break
 
     def _shown(
         self, windows: Iterator[WindowScores], name: str, end_seconds: float

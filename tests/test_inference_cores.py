@@ -28,7 +28,7 @@ def test_the_pieces_make_the_whole(count: int) -> None:
         seen.append((len(batch), torch.get_num_threads(), threading.current_thread().name))
         return 2 * batch
 
-    pool, batch = CorePool(), torch.arange(3.0 * count).reshape(count, 3)
+    pool, batch = CorePool(2), torch.arange(3.0 * count).reshape(count, 3)
     assert torch.equal(pool.map(double, batch), 2 * batch)
     assert torch.get_num_threads() == 2
     assert sum(size for size, _, _ in seen) == count
@@ -56,7 +56,7 @@ def test_one_core_takes_the_batch_whole() -> None:
 
 
 def test_calls_keep_their_order_and_errors_come_out() -> None:
-    pool = CorePool()
+    pool = CorePool(2)
     assert pool.each([partial(int, "3"), partial(int, "4")]) == [3, 4]
     pool.map(torch.clone, torch.zeros(8))
     assert pool.each([partial(int, str(number)) for number in range(9)]) == list(range(9))

@@ -15,6 +15,7 @@ from torch import Tensor
 from pipeline.config import InferenceConfig, SamplingConfig
 from pipeline.errors import UserError
 from pipeline.inference.scorers import SCORERS, Scorer, StreamScorer, WindowScorer
+from pipeline.inference.torch_runtime import TorchHeads
 from pipeline.models.recognizer import Recognizer
 from pipeline.models.temporal.stack import TEMPORAL_HEADS
 from pipeline.timeline import WindowScores
@@ -57,7 +58,7 @@ def test_any_portions_of_a_stream_give_the_scores_of_the_whole(
     with torch.inference_mode():
         features = features_of(recognizer)
         projected = recognizer.project(features[None])[0]
-        got = pushed(StreamScorer(recognizer, reset), projected, cuts)
+        got = pushed(StreamScorer(TorchHeads(recognizer), reset), projected, cuts)
         parts = features.split(reset) if reset else [features]
         whole = torch.cat([recognizer.score(part[None])[0][0] for part in parts]).softmax(dim=-1).numpy()
     assert [(s.window.start, s.window.stop) for s in got] == [(k, k + 1) for k in range(NUM_FRAMES)]
@@ -74,7 +75,7 @@ def test_windows_of_any_portions_are_the_clips_computed_alone(
     recognizer = recognizer_of(heads, readout=readout)
     with torch.inference_mode():
         features = features_of(recognizer)
-        got = pushed(WindowScorer(recognizer, length, stride), recognizer.project(features[None])[0], cuts)
+        got = pushed(WindowScorer(TorchHeads(recognizer), length, stride), recognizer.project(features[None])[0], cuts)
         last = NUM_FRAMES - length
         starts = sorted({*range(0, last, stride), last})
         assert [(s.window.start, s.window.stop) for s in got] == [(k, k + length) for k in starts]
@@ -88,26 +89,26 @@ def test_a_bidirectional_head_has_windows_and_no_stream() -> None:
     with torch.inference_mode():
         projected = recognizer.project(features_of(recognizer)[None])[0]
         assert_same(
-            pushed(WindowScorer(recognizer, 4, 3), projected, [5, 6, 17]),
-            pushed(WindowScorer(recognizer, 4, 3), projected, []),
+            pushed(WindowScorer(TorchHeads(recognizer), 4, 3), projected, [5, 6, 17]),
+            pushed(WindowScorer(TorchHeads(recognizer), 4, 3), projected, []),
         )
     with pytest.raises(UserError, match="reads the future and cannot score a stream"):
-        StreamScorer(recognizer)
+        StreamScorer(TorchHeads(recognizer))
 
 
 def test_context_frames_move_what_a_score_covers() -> None:
     recognizer = recognizer_of(("gru",))
     with torch.inference_mode():
         projected = recognizer.project(features_of(recognizer, 6)[None])[0]
-        windows = pushed(WindowScorer(recognizer, 4, 4, num_context_frames=1), projected, [])
-        stream = pushed(StreamScorer(recognizer, num_context_frames=1), projected, [])
+        windows = pushed(WindowScorer(TorchHeads(recognizer), 4, 4, num_context_frames=1), projected, [])
+        stream = pushed(StreamScorer(TorchHeads(recognizer), num_context_frames=1), projected, [])
     assert [(s.window.start, s.window.stop) for s in windows] == [(0, 5), (2, 7)]
     assert [(s.window.start, s.window.stop) for s in stream] == [(k, k + 1) for k in range(1, 7)]
 
 
 def test_memory_of_a_scorer_is_one_window() -> None:
     recognizer = recognizer_of(("convgru",))
-    scorer = WindowScorer(recognizer, 4, 2)
+    scorer = WindowScorer(TorchHeads(recognizer), 4, 2)
     with torch.inference_mode():
         projected = recognizer.project(features_of(recognizer)[None])[0]
         for _ in range(50):
@@ -119,8 +120,8 @@ def test_memory_of_a_scorer_is_one_window() -> None:
 
 def test_settings_choose_the_scorer() -> None:
     recognizer, sampling = recognizer_of(("gru",)), SamplingConfig(sample_fps=5, num_frames=8)
-    assert isinstance(SCORERS["windows"](recognizer, sampling, InferenceConfig(), 0), WindowScorer)
+    assert isinstance(SCORERS["windows"](TorchHeads(recognizer), sampling, InferenceConfig(), 0), WindowScorer)
     stream = InferenceConfig(mode="stream", reset_seconds=2)
-    assert isinstance(SCORERS["stream"](recognizer, sampling, stream, 0), StreamScorer)
+    assert isinstance(SCORERS["stream"](TorchHeads(recognizer), sampling, stream, 0), StreamScorer)
     with pytest.raises(UserError, match="less than one grid frame"):
-        SCORERS["stream"](recognizer, sampling, replace(stream, reset_seconds=0.05), 0)
+        SCORERS["stream"](TorchHeads(recognizer), sampling, replace(stream, reset_seconds=0.05), 0)

@@ -28,6 +28,7 @@ LAYERS = {
     "decode": 1,
     "sampling": 1,
     "transforms": 1,
+    "fitting": 1,
     "models": 1,
     "report": 1,
     # What joins stages.
@@ -44,6 +45,7 @@ LAYERS = {
     "streaming": 4,
     "protocols": 5,
     "diagnosis": 5,
+    "export": 5,
     "explanation": 6,
     "demo": 5,
     "cli": 7,

@@ -199,4 +199,4 @@ def test_change_is_the_difference_of_neighbours() -> None:
     y, state = build("change")(x)
     expected = [[torch.cat([clip[t], clip[t] - clip[max(t - 1, 0)]]) for t in range(4)] for clip in x]
     torch.testing.assert_close(y, torch.stack([torch.stack(clip) for clip in expected]))
-    torch.testing.assert_close(state[0], x[:, -1])
+    torch.testing.assert_close(state[0][0], x[:, -1])

@@ -23,7 +23,7 @@ sys.path.append(str(ROOT))  # for tests.reference, where the slow versions live
 from benchmarks.tables import Findings  # noqa: E402
 from benchmarks.timing import machine  # noqa: E402
 
-from benchmarks import heads, training, windows  # noqa: E402
+from benchmarks import export, heads, training, windows  # noqa: E402
 
 # name -> (device, rounds, whether torch.compile can work) -> what was found
 GROUPS: dict[str, Callable[[str, int, bool], Findings]] = {
@@ -32,6 +32,7 @@ GROUPS: dict[str, Callable[[str, int, bool], Findings]] = {
     "ten_minutes": windows.measure_ten_minutes,
     "lengths": windows.measure_lengths,
     "training": training.measure,
+    "export": export.measure,
 }
 
 

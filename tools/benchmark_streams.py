@@ -30,7 +30,6 @@ from typing import Any
 import av
 import numpy as np
 import torch
-from torch import Tensor
 
 from pipeline.checkpoint import ModelFile, save_model
 from pipeline.clip import Segment
@@ -43,6 +42,7 @@ from pipeline.config import (
     TransformConfig,
 )
 from pipeline.inference import Model, load_model
+from pipeline.inference.arrays import Features
 from pipeline.models.recognizer import Recognizer
 from pipeline.report.records import segment_record
 from pipeline.streaming.feeds import LiveFeed, Portion
@@ -51,7 +51,6 @@ from pipeline.streaming.grid import Image
 from pipeline.streaming.sources import Source, parse_sources
 from pipeline.streaming.status import SourceState
 from pipeline.streaming.streams import Happening, Streams
-from pipeline.transforms import fit_frames
 
 NUM_CLASSES = 12
 RECOMMENDED = ModelConfig(num_stages=6, hidden_channels=64)
@@ -59,13 +58,18 @@ SMALL = ModelConfig(backbone="tiny", weights="none", hidden_channels=16)
 STREAM = InferenceConfig(mode="stream")
 
 
-def make_model(config: ModelConfig, sample_fps: float = 8.0, input_px: int = 112) -> Model:
+def make_file(config: ModelConfig, sample_fps: float = 8.0, input_px: int = 112) -> ModelFile:
     """Untrained heads on the backbone, 12 classes."""
     torch.manual_seed(0)
     recognizer = Recognizer(config, NUM_CLASSES).eval()
     labels = tuple(f"class {number}" for number in range(NUM_CLASSES))
     transform = TransformConfig(fit_size_px=input_px * 8 // 7, input_size_px=input_px)
-    return Model(ModelFile(recognizer, labels, SamplingConfig(sample_fps=sample_fps), transform, DecodeConfig()))
+    return ModelFile(recognizer, labels, SamplingConfig(sample_fps=sample_fps), transform, DecodeConfig())
+
+
+def make_model(config: ModelConfig, sample_fps: float = 8.0, input_px: int = 112) -> Model:
+    """The same, at work."""
+    return Model(make_file(config, sample_fps, input_px))
 
 
 def noise(count: int) -> list[Image]:
@@ -82,13 +86,12 @@ class EndlessFeed:
     def __init__(self, model: Model) -> None:
         self.num_in = 0
         self.origin_seconds: float | None = time.monotonic()
-        self._transform, self._pictures = model.file.transform, noise(8)
+        self._fit, self._pictures = model.fit, noise(8)
 
     def take(self, now_seconds: float, max_frames: int) -> Portion:
         picture = self._pictures[self.num_in % len(self._pictures)]
-        fitted = fit_frames(torch.from_numpy(picture).permute(2, 0, 1).unsqueeze(0), self._transform)
         self.num_in += 1
-        return Portion(self.num_in - 1, 0, fitted, self.num_in == 1, 0, picture, now_seconds)
+        return Portion(self.num_in - 1, 0, self._fit(picture)[None], self.num_in == 1, 0, picture, now_seconds)
 
     def due_seconds(self) -> float:
         return -math.inf
@@ -172,10 +175,10 @@ class Camera:
         """Nothing to close."""
 
 
-def slowed(embed: Callable[[Tensor], Tensor], step_seconds: float) -> Callable[[Tensor], Tensor]:
+def slowed(embed: Callable[[Image], Features], step_seconds: float) -> Callable[[Image], Features]:
     """The same function, which takes that long."""
 
-    def call(frames: Tensor) -> Tensor:
+    def call(frames: Image) -> Features:
         start = time.monotonic()
         answer = embed(frames)
         time.sleep(max(0.0, start + step_seconds - time.monotonic()))
@@ -188,7 +191,7 @@ def measure_slow(args: argparse.Namespace) -> dict[str, Any]:
     """A camera of 30 pictures a second, a grid of 30, steps of 1/8 s."""
     torch.set_num_threads(1)
     model = make_model(RECOMMENDED, sample_fps=30.0)
-    model.embed = slowed(model.embed, 1 / 8)  # type: ignore[assignment]
+    model.embed = slowed(model.embed, 1 / 8)
     streams = Streams(model, ignore, STREAM)
 
     def open_camera(given_up: Event) -> Camera:
@@ -299,7 +302,7 @@ def measure_sources(args: argparse.Namespace) -> dict[str, Any]:
         for seed, path in enumerate(files):
             write_video(path, args.seconds or 60, seed)
         model_path = Path(folder) / "model.safetensors"
-        save_model(model_path, make_model(RECOMMENDED).file)
+        save_model(model_path, make_file(RECOMMENDED))
         ways = {
             "one_process": ["--together"],
             "four_processes": [],

@@ -10,6 +10,7 @@ import sys
 from collections.abc import Callable, Sequence
 from typing import NoReturn
 
+from pipeline.cli.export import export_command
 from pipeline.cli.models import (
     demo_command,
     diagnose_command,
@@ -30,6 +31,7 @@ commands:
   diagnose   does a model use time, and where is it wrong
   predict    find actions in video files
   webcam     find actions live: cameras, network streams, replayed files
+  export     a model as ONNX files that run without torch
   check      what is wrong with videos and annotations, before a training finds out
   explain-sampling   draw exactly the frames that a model sees
   doctor     which decoder to use for your files, measured on them
@@ -55,6 +57,7 @@ COMMANDS: dict[str, Callable[[Sequence[str]], int]] = {
     "diagnose": diagnose_command,
     "predict": predict_command,
     "webcam": webcam_command,
+    "export": export_command,
     "check": check_command,
     "doctor": doctor_command,
     "explain-sampling": explain_sampling_command,

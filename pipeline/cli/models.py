@@ -77,7 +77,7 @@ def _evaluate_model(model_path: str, given_data: Any, options: EvaluateOptions) 
     from pipeline.inference import pick_device
 
     model = load_model_file(model_path, pick_device(options.device))
-    rows, data = _rows_of(model, given_data, options.split)
+    rows, data = rows_of(model, given_data, options.split)
     with Progress(console=console(), disable=options.quiet or not sys.stderr.isatty()) as progress:
         task = progress.add_task("evaluating", total=len(rows))
         evaluation = evaluate_model(
@@ -88,7 +88,7 @@ def _evaluate_model(model_path: str, given_data: Any, options: EvaluateOptions) 
     return EXIT_SOME_FAILED if evaluation.num_errors else 0
 
 
-def _rows_of(model: ModelFile, given_data: Any, split: str) -> tuple[Sequence[Any], DataConfig]:
+def rows_of(model: ModelFile, given_data: Any, split: str) -> tuple[Sequence[Any], DataConfig]:
     """The videos of the data that a model was trained on, or of that with the settings given."""
     from pipeline.datasets.datamodule import make_splits, read_annotations
 
@@ -123,7 +123,7 @@ def diagnose_command(args: Sequence[str]) -> int:
     from pipeline.inference import pick_device
 
     model = load_model_file(arguments.model_file, pick_device(options.device))
-    rows, data = _rows_of(model, given.get("data"), options.split)
+    rows, data = rows_of(model, given.get("data"), options.split)
     with Progress(console=console(), disable=options.quiet or not sys.stderr.isatty()) as progress:
         task = progress.add_task("diagnosing", total=len(rows))
         diagnosis = diagnose(model, rows, data, progress=lambda count: progress.advance(task, count))

@@ -17,7 +17,7 @@ from pipeline.config.experiment import (
 )
 from pipeline.config.requirement import require
 from pipeline.config.running import InferenceConfig, StreamingConfig, TimelineConfig
-from pipeline.config.text import to_dict, to_yaml
+from pipeline.config.text import from_dict, to_dict, to_yaml
 
 __all__ = [
     "DataConfig",
@@ -32,6 +32,7 @@ __all__ = [
     "TrainerConfig",
     "TrainingConfig",
     "TransformConfig",
+    "from_dict",
     "require",
     "to_dict",
     "to_yaml",

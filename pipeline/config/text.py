@@ -7,6 +7,8 @@ from typing import Any
 
 import yaml
 
+from pipeline.errors import UserError
+
 
 def to_dict(config: Any) -> dict[str, Any]:
     """A config dataclass as plain dicts and lists, ready for YAML or JSON."""
@@ -22,3 +24,19 @@ def _tuples_to_lists(value: Any) -> Any:
 def to_yaml(config: Any) -> str:
     """A config dataclass as YAML that reads back to an equal one."""
     return yaml.safe_dump(to_dict(config), sort_keys=False, allow_unicode=True)
+
+
+def from_dict(config_type: type[Any], values: dict[str, Any]) -> Any:
+    """The dataclass whose ``to_dict`` this is, with types checked.
+
+    Raises:
+        UserError: a key or a value is none of the dataclass's.
+    """
+    import jsonargparse  # here, so that who only reads settings need not load it
+
+    parser = jsonargparse.ArgumentParser(exit_on_error=False)
+    parser.add_class_arguments(config_type, "config")
+    try:
+        return parser.instantiate(parser.parse_object({"config": values}))["config"]
+    except jsonargparse.ArgumentError as error:
+        raise UserError(f"a setting of the model file is not understood: {error}") from error

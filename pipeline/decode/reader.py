@@ -238,15 +238,28 @@ class VideoReader:
     def __iter__(self) -> Iterator[tuple[Tensor, float]]:
         """Each frame, uint8 RGB ``[3, H, W]``, with its time in seconds; one frame in memory at a time. Where the size
         changes on the way, each frame has its own."""
+        with closing(self.images()) as images:
+            for image, pts_seconds in images:
+                yield _as_tensor(image), pts_seconds
+
+    def images(self) -> Generator[tuple[NDArray[np.uint8], float], None, None]:
+        """As iterating, but arrays ``[H, W, 3]``."""
         with closing(self._backend.walk()) as pictures:
             for picture in pictures:
-                yield _as_tensor(picture.rgb()), picture.pts_seconds
+                yield picture.rgb(), picture.pts_seconds
 
     def stream_at(self, times_seconds: Iterable[float]) -> Iterator[tuple[Tensor, float]]:
-        """The frame shown at each time, and that frame's own time, for increasing times; ends with the video.
+        """As ``images_at``, but tensors ``[3, H, W]``."""
+        with closing(self.images_at(times_seconds)) as images:
+            for image, pts_seconds in images:
+                yield _as_tensor(image), pts_seconds
+
+    def images_at(self, times_seconds: Iterable[float]) -> Generator[tuple[NDArray[np.uint8], float], None, None]:
+        """The frame shown at each time, uint8 RGB ``[H, W, 3]``, and that frame's own time, for increasing times; ends
+        with the video.
 
         Decodes once from the start, in bounded memory, and converts only the frames asked for; builds no index. The
-        times may go on for ever (``itertools.count``). Times that show the same frame get the same tensor: do not write
+        times may go on for ever (``itertools.count``). Times that show the same frame get the same array: do not write
         into it.
 
         Raises:
@@ -256,7 +269,7 @@ class VideoReader:
         tolerance, previous = self._file.header.tolerance_seconds, -math.inf
         with closing(self._backend.walk()) as pictures:
             picture = next(pictures, None)
-            image: Tensor | None = None
+            image: NDArray[np.uint8] | None = None
             for time in times_seconds:
                 if _finite(time) < previous:
                     raise ValueError(f"times must increase, got {time} after {previous}")
@@ -267,7 +280,7 @@ class VideoReader:
                     picture, image = next(pictures, None), None
                 if picture is None:
                     return
-                image = _as_tensor(picture.rgb()) if image is None else image
+                image = picture.rgb() if image is None else image
                 yield image, picture.pts_seconds
 
     def close(self) -> None:

@@ -4,7 +4,8 @@
     ahead       decoding in a thread of its own, a bounded number of frames ahead
     cores       a batch in pieces, one for each core of a CPU
     folding     batch norms become part of the convolutions before them
-    frames      a video's grid frames, fitted; grid frames -> what the temporal heads read
+    frames      a video's grid frames, fitted
+    runtime     what runs a model: torch_runtime a model file, onnx_runtime an exported one; arrays: what they share
     scorers     that -> scores, by overlapping windows or by a state that is carried on
     engine      ``Model``: all of it, for a file
 

@@ -8,11 +8,11 @@ from __future__ import annotations
 
 from collections.abc import Callable, Sequence
 from concurrent.futures import ThreadPoolExecutor
+from itertools import pairwise
 from threading import Barrier
-from typing import TypeVar
+from typing import Any, TypeVar
 
-import torch
-from torch import Tensor
+from pipeline.inference.arrays import Features, joined
 
 Answer = TypeVar("Answer")
 
@@ -27,14 +27,14 @@ class CorePool:
     """Calls a function on pieces of a batch at the same time.
 
     Args:
-        num_cores: threads at most; unset: as many as torch uses. With 1 the batch stays whole.
+        num_cores: threads at most; unset: as many as torch uses. With 1 the batch stays whole, and no torch is needed.
     """
 
     def __init__(self, num_cores: int | None = None) -> None:
-        self._num_cores = num_cores or torch.get_num_threads()
+        self._num_cores = num_cores or _num_threads()
         self._pool: ThreadPoolExecutor | None = None  # made when first needed
 
-    def map(self, function: Callable[[Tensor], Tensor], batch: Tensor) -> Tensor:
+    def map(self, function: Callable[[Any], Features], batch: Any) -> Features:
         """What the function gives for ``batch [n, ...]``, as long as it treats each of the n alone. The pieces depend
         on nothing but n."""
         num_pieces = min(self._num_cores, len(batch) // _MIN_FRAMES_A_CORE)
@@ -44,7 +44,8 @@ class CorePool:
             num_pieces *= 2
         if self._pool is None:
             self._pool = _start(self._num_cores)
-        return torch.cat(list(self._pool.map(function, batch.tensor_split(num_pieces))))
+        edges = [len(batch) * piece // num_pieces for piece in range(num_pieces + 1)]
+        return joined(list(self._pool.map(function, [batch[low:high] for low, high in pairwise(edges)])))
 
     def each(self, calls: Sequence[Callable[[], Answer]]) -> list[Answer]:
         """The answers of independent calls. At the same time only where ``map`` has been worth it."""
@@ -59,9 +60,17 @@ class CorePool:
             self._pool = None
 
 
+def _num_threads() -> int:
+    import torch
+
+    return torch.get_num_threads()
+
+
 def _start(num_cores: int) -> ThreadPoolExecutor:
     """Threads in each of which torch's operations use that thread alone. The setting is the thread's own, and also what
     later threads begin with, so that is put back."""
+    import torch  # there already: with one core, as without torch, no pool is started
+
     ready = Barrier(num_cores + 1)
 
     def begin() -> None:

@@ -10,32 +10,49 @@ import itertools
 from collections.abc import Generator, Iterator
 from contextlib import closing
 from pathlib import Path
+from typing import TYPE_CHECKING, cast
 
-import torch
-from torch import Tensor
+import numpy as np
+from numpy.lib.stride_tricks import sliding_window_view
 
-from pipeline.checkpoint import ModelFile, load_model_file
 from pipeline.clip import Prediction, Segment
 from pipeline.config import InferenceConfig, TimelineConfig
 from pipeline.decode import VideoOpener, VideoReader
 from pipeline.errors import UserError
 from pipeline.inference.ahead import read_ahead
+from pipeline.inference.arrays import Features, stacked
 from pipeline.inference.cores import CorePool
-from pipeline.inference.frames import Embedder, grid_frames
+from pipeline.inference.frames import grid_frames
+from pipeline.inference.runtime import Description, Image, Runtime
 from pipeline.inference.scorers import SCORERS, Scorer
 from pipeline.inference.stats import RunStats
 from pipeline.timeline import WindowScores, merge_segments
+
+if TYPE_CHECKING:
+    import torch
+
+    from pipeline.checkpoint import ModelFile
 
 # Batches of fitted frames that decoding may be ahead.
 _BATCHES_AHEAD = 2
 
 
 def load_model(path: str | Path, device: str = "auto") -> Model:
-    """Reads a model file. ``device`` is ``auto``, ``cpu``, ``cuda``, ``mps`` or as torch writes them.
+    """Reads a model file, or one that ``clipgru export`` wrote (``.onnx``), which runs without torch.
+
+    Args:
+        path: the file.
+        device: ``auto``, ``cpu``, ``cuda``, ``mps`` or as torch writes them; an ONNX file runs on the CPU.
 
     Raises:
         UserError: the file is no model file, or the device is not there.
     """
+    if Path(path).suffix.lower() == ".onnx":
+        from pipeline.inference.onnx_runtime import load_onnx
+
+        return Model(*load_onnx(Path(path), device))
+    from pipeline.checkpoint import load_model_file
+
     return Model(load_model_file(path, pick_device(device)))
 
 
@@ -45,6 +62,8 @@ def pick_device(name: str) -> torch.device:
     Raises:
         UserError: no such device here.
     """
+    import torch
+
     if name == "auto":
         return torch.device("cuda" if torch.cuda.is_available() else "cpu")
     try:
@@ -60,23 +79,29 @@ class Model:
     """A model ready to predict.
 
     Attributes:
-        file: the recogniser, its labels and settings.
+        file: labels and settings, and for a model in torch the recogniser.
         stats: what the last run did; filled as it runs.
         opener: opens videos as the file's decode settings say.
-        embed: uint8 ``[B, T + context, 3, S, S]`` -> what a scorer is pushed, ``[B, T, ...]``.
-        cores: shares work among the cores of a CPU; with a GPU it stays whole.
+        fit, embed, heads: what runs it, as ``Runtime`` says.
+        cores: shares work among the cores of a CPU; where the runtime does that itself, the work stays whole.
+
+    Args:
+        file: what the model file holds.
+        runtime: what runs it; unset: the file's recogniser, in torch.
     """
 
-    def __init__(self, file: ModelFile) -> None:
+    def __init__(self, file: Description, runtime: Runtime | None = None) -> None:
+        if runtime is None:
+            from pipeline.inference.torch_runtime import torch_runtime
+
+            runtime = torch_runtime(cast("ModelFile", file))
         self.file = file
         self.stats = RunStats()
         self.opener = VideoOpener(file.decode)
-        self.device = next(file.recognizer.parameters()).device
-        self.embed = Embedder(file)
-        self.cores = CorePool(None if self.device.type == "cpu" else 1)
+        self.fit, self.embed, self.heads = runtime.fit, runtime.embed, runtime.heads
+        self.cores = CorePool(runtime.num_pieces)
 
-    @torch.inference_mode()
-    def embed_frames(self, frames: Tensor) -> Tensor:
+    def embed_frames(self, frames: Image) -> Features:
         """uint8 ``[n, 1 + context, 3, S, S]``, every frame after those before it -> what a scorer is pushed,
         ``[n, ...]``."""
         return self.cores.map(self.embed, frames)[:, 0]  # [n, 1, ...] -> [n, ...]
@@ -109,9 +134,8 @@ class Model:
 
     def prediction(self, scores: WindowScores, path: str, end_seconds: float, top_k: int) -> Prediction:
         """A window's scores, in seconds and words."""
-        probabilities = torch.from_numpy(scores.probabilities)
-        best = probabilities.topk(min(top_k, len(self.labels)))
-        ranked = tuple((self.labels[i], float(p)) for p, i in zip(best.values, best.indices.tolist(), strict=True))
+        best = np.argsort(-scores.probabilities, kind="stable")[:top_k]
+        ranked = tuple((self.labels[i], float(scores.probabilities[i])) for i in best)
         start, end = scores.window.seconds(self.file.sampling.sample_fps, end_seconds)
         return Prediction(path, start, end, ranked[0][0], ranked[0][1], ranked)
 
@@ -122,9 +146,8 @@ class Model:
             UserError: the model cannot do what the settings ask for.
         """
         context = self.file.transform.num_context_frames
-        return SCORERS[config.mode](self.file.recognizer, self.file.sampling, config, context)
+        return SCORERS[config.mode](self.heads, self.file.sampling, config, context)
 
-    @torch.inference_mode()
     def score_windows(
         self, reader: VideoReader, config: InferenceConfig | None = None
     ) -> Generator[WindowScores, None, None]:
@@ -156,7 +179,8 @@ class Model:
             for frames in batches:
                 with stats.timed("embed"):
                     # [n + context, 3, S, S] -> [n, 3, S, S, 1 + context] -> [n, 1 + context, 3, S, S]
-                    projected = self.embed_frames(frames.unfold(0, 1 + context, 1).movedim(-1, 1))
+                    windows = sliding_window_view(frames, 1 + context, axis=0, writeable=True)
+                    projected = self.embed_frames(np.moveaxis(windows, -1, 1))
                 stats.frames_embedded += len(projected)
                 with stats.timed("score"):
                     scored = scorer.push(projected)
@@ -165,12 +189,12 @@ class Model:
             scored = scorer.finish()
         yield from scored
 
-    def _batches(self, reader: VideoReader, config: InferenceConfig, stats: RunStats) -> Generator[Tensor, None, None]:
+    def _batches(self, reader: VideoReader, config: InferenceConfig, stats: RunStats) -> Generator[Image, None, None]:
         """Fitted grid frames uint8 ``[n + context, 3, S, S]``: each batch begins with the context the one before ends
         with."""
         sampling, context = self.file.sampling, self.file.transform.num_context_frames
         num_needed = context + (sampling.num_frames if config.mode == "windows" else 1)
-        frames = grid_frames(reader, sampling, self.file.transform, num_needed, stats)
+        frames = grid_frames(reader, sampling, self.fit, num_needed, stats)
         with closing(read_ahead(frames, _BATCHES_AHEAD * config.batch_size)) as ahead:
             carried = list(itertools.islice(ahead, context))
             while True:
@@ -178,5 +202,5 @@ class Model:
                     batch = list(itertools.islice(ahead, config.batch_size))
                 if not batch:
                     return
-                yield torch.stack([*carried, *batch])
+                yield stacked([*carried, *batch])
                 carried = [*carried, *batch][len(batch) :]

@@ -8,13 +8,10 @@ from __future__ import annotations
 
 from collections.abc import Callable
 
-import torch
-from torch import Tensor
-
 from pipeline.config import InferenceConfig, SamplingConfig
 from pipeline.errors import UserError
-from pipeline.models.recognizer import Recognizer
-from pipeline.models.temporal.head import State
+from pipeline.inference.arrays import Features, joined, stacked
+from pipeline.inference.runtime import Heads, State
 from pipeline.sampling import Window
 from pipeline.timeline import WindowScores
 
@@ -25,25 +22,23 @@ class WindowScorer:
     """Scores windows of ``num_frames`` grid frames, each from a fresh state, as a clip in training.
 
     Args:
-        recognizer: gives scores.
+        heads: give scores.
         num_frames: of a window.
         stride_frames: grid frames from one window's start to the next.
         num_context_frames: a window reaches that many grid frames further than it has features.
     """
 
-    def __init__(
-        self, recognizer: Recognizer, num_frames: int, stride_frames: int, num_context_frames: int = 0
-    ) -> None:
-        self._recognizer, self._num_context = recognizer, num_context_frames
+    def __init__(self, heads: Heads, num_frames: int, stride_frames: int, num_context_frames: int = 0) -> None:
+        self._heads, self._num_context = heads, num_context_frames
         self._num_frames, self._stride = num_frames, stride_frames
-        self._kept: Tensor | None = None  # [t, ...]: the frames that a coming window may still need
+        self._kept: Features = None  # [t, ...]: the frames that a coming window may still need
         self._first = 0  # grid index of the first of them
         self._next_start = 0
         self._count = 0
 
-    def push(self, projected: Tensor) -> list[WindowScores]:
+    def push(self, projected: Features) -> list[WindowScores]:
         """Scores of the windows that ``projected [n, ...]`` completes."""
-        kept = projected if self._kept is None else torch.cat([self._kept, projected])
+        kept = projected if self._kept is None else joined([self._kept, projected])
         self._count += len(projected)
         starts = range(self._next_start, self._count - self._num_frames + 1, self._stride)
         scores = self._score(kept, starts)
@@ -52,7 +47,7 @@ class WindowScorer:
         # The last frames stay in any case: the video's last window ends with the video.
         first = max(self._first, min(self._next_start, self._count - self._num_frames))
         # A copy, so that a small rest does not keep a large portion alive.
-        self._kept, self._first = kept[first - self._first :].clone(), first
+        self._kept, self._first = joined([kept[first - self._first :]]), first
         return scores
 
     def finish(self) -> list[WindowScores]:
@@ -62,13 +57,12 @@ class WindowScorer:
             return []
         return self._score(self._kept, range(last, last + 1))
 
-    def _score(self, kept: Tensor, starts: range) -> list[WindowScores]:
+    def _score(self, kept: Features, starts: range) -> list[WindowScores]:
         scored = []
         for place in range(0, len(starts), _MAX_WINDOWS_A_CALL):
             some = starts[place : place + _MAX_WINDOWS_A_CALL]
-            windows = torch.stack([kept[start - self._first :][: self._num_frames] for start in some])  # [B, T, ...]
-            step_scores, _ = self._recognizer.score_projected(windows)
-            probabilities = self._recognizer.read_out(step_scores).float().softmax(dim=-1).cpu().numpy()
+            windows = stacked([kept[start - self._first :][: self._num_frames] for start in some])  # [B, T, ...]
+            probabilities = self._heads.score_windows(windows)
             stops = [start + self._num_frames + self._num_context for start in some]
             scored += [WindowScores(Window(*row[:2]), row[2]) for row in zip(some, stops, probabilities, strict=True)]
         return scored
@@ -78,7 +72,7 @@ class StreamScorer:
     """Scores every grid frame from all frames before it, by a state that is carried on.
 
     Args:
-        recognizer: gives scores; its heads must be able to stream.
+        heads: give scores; they must be able to stream.
         reset_frames: the state starts anew every so many grid frames; 0 is never.
         num_context_frames: grid frames before the first one that has features.
 
@@ -86,17 +80,17 @@ class StreamScorer:
         UserError: the model reads the future.
     """
 
-    def __init__(self, recognizer: Recognizer, reset_frames: int = 0, num_context_frames: int = 0) -> None:
-        if not recognizer.temporal.streams:
+    def __init__(self, heads: Heads, reset_frames: int = 0, num_context_frames: int = 0) -> None:
+        if not heads.streams:
             raise UserError(
                 "this model is bidirectional: it reads the future and cannot score a stream frame by frame. Use the "
                 "mode 'windows', or train with model.bidirectional false"
             )
-        self._recognizer, self._reset_frames, self._num_context = recognizer, reset_frames, num_context_frames
+        self._heads, self._reset_frames, self._num_context = heads, reset_frames, num_context_frames
         self._state: State = None
         self._count = 0
 
-    def push(self, projected: Tensor) -> list[WindowScores]:
+    def push(self, projected: Features) -> list[WindowScores]:
         """A score for each of ``projected [n, ...]``: windows of one grid frame."""
         scored: list[WindowScores] = []
         while len(projected):
@@ -113,9 +107,8 @@ class StreamScorer:
         """Nothing: every frame has its score."""
         return []
 
-    def _score(self, projected: Tensor) -> list[WindowScores]:
-        step_scores, self._state = self._recognizer.score_projected(projected.unsqueeze(0), self._state)
-        probabilities = step_scores[0].float().softmax(dim=-1).cpu().numpy()
+    def _score(self, projected: Features) -> list[WindowScores]:
+        probabilities, self._state = self._heads.score_steps(projected, self._state)
         first = self._count + self._num_context
         self._count += len(projected)
         return [WindowScores(Window(first + i, first + i + 1), row) for i, row in enumerate(probabilities)]
@@ -124,27 +117,28 @@ class StreamScorer:
 Scorer = WindowScorer | StreamScorer
 
 
-def _windows(
-    recognizer: Recognizer, sampling: SamplingConfig, config: InferenceConfig, num_context_frames: int
-) -> Scorer:
+def _windows(heads: Heads, sampling: SamplingConfig, config: InferenceConfig, num_context_frames: int) -> Scorer:
+    if not heads.reads_windows:
+        raise UserError(
+            "this file holds the streaming step alone, which cannot score windows; use the mode 'stream', or the file "
+            "that ends in .clip.onnx"
+        )
     stride = config.stride_frames or max(1, sampling.num_frames // 4)
-    return WindowScorer(recognizer, sampling.num_frames, stride, num_context_frames)
+    return WindowScorer(heads, sampling.num_frames, stride, num_context_frames)
 
 
-def _stream(
-    recognizer: Recognizer, sampling: SamplingConfig, config: InferenceConfig, num_context_frames: int
-) -> Scorer:
+def _stream(heads: Heads, sampling: SamplingConfig, config: InferenceConfig, num_context_frames: int) -> Scorer:
     reset_frames = round(config.reset_seconds * sampling.sample_fps)
     if config.reset_seconds and not reset_frames:
         raise UserError(
             f"reset_seconds {config.reset_seconds:g} is less than one grid frame; the model reads "
             f"{sampling.sample_fps:g} a second"
         )
-    return StreamScorer(recognizer, reset_frames, num_context_frames)
+    return StreamScorer(heads, reset_frames, num_context_frames)
 
 
-# mode -> (recogniser, sampling, settings, context frames) -> scorer
-SCORERS: dict[str, Callable[[Recognizer, SamplingConfig, InferenceConfig, int], Scorer]] = {
+# mode -> (heads, sampling, settings, context frames) -> scorer
+SCORERS: dict[str, Callable[[Heads, SamplingConfig, InferenceConfig, int], Scorer]] = {
     "windows": _windows,
     "stream": _stream,
 }

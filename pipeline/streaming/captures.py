@@ -123,12 +123,12 @@ class ReplayCapture:
 
 
 def _paced(source: Source, opener: VideoOpener, given_up: Event) -> Generator[tuple[Image, float], None, None]:
-    with opener.open(source.address) as reader, closing(iter(reader)) as pictures:  # type: ignore[type-var]
+    with opener.open(source.address) as reader, closing(reader.images()) as pictures:
         end_seconds, start = reader.info.duration_seconds, time.monotonic()
         for picture, pts_seconds in pictures:
             if given_up.wait(max(0.0, start + pts_seconds - time.monotonic())):
                 return
-            yield picture.permute(1, 2, 0).numpy(), start + pts_seconds  # [3, H, W] -> [H, W, 3]
+            yield picture, start + pts_seconds
         given_up.wait(max(0.0, start + end_seconds + _END_SECONDS - time.monotonic()))
 
 

@@ -12,21 +12,20 @@ from functools import partial
 from threading import Condition
 from typing import Protocol
 
-import torch
-from torch import Tensor
+import numpy as np
 
 from pipeline.config import InferenceConfig, StreamingConfig
 from pipeline.decode import VideoOpener
 from pipeline.errors import DecodeError
 from pipeline.inference import Model, RunStats
 from pipeline.inference.ahead import read_ahead
+from pipeline.inference.arrays import stacked
 from pipeline.inference.frames import grid_frames
 from pipeline.streaming.captures import Opener, open_source
 from pipeline.streaming.grabber import Grabber, SourceEvent
 from pipeline.streaming.grid import GridSlot, Image
 from pipeline.streaming.sources import Source
 from pipeline.streaming.status import SourceState
-from pipeline.transforms import fit_frames
 
 
 @dataclass(frozen=True)
@@ -36,7 +35,7 @@ class Portion:
     first_index: int
     """Of the first of all of them."""
     num_held: int
-    frames: Tensor
+    frames: Image
     """uint8 ``[n, 3, S, S]``: the new ones; n may be 0."""
     is_first: bool = False
     """What came before is not continued."""
@@ -96,9 +95,9 @@ class LiveFeed:
     end_seconds = math.inf
 
     def __init__(self, model: Model, open_capture: Opener, config: StreamingConfig, changed: Condition) -> None:
-        self._transform = model.file.transform
+        self._fit = model.fit
         self._slot = GridSlot(model.file.sampling.sample_fps, config.max_gap_seconds)
-        self._none = torch.empty(0, 3, *[self._transform.fit_size_px] * 2, dtype=torch.uint8)
+        self._none = np.empty((0, 3, *[model.file.transform.fit_size_px] * 2), np.uint8)
         self._grabber = Grabber(open_capture, self._slot, config, changed)
         self._grabber.start()
 
@@ -122,8 +121,7 @@ class LiveFeed:
         shot, first_index = tick.shot, tick.index - tick.num_held
         if shot is None:  # the picture before, once more
             return Portion(first_index, tick.num_held + 1, self._none)
-        frames = torch.from_numpy(shot.picture).permute(2, 0, 1).unsqueeze(0)  # [H, W, 3] -> [1, 3, H, W]
-        fitted = fit_frames(frames, self._transform)
+        fitted = self._fit(shot.picture)[None]
         return Portion(
             first_index, tick.num_held, fitted, tick.is_first, tick.num_dropped, shot.picture, shot.captured_seconds
         )
@@ -155,13 +153,13 @@ class FileFeed:
         num_needed = transform.num_context_frames + (sampling.num_frames if inference.mode == "windows" else 1)
         self._reader = model.opener.open(source.address)
         self.end_seconds = self._reader.info.duration_seconds
-        frames = grid_frames(self._reader, sampling, transform, num_needed, RunStats())
-        self._frames: Generator[Tensor, None, None] = read_ahead(frames, 2 * inference.batch_size)
+        frames = grid_frames(self._reader, sampling, model.fit, num_needed, RunStats())
+        self._frames: Generator[Image, None, None] = read_ahead(frames, 2 * inference.batch_size)
         self._events: deque[SourceEvent] = deque([SourceEvent("live", time.monotonic())])
 
     def take(self, now_seconds: float, max_frames: int) -> Portion | None:
         """Waits for the decoder, which is not for long."""
-        frames: list[Tensor] = []
+        frames: list[Image] = []
         try:
             frames.extend(itertools.islice(self._frames, max_frames))
         except DecodeError as error:
@@ -171,8 +169,8 @@ class FileFeed:
         if not frames:
             return None
         first_index, self.num_in = self.num_in, self.num_in + len(frames)
-        picture = frames[-1].permute(1, 2, 0).numpy()  # [3, S, S] -> [S, S, 3]
-        return Portion(first_index, 0, torch.stack(frames), first_index == 0, 0, picture)
+        picture = frames[-1].transpose(1, 2, 0)  # [3, S, S] -> [S, S, 3]
+        return Portion(first_index, 0, stacked(frames), first_index == 0, 0, picture)
 
     def _end(self, error: str) -> None:
         self.state = "ended"

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import itertools
 import time
 from collections import deque
 from collections.abc import Callable, Iterator, Sequence
@@ -11,12 +12,12 @@ from functools import partial
 from threading import Condition
 from typing import Literal
 
-import torch
-from torch import Tensor
+import numpy as np
 
 from pipeline.clip import Prediction, Segment
 from pipeline.config import InferenceConfig, StreamingConfig, TimelineConfig
 from pipeline.inference import Model
+from pipeline.inference.arrays import Features, joined
 from pipeline.streaming.feeds import Feed, Portion, open_feed
 from pipeline.streaming.grabber import EventKind, SourceEvent
 from pipeline.streaming.grid import Image
@@ -132,12 +133,11 @@ class Streams:
         self._last: deque[SourceStatus] = deque(maxlen=_MAX_ENDED)
         self._still = self._warm_up()
 
-    @torch.inference_mode()
-    def _warm_up(self) -> Tensor:
+    def _warm_up(self) -> Features:
         """One picture through the model, so that the first real one does not wait; and what no change looks like."""
         transform = self._model.file.transform
         size = transform.fit_size_px
-        blank = torch.zeros(1, 1 + transform.num_context_frames, 3, size, size, dtype=torch.uint8)
+        blank = np.zeros((1, 1 + transform.num_context_frames, 3, size, size), np.uint8)
         projected = self._model.embed(blank)[0]
         self._model.scorer(self._inference).push(projected)
         return projected
@@ -180,7 +180,6 @@ class Streams:
         finally:
             self.stage_seconds[stage] += time.perf_counter() - start
 
-    @torch.inference_mode()
     def step(self) -> bool:
         """Takes, embeds and scores what there is. Whether there was anything."""
         for member in list(self._members.values()):
@@ -196,7 +195,7 @@ class Streams:
                     self._note(member, portion, scored)
         return bool(taken)
 
-    def _take(self) -> list[tuple[_Member, Portion, Tensor]]:
+    def _take(self) -> list[tuple[_Member, Portion, Image]]:
         taken, batch_size = [], self._inference.batch_size
         share = max(1, min(batch_size, _MAX_BATCHES * batch_size // max(len(self._members), 1)))
         for member in self._members.values():
@@ -208,14 +207,15 @@ class Streams:
                 taken.append((member, portion, member.track.inputs(portion)))
         return taken
 
-    def _embed(self, frames: list[Tensor]) -> Sequence[Tensor]:
+    def _embed(self, frames: list[Image]) -> Sequence[Features]:
         """``[n, 1 + context, 3, S, S]`` for each source -> ``[n, ...]`` for each, through the backbone at once."""
         with self.timed("embed"):
-            joined = torch.cat(frames)
-            if not len(joined):
+            batch = joined(frames)
+            if not len(batch):
                 return [self._still[:0]] * len(frames)
-            projected = self._model.embed_frames(joined)
-        return torch.split(projected, [len(part) for part in frames])
+            projected = self._model.embed_frames(batch)
+        edges = [0, *itertools.accumulate(len(part) for part in frames)]
+        return [projected[low:high] for low, high in itertools.pairwise(edges)]
 
     def _note(self, member: _Member, portion: Portion, scored: Scored) -> None:
         num_frames = portion.num_held + len(portion.frames)

@@ -5,12 +5,13 @@ from __future__ import annotations
 import math
 from dataclasses import dataclass, replace
 
-import torch
-from torch import Tensor
+import numpy as np
 
 from pipeline.clip import Segment
 from pipeline.config import InferenceConfig, TimelineConfig
 from pipeline.inference import Model
+from pipeline.inference.arrays import Features, joined, stacked
+from pipeline.inference.runtime import Image
 from pipeline.inference.scorers import Scorer
 from pipeline.sampling import Window
 from pipeline.streaming.feeds import Portion
@@ -51,7 +52,7 @@ class Track:
         model: Model,
         inference: InferenceConfig,
         timeline: TimelineConfig,
-        still: Tensor,
+        still: Features,
         end_seconds: float = math.inf,
     ) -> None:
         self._model, self._inference, self._still = model, inference, still
@@ -59,8 +60,8 @@ class Track:
         self.timeline = Timeline(model.labels, model.file.sampling.sample_fps, timeline, end_seconds)
         self._scorer: Scorer | None = None  # None: no sequence is under way
         self._base_index = self._next_index = 0  # where the sequence began on the grid, and where it goes on
-        self._previous = torch.empty(0)  # uint8 [context, 3, S, S]: the sequence's last pictures
-        self._held: Tensor | None = None  # [1, ...]: what a repeated picture is scored by
+        self._previous = np.empty(0, np.uint8)  # uint8 [context, 3, S, S]: the sequence's last pictures
+        self._held: Features = None  # [1, ...]: what a repeated picture is scored by
 
     def begin(self, portion: Portion) -> Scored:
         """Must come first for each portion: ends the sequence that it does not continue."""
@@ -73,15 +74,15 @@ class Track:
             self._previous, self._held = portion.frames[:0], self._still if self._num_context else None
         return ended
 
-    def inputs(self, portion: Portion) -> Tensor:
+    def inputs(self, portion: Portion) -> Image:
         """uint8 ``[n, 1 + context, 3, S, S]``: the new frames that have to be embedded, each behind its context."""
-        frames = torch.cat([self._previous, portion.frames])
+        frames: Image = joined([self._previous, portion.frames])
         self._previous = frames[len(frames) - self._num_context :]
         num_whole = max(len(frames) - self._num_context, 0)
-        return torch.stack([frames[i : i + num_whole] for i in range(1 + self._num_context)], dim=1)
+        inputs: Image = stacked([frames[i : i + num_whole] for i in range(1 + self._num_context)], axis=1)
+        return inputs
 
-    @torch.inference_mode()
-    def push(self, portion: Portion, projected: Tensor) -> Scored:
+    def push(self, portion: Portion, projected: Features) -> Scored:
         """Scores the portion; ``projected [n, ...]`` is what became of its ``inputs``."""
         if self._scorer is None:
             return Scored()
@@ -89,13 +90,12 @@ class Track:
         num_held, self._next_index = first_new - self._next_index, first_new + len(portion.frames)
         parts = [projected]
         if num_held and self._held is not None:
-            parts.insert(0, self._held.expand(num_held, *projected.shape[1:]))
+            parts = [*[self._held] * num_held, projected]
         if not self._num_context and len(projected):
-            self._held = projected[-1:].clone()  # a copy, so that it does not keep a whole batch alive
-        joined = torch.cat(parts) if len(parts) > 1 else projected
-        return self._segmented(self._scorer.push(joined)) if len(joined) else Scored()
+            self._held = joined([projected[-1:]])  # a copy, so that it does not keep a whole batch alive
+        whole = joined(parts) if len(parts) > 1 else projected
+        return self._segmented(self._scorer.push(whole)) if len(whole) else Scored()
 
-    @torch.inference_mode()
     def end(self) -> Scored:
         """Ends the sequence, as the end of a file does."""
         if self._scorer is None:

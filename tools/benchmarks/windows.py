@@ -23,6 +23,7 @@ from pipeline.config import DecodeConfig, InferenceConfig, ModelConfig, Sampling
 from pipeline.decode import open_video
 from pipeline.inference import Model, RunStats
 from pipeline.inference.frames import grid_frames
+from pipeline.inference.torch_runtime import Embedder
 from pipeline.models.recognizer import Recognizer
 from pipeline.transforms import ClipTransform
 
@@ -67,7 +68,10 @@ class Task:
     """One video, one model: the four things that are timed. Each returns when all its work is done."""
 
     def __init__(self, model: Model, path: Path, stride: int, device: str) -> None:
+        assert isinstance(model.file, ModelFile)
+        assert isinstance(model.embed, Embedder)
         self.model, self.path, self.device = model, path, device
+        self.recognizer, self.backbone_network = model.file.recognizer, model.embed.backbone
         self.config = InferenceConfig(stride_frames=stride, batch_size=BATCH_SIZE)
         self.transform = ClipTransform(model.file.transform, model.file.normalization)
         self.fitted = list(self._grid())
@@ -83,9 +87,9 @@ class Task:
     def _grid(self) -> Iterator[Tensor]:
         file = self.model.file
         with open_video(self.path) as reader:
-            frames = grid_frames(reader, file.sampling, file.transform, 1, RunStats())
+            frames = grid_frames(reader, file.sampling, self.model.fit, 1, RunStats())
             with closing(frames):
-                yield from frames
+                yield from map(torch.from_numpy, frames)
 
     def decode(self) -> None:
         for _ in self._grid():
@@ -101,7 +105,7 @@ class Task:
     def _features(self, frames: Tensor) -> Tensor:
         """uint8 ``[n, 3, S, S]`` -> ``[n, D, ...]``."""
         pictures = self.transform.evaluate(frames.to(self.device))
-        return self.model.file.recognizer.embed(pictures, self.model.embed.backbone)
+        return self.recognizer.embed(pictures, self.backbone_network)
 
     def shared(self) -> None:
         with open_video(self.path) as reader, closing(self.model.score_windows(reader, self.config)) as scored:
@@ -112,7 +116,7 @@ class Task:
     def recomputed(self) -> None:
         """Every window cut out and run whole; as many at a time as make the same batches for the backbone."""
         num_frames, stride = self.model.file.sampling.num_frames, self.config.stride_frames or 1
-        frames, recognizer = list(self._grid()), self.model.file.recognizer
+        frames, recognizer = list(self._grid()), self.recognizer
         starts = iter(range(0, len(frames) - num_frames + 1, stride))
         while some := list(itertools.islice(starts, BATCH_SIZE // num_frames)):
             pictures = torch.stack([frame for start in some for frame in frames[start : start + num_frames]])

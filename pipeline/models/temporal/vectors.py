@@ -42,14 +42,16 @@ class Change(TemporalHead):
         self.num_outputs = 2 * num_features
 
     def initial_state(self, x: Tensor) -> State:
-        """The frame before the first: the first itself, ``[B, D]``."""
-        return x[:, 0]
+        """The frame before, ``[B, D]``, and whether there is one, ``[1]``: zeros, as for every head, so that a stream
+        of an exported model begins as all others do. Where there is none, the first frame stands for it."""
+        return x.new_zeros(x.shape[0], x.shape[2]), x.new_zeros(1)
 
     def recur(self, projected: Tensor, state: State = None) -> tuple[Tensor, State]:
         """``[B, T, D]`` -> ``[B, T, 2 D]``."""
-        before = self.initial_state(projected) if state is None else state
+        before, is_there = self.initial_state(projected) if state is None else state
+        before = torch.where(is_there > 0, before, projected[:, 0])
         previous = torch.cat([before.unsqueeze(1), projected[:, :-1]], dim=1)
-        return torch.cat([projected, projected - previous], dim=2), projected[:, -1]
+        return torch.cat([projected, projected - previous], dim=2), (projected[:, -1], torch.ones_like(is_there))
 
 
 class Recurrent(TemporalHead):

@@ -1,0 +1,77 @@
+"""The command that turns a model file into files for other runtimes: export."""
+
+from __future__ import annotations
+
+import json
+import sys
+from collections.abc import Callable, Sequence
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+from pipeline.cli.models import rows_of
+from pipeline.cli.parser import add_experiment, add_options, console, make_parser, read_options
+from pipeline.errors import unknown_name
+from pipeline.options import ExportOptions
+
+if TYPE_CHECKING:
+    from pipeline.checkpoint import ModelFile
+    from pipeline.export.files import Exported, Int8Data
+
+
+def export_command(args: Sequence[str]) -> int:
+    """clipgru export"""
+    parser = make_parser(
+        "export",
+        "Write MODEL as ONNX files that clipgru predict, clipgru webcam and other programs run without torch. With "
+        "--int8 the data is that of the training, or other data given by --data.* options.",
+    )
+    parser.add_argument("model_file", type=str, metavar="MODEL", help="A model file.")
+    add_experiment(parser)
+    add_options(parser, ExportOptions)
+    arguments = parser.parse_args(list(args))
+    options = read_options(ExportOptions, parser, arguments)
+    if options.format not in FORMATS:
+        raise unknown_name("export format", options.format, FORMATS)
+    given = parser.parse_args(list(args), defaults=False)
+    exported = FORMATS[options.format](Path(arguments.model_file), given.get("data"), options)
+    if not options.quiet:
+        console().print(f"written: {', '.join(map(str, exported.paths))}", soft_wrap=True)
+    summary: dict[str, Any] = {"written": [str(path) for path in exported.paths], "differences": exported.differences}
+    print(json.dumps(summary | ({"int8": exported.cost} if exported.cost else {}), indent=1))
+    return 0
+
+
+def _export_onnx(path: Path, given_data: Any, options: ExportOptions) -> Exported:
+    from rich.progress import Progress
+
+    from pipeline.inference.onnx_runtime import import_onnx
+
+    import_onnx()  # before anything that takes long
+    from pipeline.checkpoint import load_model_file
+    from pipeline.export.files import export_onnx
+
+    file = load_model_file(path)
+    stem = (Path(options.output) if options.output else path.parent) / path.stem
+    if not file.recognizer.temporal.streams and not options.quiet:
+        num_frames = file.sampling.num_frames
+        note = f"this model is bidirectional: there is no streaming step, and clips have {num_frames} frames"
+        console().print(f"note: {note}", soft_wrap=True)
+    if not options.int8:
+        return export_onnx(file, stem)
+    with Progress(console=console(), disable=options.quiet or not sys.stderr.isatty()) as progress:
+        task = progress.add_task("measuring int8")
+        int8 = _int8_data(file, given_data, options, lambda count: progress.advance(task, count))
+        progress.update(task, total=2 * len(int8.rows))
+        return export_onnx(file, stem, int8)
+
+
+def _int8_data(file: ModelFile, given_data: Any, options: ExportOptions, progress: Callable[[int], None]) -> Int8Data:
+    from pipeline.export.files import Int8Data
+
+    rows, data = rows_of(file, given_data, options.split)
+    calibration_rows, _ = rows_of(file, given_data, "all" if options.split == "all" else "train")
+    return Int8Data(calibration_rows, options.calibration_clips, rows, data, progress)
+
+
+# format -> (model file, data settings given, options) -> what was written
+FORMATS: dict[str, Callable[[Path, Any, ExportOptions], Exported]] = {"onnx": _export_onnx}

@@ -1,0 +1,71 @@
+"""``export_onnx``: a model file in, ONNX files out, each with its name only once it is checked."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Any
+
+from pipeline.checkpoint import ModelFile
+from pipeline.config import DataConfig
+from pipeline.datasets.annotations import VideoRow
+from pipeline.export.assembly import assemble, describe_graph
+from pipeline.export.int8 import calibration_clips, measure_cost, quantize
+from pipeline.export.parity import check_parity
+from pipeline.export.pieces import Pieces, make_pieces
+from pipeline.files import write_atomically
+
+
+@dataclass(frozen=True)
+class Int8Data:
+    """What 8-bit files are made of and judged by."""
+
+    calibration_rows: Sequence[VideoRow]
+    num_calibration_clips: int
+    rows: Sequence[VideoRow]
+    data: DataConfig
+    progress: Callable[[int], None]
+
+
+@dataclass(frozen=True)
+class Exported:
+    """What came of an export."""
+
+    paths: tuple[Path, ...]
+    differences: dict[str, float]
+    """The greatest difference of each graph from the model in PyTorch."""
+    cost: dict[str, float] = field(default_factory=dict)
+    """Accuracy in float32 and in 8 bits; empty without 8-bit files."""
+
+
+def export_onnx(file: ModelFile, stem: Path, int8: Int8Data | None = None) -> Exported:
+    """Writes ``<stem>.backbone.onnx``, ``<stem>.clip.onnx``, and ``<stem>.step.onnx`` if the model can stream; with
+    ``int8`` also ``<stem>.int8.*.onnx``.
+
+    Raises:
+        UserError: torch cannot export the network, or a graph computes something else; nothing is written then.
+    """
+    pieces = make_pieces(file)
+    graphs = assemble(file, pieces)
+    differences = check_parity(file, graphs, pieces.slots)
+    paths = _write(file, graphs, pieces, stem, precision="float32", differences=differences)
+    if int8 is None:
+        return Exported(tuple(paths), differences)
+    clips = calibration_clips(file, int8.calibration_rows, int8.data, int8.num_calibration_clips)
+    small = quantize(file, pieces, clips)
+    small_graphs = assemble(file, small)
+    cost = measure_cost(file, graphs["clip"], small_graphs["clip"], int8.rows, int8.data, int8.progress).summary()
+    paths += _write(file, small_graphs, small, Path(f"{stem}.int8"), precision="int8", cost=cost)
+    return Exported(tuple(paths), differences, cost)
+
+
+def _write(file: ModelFile, graphs: dict[str, Any], pieces: Pieces, stem: Path, **said: Any) -> list[Path]:
+    paths = []
+    for kind, graph in graphs.items():
+        slots = pieces.slots if kind in ("clip", "step") else ()
+        describe_graph(graph, file, kind, slots, **said)
+        path = Path(f"{stem}.{kind}.onnx")
+        write_atomically(path, graph.SerializeToString(deterministic=True))
+        paths.append(path)
+    return paths

@@ -1,0 +1,117 @@
+"""The graphs in ONNX Runtime against the model in PyTorch, on noise, at several batch sizes and lengths: exporters have
+been wrong in silence, and one size alone does not show a size that was written into a graph.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Sequence
+from typing import Any
+
+import numpy as np
+import torch
+from torch import Tensor
+
+from pipeline.checkpoint import ModelFile
+from pipeline.errors import UserError
+from pipeline.export.assembly import CONTEXT
+from pipeline.export.pieces import StateSlot, example_frames, leaves
+from pipeline.inference.onnx_runtime import FEATURES, FRAMES, SCORES, Run, initial_states, open_session
+from pipeline.transforms import ClipTransform
+
+TOLERANCE = 1e-4
+"""Greatest difference of scores and states; of features, in terms of their greatest value."""
+_BATCHES, _NUM_STEPS = (1, 3), 8
+
+
+def check_parity(file: ModelFile, graphs: dict[str, Any], slots: Sequence[StateSlot]) -> dict[str, float]:
+    """The greatest difference of each graph from the model.
+
+    Raises:
+        UserError: a graph does not compute what the model does.
+    """
+    differences = {kind: CHECKS[kind](file, open_session(graph), slots) for kind, graph in graphs.items()}
+    for kind, difference in differences.items():
+        if not difference <= TOLERANCE:  # nan too
+            raise UserError(
+                f"the exported {kind} gives other numbers than the model: off by {difference:.2g}, allowed are "
+                f"{TOLERANCE:g}. Nothing was written; this is a fault of the exporter for this architecture"
+            )
+    return differences
+
+
+def _check_backbone(file: ModelFile, run: Run, slots: Sequence[StateSlot]) -> float:
+    differences = []
+    for batch in _BATCHES:
+        frames = example_frames(file, batch, 1, seed=batch)
+        with torch.inference_mode():
+            expected = file.recognizer.embed(_pictures(file, frames)[:, 0])
+        given = frames if file.transform.num_context_frames else frames[:, 0]
+        (got,) = run([FEATURES], {FRAMES: given.numpy()})
+        differences.append(_difference(got, expected) / max(1.0, float(expected.abs().max())))
+    return max(differences)
+
+
+def _check_clip(file: ModelFile, run: Run, slots: Sequence[StateSlot]) -> float:
+    num_frames = file.sampling.num_frames
+    lengths = (1, 3, num_frames) if file.recognizer.temporal.streams else (num_frames,)
+    differences = []
+    for batch in _BATCHES:
+        for steps in lengths:
+            frames = example_frames(file, batch, steps, seed=10 * steps + batch)
+            with torch.inference_mode():
+                expected = file.recognizer(_pictures(file, frames)).softmax(dim=-1)
+            (got,) = run([SCORES], {FRAMES: frames.numpy()})
+            differences.append(_difference(got, expected))
+    return max(differences)
+
+
+def _check_step(file: ModelFile, run: Run, slots: Sequence[StateSlot]) -> float:
+    return max(
+        difference
+        for batch in _BATCHES
+        for difference in step_differences(file, run, slots, example_frames(file, batch, _NUM_STEPS, seed=batch))
+    )
+
+
+CHECKS: dict[str, Callable[[ModelFile, Run, Sequence[StateSlot]], float]] = {
+    "backbone": _check_backbone,
+    "clip": _check_clip,
+    "step": _check_step,
+}
+
+
+@torch.inference_mode()
+def step_differences(file: ModelFile, run: Run, slots: Sequence[StateSlot], frames: Tensor) -> list[float]:
+    """The greatest difference of scores and states after each step, with the state carried on in both.
+
+    Args:
+        file: the model.
+        run: the session of the step.
+        slots: its states.
+        frames: uint8 ``[B, T + context, 3, S, S]``.
+    """
+    context = file.transform.num_context_frames
+    names = [slot.name for slot in slots]
+    states = initial_states(tuple(slot.described() for slot in slots), len(frames))
+    if context:
+        states[CONTEXT] = frames[:, :context].numpy()
+    outputs = [SCORES, *(f"next_{name}" for name in states)]
+    state, differences = None, []
+    for number in range(context, frames.shape[1]):
+        pictures = _pictures(file, frames[:, number - context : number + 1])
+        features = file.recognizer.embed(pictures[:, 0]).unsqueeze(1)
+        logits, state = file.recognizer.score(features, state)
+        got, *following = run(outputs, {"frame": frames[:, number].numpy(), **states})
+        states = dict(zip(states, following, strict=True))
+        pairs = zip([states[name] for name in names], leaves(state), strict=True)
+        scores = _difference(got, logits[:, 0].softmax(dim=-1))
+        differences.append(max(scores, *(_difference(ours, theirs) for ours, theirs in pairs)))
+    return differences
+
+
+def _pictures(file: ModelFile, frames: Tensor) -> Tensor:
+    return ClipTransform(file.transform, file.normalization).evaluate(frames)
+
+
+def _difference(got: Any, expected: Tensor) -> float:
+    return float(np.abs(got - expected.numpy()).max())

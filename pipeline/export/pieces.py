@@ -1,0 +1,202 @@
+"""The pieces of a model as ONNX: what reads each frame alone, and one step in time.
+
+``torch.export`` cannot follow a recurrence over a length that it does not know: it unrolls loops. So it is given a
+single step, and the graph gets its own loop around it (``assembly``). A bidirectional model has no step; its heads are
+exported over a whole clip of the length it was trained on.
+"""
+
+from __future__ import annotations
+
+import warnings
+from collections.abc import Iterator, Sequence
+from dataclasses import dataclass
+from typing import Any
+
+import torch
+from torch import Tensor, nn
+
+from pipeline.checkpoint import ModelFile
+from pipeline.errors import UserError
+from pipeline.inference.folding import fold_batch_norm
+from pipeline.inference.onnx_runtime import FEATURES, FRAMES, SCORES, STEP_FEATURES, STEP_LOGITS
+from pipeline.models.recognizer import Recognizer
+from pipeline.models.temporal.head import State
+from pipeline.transforms import ClipTransform
+
+OPSET = 20
+_BATCH, _TIME = torch.export.Dim("batch", min=1), torch.export.Dim("time", min=1)
+
+
+@dataclass(frozen=True)
+class StateSlot:
+    """One tensor of the heads' state, float32; zero before the first frame."""
+
+    name: str
+    shape: tuple[int, ...]
+    """For a batch of one."""
+    batch_axis: int | None
+    """None: the same for all of a batch, as a count of frames."""
+
+    def described(self) -> dict[str, Any]:
+        """For the metadata: the word ``batch`` stands where its size does."""
+        shape = ["batch" if axis == self.batch_axis else side for axis, side in enumerate(self.shape)]
+        return {"name": self.name, "shape": shape}
+
+
+@dataclass(frozen=True)
+class Pieces:
+    """ONNX models. ``frames`` are uint8 of the fitted size."""
+
+    backbone: Any
+    """``frames [B, 1 + context, 3, S, S]``, or ``[B, 3, S, S]`` without context -> ``features [B, D, ...]``"""
+    embed: Any
+    """``frames [B, T + context, 3, S, S]`` -> ``features [B, T, ...]``: with the heads' first half"""
+    step: Any
+    """``step_features [B, ...]``, states -> ``step_logits [B, K]``, next states; None if the heads cannot stream"""
+    clip: Any
+    """``features [B, T, ...]`` -> ``scores [B, K]``, T fixed; None if there is a step"""
+    slots: tuple[StateSlot, ...]
+
+
+def make_pieces(file: ModelFile) -> Pieces:
+    """Exports each piece of a model that is on the CPU.
+
+    Raises:
+        UserError: torch cannot export the network.
+    """
+    embed = _Embed(file).eval()
+    frames = example_frames(file, 2, 3)
+    with torch.no_grad():
+        features = embed(frames)
+    whole = _to_onnx(embed, (frames,), ({0: _BATCH, 1: _TIME},), [FRAMES], [FEATURES])
+    backbone = _to_onnx(_Backbone(embed), (_of_backbone(file, frames),), ({0: _BATCH},), [FRAMES], [FEATURES])
+    if not file.recognizer.temporal.streams:
+        windows = features[:, :1].repeat_interleave(file.sampling.num_frames, dim=1)
+        clip = _to_onnx(_Windows(file.recognizer), (windows,), ({0: _BATCH},), [FEATURES], [SCORES])
+        return Pieces(backbone, whole, None, clip, ())
+    slots, states, form = state_slots(file.recognizer, features)
+    dynamic = [{} if slot.batch_axis is None else {slot.batch_axis: _BATCH} for slot in slots]
+    names = [slot.name for slot in slots]
+    outputs = [STEP_LOGITS, *(f"next_{name}" for name in names)]
+    step = _to_onnx(
+        _Step(file.recognizer, form), (features[:, 0], states), ({0: _BATCH}, dynamic), [STEP_FEATURES, *names], outputs
+    )
+    return Pieces(backbone, whole, step, None, slots)
+
+
+def example_frames(file: ModelFile, batch: int, steps: int, seed: int = 0) -> Tensor:
+    """Noise, uint8 ``[batch, steps + context, 3, S, S]``."""
+    size = file.transform.fit_size_px
+    shape = (batch, steps + file.transform.num_context_frames, 3, size, size)
+    return torch.randint(0, 256, shape, dtype=torch.uint8, generator=torch.Generator().manual_seed(seed))
+
+
+def _of_backbone(file: ModelFile, frames: Tensor) -> Tensor:
+    """Clips -> what the graph of the backbone reads."""
+    return frames[:, :2] if file.transform.num_context_frames else frames[:, 0]
+
+
+def state_slots(recognizer: Recognizer, features: Tensor) -> tuple[tuple[StateSlot, ...], list[Tensor], State]:
+    """The state's tensors by name, zeros for a batch like ``features [B, T, ...]`` with B above 1, and its form."""
+    with torch.no_grad():
+        of_one, of_all = (recognizer.score_projected(some[:, :1])[1] for some in (features[:1], features))
+    slots, zeros = [], []
+    for number, (name, one, several) in enumerate(zip(recognizer.config.heads, of_one, of_all, strict=True)):
+        pairs = list(zip(leaves(one), leaves(several), strict=True))
+        for place, (small, large) in enumerate(pairs):
+            ending = f"_{place}" if len(pairs) > 1 else ""
+            axes = [axis for axis, side in enumerate(small.shape) if side != large.shape[axis]]
+            slots.append(StateSlot(f"state_{number}_{name}{ending}", tuple(small.shape), axes[0] if axes else None))
+            zeros.append(torch.zeros_like(large, dtype=torch.float32))
+    return tuple(slots), zeros, _form(of_all)
+
+
+def leaves(state: State) -> list[Tensor]:
+    """The tensors of a state, in order; a plain number becomes ``[1]``."""
+    if isinstance(state, tuple):
+        return [leaf for part in state for leaf in leaves(part)]
+    return [state if isinstance(state, Tensor) else torch.tensor([float(state)])]
+
+
+def _form(state: State) -> State:
+    return tuple(_form(part) for part in state) if isinstance(state, tuple) else None
+
+
+def _nested(form: State, tensors: Iterator[Tensor]) -> State:
+    """The inverse of ``leaves``, for a state of that form."""
+    return next(tensors) if form is None else tuple(_nested(part, tensors) for part in form)
+
+
+class _Embed(nn.Module):
+    """As ``inference.torch_runtime.Embedder``, for an exporter."""
+
+    def __init__(self, file: ModelFile) -> None:
+        super().__init__()
+        self.recognizer, self.backbone = file.recognizer, fold_batch_norm(file.recognizer.backbone)
+        self.transform = ClipTransform(file.transform, file.normalization)
+
+    def forward(self, frames: Tensor) -> Tensor:
+        pictures = self.transform.evaluate(frames)  # [B, T, 3, I, I]
+        features = self.recognizer.embed(pictures.flatten(0, 1), self.backbone)  # [B, T, ...] -> [B T, ...]
+        return self.recognizer.project(features.reshape(*pictures.shape[:2], *features.shape[1:]))
+
+
+class _Backbone(nn.Module):
+    """Fitted frames -> features, each frame alone."""
+
+    def __init__(self, embed: _Embed) -> None:
+        super().__init__()
+        self.embed = embed
+
+    def forward(self, frames: Tensor) -> Tensor:
+        pictures = self.embed.transform.evaluate(frames.unsqueeze(1) if frames.ndim == 4 else frames)[:, 0]
+        return self.embed.recognizer.embed(pictures, self.embed.backbone)
+
+
+class _Step(nn.Module):
+    """Features of one frame and the state -> logits and the next state."""
+
+    def __init__(self, recognizer: Recognizer, form: State) -> None:
+        super().__init__()
+        self.recognizer, self.form = recognizer, form
+
+    def forward(self, features: Tensor, states: Sequence[Tensor]) -> tuple[Tensor, ...]:
+        logits, state = self.recognizer.score_projected(features.unsqueeze(1), _nested(self.form, iter(states)))
+        return logits[:, 0], *leaves(state)
+
+
+class _Windows(nn.Module):
+    """Features of windows -> probabilities."""
+
+    def __init__(self, recognizer: Recognizer) -> None:
+        super().__init__()
+        self.recognizer = recognizer
+
+    def forward(self, features: Tensor) -> Tensor:
+        step_scores, _ = self.recognizer.score_projected(features)
+        return self.recognizer.read_out(step_scores).softmax(dim=-1)
+
+
+def _to_onnx(
+    module: nn.Module, args: tuple[Any, ...], dynamic: tuple[Any, ...], inputs: list[str], outputs: list[str]
+) -> Any:
+    # With gradients on, the recogniser takes the way without pieces of a batch, which depend on its size.
+    with torch.enable_grad(), warnings.catch_warnings():
+        warnings.simplefilter("ignore")  # of torch's own workings
+        try:
+            program = torch.onnx.export(
+                module.eval(),
+                args,
+                dynamo=True,
+                dynamic_shapes=dynamic,
+                input_names=inputs,
+                output_names=outputs,
+                opset_version=OPSET,
+                verbose=False,
+            )
+        except torch.onnx.errors.OnnxExporterError as error:
+            raise UserError(
+                f"torch cannot export this network to ONNX: {str(error).strip().splitlines()[0]}"
+            ) from error
+    assert program is not None
+    return program.model_proto

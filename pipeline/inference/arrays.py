@@ -1,0 +1,29 @@
+"""Frames and features in memory, whichever library made them: numpy's arrays or torch's tensors."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from typing import Any
+
+import numpy as np
+
+Features = Any
+"""What a runtime's ``embed`` gives and its heads read: sliced along its first axes here, and opaque otherwise."""
+
+
+def joined(parts: Sequence[Any]) -> Any:
+    """``[n, ...]`` each -> a fresh ``[sum of n, ...]``."""
+    if isinstance(parts[0], np.ndarray):
+        return np.concatenate(parts)
+    import torch  # there already: it made the parts
+
+    return torch.cat(list(parts))
+
+
+def stacked(parts: Sequence[Any], axis: int = 0) -> Any:
+    """``[...]`` each -> one array with a new axis. The order in memory (channels last) is kept."""
+    if isinstance(parts[0], np.ndarray):
+        return np.stack(parts, axis)
+    import torch
+
+    return torch.stack(list(parts), axis)

@@ -1,0 +1,194 @@
+"""An exported model at work in ONNX Runtime, without torch.
+
+A file that ``clipgru export`` wrote is one graph for whoever deploys it. Here it is cut where the backbone ends and
+time begins, so that each frame passes the backbone once however much windows overlap:
+
+    model.clip.onnx    frames -> features | scan over time (body: one step) -> scores
+    model.step.onnx    frame  -> features | one step, with its states        -> scores
+
+The body of the scan is the streaming step, so the first of these files serves both modes.
+"""
+
+from __future__ import annotations
+
+import json
+from dataclasses import dataclass
+from functools import partial
+from pathlib import Path
+from types import ModuleType
+from typing import Any
+
+import numpy as np
+
+from pipeline.config import DecodeConfig, SamplingConfig, TransformConfig, from_dict
+from pipeline.errors import UserError
+from pipeline.fitting import fit_image
+from pipeline.inference.runtime import Image, Runtime, Scores, State
+
+METADATA_KEY = "clipgru"
+FORMAT_VERSION = 1
+# Names of values inside the graphs, where they are cut.
+FRAMES, FEATURES, SCORES = "frames", "features", "scores"
+STEP_FEATURES, STEP_LOGITS = "step_features", "step_logits"
+
+Run = Any
+"""``run(names of outputs, inputs by name)``, as ONNX Runtime's session has it."""
+
+
+@dataclass(frozen=True)
+class OnnxFile:
+    """What an exported file says of its model."""
+
+    kind: str
+    """``clip`` or ``step``; ``backbone`` cannot predict."""
+    labels: tuple[str, ...]
+    sampling: SamplingConfig
+    transform: TransformConfig
+    decode: DecodeConfig
+    provenance: dict[str, Any]
+    metrics: dict[str, float]
+    states: tuple[dict[str, Any], ...]
+    """``name``, and ``shape`` with the word ``batch`` in its place, of each state; empty if there is no step."""
+
+
+def load_onnx(path: Path, device: str = "auto") -> tuple[OnnxFile, Runtime]:
+    """Reads an exported file, ready to predict on the CPU.
+
+    Raises:
+        UserError: the file is missing, damaged, none of clipgru's, or a backbone alone; another device is asked for;
+            ONNX Runtime is not installed.
+    """
+    if device not in ("auto", "cpu"):
+        raise UserError(f"device {device!r}: an ONNX file runs on the CPU; leave --device out, or use the model file")
+    onnx = import_onnx()
+    model = _read(path, onnx)
+    file = _describe(path, model)
+    if file.kind not in ("clip", "step"):
+        raise UserError(f"{path}: holds the {file.kind} alone, which cannot predict; use the file ending in .clip.onnx")
+    parts = onnx.utils.Extractor(model)
+    embed = partial(_embed, open_session(parts.extract_model([FRAMES], [FEATURES])))
+    heads = OnnxHeads(file, _step_of(model, file, onnx), _windows_of(parts, file))
+    return file, Runtime(partial(fit_image, config=file.transform), embed, heads, num_pieces=1)
+
+
+def import_onnx() -> ModuleType:
+    """The package ``onnx``, if it and ONNX Runtime are there.
+
+    Raises:
+        UserError: one is not installed.
+    """
+    try:
+        import onnx
+        import onnx.utils
+        import onnxruntime  # noqa: F401 (as early as this)
+    except ImportError as error:
+        raise UserError(
+            f"ONNX files need the packages onnx and onnxruntime ({error}); pip install 'clipgru[export]'"
+        ) from error
+    return onnx
+
+
+def open_session(model: Any, num_threads: int = 0) -> Run:
+    """A session's ``run`` for a graph; 0 threads are as many as there are cores."""
+    import onnxruntime
+
+    options = onnxruntime.SessionOptions()
+    options.intra_op_num_threads = num_threads
+    options.log_severity_level = 3  # errors
+    # Threads that spin while they wait take the time from those that decode.
+    options.add_session_config_entry("session.intra_op.allow_spinning", "0")
+    return onnxruntime.InferenceSession(model.SerializeToString(), options, ["CPUExecutionProvider"]).run
+
+
+def initial_states(states: tuple[dict[str, Any], ...], batch: int) -> dict[str, Any]:
+    """Zeros for each state, before the first frame."""
+    shapes = {state["name"]: [batch if side == "batch" else side for side in state["shape"]] for state in states}
+    return {name: np.zeros(shape, np.float32) for name, shape in shapes.items()}
+
+
+def _read(path: Path, onnx: ModuleType) -> Any:
+    if not path.is_file():
+        raise UserError(f"{path}: no such file; clipgru export writes <model>.clip.onnx")
+    from google.protobuf.message import DecodeError
+
+    try:
+        return onnx.load_model_from_string(path.read_bytes())
+    except (OSError, DecodeError) as error:
+        raise UserError(f"{path}: not an ONNX file, or a damaged one ({error})") from error
+
+
+def _describe(path: Path, model: Any) -> OnnxFile:
+    found = {item.key: item.value for item in model.metadata_props}.get(METADATA_KEY)
+    if found is None:
+        raise UserError(f"{path}: an ONNX file, but not one of clipgru's: it has no {METADATA_KEY!r} metadata")
+    try:
+        said = json.loads(found)
+        if said["onnx_format"] != FORMAT_VERSION:
+            raise UserError(
+                f"{path}: ONNX format {said['onnx_format']!r}; this version of clipgru reads {FORMAT_VERSION}. Export "
+                "the model again"
+            )
+        return OnnxFile(
+            kind=said["kind"],
+            labels=tuple(said["labels"]),
+            sampling=from_dict(SamplingConfig, said["sampling"]),
+            transform=from_dict(TransformConfig, said["transform"]),
+            decode=from_dict(DecodeConfig, said["decode"]),
+            provenance=said["provenance"],
+            metrics=said["metrics"],
+            states=tuple(said["states"]),
+        )
+    except (ValueError, KeyError) as error:
+        raise UserError(f"{path}: its {METADATA_KEY!r} metadata is damaged ({error})") from error
+
+
+def _step_of(model: Any, file: OnnxFile, onnx: ModuleType) -> Run | None:
+    """The step alone, from features: cut out of a step's graph, or the body of a clip's scan."""
+    if not file.states:
+        return None
+    outputs = [STEP_LOGITS, *(f"next_{state['name']}" for state in file.states)]
+    if file.kind == "step":
+        inputs = [STEP_FEATURES, *(state["name"] for state in file.states)]
+        return open_session(onnx.utils.Extractor(model).extract_model(inputs, outputs))
+    (scan,) = (node for node in model.graph.node if node.op_type == "Scan")
+    (body,) = (attribute.g for attribute in scan.attribute if attribute.name == "body")
+    return open_session(onnx.helper.make_model(body, opset_imports=model.opset_import, ir_version=model.ir_version))
+
+
+def _windows_of(parts: Any, file: OnnxFile) -> Run | None:
+    return open_session(parts.extract_model([FEATURES], [SCORES])) if file.kind == "clip" else None
+
+
+def _embed(run: Run, frames: Image) -> Any:
+    """uint8 ``[B, T + context, 3, S, S]`` -> float32 ``[B, T, ...]``."""
+    return run([FEATURES], {FRAMES: np.ascontiguousarray(frames)})[0]
+
+
+class OnnxHeads:
+    """``Heads`` of an exported file."""
+
+    def __init__(self, file: OnnxFile, step: Run | None, windows: Run | None) -> None:
+        self._states, self._step, self._windows = file.states, step, windows
+        self.streams, self.reads_windows = step is not None, windows is not None
+
+    def score_windows(self, features: Any) -> Scores:
+        assert self._windows is not None
+        scores: Scores = self._windows([SCORES], {FEATURES: features})[0]
+        return scores
+
+    def score_steps(self, features: Any, state: State) -> tuple[Scores, State]:
+        assert self._step is not None
+        state = initial_states(self._states, batch=1) if state is None else state
+        outputs = [STEP_LOGITS, *(f"next_{name}" for name in state)]
+        logits = []
+        for frame in features:
+            answer, *following = self._step(outputs, {STEP_FEATURES: frame[None], **state})
+            state = dict(zip(state, following, strict=True))
+            logits.append(answer[0])
+        return _softmax(np.stack(logits)), state
+
+
+def _softmax(logits: Scores) -> Scores:
+    powers = np.exp(logits - logits.max(axis=-1, keepdims=True))
+    scores: Scores = powers / powers.sum(axis=-1, keepdims=True)
+    return scores

@@ -1,0 +1,69 @@
+"""What runs a model: torch (``torch_runtime``) or ONNX Runtime (``onnx_runtime``). The engine and the streams know only
+this, so that an exported file needs no torch."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from dataclasses import dataclass
+from typing import Any, Protocol
+
+import numpy as np
+from numpy.typing import NDArray
+
+from pipeline.config import DecodeConfig, SamplingConfig, TransformConfig
+from pipeline.inference.arrays import Features
+
+Image = NDArray[np.uint8]
+Scores = NDArray[np.float32]
+State = Any  # opaque to everyone but its heads; None is before the first frame
+
+
+class Description(Protocol):
+    """What a file says of its model, whatever runs it."""
+
+    @property
+    def labels(self) -> tuple[str, ...]:
+        """Class names, in the order of the scores."""
+
+    @property
+    def sampling(self) -> SamplingConfig:
+        """Which frames it reads."""
+
+    @property
+    def transform(self) -> TransformConfig:
+        """How they become its input."""
+
+    @property
+    def decode(self) -> DecodeConfig:
+        """How to decode."""
+
+
+class Heads(Protocol):
+    """Temporal heads and classifier: features in, probabilities out."""
+
+    @property
+    def streams(self) -> bool:
+        """Whether a state can be carried on."""
+
+    @property
+    def reads_windows(self) -> bool:
+        """Whether windows can be scored: not by a file that holds the streaming step alone."""
+
+    def score_windows(self, features: Features) -> Scores:
+        """``[B, T, ...]`` -> ``[B, K]``, each from a fresh state, as a clip in training."""
+
+    def score_steps(self, features: Features, state: State) -> tuple[Scores, State]:
+        """``[T, ...]`` of one source -> ``[T, K]``, and the state after the last."""
+
+
+@dataclass(frozen=True)
+class Runtime:
+    """The parts of a model that do the work."""
+
+    fit: Callable[[Image], Image]
+    """uint8 RGB ``[H, W, 3]`` of any size -> uint8 ``[3, S, S]`` as the model reads it, channels-last in memory."""
+    embed: Callable[[Image], Features]
+    """uint8 ``[B, T + context, 3, S, S]`` -> ``[B, T, ...]``, each frame alone."""
+    heads: Heads
+    num_pieces: int
+    """In how many threads a large batch is best embedded; 1: the runtime spreads it by itself."""

@@ -1,0 +1,73 @@
+"""A model file at work in torch."""
+
+from __future__ import annotations
+
+from typing import Any
+
+import torch
+from torch import Tensor
+
+from pipeline.checkpoint import ModelFile
+from pipeline.inference.folding import fold_batch_norm
+from pipeline.inference.runtime import Image, Runtime, Scores
+from pipeline.models.recognizer import Recognizer
+from pipeline.models.temporal.head import State
+from pipeline.transforms import ClipTransform, fit_frames
+
+
+def torch_runtime(file: ModelFile) -> Runtime:
+    """The file's recogniser, on the device it is on."""
+
+    def fit(image: Image) -> Image:
+        frames = torch.from_numpy(image).permute(2, 0, 1).unsqueeze(0)  # [H, W, 3] -> [1, 3, H, W]
+        fitted: Image = fit_frames(frames, file.transform)[0].numpy()
+        return fitted
+
+    is_on_cpu = next(file.recognizer.parameters()).device.type == "cpu"
+    return Runtime(fit, Embedder(file), TorchHeads(file.recognizer), torch.get_num_threads() if is_on_cpu else 1)
+
+
+class Embedder:
+    """Fitted frames -> what the temporal heads' recurrence reads: transforms, backbone, and the heads' first half.
+
+    Attributes:
+        backbone: as the file's, with the batch norms folded away.
+    """
+
+    def __init__(self, file: ModelFile) -> None:
+        self._recognizer = file.recognizer
+        self.backbone = fold_batch_norm(file.recognizer.backbone)
+        self._transform = ClipTransform(file.transform, file.normalization)
+        self._device = next(file.recognizer.parameters()).device
+
+    @torch.inference_mode()
+    def __call__(self, frames: Any) -> Tensor:
+        """uint8 ``[B, T + context, 3, S, S]``, an array or a tensor -> ``[B, T, ...]``."""
+        pictures = self._transform.evaluate(torch.as_tensor(frames).to(self._device))  # [B, T, 3, I, I]
+        features = self._recognizer.embed(pictures.flatten(0, 1), self.backbone)  # [B, T, ...] -> [B T, ...]
+        return self._recognizer.project(features.reshape(*pictures.shape[:2], *features.shape[1:]))
+
+
+class TorchHeads:
+    """``Heads`` of a recogniser."""
+
+    reads_windows = True
+
+    def __init__(self, recognizer: Recognizer) -> None:
+        self._recognizer = recognizer
+        self.streams = recognizer.temporal.streams
+
+    @torch.inference_mode()
+    def score_windows(self, features: Tensor) -> Scores:
+        step_scores, _ = self._recognizer.score_projected(features)
+        return _probabilities(self._recognizer.read_out(step_scores))
+
+    @torch.inference_mode()
+    def score_steps(self, features: Tensor, state: State) -> tuple[Scores, State]:
+        step_scores, state = self._recognizer.score_projected(features.unsqueeze(0), state)
+        return _probabilities(step_scores[0]), state
+
+
+def _probabilities(scores: Tensor) -> Scores:
+    probabilities: Scores = scores.float().softmax(dim=-1).cpu().numpy()
+    return probabilities

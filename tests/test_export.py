@@ -1,0 +1,261 @@
+"""Exported files compute what the model does, without torch, and say what they are."""
+
+from __future__ import annotations
+
+import json
+import subprocess
+import sys
+from dataclasses import replace
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import onnx
+import onnxruntime
+import pytest
+import torch
+from onnx import numpy_helper
+
+from pipeline.checkpoint import ModelFile, save_model
+from pipeline.cli import main
+from pipeline.config import InferenceConfig
+from pipeline.datasets.annotations import VideoRow
+from pipeline.errors import UserError
+from pipeline.evaluation import evaluate_model
+from pipeline.export.assembly import assemble
+from pipeline.export.files import export_onnx
+from pipeline.export.parity import check_parity
+from pipeline.export.pieces import make_pieces
+from pipeline.inference import load_model
+from pipeline.models.temporal.stack import TEMPORAL_HEADS
+from pipeline.transforms import ClipTransform
+from tests.small import small_experiment, small_model
+
+WITHOUT_TORCH = """
+import sys
+sys.modules.update(dict.fromkeys(["torch", "torchvision", "timm", "lightning"]))  # None: an import of it raises
+from pipeline.cli import main
+sys.exit(main(sys.argv[1:]))
+"""
+
+
+def differences_model(**model: object) -> ModelFile:
+    file = small_model(**model)
+    return replace(file, transform=replace(file.transform, representation="difference"))
+
+
+@pytest.fixture(scope="module")
+def exported(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """A folder with a model that reads differences, and its export by the command line."""
+    folder = tmp_path_factory.mktemp("exported")
+    save_model(folder / "model.safetensors", differences_model())
+    assert main(["export", str(folder / "model.safetensors"), "--format", "onnx", "--quiet"]) == 0
+    return folder
+
+
+@pytest.fixture(scope="module")
+def video(motion_root: Path) -> Path:
+    (path,) = (motion_root / "untrimmed").glob("*.mp4")
+    return path
+
+
+def run_without_torch(*args: object) -> str:
+    command = [sys.executable, "-c", WITHOUT_TORCH, *map(str, args)]
+    result = subprocess.run(command, capture_output=True, text=True)
+    assert result.returncode == 0, result.stderr
+    return result.stdout
+
+
+def clips(file: ModelFile, batch: int, steps: int, seed: int = 0) -> torch.Tensor:
+    torch.manual_seed(seed)
+    return torch.randint(0, 256, (batch, steps + file.transform.num_context_frames, 3, 40, 40), dtype=torch.uint8)
+
+
+def run_graph(path: Path, inputs: dict[str, Any]) -> dict[str, Any]:
+    session = onnxruntime.InferenceSession(str(path))
+    return dict(zip([output.name for output in session.get_outputs()], session.run(None, inputs), strict=True))
+
+
+@pytest.mark.parametrize(("batch", "steps"), [(1, 1), (2, 4), (3, 9)])
+def test_the_clip_has_any_batch_and_length(exported: Path, batch: int, steps: int) -> None:
+    file = differences_model()
+    frames = clips(file, batch, steps)
+    with torch.inference_mode():
+        pictures = ClipTransform(file.transform, file.normalization).evaluate(frames)
+        expected = file.recognizer(pictures).softmax(-1)
+        features = file.recognizer.embed(pictures[:, 0])
+    got = run_graph(exported / "model.clip.onnx", {"frames": frames.numpy()})
+    np.testing.assert_allclose(got["scores"], expected, atol=1e-5)
+    got = run_graph(exported / "model.backbone.onnx", {"frames": frames[:, :2].numpy()})
+    np.testing.assert_allclose(got["features"], features, atol=1e-4)
+
+
+def test_the_step_carries_state_and_the_frame_before(exported: Path) -> None:
+    """Fed frame by frame, by what its inputs are called alone."""
+    file = differences_model()
+    frames = clips(file, 2, 12)
+    session = onnxruntime.InferenceSession(str(exported / "model.step.onnx"))
+    states = {
+        item.name: np.zeros([2 if side == "batch" else side for side in item.shape], np.float32)
+        for item in session.get_inputs()
+        if item.name.startswith("state_")
+    }
+    states["state_context"] = frames[:, :1].numpy()
+    scores = []
+    for number in range(1, 13):
+        answers = session.run(None, {"frame": frames[:, number].numpy(), **states})
+        by_name = dict(zip([output.name for output in session.get_outputs()], answers, strict=True))
+        states = {name: by_name[f"next_{name}"] for name in states}
+        scores.append(by_name["scores"])
+    with torch.inference_mode():
+        pictures = ClipTransform(file.transform, file.normalization).evaluate(frames)
+        features = file.recognizer.embed(pictures.flatten(0, 1)).unflatten(0, pictures.shape[:2])
+        logits, (state,) = file.recognizer.score(features)
+    np.testing.assert_allclose(np.stack(scores, axis=1), logits.softmax(-1), atol=1e-5)
+    np.testing.assert_allclose(states["state_0_convgru"], state, atol=1e-5)
+
+
+def test_every_head_that_streams_can_be_exported() -> None:
+    """All in one stack, those of maps first; each state under its own name."""
+    heads = sorted(
+        TEMPORAL_HEADS, key=lambda name: not TEMPORAL_HEADS[name](4, small_model().recognizer.config).reads_maps
+    )
+    file = small_model(heads=tuple(heads), readout="mean")
+    pieces = make_pieces(file)
+    graphs = assemble(file, pieces)
+    assert set(graphs) == {"backbone", "clip", "step"}
+    assert max(check_parity(file, graphs, pieces.slots).values()) < 1e-5
+    assert {slot.name.split("_")[2] for slot in pieces.slots} == set(TEMPORAL_HEADS)
+
+
+@pytest.mark.parametrize("mode", ["windows", "stream"])
+def test_predict_without_torch_gives_what_torch_gives(exported: Path, video: Path, mode: str, tmp_path: Path) -> None:
+    files = {"windows": ["clip"], "stream": ["clip", "step"]}[mode]
+    options = ["--mode", mode, "--quiet", "--timeline.min_seconds", "0", "--json"]
+    assert (
+        main(["predict", str(exported / "model.safetensors"), str(video), *options, str(tmp_path / "torch.json")]) == 0
+    )
+    (expected,) = json.loads((tmp_path / "torch.json").read_text())["videos"]
+    for kind in files:
+        run_without_torch("predict", exported / f"model.{kind}.onnx", video, *options, tmp_path / "onnx.json")
+        (got,) = json.loads((tmp_path / "onnx.json").read_text())["videos"]
+        assert_same(got["segments"], expected["segments"])
+        assert_same(got["windows"], expected["windows"])
+    model, other = (load_model(exported / name) for name in ("model.safetensors", "model.clip.onnx"))
+    ours, theirs = (list(m.predict(video, config=InferenceConfig(mode=mode), top_k=3)) for m in (other, model))
+    for a, b in zip(ours, theirs, strict=True):
+        assert dict(a.top_k) == pytest.approx(dict(b.top_k), abs=1e-5)
+
+
+def assert_same(got: Any, expected: Any) -> None:
+    """The same JSON; scores may be rounded the other way."""
+    if isinstance(expected, dict):
+        assert got.keys() == expected.keys()
+        for key in expected:
+            assert_same(got[key], expected[key])
+    elif isinstance(expected, list):
+        assert len(got) == len(expected)
+        for ours, theirs in zip(got, expected, strict=True):
+            assert_same(ours, theirs)
+    else:
+        assert got == (pytest.approx(expected, abs=1.1e-3) if isinstance(expected, float) else expected)
+
+
+def test_webcam_without_torch_says_the_same_lines(exported: Path, video: Path) -> None:
+    options = [video, "--replay", "--fast", "--headless", "--quiet"]
+    got = run_without_torch("webcam", exported / "model.clip.onnx", *options)
+    command = [sys.executable, "-m", "pipeline", "webcam", exported / "model.safetensors", *options]
+    expected = subprocess.run(list(map(str, command)), capture_output=True, text=True, check=True).stdout
+    assert '"event": "segment"' in got
+    assert_same(*([json.loads(line) for line in text.splitlines()] for text in (got, expected)))
+
+
+def test_an_exported_file_says_what_it_is_and_where_nothing_was_made(exported: Path) -> None:
+    file = differences_model()
+    for kind in ("backbone", "clip", "step"):
+        content = (exported / f"model.{kind}.onnx").read_bytes()
+        (said,) = (json.loads(item.value) for item in onnx.load_model_from_string(content).metadata_props)
+        assert (said["kind"], said["labels"]) == (kind, list(file.labels))
+        assert said["transform"]["representation"] == "difference"
+        assert said["sampling"]["num_frames"] == file.sampling.num_frames
+        assert said["differences"][kind] < 1e-5
+        assert str(Path(__file__).parents[1]).encode() not in content  # no trace of this machine
+    assert not list(exported.glob("*.data"))
+
+
+def test_a_graph_that_computes_something_else_gets_no_name(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    file = small_model()
+
+    def spoiled(file: ModelFile) -> Any:
+        pieces = make_pieces(file)
+        for constant in pieces.step.graph.initializer:
+            if constant.data_type == onnx.TensorProto.FLOAT:
+                constant.CopyFrom(
+                    numpy_helper.from_array(numpy_helper.to_array(constant) * np.float32(1.01), constant.name)
+                )
+        return pieces
+
+    monkeypatch.setattr("pipeline.export.files.make_pieces", spoiled)
+    with pytest.raises(UserError, match="gives other numbers than the model"):
+        export_onnx(file, tmp_path / "model")
+    assert list(tmp_path.iterdir()) == []
+
+
+def test_a_bidirectional_model_has_clips_of_its_length_and_no_step(video: Path, tmp_path: Path) -> None:
+    file = small_model(heads=("convgru", "gru"), bidirectional=True)
+    save_model(tmp_path / "both.safetensors", file)
+    assert export_onnx(file, tmp_path / "both").paths == (tmp_path / "both.backbone.onnx", tmp_path / "both.clip.onnx")
+    ours, theirs = (list(load_model(tmp_path / name).predict(video)) for name in ("both.clip.onnx", "both.safetensors"))
+    for a, b in zip(ours, theirs, strict=True):
+        assert dict(a.top_k) == pytest.approx(dict(b.top_k), abs=1e-5)
+    with pytest.raises(UserError, match="bidirectional"):
+        list(load_model(tmp_path / "both.clip.onnx").predict(video, config=InferenceConfig(mode="stream")))
+
+
+def test_int8_is_calibrated_and_its_cost_is_counted_on_labelled_videos(
+    motion_root: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    experiment = small_experiment(motion_root, tmp_path)
+    labels = sorted(path.name for path in (motion_root / "train").iterdir()) if (motion_root / "train").is_dir() else []
+    file = small_model(num_classes=len(labels) or 3)
+    file = replace(file, labels=tuple(labels) or file.labels)
+    save_model(tmp_path / "model.safetensors", file)
+    data = ["--data.format", "folder", "--data.root", str(motion_root), "--data.num_workers", "0"]
+    options = ["--int8", "--calibration_clips", "6", "--split", "val", "--quiet"]
+    assert main(["export", str(tmp_path / "model.safetensors"), *data, *options]) == 0
+    cost = json.loads(capsys.readouterr().out)["int8"]
+    rows = rows_of_split(experiment, "val")
+    expected = evaluate_model(file, rows, experiment.data)
+    assert cost["num_videos"] == expected.num_videos > 0
+    assert cost["top1"] == pytest.approx(expected.top1)
+    assert 0 < cost["greatest_score_difference"] < 0.2
+    graph = onnx.load(tmp_path / "model.int8.clip.onnx")
+    assert sum(node.op_type == "QuantizeLinear" for node in graph.graph.node) > 4
+    frames = clips(file, 2, 4).numpy()
+    plain, small = (run_graph(tmp_path / f"model.{kind}.onnx", {"frames": frames}) for kind in ("clip", "int8.clip"))
+    np.testing.assert_allclose(plain["scores"], small["scores"], atol=0.2)
+
+
+def rows_of_split(experiment: Any, split: str) -> list[VideoRow]:
+    from pipeline.datasets.datamodule import make_splits, read_annotations
+
+    return list(getattr(make_splits(read_annotations(experiment.data), experiment.data, 0), split))
+
+
+def test_wrong_input_is_told(exported: Path, video: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    (tmp_path / "text.onnx").write_text("no graph")
+    foreign = onnx.helper.make_model(onnx.helper.make_graph([], "empty", [], []))
+    onnx.save(foreign, tmp_path / "foreign.onnx")
+    cases = {
+        ("predict", exported / "model.backbone.onnx", video): "holds the backbone alone",
+        ("predict", exported / "model.step.onnx", video): "cannot score windows; use the mode 'stream'",
+        ("predict", exported / "model.clip.onnx", video, "--device", "cuda"): "runs on the CPU",
+        ("predict", tmp_path / "missing.onnx", video): "no such file",
+        ("predict", tmp_path / "text.onnx", video): "not an ONNX file",
+        ("predict", tmp_path / "foreign.onnx", video): "not one of clipgru's",
+        ("export", exported / "model.safetensors", "--format", "onxx"): "Did you mean 'onnx'?",
+        ("export", tmp_path / "missing.safetensors"): "no such model file",
+    }
+    for command, message in cases.items():
+        assert main(list(map(str, command))) == 2, command
+        assert message in capsys.readouterr().err
