@@ -26,6 +26,7 @@ LAYERS = {
     "stopping": 0,
     # The stages, none of which knows another.
     "decode": 1,
+    "calibration": 1,
     "sampling": 1,
     "transforms": 1,
     "models": 1,

@@ -104,7 +104,7 @@ class Model:
         best = probabilities.topk(min(top_k, len(self.labels)))
         ranked = tuple((self.labels[i], float(p)) for p, i in zip(best.values, best.indices.tolist(), strict=True))
         start, end = scores.window.seconds(self.file.sampling.sample_fps, end_seconds)
-        return Prediction(path, start, end, ranked[0][0], ranked[0][1], ranked)
+        return Prediction(path, start, end, ranked[0][0], ranked[0][1], ranked, scores.is_unknown)
 
     def scorer(self, config: InferenceConfig) -> Scorer:
         """A scorer for one video or camera.
@@ -113,7 +113,7 @@ class Model:
             UserError: the model cannot do what the settings ask for.
         """
         context = self.file.transform.num_context_frames
-        return SCORERS[config.mode](self.file.recognizer, self.file.sampling, config, context)
+        return SCORERS[config.mode](self.file.recognizer, self.file.sampling, config, context, self.file.calibration)
 
     @torch.inference_mode()
     def score_windows(

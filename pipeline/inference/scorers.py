@@ -11,6 +11,7 @@ from collections.abc import Callable
 import torch
 from torch import Tensor
 
+from pipeline.calibration import UNCALIBRATED, Calibration
 from pipeline.config import InferenceConfig, SamplingConfig
 from pipeline.errors import UserError
 from pipeline.models.recognizer import Recognizer
@@ -29,12 +30,18 @@ class WindowScorer:
         num_frames: of a window.
         stride_frames: grid frames from one window's start to the next.
         num_context_frames: a window reaches that many grid frames further than it has features.
+        calibration: how logits become probabilities.
     """
 
     def __init__(
-        self, recognizer: Recognizer, num_frames: int, stride_frames: int, num_context_frames: int = 0
+        self,
+        recognizer: Recognizer,
+        num_frames: int,
+        stride_frames: int,
+        num_context_frames: int = 0,
+        calibration: Calibration = UNCALIBRATED,
     ) -> None:
-        self._recognizer, self._num_context = recognizer, num_context_frames
+        self._recognizer, self._num_context, self._calibration = recognizer, num_context_frames, calibration
         self._num_frames, self._stride = num_frames, stride_frames
         self._kept: Tensor | None = None  # [t, ...]: the frames that a coming window may still need
         self._first = 0  # grid index of the first of them
@@ -68,9 +75,8 @@ class WindowScorer:
             some = starts[place : place + _MAX_WINDOWS_A_CALL]
             windows = torch.stack([kept[start - self._first :][: self._num_frames] for start in some])  # [B, T, ...]
             step_scores, _ = self._recognizer.score_projected(windows)
-            probabilities = self._recognizer.read_out(step_scores).float().softmax(dim=-1).cpu().numpy()
-            stops = [start + self._num_frames + self._num_context for start in some]
-            scored += [WindowScores(Window(*row[:2]), row[2]) for row in zip(some, stops, probabilities, strict=True)]
+            windows_seen = [Window(start, start + self._num_frames + self._num_context) for start in some]
+            scored += _read(self._calibration, self._recognizer.read_out(step_scores), windows_seen)
         return scored
 
 
@@ -81,18 +87,26 @@ class StreamScorer:
         recognizer: gives scores; its heads must be able to stream.
         reset_frames: the state starts anew every so many grid frames; 0 is never.
         num_context_frames: grid frames before the first one that has features.
+        calibration: how logits become probabilities.
 
     Raises:
         UserError: the model reads the future.
     """
 
-    def __init__(self, recognizer: Recognizer, reset_frames: int = 0, num_context_frames: int = 0) -> None:
+    def __init__(
+        self,
+        recognizer: Recognizer,
+        reset_frames: int = 0,
+        num_context_frames: int = 0,
+        calibration: Calibration = UNCALIBRATED,
+    ) -> None:
         if not recognizer.temporal.streams:
             raise UserError(
                 "this model is bidirectional: it reads the future and cannot score a stream frame by frame. Use the "
                 "mode 'windows', or train with model.bidirectional false"
             )
         self._recognizer, self._reset_frames, self._num_context = recognizer, reset_frames, num_context_frames
+        self._calibration = calibration
         self._state: State = None
         self._count = 0
 
@@ -115,24 +129,38 @@ class StreamScorer:
 
     def _score(self, projected: Tensor) -> list[WindowScores]:
         step_scores, self._state = self._recognizer.score_projected(projected.unsqueeze(0), self._state)
-        probabilities = step_scores[0].float().softmax(dim=-1).cpu().numpy()
         first = self._count + self._num_context
         self._count += len(projected)
-        return [WindowScores(Window(first + i, first + i + 1), row) for i, row in enumerate(probabilities)]
+        return _read(self._calibration, step_scores[0], [Window(first + i, first + i + 1) for i in range(len(projected))])
+
+
+def _read(calibration: Calibration, logits: Tensor, windows: list[Window]) -> list[WindowScores]:
+    """``logits [N, K]`` of N windows."""
+    probabilities = calibration.probabilities(logits).cpu().numpy()
+    unknown = calibration.is_unknown(logits).tolist()
+    return [WindowScores(*row) for row in zip(windows, probabilities, unknown, strict=True)]
 
 
 Scorer = WindowScorer | StreamScorer
 
 
 def _windows(
-    recognizer: Recognizer, sampling: SamplingConfig, config: InferenceConfig, num_context_frames: int
+    recognizer: Recognizer,
+    sampling: SamplingConfig,
+    config: InferenceConfig,
+    num_context_frames: int,
+    calibration: Calibration = UNCALIBRATED,
 ) -> Scorer:
     stride = config.stride_frames or max(1, sampling.num_frames // 4)
-    return WindowScorer(recognizer, sampling.num_frames, stride, num_context_frames)
+    return WindowScorer(recognizer, sampling.num_frames, stride, num_context_frames, calibration)
 
 
 def _stream(
-    recognizer: Recognizer, sampling: SamplingConfig, config: InferenceConfig, num_context_frames: int
+    recognizer: Recognizer,
+    sampling: SamplingConfig,
+    config: InferenceConfig,
+    num_context_frames: int,
+    calibration: Calibration = UNCALIBRATED,
 ) -> Scorer:
     reset_frames = round(config.reset_seconds * sampling.sample_fps)
     if config.reset_seconds and not reset_frames:
@@ -140,11 +168,11 @@ def _stream(
             f"reset_seconds {config.reset_seconds:g} is less than one grid frame; the model reads "
             f"{sampling.sample_fps:g} a second"
         )
-    return StreamScorer(recognizer, reset_frames, num_context_frames)
+    return StreamScorer(recognizer, reset_frames, num_context_frames, calibration)
 
 
-# mode -> (recogniser, sampling, settings, context frames) -> scorer
-SCORERS: dict[str, Callable[[Recognizer, SamplingConfig, InferenceConfig, int], Scorer]] = {
+# mode -> (recogniser, sampling, settings, context frames, calibration or none) -> scorer
+SCORERS: dict[str, Callable[..., Scorer]] = {
     "windows": _windows,
     "stream": _stream,
 }

@@ -24,6 +24,7 @@ from pipeline.datasets.datamodule import Splits, VideoDataModule, make_splits, r
 from pipeline.datasets.features import FrameEmbedder
 from pipeline.errors import UserError
 from pipeline.files import write_atomically
+from pipeline.training.calibrating import calibrate
 from pipeline.training.callbacks import (
     AtomicCheckpointIO,
     BadVideoReport,
@@ -77,7 +78,7 @@ def train(
         if experiment.data.cache == "features":
             _cache_features(data, module.to(trainer.strategy.root_device), quiet)
         trainer.fit(module, datamodule=data, ckpt_path=str(last) if resume else None, weights_only=True)
-    return _finish(experiment, splits, module, trainer)
+    return _finish(experiment, data, module, trainer)
 
 
 def _read_splits(experiment: Experiment, quiet: bool) -> Splits:
@@ -192,7 +193,10 @@ def _keep_best(folder: Path, has_validation: bool) -> ModelCheckpoint:
     )
 
 
-def _finish(experiment: Experiment, splits: Splits, module: ClipClassifier, trainer: Trainer) -> TrainingResult:
+def _finish(
+    experiment: Experiment, data: VideoDataModule, module: ClipClassifier, trainer: Trainer
+) -> TrainingResult:
+    splits = data.splits
     checkpoint: dict[str, Any] = torch.load(
         trainer.checkpoint_callback.best_model_path,  # type: ignore[union-attr]
         map_location="cpu",
@@ -203,6 +207,7 @@ def _finish(experiment: Experiment, splits: Splits, module: ClipClassifier, trai
     figures = trainer.callback_metrics  # empty if a finished run was resumed
     metrics = {name: float(figures[key]) for key, name in names.items() if key in figures}
     metrics |= checkpoint["figures"] | {"epoch": checkpoint["epoch"] + 1}
+    calibration = calibrate(module, data.val_dataloader())
     model = ModelFile(
         module.recognizer.eval().cpu(),
         splits.labels,
@@ -211,6 +216,7 @@ def _finish(experiment: Experiment, splits: Splits, module: ClipClassifier, trai
         experiment.decode,
         provenance_of(experiment) | {"num_training_videos": len(splits.train)},
         metrics,
+        calibration,
     )
     path = experiment.run_dir / "model.safetensors"
     save_model(path, model)
