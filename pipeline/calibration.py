@@ -142,8 +142,6 @@ def reliability(probabilities: Tensor, truth: Tensor) -> Reliability:
     confidence, predicted = probabilities.double().max(dim=1)
     bins = (confidence * NUM_BINS).ceil().long().sub(1).clamp(0, NUM_BINS - 1)  # (low, high], as the papers have it
     counts = torch.bincount(bins, minlength=NUM_BINS)
-    sums = [
-        torch.zeros(NUM_BINS).double().index_add_(0, bins, v) for v in (confidence, (predicted == truth).double())
-    ]
+    sums = [torch.zeros(NUM_BINS).double().index_add_(0, bins, v) for v in (confidence, (predicted == truth).double())]
     means = [total / counts.clamp_min(1) for total in sums]
     return Reliability(counts, means[0].float(), means[1].float())

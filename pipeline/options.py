@@ -51,6 +51,24 @@ class DiagnoseOptions:
 
 
 @dataclass(frozen=True)
+class ExplainOptions:
+    """What to show and where it goes."""
+
+    output: str = "explained.mp4"
+    """The video to write; a picture and a JSON file of the same name go beside it."""
+    top: int = 5
+    """How many of the frames that decided the label are shown: those without which its probability falls most
+    (leave-one-frame-out on the features)."""
+    device: str = "auto"
+    """auto, cpu, cuda, cuda:1, mps."""
+    quiet: bool = False
+    """Print nothing but errors and the answer."""
+
+    def __post_init__(self) -> None:
+        require(self.top > 0, f"top must be at least 1, got {self.top}")
+
+
+@dataclass(frozen=True)
 class PredictOptions:
     """How to read the videos and where the answers go."""
 

@@ -99,5 +99,6 @@ def _run_fold(fold: Experiment, labels: tuple[str, ...], train_rows: Rows, test_
 
 def _read_results(path: Path, labels: tuple[str, ...]) -> Evaluation:
     rows = json.loads(path.read_text())
-    results = [VideoResult(**row | {"probabilities": tuple(row["probabilities"])}) for row in rows]
+    tuples = ("probabilities", "uncalibrated")
+    results = [VideoResult(**row | {name: tuple(row.get(name, ())) for name in tuples}) for row in rows]
     return Evaluation(labels, tuple(results))

@@ -14,6 +14,7 @@ from pipeline.cli.models import (
     demo_command,
     diagnose_command,
     evaluate_command,
+    explain_command,
     explain_sampling_command,
     train_command,
 )
@@ -31,6 +32,7 @@ commands:
   predict    find actions in video files
   webcam     find actions live: cameras, network streams, replayed files
   check      what is wrong with videos and annotations, before a training finds out
+  explain    what a model writes into its memory, and the frames that decided
   explain-sampling   draw exactly the frames that a model sees
   doctor     which decoder to use for your files, measured on them
   cache      how much the caches of frames and features hold; empty them
@@ -57,6 +59,7 @@ COMMANDS: dict[str, Callable[[Sequence[str]], int]] = {
     "webcam": webcam_command,
     "check": check_command,
     "doctor": doctor_command,
+    "explain": explain_command,
     "explain-sampling": explain_sampling_command,
     "cache": cache_command,
     "demo": demo_command,

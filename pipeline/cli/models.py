@@ -19,7 +19,7 @@ from pipeline.cli.parser import (
 )
 from pipeline.config import DataConfig, Experiment
 from pipeline.errors import UserError
-from pipeline.options import DemoOptions, DiagnoseOptions, EvaluateOptions, TrainOptions
+from pipeline.options import DemoOptions, DiagnoseOptions, EvaluateOptions, ExplainOptions, TrainOptions
 
 if TYPE_CHECKING:
     from pipeline.checkpoint import ModelFile
@@ -118,7 +118,7 @@ def diagnose_command(args: Sequence[str]) -> int:
 
     from pipeline.checkpoint import load_model_file
     from pipeline.diagnosis import diagnose
-    from pipeline.explanation import write_diagnosis
+    from pipeline.explanation.sheets import write_diagnosis
     from pipeline.inference import pick_device
 
     model = load_model_file(arguments.model_file, pick_device(options.device))
@@ -144,12 +144,42 @@ def explain_sampling_command(args: Sequence[str]) -> int:
     arguments = parser.parse_args(list(args))
 
     from pipeline.checkpoint import load_model_file
-    from pipeline.explanation import sampling_sheet
+    from pipeline.explanation.sheets import sampling_sheet
     from pipeline.files import write_atomically
 
     sheet = sampling_sheet(load_model_file(arguments.model_file), Path(arguments.video), arguments.seed)
     write_atomically(Path(arguments.output), sheet)
     print(arguments.output)
+    return 0
+
+
+def explain_command(args: Sequence[str]) -> int:
+    """clipgru explain"""
+    parser = make_parser(
+        "explain",
+        "What MODEL writes into its memory as VIDEO runs, and which frames decided its label. Writes the video with the "
+        "places that its update gate let in laid over it (a head of maps: convgru, convmingru) and the gate through time "
+        "under it (those, gru and mingru). The frames that decided are found by leaving out one at a time: the label's "
+        "probability falls by so much without it.",
+    )
+    parser.add_argument("model_file", type=str, metavar="MODEL", help="A model file.")
+    parser.add_argument("video", type=str, metavar="VIDEO", help="A video file.")
+    add_options(parser, ExplainOptions)
+    arguments = parser.parse_args(list(args))
+    options = read_options(ExplainOptions, parser, arguments)
+
+    from pipeline.explanation.memory import remember
+    from pipeline.explanation.overlay import explanation_record, write_explanation
+    from pipeline.inference import load_model
+
+    model = load_model(arguments.model_file, options.device)
+    with model.opener.open(arguments.video) as reader:
+        memory = remember(model, reader)
+        written = write_explanation(memory, reader, model.file.transform, Path(options.output), options.top)
+    if not options.quiet:
+        console().print(f"written: {', '.join(map(str, written))}", soft_wrap=True)
+    answer = explanation_record(memory, memory.top_frames(options.top))
+    print(json.dumps({name: answer[name] for name in ("label", "score", "is_unknown", "top_frames")}, indent=1))
     return 0
 
 
@@ -180,6 +210,7 @@ def _report_evaluation(evaluation: Evaluation, folder: Path, summary: dict[str, 
     written = write_evaluation(evaluation, folder, summary)
     if not quiet:
         _print_classes(evaluation)
+        _print_reliability(evaluation)
         console().print(f"written: {', '.join(map(str, written))}", soft_wrap=True)
     print(json.dumps(_rounded(summary), indent=1))
 
@@ -193,6 +224,20 @@ def _print_classes(evaluation: Evaluation) -> None:
         shown = "-" if recall is None else f"{recall:.1%}"
         table.add_row(label, str(count), str(round((recall or 0) * count)), shown)
     table.add_row("all", str(evaluation.num_videos), "", f"{evaluation.top1:.1%}", style="bold")
+    console().print(table)
+
+
+def _print_reliability(evaluation: Evaluation) -> None:
+    from rich.table import Table
+
+    from pipeline.evaluation import reliability_rows
+
+    before, after = (evaluation.reliability(calibrated=calibrated).expected_error for calibrated in (False, True))
+    table = Table(
+        "calibration", "score up to", "videos", "mean score", "right", title=f"ECE {before:.3f} -> {after:.3f}"
+    )
+    for row in reliability_rows(evaluation):
+        table.add_row(*(str(value) for value in row.values()))
     console().print(table)
 
 

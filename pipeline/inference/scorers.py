@@ -131,7 +131,9 @@ class StreamScorer:
         step_scores, self._state = self._recognizer.score_projected(projected.unsqueeze(0), self._state)
         first = self._count + self._num_context
         self._count += len(projected)
-        return _read(self._calibration, step_scores[0], [Window(first + i, first + i + 1) for i in range(len(projected))])
+        return _read(
+            self._calibration, step_scores[0], [Window(first + i, first + i + 1) for i in range(len(projected))]
+        )
 
 
 def _read(calibration: Calibration, logits: Tensor, windows: list[Window]) -> list[WindowScores]:

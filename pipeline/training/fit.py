@@ -193,9 +193,7 @@ def _keep_best(folder: Path, has_validation: bool) -> ModelCheckpoint:
     )
 
 
-def _finish(
-    experiment: Experiment, data: VideoDataModule, module: ClipClassifier, trainer: Trainer
-) -> TrainingResult:
+def _finish(experiment: Experiment, data: VideoDataModule, module: ClipClassifier, trainer: Trainer) -> TrainingResult:
     splits = data.splits
     checkpoint: dict[str, Any] = torch.load(
         trainer.checkpoint_callback.best_model_path,  # type: ignore[union-attr]
