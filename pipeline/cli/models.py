@@ -157,10 +157,10 @@ def explain_command(args: Sequence[str]) -> int:
     """clipgru explain"""
     parser = make_parser(
         "explain",
-        "What MODEL writes into its memory as VIDEO runs, and which frames decided its label. Writes the video with the "
-        "places that its update gate let in laid over it (a head of maps: convgru, convmingru) and the gate through time "
-        "under it (those, gru and mingru). The frames that decided are found by leaving out one at a time: the label's "
-        "probability falls by so much without it.",
+        "What MODEL writes into its memory as VIDEO runs, and which frames decided its label. Writes the video with "
+        "the places that its update gate let in laid over it (a head of maps: convgru, convmingru) and the gate "
+        "through time under it (those, gru and mingru). The frames that decided are found by leaving out one at a "
+        "time: the label's probability falls by so much without it.",
     )
     parser.add_argument("model_file", type=str, metavar="MODEL", help="A model file.")
     parser.add_argument("video", type=str, metavar="VIDEO", help="A video file.")
@@ -178,7 +178,7 @@ def explain_command(args: Sequence[str]) -> int:
         written = write_explanation(memory, reader, model.file.transform, Path(options.output), options.top)
     if not options.quiet:
         console().print(f"written: {', '.join(map(str, written))}", soft_wrap=True)
-    answer = explanation_record(memory, memory.top_frames(options.top))
+    answer = explanation_record(memory, options.top)
     print(json.dumps({name: answer[name] for name in ("label", "score", "is_unknown", "top_frames")}, indent=1))
     return 0
 
@@ -233,9 +233,8 @@ def _print_reliability(evaluation: Evaluation) -> None:
     from pipeline.evaluation import reliability_rows
 
     before, after = (evaluation.reliability(calibrated=calibrated).expected_error for calibrated in (False, True))
-    table = Table(
-        "calibration", "score up to", "videos", "mean score", "right", title=f"ECE {before:.3f} -> {after:.3f}"
-    )
+    title = f"expected calibration error {before:.3f} before, {after:.3f} after"
+    table = Table("calibration", "score up to", "videos", "mean score", "right", title=title)
     for row in reliability_rows(evaluation):
         table.add_row(*(str(value) for value in row.values()))
     console().print(table)

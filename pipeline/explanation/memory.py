@@ -152,7 +152,7 @@ def _drops_without(model: Model, window: Tensor, label: int) -> Tensor:
         return torch.zeros(1)
     others = [[place for place in range(num_frames) if place != left_out] for left_out in range(num_frames)]
     with_all = _probability(model, window, label)
-    return with_all - _probability(model, window[0][others], label)
+    return with_all - _probability(model, window[0][torch.tensor(others)], label)
 
 
 def _probability(model: Model, clips: Tensor, label: int) -> Tensor:

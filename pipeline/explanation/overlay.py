@@ -4,12 +4,11 @@ from __future__ import annotations
 
 import json
 from bisect import bisect_right
-from collections.abc import Iterator
-from contextlib import suppress
 from pathlib import Path
 from typing import Any
 
 import numpy as np
+from torch import Tensor
 
 from pipeline.config import TransformConfig
 from pipeline.decode import VideoReader
@@ -26,7 +25,7 @@ _FULL_HEAT_QUANTILE = 0.99
 
 
 def write_explanation(
-    memory: Memory, reader: VideoReader, transform: TransformConfig, path: Path, top: int
+    memory: Memory, reader: VideoReader, transform: TransformConfig, path: Path, num_top: int
 ) -> list[Path]:
     """Writes the video ``path`` and, with its name, a PNG and a JSON file. Returns what it wrote.
 
@@ -36,50 +35,30 @@ def write_explanation(
     """
     if path.suffix.lower() != ".mp4":
         raise UserError(f"--output {path}: the video is written as MP4; give it a name that ends in .mp4")
-    marked, end_seconds = memory.top_frames(top), reader.info.duration_seconds
-    inside = sum(time < end_seconds for time in memory.times_seconds)  # a short video was lengthened
-    strip = Strip(memory.times_seconds[:inside], memory.gate[:inside].numpy(), marked, end_seconds)
-    out = Mp4File(path, reader.info.average_fps)
-    try:
-        for image, time_seconds in _drawn(memory, reader, transform):
-            out.write(strip.drawn_under(image, time_seconds), time_seconds)
-        out.close(end_seconds)
-    finally:
-        with suppress(UserError):  # what stopped the run is told already
-            out.discard()  # does nothing to a complete file
-    ordered = sorted(place for place in marked if place < inside)
-    shown = reader.at([memory.times_seconds[place] for place in ordered]) if ordered else None
-    pictures = []
-    for number, place in enumerate(ordered):
-        assert shown is not None
-        image = shown.frames[number].permute(1, 2, 0).numpy()  # [3, H, W] -> [H, W, 3]
-        note = f"{memory.times_seconds[place]:.2f} s  {memory.drops[place]:+.1%}"
-        pictures.append((note, _with_heat(image, memory, place, transform)))
-    title = f"{path.stem}: {memory.label} ({memory.score:.0%}){', unknown' if memory.is_unknown else ''}"
+    overlay = _Overlay(memory, reader, transform, num_top)
+    overlay.write_video(path)
     files = {
-        path.with_suffix(".png"): strip_picture(strip, memory.drops[:inside].numpy(), pictures, title),
-        path.with_suffix(".json"): json.dumps(explanation_record(memory, marked), indent=1).encode(),
+        path.with_suffix(".png"): overlay.picture(path.stem),
+        path.with_suffix(".json"): json.dumps(explanation_record(memory, num_top), indent=1).encode(),
     }
     for name, content in files.items():
         write_atomically(name, content)
     return [path, *files]
 
 
-def explanation_record(memory: Memory, marked: list[int]) -> dict[str, Any]:
+def explanation_record(memory: Memory, num_top: int) -> dict[str, Any]:
     """As JSON writes it: the label, the frames that decided it, and every grid frame's figures."""
-    columns = zip(
-        memory.times_seconds, memory.gate.tolist(), memory.written.tolist(), memory.drops.tolist(), strict=True
-    )
+    columns = (memory.times_seconds, memory.gate.tolist(), memory.written.tolist(), memory.drops.tolist())
     frames = [
         {"seconds": rounded(time), "gate": rounded(gate), "written": round(written, 6), "lost_without": round(drop, 6)}
-        for time, gate, written, drop in columns
+        for time, gate, written, drop in zip(*columns, strict=True)
     ]
     return {
         "label": memory.label,
         "score": rounded(memory.score),
         "is_unknown": memory.is_unknown,
         "map_size": list(memory.maps.shape[1:]) if memory.maps is not None else None,
-        "top_frames": [frames[place] for place in marked],
+        "top_frames": [frames[place] for place in memory.top_frames(num_top)],
         "frames": frames,
     }
 
@@ -94,22 +73,54 @@ def seen_box(width: int, height: int, transform: TransformConfig) -> Box:
     return left, top, left + wide, top + high
 
 
-def heat_of(memory: Memory) -> Floats | None:
-    """The maps as 0 to 1, ``[G, h, w]``."""
-    if memory.maps is None:
-        return None
-    maps: Floats = memory.maps.numpy()
-    return (maps / max(float(np.quantile(maps, _FULL_HEAT_QUANTILE)), 1e-12)).clip(0, 1).astype(np.float32)
+def heat_of(maps: Tensor) -> Floats:
+    """Maps ``[G, h, w]`` as 0 to 1."""
+    full = max(float(np.quantile(maps.numpy(), _FULL_HEAT_QUANTILE)), 1e-12)
+    heat: Floats = (maps / full).clamp(0, 1).numpy()
+    return heat
 
 
-def _drawn(memory: Memory, reader: VideoReader, transform: TransformConfig) -> Iterator[tuple[Image, float]]:
-    for frame, time_seconds in reader:
+class _Overlay:
+    """One memory, drawn over its video."""
+
+    def __init__(self, memory: Memory, reader: VideoReader, transform: TransformConfig, num_top: int) -> None:
+        self._memory, self._reader, self._transform = memory, reader, transform
+        self._heat = None if memory.maps is None else heat_of(memory.maps)
+        end_seconds = reader.info.duration_seconds
+        inside = sum(time < end_seconds for time in memory.times_seconds)  # a short video was lengthened
+        self._marked = sorted(place for place in memory.top_frames(num_top) if place < inside)
+        self._strip = Strip(memory.times_seconds[:inside], memory.gate[:inside].numpy(), self._marked, end_seconds)
+
+    def write_video(self, path: Path) -> None:
+        """Every picture at its time."""
+        out = Mp4File(path, self._reader.info.average_fps)
+        try:
+            for frame, time_seconds in self._reader:
+                out.write(self._frame(frame, time_seconds), time_seconds)
+            out.close(self._strip.end_seconds)
+        finally:
+            out.discard()  # does nothing to a complete file
+
+    def picture(self, name: str) -> bytes:
+        """The PNG."""
+        memory, times = self._memory, [self._memory.times_seconds[place] for place in self._marked]
+        shown = self._reader.at(times).frames if times else []
+        pictures = [
+            (f"{memory.times_seconds[place]:.2f} s  {memory.drops[place]:+.1%}", self._heated(frame, place))
+            for place, frame in zip(self._marked, shown, strict=True)
+        ]
+        title = f"{name}: {memory.label} ({memory.score:.0%}){', unknown' if memory.is_unknown else ''}"
+        return strip_picture(self._strip, memory.drops[: len(self._strip.values)].numpy(), pictures, title)
+
+    def _frame(self, frame: Tensor, time_seconds: float) -> Image:
+        memory = self._memory
         place = max(bisect_right(memory.times_seconds, time_seconds + 1e-6) - 1, 0)
-        image = _with_heat(frame.permute(1, 2, 0).numpy(), memory, place, transform)  # [3, H, W] -> [H, W, 3]
         segment = "" if memory.is_unknown else memory.label
-        yield draw_caption(image, Caption(time_seconds, memory.label, memory.score, segment)), time_seconds
+        caption = Caption(time_seconds, memory.label, memory.score, segment)
+        return self._strip.drawn_under(draw_caption(self._heated(frame, place), caption), time_seconds)
 
-
-def _with_heat(image: Image, memory: Memory, place: int, transform: TransformConfig) -> Image:
-    heat = heat_of(memory)
-    return image if heat is None else lay_over(image, heat[place], seen_box(image.shape[1], image.shape[0], transform))
+    def _heated(self, frame: Tensor, place: int) -> Image:
+        image: Image = frame.permute(1, 2, 0).numpy()  # [3, H, W] -> [H, W, 3]
+        if self._heat is None:
+            return image
+        return lay_over(image, self._heat[place], seen_box(image.shape[1], image.shape[0], self._transform))

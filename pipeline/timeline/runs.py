@@ -47,8 +47,8 @@ def with_unknown(scores: FloatArray) -> NDArray[np.float64]:
 
 class Hysteresis:
     """Gives each frame a label. The best label of a frame opens if its score is at least ``enter``; it stays open until
-    another one opens, or its own score is below ``exit``. Where none is open, the frame is unknown; where most windows are
-    unknown by the model's rule, none is."""
+    another one opens, or its own score is below ``exit``. Where none is open, the frame is unknown; none is where most
+    windows are unknown by the model's rule."""
 
     def __init__(self, enter: float, exit: float) -> None:
         self._enter, self._exit = enter, exit
