@@ -1,8 +1,8 @@
 """What a model writes into its memory as a video runs, and which frames decided its label.
 
 The video is scored in windows of the model's length, each from an empty memory, overlapping by half; a grid frame's
-figures are means over the windows that cover it. The first step of a window writes whatever it sees, so that it counts
-only where no other window has the frame.
+figures are means over the windows that cover it. The first step of a window knows no frame before it and counts only
+in the video's first window.
 
 The frames that decided: leave-one-frame-out. Each frame's features are taken out of its windows, one frame at a time,
 and the label's probability falls by so much. It is occlusion (Zeiler and Fergus, 2014) in time: exact for the question
@@ -38,9 +38,9 @@ class Memory:
         is_unknown: whether most windows are unknown to the model.
         times_seconds: of the grid frames, ``[G]``.
         gate: how open the update gate was, mean over channels and places, float32 ``[G]``.
-        written: how much the state changed, float32 ``[G]``.
-        maps: the same by place, less what was written everywhere alike (the frame's median), float32 ``[G, h, w]``;
-            None for a head of vectors.
+        let_in: the gate times the change of the features since the frame before, float32 ``[G]``.
+        maps: the same by place, less what was let in everywhere alike (the frame's median), float32 ``[G, h, w]``; None
+            for a head of vectors.
         drops: by how much the label's probability falls without the frame, float32 ``[G]``.
     """
 
@@ -49,7 +49,7 @@ class Memory:
     is_unknown: bool
     times_seconds: list[float]
     gate: Tensor
-    written: Tensor
+    let_in: Tensor
     maps: Tensor | None
     drops: Tensor
 
@@ -73,16 +73,15 @@ def remember(model: Model, reader: VideoReader) -> Memory:
     logits = torch.cat([model.file.recognizer.classify(features[None, start : start + length]) for start in starts])
     probabilities = model.file.calibration.probabilities(logits).mean(dim=0)
     best = int(probabilities.argmax())
-    gate, written, drops = (_FrameMeans(len(features)) for _ in range(3))
+    gate, let_in, drops = (_FrameMeans(len(features)) for _ in range(3))
     for start in starts:
         window = features[None, start : start + length]
         writing = writing_of(model.file.recognizer.temporal, model.file.recognizer.normalize(window))
         drops.add(start, _drops_without(model, window, best))
-        # The first step writes into an empty memory.
-        skip = 0 if start == 0 else 1
+        skip = 0 if start == 0 else 1  # the first step has an empty memory and no frame before it
         gate.add(start + skip, writing.gate[0, skip:])
-        written.add(start + skip, writing.written[0, skip:])
-    maps = written.means()
+        let_in.add(start + skip, writing.let_in[0, skip:])
+    maps = let_in.means()
     return Memory(
         model.labels[best],
         float(probabilities[best]),

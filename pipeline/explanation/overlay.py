@@ -48,10 +48,10 @@ def write_explanation(
 
 def explanation_record(memory: Memory, num_top: int) -> dict[str, Any]:
     """As JSON writes it: the label, the frames that decided it, and every grid frame's figures."""
-    columns = (memory.times_seconds, memory.gate.tolist(), memory.written.tolist(), memory.drops.tolist())
+    columns = (memory.times_seconds, memory.gate.tolist(), memory.let_in.tolist(), memory.drops.tolist())
     frames = [
-        {"seconds": rounded(time), "gate": rounded(gate), "written": round(written, 6), "lost_without": round(drop, 6)}
-        for time, gate, written, drop in zip(*columns, strict=True)
+        {"seconds": rounded(time), "gate": rounded(gate), "let_in": round(let_in, 6), "lost_without": round(drop, 6)}
+        for time, gate, let_in, drop in zip(*columns, strict=True)
     ]
     return {
         "label": memory.label,

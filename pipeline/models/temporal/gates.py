@@ -1,8 +1,9 @@
 """What a head's update gate lets into its memory, frame by frame and place by place: for people to look at.
 
 A gated head makes each state of the one before and a candidate, ``h_t = (1 - g_t) . h_{t-1} + g_t . n_t``. The gate g
-(one minus what torch calls z) says how open the memory was; what was written is what it then changed,
-``|h_t - h_{t-1}| = g_t . |n_t - h_{t-1}|``: an open gate writes nothing where there is nothing new.
+(one minus what torch calls z) says how open the memory is. An open gate lets in nothing where nothing is new, and much
+of a trained memory stays half open everywhere; so beside the gate stands what it let in of what is new: the gate times
+the change of the features since the frame before, ``g_t |x_t - x_{t-1}|``, each a mean over channels.
 """
 
 from __future__ import annotations
@@ -24,15 +25,15 @@ from pipeline.models.temporal.vectors import Recurrent
 
 @dataclass(frozen=True)
 class Writing:
-    """Means over the channels of a head's state, for a sequence.
+    """Of a sequence, ``[B, T]`` or for a head of maps ``[B, T, H, W]``.
 
     Attributes:
-        gate: how open the update gate was, 0 to 1, ``[B, T]`` or for a head of maps ``[B, T, H, W]``.
-        written: how much the state changed, likewise.
+        gate: how open the update gate was, 0 to 1, the mean over the state's channels.
+        let_in: the gate times how much the features changed since the frame before; 0 at the first.
     """
 
     gate: Tensor
-    written: Tensor
+    let_in: Tensor
 
 
 @torch.no_grad()
@@ -51,7 +52,9 @@ def writing_of(stack: Stack, features: Tensor) -> Writing:
         if gate_of is not None:
             start = torch.zeros_like(outputs[:, :1])  # every gated head begins with zeros
             before = torch.cat([start, outputs[:, :-1]], dim=1)
-            return Writing(gate_of(x, before).mean(dim=2), (outputs - before).abs().mean(dim=2))
+            gate = gate_of(x, before).mean(dim=2)
+            change = (x - torch.cat([x[:, :1], x[:, :-1]], dim=1)).abs().mean(dim=2)
+            return Writing(gate, gate * change)
         x = outputs
     names = ", ".join(type(head).__name__ for head in stack.heads)
     raise UserError(
