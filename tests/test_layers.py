@@ -43,6 +43,7 @@ LAYERS = {
     "evaluation": 4,
     "prediction": 4,
     "streaming": 4,
+    "learning": 4,
     "protocols": 5,
     "diagnosis": 5,
     "explanation": 6,

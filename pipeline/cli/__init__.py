@@ -16,6 +16,7 @@ from pipeline.cli.models import (
     evaluate_command,
     explain_command,
     explain_sampling_command,
+    learn_command,
     train_command,
 )
 from pipeline.cli.parser import EXIT_SOME_FAILED, EXIT_USER_ERROR
@@ -27,6 +28,7 @@ DESCRIPTION = """Video action recognition with a CNN and a convolutional GRU.
 
 commands:
   train      train a model on videos, write one self-describing model file
+  learn      a model from a few short videos a class, in a minute or two
   evaluate   measure a model on held-out videos, or run a whole protocol over folds
   diagnose   does a model use time, and where is it wrong
   predict    find actions in video files
@@ -53,6 +55,7 @@ ENVIRONMENT = {
 
 COMMANDS: dict[str, Callable[[Sequence[str]], int]] = {
     "train": train_command,
+    "learn": learn_command,
     "evaluate": evaluate_command,
     "diagnose": diagnose_command,
     "predict": predict_command,

@@ -19,7 +19,7 @@ from pipeline.cli.parser import (
 )
 from pipeline.config import DataConfig, Experiment
 from pipeline.errors import UserError
-from pipeline.options import DemoOptions, DiagnoseOptions, EvaluateOptions, ExplainOptions, TrainOptions
+from pipeline.options import DemoOptions, DiagnoseOptions, EvaluateOptions, ExplainOptions, LearnOptions, TrainOptions
 
 if TYPE_CHECKING:
     from pipeline.checkpoint import ModelFile
@@ -44,6 +44,35 @@ def train_command(args: Sequence[str]) -> int:
         return 128 + interrupted.signal_number
     print(json.dumps({"model": str(result.model_path), **_rounded(result.metrics)}, indent=1))
     return 0
+
+
+def learn_command(args: Sequence[str]) -> int:
+    """clipgru learn"""
+    parser = make_parser(
+        "learn",
+        "A model from a few short videos a class, 2 to 20 in a folder each below DIR, on a CPU. Tries several heads on "
+        "a frozen backbone, keeps the one that is best on held-out videos, and calibrates its scores by those. Videos "
+        "of one source stay together where DIR/groups.csv names it.",
+    )
+    parser.add_argument("root", type=str, metavar="DIR", help="A folder with a folder of videos for each class.")
+    add_options(parser, LearnOptions)
+    arguments = parser.parse_args(list(args))
+    options = read_options(LearnOptions, parser, arguments)
+
+    from pipeline.learning.learn import learn
+
+    learned = learn(Path(arguments.root), options, console())
+    calibration = learned.model.calibration
+    answer = {
+        "model": options.output,
+        "head": learned.choice.best,
+        **_rounded(learned.model.metrics),
+        "temperature": round(calibration.temperature, 4),
+        "unknown_threshold": calibration.unknown_threshold,
+        "left_out": [video.path for video in learned.bad],
+    }
+    print(json.dumps(answer, indent=1))
+    return EXIT_SOME_FAILED if learned.bad else 0
 
 
 def evaluate_command(args: Sequence[str]) -> int:

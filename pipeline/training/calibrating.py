@@ -14,19 +14,19 @@ from pipeline.training.module import ClipClassifier
 
 def calibrate(module: ClipClassifier, batches: Iterable[object]) -> Calibration:
     """The calibration of a trained module from batches that it was not trained on; without any, none."""
-    logits, truth = held_out_logits(module, batches)
+    logits, truth, _ = held_out_logits(module, batches)
     return fit_calibration(logits, truth) if len(truth) else UNCALIBRATED
 
 
 @torch.inference_mode()
-def held_out_logits(module: ClipClassifier, batches: Iterable[object]) -> tuple[Tensor, Tensor]:
-    """Logits of every clip that could be read, ``[N, K]``, and its class, int64 ``[N]``."""
+def held_out_logits(module: ClipClassifier, batches: Iterable[object]) -> tuple[Tensor, Tensor, Tensor]:
+    """Of every clip that could be read: logits ``[N, K]``, its class and its row, int64 ``[N]`` each."""
     module.eval()
-    found = []
+    found = [(torch.zeros(0, module.recognizer.classifier.out_features), *torch.zeros(2, 0, dtype=torch.int64))]
     for batch in batches:
         assert isinstance(batch, ClipBatch)
         if len(batch.labels):
-            found.append((module.logits(batch.to(module.device)).float().cpu(), batch.labels))
-    if not found:
-        return torch.zeros(0, 1), torch.zeros(0, dtype=torch.int64)
-    return torch.cat([logits for logits, _ in found]), torch.cat([labels for _, labels in found])
+            logits = module.logits(batch.to(module.device)).float().cpu()
+            found.append((logits, batch.labels.cpu(), batch.rows.cpu()))
+    logits, labels, rows = (torch.cat(part) for part in zip(*found, strict=True))
+    return logits, labels, rows

@@ -71,7 +71,7 @@ def train(
     seed_everything(experiment.seed, verbose=False)
     module, data = _build_module(experiment, splits), VideoDataModule(experiment, splits)
     stop = StopOnSignal(last)
-    with _calm_lightning(), stop.listening():
+    with calm_lightning(), stop.listening():
         # The stop comes last, when the others have done their part of the batch (the average of weights has its step).
         trainer = _build_trainer(experiment, [*_callbacks(experiment, splits, quiet), stop], quiet)
         write_atomically(run_dir / "config.yaml", to_yaml(experiment).encode())
@@ -222,7 +222,7 @@ def _finish(experiment: Experiment, data: VideoDataModule, module: ClipClassifie
 
 
 @contextmanager
-def _calm_lightning() -> Iterator[None]:
+def calm_lightning() -> Iterator[None]:
     """Silences Lightning's announcements and its advice on worker counts, which are settled here."""
     logger = logging.getLogger("lightning.pytorch")
     level = logger.level
