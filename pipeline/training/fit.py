@@ -233,6 +233,7 @@ def calm_lightning() -> Iterator[None]:
         warnings.filterwarnings("ignore", ".*`training_step` returned `None`.*")
         warnings.filterwarnings("ignore", ".*LeafSpec.*")
         warnings.filterwarnings("ignore", ".*in eval mode at the start of training.*")
+        warnings.filterwarnings("ignore", ".*have no `val_dataloader`.*")
         logger.setLevel(logging.ERROR)
         try:
             yield
