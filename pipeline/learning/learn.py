@@ -13,7 +13,7 @@ from rich.console import Console
 from rich.progress import Progress
 from rich.table import Table
 
-from pipeline.calibration import fit_calibration
+from pipeline.calibration import UNCALIBRATED, Calibration, fit_calibration, reliability
 from pipeline.checkpoint import ModelFile, provenance_of, save_model
 from pipeline.config import Experiment
 from pipeline.datasets.annotations import VideoRow
@@ -59,8 +59,8 @@ def learn(root: Path, options: LearnOptions, console: Console) -> Learned:
             experiments, labels, videos, num_folds, options.num_seeds, lambda: progress.advance(task)
         )
     experiment = _experiments(root, options.seed, videos, 1.0)[choice.best]
-    accuracy, low, high = choice.expected_accuracy()
     best = choice.held_out[choice.best]
+    calibration = fit_calibration(best.logits, best.truth)
     model = ModelFile(
         fit_head(experiment, labels, videos).recognizer.eval(),
         labels,
@@ -68,8 +68,8 @@ def learn(root: Path, options: LearnOptions, console: Console) -> Learned:
         experiment.transform,
         experiment.decode,
         provenance_of(experiment) | {"num_training_videos": len(videos), "chosen": choice.best},
-        {"expected_accuracy": accuracy, "expected_accuracy_low": low, "expected_accuracy_high": high},
-        fit_calibration(best.logits, best.truth),
+        _metrics(choice, calibration),
+        calibration,
     )
     save_model(Path(options.output), model)
     if not options.quiet:
@@ -112,6 +112,17 @@ def _experiments(root: Path, seed: int, videos: Sequence[VideoFeatures], share: 
     num_frames = min(max(lengths[len(lengths) // 2], MIN_FRAMES), MAX_FRAMES)
     shared = shared_experiment(str(root), seed, num_frames, int(share * len(videos)))
     return {name: build(shared) for name, build in CANDIDATES.items()}
+
+
+def _metrics(choice: Choice, calibration: Calibration) -> dict[str, float]:
+    """What to expect on new videos, and the calibration error of the held-out clips."""
+    accuracy, low, high = choice.expected_accuracy()
+    best = choice.held_out[choice.best]
+    errors = {
+        name: reliability(reading.probabilities(best.logits), best.truth).expected_error
+        for name, reading in {"calibration_error_before": UNCALIBRATED, "calibration_error": calibration}.items()
+    }
+    return {"expected_accuracy": accuracy, "expected_accuracy_low": low, "expected_accuracy_high": high} | errors
 
 
 def _print(choice: Choice, model: ModelFile, num_videos: int, seconds: float, console: Console) -> None:
