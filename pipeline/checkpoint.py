@@ -1,7 +1,7 @@
 """The model file: one safetensors file that says everything needed to use it. Loading it runs no code.
 
 Tensors are the recogniser's state dict. The metadata key ``clipgru`` is JSON: format version, labels, the model,
-sampling, transform and decode settings, normalisation, provenance (versions, data, seed) and metrics.
+sampling, transform and decode settings, normalisation, calibration, provenance (versions, data, seed) and metrics.
 """
 
 from __future__ import annotations
@@ -16,6 +16,7 @@ import safetensors
 import safetensors.torch
 import torch
 
+from pipeline.calibration import UNCALIBRATED, Calibration
 from pipeline.config import (
     DecodeConfig,
     Experiment,
@@ -47,6 +48,8 @@ class ModelFile:
     provenance: dict[str, Any] = field(default_factory=dict)
     """Who made it from what: versions, experiment, data."""
     metrics: dict[str, float] = field(default_factory=dict)
+    calibration: Calibration = UNCALIBRATED
+    """How the logits are to be read."""
 
     @property
     def normalization(self) -> Normalization:
@@ -74,6 +77,7 @@ def describe(model: ModelFile) -> dict[str, Any]:
         "transform": to_dict(model.transform),
         "decode": to_dict(model.decode),
         "normalization": to_dict(model.normalization),
+        "calibration": to_dict(model.calibration),
         "provenance": model.provenance,
         "metrics": model.metrics,
     }
@@ -113,6 +117,7 @@ def load_model_file(path: str | Path, device: str | torch.device = "cpu") -> Mod
             from_dict(DecodeConfig, description["decode"]),
             description["provenance"],
             description["metrics"],
+            from_dict(Calibration, description.get("calibration", {})),
         )
     except (KeyError, RuntimeError) as error:
         raise UserError(f"{path}: its weights and its description do not fit together ({error})") from error

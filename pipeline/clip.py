@@ -85,6 +85,8 @@ class Prediction:
     """Probability of ``label``, 0 to 1."""
     top_k: tuple[tuple[str, float], ...]
     """The best labels with their probabilities, best first; ``top_k[0]`` is ``(label, score)``."""
+    is_unknown: bool = False
+    """Whether the model's rule says that it has seen nothing like it."""
 
     def __post_init__(self) -> None:
         _check_interval(self.start_seconds, self.end_seconds)

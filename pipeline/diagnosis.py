@@ -162,7 +162,7 @@ class _Prober:
     """Scores one batch of clips in every way."""
 
     def __init__(self, model: ModelFile, generator: torch.Generator) -> None:
-        self._recognizer, self._sampling = model.recognizer, model.sampling
+        self._recognizer, self._sampling, self._calibration = model.recognizer, model.sampling, model.calibration
         self._transform = ClipTransform(model.transform, model.normalization)
         self._generator = generator
         self._device = next(model.recognizer.parameters()).device
@@ -195,7 +195,7 @@ class _Prober:
         return features.reshape(*pictures.shape[:2], *features.shape[1:])
 
     def _classify(self, features: Tensor) -> Tensor:
-        return self._recognizer.classify(features).float().softmax(dim=-1).cpu()
+        return self._calibration.probabilities(self._recognizer.classify(features)).cpu()
 
     def _flicker(self, features: Tensor) -> Tensor | None:
         if not self._recognizer.temporal.streams or features.shape[1] < 2:

@@ -11,12 +11,14 @@ from collections.abc import Callable, Sequence
 from dataclasses import dataclass, replace
 from functools import partial
 from pathlib import Path
+from typing import Any
 
 import torch
 from torch import Tensor
 from torch.utils.data import DataLoader
 from torchmetrics.functional.classification import multiclass_accuracy, multiclass_confusion_matrix
 
+from pipeline.calibration import NUM_BINS, UNCALIBRATED, Reliability, reliability
 from pipeline.checkpoint import ModelFile
 from pipeline.config import DataConfig, Experiment
 from pipeline.datasets.annotations import VideoRow
@@ -30,7 +32,7 @@ from pipeline.report.tables import confusion_csv, confusion_picture, results_csv
 from pipeline.transforms import ClipTransform
 
 Classify = Callable[[Tensor], Tensor]
-"""uint8 clips ``[B, T + context, 3, S, S]`` -> probabilities ``[B, K]`` on the CPU."""
+"""uint8 clips ``[B, T + context, 3, S, S]`` -> logits ``[B, K]`` on the CPU."""
 
 
 @dataclass(frozen=True)
@@ -44,6 +46,10 @@ class VideoResult:
     probabilities: tuple[float, ...]
     """``[K]``, the mean over the video's clips; empty if the video could not be read."""
     error: str = ""
+    uncalibrated: tuple[float, ...] = ()
+    """``[K]``, as ``probabilities`` would be without the model's calibration; empty: they are the same."""
+    is_unknown: bool = False
+    """Whether most clips are unknown by the model's rule."""
 
 
 @dataclass(frozen=True)
@@ -107,6 +113,21 @@ class Evaluation:
         scores = torch.tensor([result.probabilities for result in read])
         return scores, torch.tensor([index[result.label] for result in read], dtype=torch.int64)
 
+    def reliability(self, *, calibrated: bool = True) -> Reliability:
+        """Confidence against accuracy over the videos that could be read; before the calibration if not after it."""
+        read = [result for result in self.results if not result.error]
+        chosen = [
+            result.probabilities if calibrated else result.uncalibrated or result.probabilities for result in read
+        ]
+        truth = torch.tensor([self.labels.index(result.label) for result in read], dtype=torch.int64)
+        return reliability(torch.tensor(chosen).reshape(len(read), len(self.labels)), truth)
+
+    @property
+    def known_share(self) -> float:
+        """Share of videos that could be read and are not unknown by the model's rule."""
+        read = [result for result in self.results if not result.error]
+        return sum(not result.is_unknown for result in read) / max(1, len(read))
+
     def summary(self) -> dict[str, float]:
         """The figures by name."""
         return {
@@ -115,6 +136,9 @@ class Evaluation:
             "mean_class_accuracy": self.mean_class_accuracy,
             "num_videos": self.num_videos,
             "num_errors": self.num_errors,
+            "calibration_error": self.reliability().expected_error,
+            "calibration_error_before": self.reliability(calibrated=False).expected_error,
+            "known_share": self.known_share,
         }
 
 
@@ -163,15 +187,15 @@ def evaluate_model(
     loader = _feature_loader(model, rows, experiment) if data.cache == "features" and classify is None else None
     if loader is None:
         loader = make_loader(rows, model.labels, experiment, fixed_clips)
-    probabilities: dict[int, Tensor] = {}
+    answers: dict[int, _Answer] = {}
     bad: dict[int, BadVideo] = {}
     for batch in loader:
         assert isinstance(batch, ClipBatch)
-        probabilities.update(_video_probabilities(classify or partial(_classify, model), batch))
+        answers.update(_video_answers(model, classify or partial(_classify, model), batch))
         bad.update(dict(batch.bad))
         if progress:
             progress(len(batch.rows.unique()) + len(batch.bad))
-    results = [_result(row, model.labels, probabilities.get(i), bad.get(i)) for i, row in enumerate(rows)]
+    results = [_result(row, model.labels, answers.get(i), bad.get(i)) for i, row in enumerate(rows)]
     return Evaluation(model.labels, tuple(results))
 
 
@@ -185,11 +209,20 @@ def _feature_loader(model: ModelFile, rows: Sequence[VideoRow], experiment: Expe
     return make_feature_loader(rows, model.labels, experiment, fixed_clips, features)
 
 
-def _video_probabilities(classify: Classify, batch: ClipBatch) -> dict[int, Tensor]:
+@dataclass(frozen=True)
+class _Answer:
+    """What a model says of one video: probabilities ``[K]`` before and after calibration, means over its clips."""
+
+    uncalibrated: Tensor
+    probabilities: Tensor
+    is_unknown: bool
+
+
+def _video_answers(model: ModelFile, classify: Classify, batch: ClipBatch) -> dict[int, _Answer]:
     if not len(batch.labels):
         return {}
-    scores = classify(batch.frames)
-    return {int(row): scores[batch.rows == row].mean(dim=0) for row in batch.rows.unique()}
+    logits = classify(batch.frames)
+    return {int(row): _answer(model, logits[batch.rows == row]) for row in batch.rows.unique()}
 
 
 @torch.inference_mode()
@@ -199,13 +232,37 @@ def _classify(model: ModelFile, frames: Tensor) -> Tensor:
         logits = model.recognizer.classify(frames)
     else:
         logits = model.recognizer(ClipTransform(model.transform, model.normalization).evaluate(frames))
-    return logits.float().softmax(dim=-1).cpu()
+    return logits.cpu()
 
 
-def _result(row: VideoRow, labels: Sequence[str], scores: Tensor | None, bad: BadVideo | None) -> VideoResult:
-    if scores is None:
+def _answer(model: ModelFile, logits: Tensor) -> _Answer:
+    """From the logits of one video's clips ``[N, K]``."""
+    before, after = (reading.probabilities(logits).mean(dim=0) for reading in (UNCALIBRATED, model.calibration))
+    return _Answer(before, after, bool(model.calibration.is_unknown(logits).float().mean() > 0.5))
+
+
+def _result(row: VideoRow, labels: Sequence[str], answer: _Answer | None, bad: BadVideo | None) -> VideoResult:
+    if answer is None:
         return VideoResult(str(row.path), row.label, None, (), f"{bad.stage}: {bad.cause}" if bad else "not read")
-    return VideoResult(str(row.path), row.label, labels[int(scores.argmax())], tuple(scores.tolist()))
+    return VideoResult(
+        str(row.path),
+        row.label,
+        labels[int(answer.probabilities.argmax())],
+        tuple(answer.probabilities.tolist()),
+        uncalibrated=tuple(answer.uncalibrated.tolist()),
+        is_unknown=answer.is_unknown,
+    )
+
+
+def reliability_rows(evaluation: Evaluation) -> list[dict[str, Any]]:
+    """The bins that have videos: their number, mean confidence and accuracy, before and after calibration."""
+    parts = {"before": evaluation.reliability(calibrated=False), "after": evaluation.reliability()}
+    return [
+        {"calibration": name, "to": f"{(place + 1) / NUM_BINS:.2f}", "videos": int(part.counts[place])}
+        | {"confidence": f"{part.confidence[place]:.4f}", "accuracy": f"{part.accuracy[place]:.4f}"}
+        for name, part in parts.items()
+        for place in part.counts.nonzero()[:, 0].tolist()
+    ]
 
 
 def write_evaluation(evaluation: Evaluation, folder: Path, summary: dict[str, float]) -> list[Path]:
@@ -213,7 +270,7 @@ def write_evaluation(evaluation: Evaluation, folder: Path, summary: dict[str, fl
     rows = [
         {"path": result.path, "label": result.label, "predicted": result.predicted or ""}
         | {"right": result.predicted == result.label, "score": f"{max(result.probabilities, default=0):.4f}"}
-        | {"error": result.error}
+        | {"unknown": result.is_unknown, "error": result.error}
         for result in evaluation.results
     ]
     title = f"{evaluation.num_videos} videos, top-1 {evaluation.top1:.1%}"
@@ -222,6 +279,7 @@ def write_evaluation(evaluation: Evaluation, folder: Path, summary: dict[str, fl
         "videos.csv": results_csv(rows).encode(),
         "confusion.csv": confusion_csv(evaluation.confusion, evaluation.labels).encode(),
         "confusion.png": confusion_picture(evaluation.confusion, evaluation.labels, title),
+        "reliability.csv": results_csv(reliability_rows(evaluation)).encode(),
     }
     for name, content in files.items():
         write_atomically(folder / name, content)

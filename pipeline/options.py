@@ -80,6 +80,44 @@ class ExportOptions:
 
 
 @dataclass(frozen=True)
+class LearnOptions:
+    """How to choose, and where the model goes."""
+
+    output: str = "model.safetensors"
+    """The model file to write."""
+    num_folds: int = 5
+    """Parts of the videos that are held out one after the other; fewer where a class has fewer sources."""
+    num_seeds: int = 2
+    """Every head is tried with so many seeds, and the figures are means over them."""
+    seed: int = 0
+    """Decides folds, weights and clips."""
+    quiet: bool = False
+    """Print nothing but errors and the JSON summary."""
+
+    def __post_init__(self) -> None:
+        require(self.num_folds > 1, f"num_folds must be at least 2, got {self.num_folds}")
+        require(self.num_seeds > 0, f"num_seeds must be at least 1, got {self.num_seeds}")
+
+
+@dataclass(frozen=True)
+class ExplainOptions:
+    """What to show and where it goes."""
+
+    output: str = "explained.mp4"
+    """The video to write; a picture and a JSON file of the same name go beside it."""
+    top: int = 5
+    """How many of the frames that decided the label are shown: those without which its probability falls most
+     (leave-one-frame-out on the features)."""
+    device: str = "auto"
+    """auto, cpu, cuda, cuda:1, mps."""
+    quiet: bool = False
+    """Print nothing but errors and the answer."""
+
+    def __post_init__(self) -> None:
+        require(self.top > 0, f"top must be at least 1, got {self.top}")
+
+
+@dataclass(frozen=True)
 class PredictOptions:
     """How to read the videos and where the answers go."""
 

@@ -224,7 +224,8 @@ def _run_fold(run: Experiment, annotations: Annotations, fold: Fold, quiet: bool
 
 def _read_results(path: Path, labels: tuple[str, ...]) -> Evaluation:
     rows = json.loads(path.read_text())
-    results = [VideoResult(**row | {"probabilities": tuple(row["probabilities"])}) for row in rows]
+    tuples = ("probabilities", "uncalibrated")
+    results = [VideoResult(**row | {name: tuple(row.get(name, ())) for name in tuples}) for row in rows]
     return Evaluation(labels, tuple(results))
 
 

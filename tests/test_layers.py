@@ -26,6 +26,7 @@ LAYERS = {
     "stopping": 0,
     # The stages, none of which knows another.
     "decode": 1,
+    "calibration": 1,
     "sampling": 1,
     "transforms": 1,
     "fitting": 1,
@@ -43,6 +44,7 @@ LAYERS = {
     "evaluation": 4,
     "prediction": 4,
     "streaming": 4,
+    "learning": 4,
     "protocols": 5,
     "diagnosis": 5,
     "export": 5,

@@ -98,6 +98,30 @@ def test_short_runs_go_to_a_neighbour(labels: list[int], expected: list[tuple[in
     assert [(s.start_seconds, s.end_seconds, s.label) for s in segments] == expected
 
 
+@pytest.mark.parametrize("unknown", [[], [3], [0, 1, 2], [4, 5, 9], list(range(12))], ids=str)
+def test_a_window_that_the_rule_calls_unknown_opens_nothing(unknown: list[int]) -> None:
+    """One window a frame: what is left is each run of known frames, whatever the scores say."""
+    scores = np.array([0.1, 0.8, 0.1], np.float32)
+    windows = [WindowScores(Window(k, k + 1), scores, k in unknown) for k in range(12)]
+    config = TimelineConfig(min_seconds=0.0, report_unknown=True)
+    segments = list(merge_segments(windows, LABELS, 1.0, 12.0, config))
+    named = [LABELS[1] if k not in unknown else "unknown" for k in range(12)]
+    assert [s.label for s in segments for _ in range(round(s.end_seconds - s.start_seconds))] == named
+    assert all(a.label != b.label for a, b in pairwise(segments))
+    assert all(s.score == pytest.approx(1.0 if s.label == "unknown" else 0.8) for s in segments)
+
+
+def test_most_of_the_windows_over_a_frame_decide_whether_it_is_unknown() -> None:
+    """Windows of three frames, one after each: the frame amid two unknown ones and a known one is unknown."""
+    scores = np.array([0.1, 0.8, 0.1], np.float32)
+    unknown = {3, 4}
+    windows = [WindowScores(Window(k, k + 3), scores, k in unknown) for k in range(10)]
+    (first, second) = merge_segments(windows, LABELS, 1.0, 12.0, TimelineConfig(min_seconds=0.0))
+    shares = [np.mean([w.is_unknown for w in windows if w.window.start <= k < w.window.stop]) for k in range(12)]
+    hidden = [k for k, share in enumerate(shares) if share > 0.5]
+    assert (first.end_seconds, second.start_seconds) == (hidden[0], hidden[-1] + 1)
+
+
 # Cases for the properties: windows of a video, and how they are to become segments.
 
 FPS = 5.0

@@ -15,7 +15,9 @@ from pipeline.cli.models import (
     demo_command,
     diagnose_command,
     evaluate_command,
+    explain_command,
     explain_sampling_command,
+    learn_command,
     train_command,
 )
 from pipeline.cli.parser import EXIT_SOME_FAILED, EXIT_USER_ERROR
@@ -27,12 +29,14 @@ DESCRIPTION = """Video action recognition with a CNN and a convolutional GRU.
 
 commands:
   train      train a model on videos, write one self-describing model file
+  learn      a model from a few short videos a class, in a minute or two
   evaluate   measure a model on held-out videos, or run a whole protocol over folds
   diagnose   does a model use time, and where is it wrong
   predict    find actions in video files
   webcam     find actions live: cameras, network streams, replayed files
   export     a model as ONNX files that run without torch
   check      what is wrong with videos and annotations, before a training finds out
+  explain    what a model writes into its memory, and the frames that decided
   explain-sampling   draw exactly the frames that a model sees
   doctor     which decoder to use for your files, measured on them
   cache      how much the caches of frames and features hold; empty them
@@ -53,6 +57,7 @@ ENVIRONMENT = {
 
 COMMANDS: dict[str, Callable[[Sequence[str]], int]] = {
     "train": train_command,
+    "learn": learn_command,
     "evaluate": evaluate_command,
     "diagnose": diagnose_command,
     "predict": predict_command,
@@ -60,6 +65,7 @@ COMMANDS: dict[str, Callable[[Sequence[str]], int]] = {
     "export": export_command,
     "check": check_command,
     "doctor": doctor_command,
+    "explain": explain_command,
     "explain-sampling": explain_sampling_command,
     "cache": cache_command,
     "demo": demo_command,

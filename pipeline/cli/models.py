@@ -19,7 +19,7 @@ from pipeline.cli.parser import (
 )
 from pipeline.config import DataConfig, Experiment
 from pipeline.errors import UserError
-from pipeline.options import DemoOptions, DiagnoseOptions, EvaluateOptions, TrainOptions
+from pipeline.options import DemoOptions, DiagnoseOptions, EvaluateOptions, ExplainOptions, LearnOptions, TrainOptions
 
 if TYPE_CHECKING:
     from pipeline.checkpoint import ModelFile
@@ -45,6 +45,35 @@ def train_command(args: Sequence[str]) -> int:
         return 128 + interrupted.signal_number
     print(json.dumps({"model": str(result.model_path), **_rounded(result.metrics)}, indent=1))
     return 0
+
+
+def learn_command(args: Sequence[str]) -> int:
+    """clipgru learn"""
+    parser = make_parser(
+        "learn",
+        "A model from a few short videos a class, 2 to 20 in a folder each below DIR, on a CPU. Tries several heads on "
+        "a frozen backbone, keeps the one that is best on held-out videos, and calibrates its scores by those. Videos "
+        "of one source stay together where DIR/groups.csv names it.",
+    )
+    parser.add_argument("root", type=str, metavar="DIR", help="A folder with a folder of videos for each class.")
+    add_options(parser, LearnOptions)
+    arguments = parser.parse_args(list(args))
+    options = read_options(LearnOptions, parser, arguments)
+
+    from pipeline.learning.learn import learn
+
+    learned = learn(Path(arguments.root), options, console())
+    calibration = learned.model.calibration
+    answer = {
+        "model": options.output,
+        "head": learned.choice.best,
+        **_rounded(learned.model.metrics),
+        "temperature": round(calibration.temperature, 4),
+        "unknown_threshold": calibration.unknown_threshold,
+        "left_out": [video.path for video in learned.bad],
+    }
+    print(json.dumps(answer, indent=1))
+    return EXIT_SOME_FAILED if learned.bad else 0
 
 
 def evaluate_command(args: Sequence[str]) -> int:
@@ -119,7 +148,7 @@ def diagnose_command(args: Sequence[str]) -> int:
 
     from pipeline.checkpoint import load_model_file
     from pipeline.diagnosis import diagnose
-    from pipeline.explanation import write_diagnosis
+    from pipeline.explanation.sheets import write_diagnosis
     from pipeline.inference import pick_device
 
     model = load_model_file(arguments.model_file, pick_device(options.device))
@@ -145,12 +174,44 @@ def explain_sampling_command(args: Sequence[str]) -> int:
     arguments = parser.parse_args(list(args))
 
     from pipeline.checkpoint import load_model_file
-    from pipeline.explanation import sampling_sheet
+    from pipeline.explanation.sheets import sampling_sheet
     from pipeline.files import write_atomically
 
     sheet = sampling_sheet(load_model_file(arguments.model_file), Path(arguments.video), arguments.seed)
     write_atomically(Path(arguments.output), sheet)
     print(arguments.output)
+    return 0
+
+
+def explain_command(args: Sequence[str]) -> int:
+    """clipgru explain"""
+    parser = make_parser(
+        "explain",
+        "What MODEL writes into its memory as VIDEO runs, and which frames decided its label. Writes the video with "
+        "the places that its update gate let in laid over it (a head of maps: convgru, convmingru) and the gate "
+        "through time under it (those, gru and mingru). The frames that decided are found by leaving out one at a "
+        "time: the label's probability falls by so much without it.",
+    )
+    parser.add_argument("model_file", type=str, metavar="MODEL", help="A model file.")
+    parser.add_argument("video", type=str, metavar="VIDEO", help="A video file.")
+    add_options(parser, ExplainOptions)
+    arguments = parser.parse_args(list(args))
+    options = read_options(ExplainOptions, parser, arguments)
+
+    from pipeline.checkpoint import load_model_file
+    from pipeline.decode import VideoOpener
+    from pipeline.explanation.memory import remember
+    from pipeline.explanation.overlay import explanation_record, write_explanation
+    from pipeline.inference import pick_device
+
+    model = load_model_file(arguments.model_file, pick_device(options.device))
+    with VideoOpener(model.decode).open(arguments.video) as reader:
+        memory = remember(model, reader)
+        written = write_explanation(memory, reader, model.transform, Path(options.output), options.top)
+    if not options.quiet:
+        console().print(f"written: {', '.join(map(str, written))}", soft_wrap=True)
+    answer = explanation_record(memory, options.top)
+    print(json.dumps({name: answer[name] for name in ("label", "score", "is_unknown", "top_frames")}, indent=1))
     return 0
 
 
@@ -188,6 +249,7 @@ def _report_evaluation(evaluation: Evaluation, folder: Path, summary: dict[str, 
     written = write_evaluation(evaluation, folder, summary)
     if not quiet:
         _print_classes(evaluation)
+        _print_reliability(evaluation)
         console().print(f"written: {', '.join(map(str, written))}", soft_wrap=True)
     print(json.dumps(_rounded(summary), indent=1))
 
@@ -201,6 +263,19 @@ def _print_classes(evaluation: Evaluation) -> None:
         shown = "-" if recall is None else f"{recall:.1%}"
         table.add_row(label, str(count), str(round((recall or 0) * count)), shown)
     table.add_row("all", str(evaluation.num_videos), "", f"{evaluation.top1:.1%}", style="bold")
+    console().print(table)
+
+
+def _print_reliability(evaluation: Evaluation) -> None:
+    from rich.table import Table
+
+    from pipeline.evaluation import reliability_rows
+
+    before, after = (evaluation.reliability(calibrated=calibrated).expected_error for calibrated in (False, True))
+    title = f"expected calibration error {before:.3f} before, {after:.3f} after"
+    table = Table("calibration", "score up to", "videos", "mean score", "right", title=title)
+    for row in reliability_rows(evaluation):
+        table.add_row(*(str(value) for value in row.values()))
     console().print(table)
 
 

@@ -9,7 +9,7 @@ ONNX's Scan is the loop over time, with the exported step as its body, so both g
 from __future__ import annotations
 
 import json
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from typing import Any
 
@@ -23,6 +23,8 @@ from pipeline.inference.onnx_runtime import (
     FEATURES,
     FORMAT_VERSION,
     FRAMES,
+    KNOWNNESS,
+    LOGITS,
     METADATA_KEY,
     SCORES,
     STEP_FEATURES,
@@ -79,13 +81,15 @@ def _clip(file: ModelFile, pieces: Pieces) -> Any:
     else:
         time = _scan(file, pieces, len(embed.outputs[0].type.tensor_type.shape.dim))
     frames = helper.make_tensor_value_info(FRAMES, _UINT8, ["batch", "frames", *_picture(file)])
-    scores = helper.make_tensor_value_info(SCORES, _FLOAT, ["batch", len(file.labels)])
-    nodes, constants = [*embed.nodes, *time.nodes], [*embed.constants, *time.constants]
-    return _model("clip", nodes, constants, [frames], [scores], embed.outputs)
+    read = _reading(file, LOGITS)
+    logits = helper.make_tensor_value_info(LOGITS, _FLOAT, ["batch", len(file.labels)])
+    nodes = [*embed.nodes, *time.nodes, *read.nodes]
+    constants = [*embed.constants, *time.constants, *read.constants]
+    return _model("clip", nodes, constants, [frames], read.outputs, [*embed.outputs, logits])
 
 
 def _scan(file: ModelFile, pieces: Pieces, rank: int) -> Graph:
-    """``features [B, T, ...]`` -> ``scores [B, K]``."""
+    """``features [B, T, ...]`` -> ``logits [B, K]``."""
     step, slots = pieces.step, pieces.slots
     body = _piece(step, "step_")
     by_name = {value.name: value for value in [*step.graph.input, *step.graph.output]}
@@ -112,7 +116,6 @@ def _scan(file: ModelFile, pieces: Pieces, rank: int) -> Graph:
             scan_output_axes=[1],
         ),
         *_read_out(file),
-        make_node("Softmax", ["logits"], [SCORES], axis=-1),
     ]
     return Graph(nodes, [*_sizes(slots), *_read_out_constants(file)], [])
 
@@ -144,8 +147,8 @@ def _sizes(slots: Sequence[StateSlot]) -> list[Any]:
 def _read_out(file: ModelFile) -> list[Any]:
     """``all_logits [B, T, K]`` -> ``logits [B, K]``, as ``Recognizer.read_out``."""
     if file.recognizer.config.readout == "last":
-        return [make_node("Gather", ["all_logits", "last_index"], ["logits"], axis=1)]
-    return [make_node("ReduceMean", ["all_logits", "time_axis"], ["logits"], keepdims=0)]
+        return [make_node("Gather", ["all_logits", "last_index"], [LOGITS], axis=1)]
+    return [make_node("ReduceMean", ["all_logits", "time_axis"], [LOGITS], keepdims=0)]
 
 
 def _read_out_constants(file: ModelFile) -> list[Any]:
@@ -154,12 +157,40 @@ def _read_out_constants(file: ModelFile) -> list[Any]:
     return [helper.make_tensor("time_axis", _INT64, [1], [1])]
 
 
+def _reading(file: ModelFile, logits: str) -> Graph:
+    """Logits ``[B, K]`` -> ``scores [B, K]`` and ``knownness [B]``, as the file's calibration reads them."""
+    temperature = helper.make_tensor("temperature", _FLOAT, [], [file.calibration.temperature])
+    last_axis = helper.make_tensor("last_axis", _INT64, [1], [-1])
+    nodes = [
+        make_node("Div", [logits, "temperature"], ["calibrated"]),
+        make_node("Softmax", ["calibrated"], [SCORES], axis=-1),
+        *KNOWNNESS_NODES[file.calibration.unknown_measure](logits),
+    ]
+    outputs = [
+        helper.make_tensor_value_info(SCORES, _FLOAT, ["batch", len(file.labels)]),
+        helper.make_tensor_value_info(KNOWNNESS, _FLOAT, ["batch"]),
+    ]
+    return Graph(nodes, [temperature, last_axis], outputs)
+
+
+# As ``calibration.MEASURES``: name -> nodes from the logits, "calibrated" and "scores" to "knownness".
+KNOWNNESS_NODES: dict[str, Callable[[str], list[Any]]] = {
+    "max_probability": lambda logits: [make_node("ReduceMax", [SCORES, "last_axis"], [KNOWNNESS], keepdims=0)],
+    "max_logit": lambda logits: [make_node("ReduceMax", [logits, "last_axis"], [KNOWNNESS], keepdims=0)],
+    "energy": lambda logits: [
+        make_node("ReduceLogSumExp", ["calibrated", "last_axis"], ["log_sum"], keepdims=0),
+        make_node("Mul", ["log_sum", "temperature"], [KNOWNNESS]),
+    ],
+}
+
+
 def _step(file: ModelFile, pieces: Pieces) -> Any:
     embed, step = _piece(pieces.embed, "embed_"), _piece(pieces.step, "step_")
     context, picture = file.transform.num_context_frames, _picture(file)
     inputs = [helper.make_tensor_value_info("frame", _UINT8, ["batch", *picture])]
     inputs += [value for value in pieces.step.graph.input if value.name != STEP_FEATURES]
-    outputs = [helper.make_tensor_value_info(SCORES, _FLOAT, ["batch", len(file.labels)])]
+    read = _reading(file, STEP_LOGITS)
+    outputs = [*read.outputs]
     outputs += [value for value in pieces.step.graph.output if value.name != STEP_LOGITS]
     nodes = [make_node("Unsqueeze", ["frame", "time_axis"], ["newest" if context else FRAMES])]
     if context:
@@ -171,13 +202,14 @@ def _step(file: ModelFile, pieces: Pieces) -> Any:
         *embed.nodes,
         make_node("Squeeze", [FEATURES, "time_axis"], [STEP_FEATURES]),
         *step.nodes,
-        make_node("Softmax", [STEP_LOGITS], [SCORES], axis=-1),
+        *read.nodes,
     ]
     between = [
         value for value in [*pieces.step.graph.input, *pieces.step.graph.output] if value.name.startswith("step_")
     ]
     between.append(helper.make_tensor_value_info(FRAMES, _UINT8, ["batch", "frames", *picture]))
-    constants = [*embed.constants, *step.constants, helper.make_tensor("time_axis", _INT64, [1], [1])]
+    constants = [*embed.constants, *step.constants, *read.constants]
+    constants.append(helper.make_tensor("time_axis", _INT64, [1], [1]))
     return _model("step", nodes, constants, inputs, outputs, [*embed.outputs, *between])
 
 

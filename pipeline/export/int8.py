@@ -15,6 +15,7 @@ from pathlib import Path
 from typing import Any
 
 import onnx
+import onnx.utils
 import torch
 from torch import Tensor
 
@@ -26,7 +27,7 @@ from pipeline.datasets.videos import ClipBatch, fixed_clips
 from pipeline.errors import UserError
 from pipeline.evaluation import Evaluation, evaluate_model
 from pipeline.export.pieces import Pieces
-from pipeline.inference.onnx_runtime import FEATURES, FRAMES, SCORES, STEP_FEATURES, initial_states, open_session
+from pipeline.inference.onnx_runtime import FEATURES, FRAMES, LOGITS, STEP_FEATURES, initial_states, open_session
 from pipeline.sampling import spread
 
 Feeds = list[dict[str, Any]]
@@ -157,10 +158,10 @@ def measure_cost(
     """
 
     def evaluated(graph: Any) -> Evaluation:
-        run = open_session(graph)
+        run = open_session(onnx.utils.Extractor(graph).extract_model([FRAMES], [LOGITS]))
 
         def classify(frames: Tensor) -> Tensor:
-            return torch.from_numpy(run([SCORES], {FRAMES: frames.numpy()})[0])
+            return torch.from_numpy(run([LOGITS], {FRAMES: frames.numpy()})[0])
 
         return evaluate_model(file, rows, data, classify=classify, progress=progress)
 

@@ -15,7 +15,7 @@ from pipeline.checkpoint import ModelFile
 from pipeline.errors import UserError
 from pipeline.export.assembly import CONTEXT
 from pipeline.export.pieces import StateSlot, example_frames, leaves
-from pipeline.inference.onnx_runtime import FEATURES, FRAMES, SCORES, Run, initial_states, open_session
+from pipeline.inference.onnx_runtime import FEATURES, FRAMES, KNOWNNESS, SCORES, Run, initial_states, open_session
 from pipeline.transforms import ClipTransform
 
 TOLERANCE = 1e-4
@@ -59,9 +59,8 @@ def _check_clip(file: ModelFile, run: Run, slots: Sequence[StateSlot]) -> float:
         for steps in lengths:
             frames = example_frames(file, batch, steps, seed=10 * steps + batch)
             with torch.inference_mode():
-                expected = file.recognizer(_pictures(file, frames)).softmax(dim=-1)
-            (got,) = run([SCORES], {FRAMES: frames.numpy()})
-            differences.append(_difference(got, expected))
+                logits = file.recognizer(_pictures(file, frames))
+            differences += _reading_differences(file, run([SCORES, KNOWNNESS], {FRAMES: frames.numpy()}), logits)
     return max(differences)
 
 
@@ -95,18 +94,24 @@ def step_differences(file: ModelFile, run: Run, slots: Sequence[StateSlot], fram
     states = initial_states(tuple(slot.described() for slot in slots), len(frames))
     if context:
         states[CONTEXT] = frames[:, :context].numpy()
-    outputs = [SCORES, *(f"next_{name}" for name in states)]
+    outputs = [SCORES, KNOWNNESS, *(f"next_{name}" for name in states)]
     state, differences = None, []
     for number in range(context, frames.shape[1]):
         pictures = _pictures(file, frames[:, number - context : number + 1])
         features = file.recognizer.embed(pictures[:, 0]).unsqueeze(1)
         logits, state = file.recognizer.score(features, state)
-        got, *following = run(outputs, {"frame": frames[:, number].numpy(), **states})
+        scores, knownness, *following = run(outputs, {"frame": frames[:, number].numpy(), **states})
         states = dict(zip(states, following, strict=True))
         pairs = zip([states[name] for name in names], leaves(state), strict=True)
-        scores = _difference(got, logits[:, 0].softmax(dim=-1))
-        differences.append(max(scores, *(_difference(ours, theirs) for ours, theirs in pairs)))
+        read = _reading_differences(file, [scores, knownness], logits[:, 0])
+        differences.append(max(*read, *(_difference(ours, theirs) for ours, theirs in pairs)))
     return differences
+
+
+def _reading_differences(file: ModelFile, read: Sequence[Any], logits: Tensor) -> list[float]:
+    """Of scores and of how known each clip looks."""
+    expected = (file.calibration.probabilities(logits), file.calibration.knownness(logits))
+    return [_difference(got, theirs) for got, theirs in zip(read, expected, strict=True)]
 
 
 def _pictures(file: ModelFile, frames: Tensor) -> Tensor:

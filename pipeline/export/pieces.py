@@ -18,7 +18,7 @@ from torch import Tensor, nn
 from pipeline.checkpoint import ModelFile
 from pipeline.errors import UserError
 from pipeline.inference.folding import fold_batch_norm
-from pipeline.inference.onnx_runtime import FEATURES, FRAMES, SCORES, STEP_FEATURES, STEP_LOGITS
+from pipeline.inference.onnx_runtime import FEATURES, FRAMES, LOGITS, STEP_FEATURES, STEP_LOGITS
 from pipeline.models.recognizer import Recognizer
 from pipeline.models.temporal.head import State
 from pipeline.transforms import ClipTransform
@@ -72,7 +72,7 @@ def make_pieces(file: ModelFile) -> Pieces:
     backbone = _to_onnx(_Backbone(embed), (_of_backbone(file, frames),), ({0: _BATCH},), [FRAMES], [FEATURES])
     if not file.recognizer.temporal.streams:
         windows = features[:, :1].repeat_interleave(file.sampling.num_frames, dim=1)
-        clip = _to_onnx(_Windows(file.recognizer), (windows,), ({0: _BATCH},), [FEATURES], [SCORES])
+        clip = _to_onnx(_Windows(file.recognizer), (windows,), ({0: _BATCH},), [FEATURES], [LOGITS])
         return Pieces(backbone, whole, None, clip, ())
     slots, states, form = state_slots(file.recognizer, features)
     dynamic = [{} if slot.batch_axis is None else {slot.batch_axis: _BATCH} for slot in slots]
@@ -166,7 +166,7 @@ class _Step(nn.Module):
 
 
 class _Windows(nn.Module):
-    """Features of windows -> probabilities."""
+    """Features of windows -> logits."""
 
     def __init__(self, recognizer: Recognizer) -> None:
         super().__init__()
@@ -174,7 +174,7 @@ class _Windows(nn.Module):
 
     def forward(self, features: Tensor) -> Tensor:
         step_scores, _ = self.recognizer.score_projected(features)
-        return self.recognizer.read_out(step_scores).softmax(dim=-1)
+        return self.recognizer.read_out(step_scores)
 
 
 def _to_onnx(

@@ -137,7 +137,7 @@ class Model:
         best = np.argsort(-scores.probabilities, kind="stable")[:top_k]
         ranked = tuple((self.labels[i], float(scores.probabilities[i])) for i in best)
         start, end = scores.window.seconds(self.file.sampling.sample_fps, end_seconds)
-        return Prediction(path, start, end, ranked[0][0], ranked[0][1], ranked)
+        return Prediction(path, start, end, ranked[0][0], ranked[0][1], ranked, scores.is_unknown)
 
     def scorer(self, config: InferenceConfig) -> Scorer:
         """A scorer for one video or camera.

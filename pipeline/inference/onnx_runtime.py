@@ -12,6 +12,7 @@ The body of the scan is the streaming step, so the first of these files serves b
 from __future__ import annotations
 
 import json
+from collections.abc import Callable
 from dataclasses import dataclass
 from functools import partial
 from pathlib import Path
@@ -23,13 +24,16 @@ import numpy as np
 from pipeline.config import DecodeConfig, SamplingConfig, TransformConfig, from_dict
 from pipeline.errors import UserError
 from pipeline.fitting import fit_image
-from pipeline.inference.runtime import Image, Runtime, Scores, State
+from pipeline.inference.runtime import Image, Readings, Runtime, Scores, State
 
 METADATA_KEY = "clipgru"
 FORMAT_VERSION = 1
 # Names of values inside the graphs, where they are cut.
-FRAMES, FEATURES, SCORES = "frames", "features", "scores"
+FRAMES, FEATURES, LOGITS = "frames", "features", "logits"
 STEP_FEATURES, STEP_LOGITS = "step_features", "step_logits"
+# What a graph answers: probabilities ``[B, K]``, and how known each clip looks ``[B]``, which is unknown below the
+# ``unknown_threshold`` of the calibration in the metadata.
+SCORES, KNOWNNESS = "scores", "knownness"
 
 Run = Any
 """``run(names of outputs, inputs by name)``, as ONNX Runtime's session has it."""
@@ -47,6 +51,8 @@ class OnnxFile:
     decode: DecodeConfig
     provenance: dict[str, Any]
     metrics: dict[str, float]
+    unknown_threshold: float | None
+    """Of the model's rule for the unknown."""
     states: tuple[dict[str, Any], ...]
     """``name``, and ``shape`` with the word ``batch`` in its place, of each state; empty if there is no step."""
 
@@ -67,7 +73,11 @@ def load_onnx(path: Path, device: str = "auto") -> tuple[OnnxFile, Runtime]:
         raise UserError(f"{path}: holds the {file.kind} alone, which cannot predict; use the file ending in .clip.onnx")
     parts = onnx.utils.Extractor(model)
     embed = partial(_embed, open_session(parts.extract_model([FRAMES], [FEATURES])))
-    heads = OnnxHeads(file, _step_of(model, file, onnx), _windows_of(parts, file))
+    logits = LOGITS if file.kind == "clip" else STEP_LOGITS
+    reading = open_session(parts.extract_model([logits], [SCORES, KNOWNNESS]))
+    heads = OnnxHeads(
+        file, _step_of(model, file, onnx), _windows_of(parts, file), partial(_read_logits, reading, logits)
+    )
     return file, Runtime(partial(fit_image, config=file.transform), embed, heads, num_pieces=1)
 
 
@@ -136,6 +146,7 @@ def _describe(path: Path, model: Any) -> OnnxFile:
             decode=from_dict(DecodeConfig, said["decode"]),
             provenance=said["provenance"],
             metrics=said["metrics"],
+            unknown_threshold=said["calibration"]["unknown_threshold"],
             states=tuple(said["states"]),
         )
     except (ValueError, KeyError) as error:
@@ -156,7 +167,13 @@ def _step_of(model: Any, file: OnnxFile, onnx: ModuleType) -> Run | None:
 
 
 def _windows_of(parts: Any, file: OnnxFile) -> Run | None:
-    return open_session(parts.extract_model([FEATURES], [SCORES])) if file.kind == "clip" else None
+    return open_session(parts.extract_model([FEATURES], [SCORES, KNOWNNESS])) if file.kind == "clip" else None
+
+
+def _read_logits(run: Run, name: str, logits: Scores) -> list[Any]:
+    """``[N, K]`` -> scores ``[N, K]`` and how known each looks ``[N]``, by the file's own calibration."""
+    read: list[Any] = run([SCORES, KNOWNNESS], {name: logits})
+    return read
 
 
 def _embed(run: Run, frames: Image) -> Any:
@@ -167,16 +184,18 @@ def _embed(run: Run, frames: Image) -> Any:
 class OnnxHeads:
     """``Heads`` of an exported file."""
 
-    def __init__(self, file: OnnxFile, step: Run | None, windows: Run | None) -> None:
-        self._states, self._step, self._windows = file.states, step, windows
+    def __init__(
+        self, file: OnnxFile, step: Run | None, windows: Run | None, read: Callable[[Scores], list[Any]]
+    ) -> None:
+        self._states, self._step, self._windows, self._read = file.states, step, windows, read
+        self._threshold = -np.inf if file.unknown_threshold is None else file.unknown_threshold
         self.streams, self.reads_windows = step is not None, windows is not None
 
-    def score_windows(self, features: Any) -> Scores:
+    def score_windows(self, features: Any) -> Readings:
         assert self._windows is not None
-        scores: Scores = self._windows([SCORES], {FEATURES: features})[0]
-        return scores
+        return self._readings(self._windows([SCORES, KNOWNNESS], {FEATURES: features}))
 
-    def score_steps(self, features: Any, state: State) -> tuple[Scores, State]:
+    def score_steps(self, features: Any, state: State) -> tuple[Readings, State]:
         assert self._step is not None
         state = initial_states(self._states, batch=1) if state is None else state
         outputs = [STEP_LOGITS, *(f"next_{name}" for name in state)]
@@ -185,10 +204,8 @@ class OnnxHeads:
             answer, *following = self._step(outputs, {STEP_FEATURES: frame[None], **state})
             state = dict(zip(state, following, strict=True))
             logits.append(answer[0])
-        return _softmax(np.stack(logits)), state
+        return self._readings(self._read(np.stack(logits))), state
 
-
-def _softmax(logits: Scores) -> Scores:
-    powers = np.exp(logits - logits.max(axis=-1, keepdims=True))
-    scores: Scores = powers / powers.sum(axis=-1, keepdims=True)
-    return scores
+    def _readings(self, read: list[Any]) -> Readings:
+        probabilities, knownness = read
+        return Readings(probabilities, knownness < self._threshold)

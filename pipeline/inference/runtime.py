@@ -18,6 +18,16 @@ Scores = NDArray[np.float32]
 State = Any  # opaque to everyone but its heads; None is before the first frame
 
 
+@dataclass(frozen=True)
+class Readings:
+    """What the logits of N windows or frames say, by the model's calibration."""
+
+    probabilities: Scores
+    """``[N, K]``."""
+    is_unknown: NDArray[np.bool_]
+    """``[N]``: whether the model's rule says that it has seen nothing like it."""
+
+
 class Description(Protocol):
     """What a file says of its model, whatever runs it."""
 
@@ -39,7 +49,7 @@ class Description(Protocol):
 
 
 class Heads(Protocol):
-    """Temporal heads and classifier: features in, probabilities out."""
+    """Temporal heads, classifier and calibration: features in, readings out."""
 
     @property
     def streams(self) -> bool:
@@ -49,11 +59,11 @@ class Heads(Protocol):
     def reads_windows(self) -> bool:
         """Whether windows can be scored: not by a file that holds the streaming step alone."""
 
-    def score_windows(self, features: Features) -> Scores:
-        """``[B, T, ...]`` -> ``[B, K]``, each from a fresh state, as a clip in training."""
+    def score_windows(self, features: Features) -> Readings:
+        """Of ``[B, T, ...]``, each from a fresh state, as a clip in training."""
 
-    def score_steps(self, features: Features, state: State) -> tuple[Scores, State]:
-        """``[T, ...]`` of one source -> ``[T, K]``, and the state after the last."""
+    def score_steps(self, features: Features, state: State) -> tuple[Readings, State]:
+        """Of ``[T, ...]`` of one source, and the state after the last."""
 
 
 @dataclass(frozen=True)

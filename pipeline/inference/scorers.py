@@ -11,7 +11,7 @@ from collections.abc import Callable
 from pipeline.config import InferenceConfig, SamplingConfig
 from pipeline.errors import UserError
 from pipeline.inference.arrays import Features, joined, stacked
-from pipeline.inference.runtime import Heads, State
+from pipeline.inference.runtime import Heads, Readings, State
 from pipeline.sampling import Window
 from pipeline.timeline import WindowScores
 
@@ -62,9 +62,8 @@ class WindowScorer:
         for place in range(0, len(starts), _MAX_WINDOWS_A_CALL):
             some = starts[place : place + _MAX_WINDOWS_A_CALL]
             windows = stacked([kept[start - self._first :][: self._num_frames] for start in some])  # [B, T, ...]
-            probabilities = self._heads.score_windows(windows)
-            stops = [start + self._num_frames + self._num_context for start in some]
-            scored += [WindowScores(Window(*row[:2]), row[2]) for row in zip(some, stops, probabilities, strict=True)]
+            seen = [Window(start, start + self._num_frames + self._num_context) for start in some]
+            scored += _scores(seen, self._heads.score_windows(windows))
         return scored
 
 
@@ -108,10 +107,15 @@ class StreamScorer:
         return []
 
     def _score(self, projected: Features) -> list[WindowScores]:
-        probabilities, self._state = self._heads.score_steps(projected, self._state)
+        readings, self._state = self._heads.score_steps(projected, self._state)
         first = self._count + self._num_context
         self._count += len(projected)
-        return [WindowScores(Window(first + i, first + i + 1), row) for i, row in enumerate(probabilities)]
+        return _scores([Window(first + i, first + i + 1) for i in range(len(projected))], readings)
+
+
+def _scores(windows: list[Window], readings: Readings) -> list[WindowScores]:
+    rows = zip(windows, readings.probabilities, readings.is_unknown.tolist(), strict=True)
+    return [WindowScores(*row) for row in rows]
 
 
 Scorer = WindowScorer | StreamScorer

@@ -7,9 +7,10 @@ from typing import Any
 import torch
 from torch import Tensor
 
+from pipeline.calibration import UNCALIBRATED, Calibration
 from pipeline.checkpoint import ModelFile
 from pipeline.inference.folding import fold_batch_norm
-from pipeline.inference.runtime import Image, Runtime, Scores
+from pipeline.inference.runtime import Image, Readings, Runtime
 from pipeline.models.recognizer import Recognizer
 from pipeline.models.temporal.head import State
 from pipeline.transforms import ClipTransform, fit_frames
@@ -24,7 +25,9 @@ def torch_runtime(file: ModelFile) -> Runtime:
         return fitted
 
     is_on_cpu = next(file.recognizer.parameters()).device.type == "cpu"
-    return Runtime(fit, Embedder(file), TorchHeads(file.recognizer), torch.get_num_threads() if is_on_cpu else 1)
+    return Runtime(
+        fit, Embedder(file), TorchHeads(file.recognizer, file.calibration), torch.get_num_threads() if is_on_cpu else 1
+    )
 
 
 class Embedder:
@@ -53,21 +56,20 @@ class TorchHeads:
 
     reads_windows = True
 
-    def __init__(self, recognizer: Recognizer) -> None:
-        self._recognizer = recognizer
+    def __init__(self, recognizer: Recognizer, calibration: Calibration = UNCALIBRATED) -> None:
+        self._recognizer, self._calibration = recognizer, calibration
         self.streams = recognizer.temporal.streams
 
     @torch.inference_mode()
-    def score_windows(self, features: Tensor) -> Scores:
+    def score_windows(self, features: Tensor) -> Readings:
         step_scores, _ = self._recognizer.score_projected(features)
-        return _probabilities(self._recognizer.read_out(step_scores))
+        return self._read(self._recognizer.read_out(step_scores))
 
     @torch.inference_mode()
-    def score_steps(self, features: Tensor, state: State) -> tuple[Scores, State]:
+    def score_steps(self, features: Tensor, state: State) -> tuple[Readings, State]:
         step_scores, state = self._recognizer.score_projected(features.unsqueeze(0), state)
-        return _probabilities(step_scores[0]), state
+        return self._read(step_scores[0]), state
 
-
-def _probabilities(scores: Tensor) -> Scores:
-    probabilities: Scores = scores.float().softmax(dim=-1).cpu().numpy()
-    return probabilities
+    def _read(self, logits: Tensor) -> Readings:
+        known = self._calibration
+        return Readings(known.probabilities(logits).cpu().numpy(), known.is_unknown(logits).cpu().numpy())

@@ -60,7 +60,7 @@ class Recognizer(nn.Module):
 
     def project(self, features: Tensor) -> Tensor:
         """Features ``[B, T, D, ...]`` -> ``[B, T, ...]``: all that the temporal heads do with each frame alone."""
-        return self.temporal.project(self._normalize(features))
+        return self.temporal.project(self.normalize(features))
 
     def score_projected(self, projected: Tensor, state: State = None) -> tuple[Tensor, State]:
         """As ``score``, from what ``project`` gave."""
@@ -69,7 +69,8 @@ class Recognizer(nn.Module):
             outputs = outputs.mean(dim=(3, 4))  # [B, T, C, h, w] -> [B, T, C]
         return self.classifier(drop_features(outputs, self.config.dropout, self.training)), state
 
-    def _normalize(self, features: Tensor) -> Tensor:
+    def normalize(self, features: Tensor) -> Tensor:
+        """Features ``[B, T, D, ...]`` as the temporal heads read them, of the same shape."""
         batch, steps, channels = features.shape[:3]
         # [B, T, D, h, w] -> [B T, D, h w]; [B, T, D] -> [B T, D, 1]
         normalized: Tensor = self.feature_norm(features.reshape(batch * steps, channels, -1))

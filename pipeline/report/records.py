@@ -84,14 +84,15 @@ def rounded(value: float) -> float:
 
 
 def window_record(prediction: Prediction) -> dict[str, Any]:
-    """As JSON writes it."""
-    return {
+    """As JSON writes it. Only a window that is unknown says so."""
+    record = {
         "start_seconds": rounded(prediction.start_seconds),
         "end_seconds": rounded(prediction.end_seconds),
         "label": prediction.label,
         "score": rounded(prediction.score),
         "top_k": [{"label": label, "score": rounded(score)} for label, score in prediction.top_k],
     }
+    return record | {"is_unknown": True} if prediction.is_unknown else record
 
 
 def segment_record(segment: Segment) -> dict[str, Any]:
@@ -108,7 +109,7 @@ def item_row(path: str, item: Prediction | Segment) -> dict[str, Any]:
     """A window or a segment as a row of a table."""
     kind = "window" if isinstance(item, Prediction) else "segment"
     record = window_record(item) if isinstance(item, Prediction) else segment_record(item)
-    record.pop("top_k", None)
+    record = {name: value for name, value in record.items() if name in ROW_FIELDS}
     return dict.fromkeys(ROW_FIELDS) | {"path": path, "kind": kind} | record
 
 

@@ -38,23 +38,29 @@ class Run:
         self.length += other.length
 
 
-def with_unknown(probabilities: FloatArray) -> NDArray[np.float64]:
-    """``[K]`` -> ``[K + 1]``: how likely the frame is nothing known, taken as what its best label lacks."""
-    return np.append(probabilities.astype(np.float64), 1.0 - probabilities.max())
+def with_unknown(scores: FloatArray) -> NDArray[np.float64]:
+    """``[K + 1]``, the probabilities and the share of windows that are unknown by the model's rule -> ``[K + 1]``, the
+    last now how likely the frame is nothing known: what its best label lacks, or that share if it is more."""
+    known = scores[:-1].astype(np.float64)
+    return np.append(known, max(1.0 - scores[:-1].max(), scores[-1]))
 
 
 class Hysteresis:
     """Gives each frame a label. The best label of a frame opens if its score is at least ``enter``; it stays open until
-    another one opens, or its own score is below ``exit``. Where none is open, the frame is unknown."""
+    another one opens, or its own score is below ``exit``. Where none is open, the frame is unknown; none is where most
+    windows are unknown by the model's rule."""
 
     def __init__(self, enter: float, exit: float) -> None:
         self._enter, self._exit = enter, exit
         self._open: int | None = None
 
-    def label(self, probabilities: FloatArray) -> int:
-        """A class, or ``K`` for unknown."""
+    def label(self, scores: FloatArray) -> int:
+        """``[K + 1]``, the probabilities and the share of windows that are unknown -> a class, or ``K`` for unknown."""
+        probabilities, unknown_share = scores[:-1], scores[-1]
         best = int(probabilities.argmax())
-        if probabilities[best] >= self._enter:
+        if unknown_share > 0.5:
+            self._open = None
+        elif probabilities[best] >= self._enter:
             self._open = best
         elif self._open is not None and probabilities[self._open] < self._exit:
             self._open = None

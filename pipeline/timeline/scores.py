@@ -23,6 +23,8 @@ class WindowScores:
     window: Window
     probabilities: FloatArray
     """float32 ``[K]``, sum 1."""
+    is_unknown: bool = False
+    """Whether the model's rule says that it has seen nothing like it."""
 
 
 class FrameMeans:

@@ -7,6 +7,8 @@ import math
 from collections.abc import Iterable, Iterator, Sequence
 from dataclasses import replace
 
+import numpy as np
+
 from pipeline.clip import Segment
 from pipeline.config import TimelineConfig
 from pipeline.sampling import Window, grid_range, grid_seconds
@@ -24,6 +26,8 @@ class _Stages:
         self._runs = RunBuilder(config.min_seconds * sample_fps)
 
     def push(self, scored: WindowScores) -> list[Run]:
+        # The rule's answer goes the way of the probabilities: averaged over the windows of a frame, and smoothed.
+        scored = replace(scored, probabilities=np.append(scored.probabilities, np.float32(scored.is_unknown)))
         return self._label([score for frame in self.means.push(scored) for score in self._average.push(frame)])
 
     def finish(self, end_frame: float) -> list[Run]:

@@ -24,6 +24,7 @@ from pipeline.datasets.datamodule import Splits, VideoDataModule, make_splits, r
 from pipeline.datasets.features import FrameEmbedder
 from pipeline.errors import UserError
 from pipeline.files import write_atomically
+from pipeline.training.calibrating import calibrate
 from pipeline.training.callbacks import (
     AtomicCheckpointIO,
     BadVideoReport,
@@ -70,14 +71,14 @@ def train(
     seed_everything(experiment.seed, verbose=False)
     module, data = _build_module(experiment, splits), VideoDataModule(experiment, splits)
     stop = StopOnSignal(last)
-    with _calm_lightning(), stop.listening():
+    with calm_lightning(), stop.listening():
         # The stop comes last, when the others have done their part of the batch (the average of weights has its step).
         trainer = _build_trainer(experiment, [*_callbacks(experiment, splits, quiet), stop], quiet)
         write_atomically(run_dir / "config.yaml", to_yaml(experiment).encode())
         if experiment.data.cache == "features":
             _cache_features(data, module.to(trainer.strategy.root_device), quiet)
         trainer.fit(module, datamodule=data, ckpt_path=str(last) if resume else None, weights_only=True)
-    return _finish(experiment, splits, module, trainer)
+    return _finish(experiment, data, module, trainer)
 
 
 def _read_splits(experiment: Experiment, quiet: bool) -> Splits:
@@ -192,7 +193,8 @@ def _keep_best(folder: Path, has_validation: bool) -> ModelCheckpoint:
     )
 
 
-def _finish(experiment: Experiment, splits: Splits, module: ClipClassifier, trainer: Trainer) -> TrainingResult:
+def _finish(experiment: Experiment, data: VideoDataModule, module: ClipClassifier, trainer: Trainer) -> TrainingResult:
+    splits = data.splits
     checkpoint: dict[str, Any] = torch.load(
         trainer.checkpoint_callback.best_model_path,  # type: ignore[union-attr]
         map_location="cpu",
@@ -203,6 +205,7 @@ def _finish(experiment: Experiment, splits: Splits, module: ClipClassifier, trai
     figures = trainer.callback_metrics  # empty if a finished run was resumed
     metrics = {name: float(figures[key]) for key, name in names.items() if key in figures}
     metrics |= checkpoint["figures"] | {"epoch": checkpoint["epoch"] + 1}
+    calibration = calibrate(module, data.val_dataloader())
     model = ModelFile(
         module.recognizer.eval().cpu(),
         splits.labels,
@@ -211,6 +214,7 @@ def _finish(experiment: Experiment, splits: Splits, module: ClipClassifier, trai
         experiment.decode,
         provenance_of(experiment) | {"num_training_videos": len(splits.train)},
         metrics,
+        calibration,
     )
     path = experiment.run_dir / "model.safetensors"
     save_model(path, model)
@@ -218,7 +222,7 @@ def _finish(experiment: Experiment, splits: Splits, module: ClipClassifier, trai
 
 
 @contextmanager
-def _calm_lightning() -> Iterator[None]:
+def calm_lightning() -> Iterator[None]:
     """Silences Lightning's announcements and its advice on worker counts, which are settled here."""
     logger = logging.getLogger("lightning.pytorch")
     level = logger.level
@@ -230,6 +234,7 @@ def _calm_lightning() -> Iterator[None]:
         warnings.filterwarnings("ignore", ".*LeafSpec.*")
         warnings.filterwarnings("ignore", ".*Total length of `list` across ranks is zero.*")  # nothing is validated
         warnings.filterwarnings("ignore", ".*in eval mode at the start of training.*")
+        warnings.filterwarnings("ignore", ".*have no `val_dataloader`.*")
         logger.setLevel(logging.ERROR)
         try:
             yield

@@ -115,16 +115,20 @@ class ClipClassifier(LightningModule):
         self._videos += len(batch.bad)
         if len(batch.labels) == 0:
             return
-        if batch.frames.is_floating_point():
-            logits = self.recognizer.classify(batch.frames)
-        else:
-            logits = self.recognizer(self.transform.evaluate(batch.frames))
+        logits = self.logits(batch)
         _, places = batch.rows.unique(return_inverse=True)
         probabilities = average_by_video(logits.float().softmax(dim=-1), places)
         labels = batch.labels.new_zeros(len(probabilities)).scatter_(0, places, batch.labels)
         self._correct += int((probabilities.argmax(dim=-1) == labels).sum())
         self._videos += len(labels)
         self._loss += float(-probabilities.gather(1, labels[:, None]).clamp_min(1e-9).log().sum())
+
+    def logits(self, batch: ClipBatch) -> Tensor:
+        """Of a batch as in evaluation, ``[B, K]``."""
+        if batch.frames.is_floating_point():  # cached features
+            return self.recognizer.classify(batch.frames)
+        logits: Tensor = self.recognizer(self.transform.evaluate(batch.frames))
+        return logits
 
     def on_validation_epoch_end(self) -> None:
         """Accuracy and loss over videos."""

@@ -1,4 +1,4 @@
-"""What a model sees: the exact frames of a video that make its clips, and the worst clips of a diagnosis."""
+"""The exact frames of a video that make its clips, and the worst clips of a diagnosis, as contact sheets."""
 
 from __future__ import annotations
 

@@ -1,0 +1,161 @@
+"""What a model writes into its memory as a video runs, and which frames decided its label.
+
+The video is scored in windows of the model's length, each from an empty memory, overlapping by half; a grid frame's
+figures are means over the windows that cover it. The first step of a window knows no frame before it and counts only
+in the video's first window.
+
+The frames that decided: leave-one-frame-out. Each frame's features are taken out of its windows, one frame at a time,
+and the label's probability falls by so much. It is occlusion (Zeiler and Fergus, 2014) in time: exact for the question
+"what if the model had not seen this frame", blind to frames that only count together.
+"""
+
+from __future__ import annotations
+
+import itertools
+from collections.abc import Iterator
+from dataclasses import dataclass
+
+import numpy as np
+import torch
+from torch import Tensor
+
+from pipeline.checkpoint import ModelFile
+from pipeline.decode import VideoReader
+from pipeline.inference import RunStats
+from pipeline.inference.frames import grid_frames
+from pipeline.inference.runtime import Image
+from pipeline.inference.torch_runtime import Embedder, torch_runtime
+from pipeline.models.temporal.gates import writing_of
+from pipeline.sampling import grid_seconds, window_starts
+from pipeline.transforms import ClipTransform
+
+_FRAMES_A_CALL = 64
+
+
+@dataclass(frozen=True)
+class Memory:
+    """What a model made of a video's G grid frames.
+
+    Attributes:
+        label: the best one, by the mean over the windows.
+        score: its probability there.
+        is_unknown: whether most windows are unknown to the model.
+        times_seconds: of the grid frames, ``[G]``.
+        gate: how open the update gate was, mean over channels and places, float32 ``[G]``.
+        let_in: the gate times the change of the features since the frame before, float32 ``[G]``.
+        maps: the same by place, less what was let in everywhere alike (the frame's median), float32 ``[G, h, w]``; None
+            for a head of vectors.
+        drops: by how much the label's probability falls without the frame, float32 ``[G]``.
+    """
+
+    label: str
+    score: float
+    is_unknown: bool
+    times_seconds: list[float]
+    gate: Tensor
+    let_in: Tensor
+    maps: Tensor | None
+    drops: Tensor
+
+    def top_frames(self, count: int) -> list[int]:
+        """The grid frames that decided the label most, most first; none that spoke against it."""
+        ranked = self.drops.argsort(descending=True, stable=True)[:count]
+        return [place for place in ranked.tolist() if self.drops[place] > 0]
+
+
+@torch.inference_mode()
+def remember(model: ModelFile, reader: VideoReader) -> Memory:
+    """Runs ``model`` over an open video and looks into its memory. Holds the features of the whole video.
+
+    Raises:
+        DecodeError: a frame cannot be decoded.
+        UserError: the model's head has no update gate.
+    """
+    features = _features(model, reader)  # [G, D, ...]
+    length, context = model.sampling.num_frames, model.transform.num_context_frames
+    starts = list(window_starts(len(features), length, max(1, length // 2)))
+    logits = torch.cat([model.recognizer.classify(features[None, start : start + length]) for start in starts])
+    probabilities = model.calibration.probabilities(logits).mean(dim=0)
+    best = int(probabilities.argmax())
+    gate, let_in, drops = (_FrameMeans(len(features)) for _ in range(3))
+    for start in starts:
+        window = features[None, start : start + length]
+        writing = writing_of(model.recognizer.temporal, model.recognizer.normalize(window))
+        drops.add(start, _drops_without(model, window, best))
+        skip = 0 if start == 0 else 1  # the first step has an empty memory and no frame before it
+        gate.add(start + skip, writing.gate[0, skip:])
+        let_in.add(start + skip, writing.let_in[0, skip:])
+    maps = let_in.means()
+    return Memory(
+        model.labels[best],
+        float(probabilities[best]),
+        bool(model.calibration.is_unknown(logits).float().mean() > 0.5),
+        grid_seconds(range(context, context + len(features)), model.sampling.sample_fps),
+        _over_places(gate.means()),
+        _over_places(maps),
+        standing_out(maps) if maps.ndim == 3 else None,
+        drops.means(),
+    )
+
+
+def standing_out(maps: Tensor) -> Tensor:
+    """Maps ``[G, h, w]`` less each one's median, and not below zero."""
+    return (maps - maps.flatten(1).median(dim=1).values[:, None, None]).clamp_min(0)
+
+
+def _over_places(values: Tensor) -> Tensor:
+    return values.flatten(1).mean(dim=1) if values.ndim > 1 else values
+
+
+class _FrameMeans:
+    """Means over the windows that cover a grid frame."""
+
+    def __init__(self, num_frames: int) -> None:
+        self._sums: Tensor | None = None
+        self._counts = torch.zeros(num_frames)
+
+    def add(self, start: int, values: Tensor) -> None:
+        """``values [t, ...]`` of the frames from ``start`` on."""
+        values = values.float().cpu()
+        if self._sums is None:
+            self._sums = torch.zeros(len(self._counts), *values.shape[1:])
+        self._sums[start : start + len(values)] += values
+        self._counts[start : start + len(values)] += 1
+
+    def means(self) -> Tensor:
+        assert self._sums is not None
+        return self._sums / self._counts.clamp_min(1).reshape(-1, *[1] * (self._sums.ndim - 1))
+
+
+def _features(model: ModelFile, reader: VideoReader) -> Tensor:
+    """Features of every grid frame ``[G, D, ...]``, at least a window of them."""
+    context, device = model.transform.num_context_frames, next(model.recognizer.parameters()).device
+    transform, backbone = ClipTransform(model.transform, model.normalization), Embedder(model).backbone
+    frames = grid_frames(
+        reader, model.sampling, torch_runtime(model).fit, context + model.sampling.num_frames, RunStats()
+    )
+    parts = (transform.evaluate(part.to(device)) for part in _parts(frames, context))
+    return torch.cat([model.recognizer.embed(part, backbone) for part in parts])
+
+
+def _parts(frames: Iterator[Image], context: int) -> Iterator[Tensor]:
+    """uint8 ``[n + context, 3, S, S]``: each begins with the context that the one before ends with."""
+    carried = list(itertools.islice(frames, context))
+    while part := list(itertools.islice(frames, _FRAMES_A_CALL)):
+        yield torch.from_numpy(np.stack([*carried, *part]))
+        carried = [*carried, *part][len(part) :]
+
+
+def _drops_without(model: ModelFile, window: Tensor, label: int) -> Tensor:
+    """``window [1, T, D, ...]`` -> by how much the label's probability falls without each frame, ``[T]``."""
+    num_frames = window.shape[1]
+    if num_frames == 1:
+        return torch.zeros(1)
+    others = [[place for place in range(num_frames) if place != left_out] for left_out in range(num_frames)]
+    with_all = _probability(model, window, label)
+    return with_all - _probability(model, window[0][torch.tensor(others)], label)
+
+
+def _probability(model: ModelFile, clips: Tensor, label: int) -> Tensor:
+    probabilities: Tensor = model.calibration.probabilities(model.recognizer.classify(clips))
+    return probabilities[:, label]

@@ -1,0 +1,68 @@
+"""Every video through the frozen backbone once, for all candidates: maps of its pictures and of their changes."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import dataclass, replace
+from typing import Literal
+
+import torch
+from torch import Tensor
+
+from pipeline.config import Experiment
+from pipeline.datasets.annotations import VideoRow
+from pipeline.datasets.datamodule import make_loader
+from pipeline.datasets.features import FrameEmbedder
+from pipeline.datasets.videos import BadVideo, ClipBatch, whole_grid
+from pipeline.models.recognizer import Recognizer
+from pipeline.transforms import ClipTransform
+
+_FRAMES_A_CALL = 128
+REPRESENTATIONS: tuple[Literal["rgb", "difference"], ...] = ("rgb", "difference")
+
+
+@dataclass(frozen=True)
+class VideoFeatures:
+    """A video, and by representation its grid frames' feature maps, float16 ``[G, D, h, w]``."""
+
+    row: VideoRow
+    maps: Mapping[Literal["rgb", "difference"], Tensor]
+
+    def of(self, experiment: Experiment) -> Tensor:
+        """What the candidate's head reads: its representation, as maps or as their means over space."""
+        maps = self.maps[experiment.transform.representation]
+        return maps if experiment.model.heads[0].startswith("conv") else maps.mean(dim=(2, 3))
+
+
+def embed_videos(
+    experiment: Experiment, rows: Sequence[VideoRow], labels: Sequence[str], progress: Callable[[], None]
+) -> tuple[list[VideoFeatures], list[BadVideo]]:
+    """Features of the videos that can be read, and the others. ``progress`` is called after each video."""
+    recognizer = Recognizer(replace(experiment.model, heads=("convgru",)), len(labels)).eval()
+    embedders = {
+        name: FrameEmbedder(
+            recognizer,
+            ClipTransform(replace(experiment.transform, representation=name), recognizer.backbone.normalization),
+        )
+        for name in REPRESENTATIONS
+    }
+    videos: list[VideoFeatures] = []
+    bad: list[BadVideo] = []
+    for row, batch in zip(rows, make_loader(rows, labels, experiment, whole_grid), strict=True):
+        assert isinstance(batch, ClipBatch)
+        bad += [reason for _, reason in batch.bad]
+        if not batch.bad:
+            maps = {name: _embed(embedder, batch.frames[0]) for name, embedder in embedders.items()}
+            videos.append(VideoFeatures(row, maps))
+        progress()
+    return videos, bad
+
+
+@torch.inference_mode()
+def _embed(embedder: FrameEmbedder, frames: Tensor) -> Tensor:
+    """uint8 ``[G, 3, S, S]`` -> float16 maps ``[G, D, h, w]``, or of the changes one fewer, but one at least."""
+    context = embedder.transform.config.num_context_frames
+    if len(frames) <= context:
+        frames = frames[[0] * (context + 1)]  # a single picture does not change
+    starts = range(0, len(frames) - context, _FRAMES_A_CALL)
+    return torch.cat([embedder.embed(frames[start : start + _FRAMES_A_CALL + context]).half() for start in starts])

@@ -1,0 +1,139 @@
+"""``clipgru learn``: a folder of a few short videos a class in, a calibrated model file out."""
+
+from __future__ import annotations
+
+import sys
+import time
+from collections import Counter
+from collections.abc import Sequence
+from dataclasses import dataclass
+from pathlib import Path
+
+from rich.console import Console
+from rich.progress import Progress
+from rich.table import Table
+
+from pipeline.calibration import UNCALIBRATED, Calibration, fit_calibration, reliability
+from pipeline.checkpoint import ModelFile, provenance_of, save_model
+from pipeline.config import Experiment
+from pipeline.datasets.annotations import VideoRow
+from pipeline.datasets.folders import read_folder
+from pipeline.datasets.videos import BadVideo
+from pipeline.errors import UserError
+from pipeline.learning.candidates import CANDIDATES, MAX_FRAMES, MIN_FRAMES, shared_experiment
+from pipeline.learning.choice import Choice, cross_validate, num_folds_for
+from pipeline.learning.features import VideoFeatures, embed_videos
+from pipeline.learning.heads import fit_head
+from pipeline.options import LearnOptions
+
+
+@dataclass(frozen=True)
+class Learned:
+    """What came of it."""
+
+    model: ModelFile
+    choice: Choice
+    bad: tuple[BadVideo, ...]
+
+
+def learn(root: Path, options: LearnOptions, console: Console) -> Learned:
+    """Chooses a head by cross-validation, trains it on all videos, calibrates it by what the folds said of held-out
+    ones, and writes the model file.
+
+    Raises:
+        UserError: no folder of classes, one class only, too few videos of one, or none that can be read.
+    """
+    start = time.perf_counter()
+    labels, rows = _rows_of(root)
+    with Progress(console=console, transient=True, disable=options.quiet or not sys.stderr.isatty()) as progress:
+        task = progress.add_task("reading each video once", total=len(rows))
+        shared = shared_experiment(str(root), options.seed, MAX_FRAMES, len(rows))
+        videos, bad = embed_videos(shared, rows, labels, lambda: progress.advance(task))
+        _report_bad(bad, console)
+        _require_enough(videos, labels)
+        num_folds = num_folds_for(videos, options.num_folds)
+        experiments = _experiments(root, options.seed, videos, 1 - 1 / num_folds)
+        total = num_folds * options.num_seeds * len(experiments)
+        task = progress.add_task(f"choosing a head by {num_folds} folds", total=total)
+        choice = cross_validate(
+            experiments, labels, videos, num_folds, options.num_seeds, lambda: progress.advance(task)
+        )
+    experiment = _experiments(root, options.seed, videos, 1.0)[choice.best]
+    best = choice.held_out[choice.best]
+    calibration = fit_calibration(best.logits, best.truth)
+    model = ModelFile(
+        fit_head(experiment, labels, videos).recognizer.eval(),
+        labels,
+        experiment.sampling,
+        experiment.transform,
+        experiment.decode,
+        provenance_of(experiment) | {"num_training_videos": len(videos), "chosen": choice.best},
+        _metrics(choice, calibration),
+        calibration,
+    )
+    save_model(Path(options.output), model)
+    if not options.quiet:
+        _print(choice, model, len(videos), time.perf_counter() - start, console)
+    return Learned(model, choice, tuple(bad))
+
+
+def _rows_of(root: Path) -> tuple[tuple[str, ...], list[VideoRow]]:
+    """Labels and videos; of a folder with train/ and test/, what is not for testing."""
+    annotations = read_folder(root)
+    rows = [row for name, part in annotations.splits.items() if name != "test" for row in part]
+    if len(annotations.labels) < 2:
+        raise UserError(
+            f"{root} has one class only, {', '.join(annotations.labels)}; a model tells classes apart: make a folder "
+            "for each, for example one called background with videos in which nothing happens"
+        )
+    return annotations.labels, rows
+
+
+def _report_bad(bad: Sequence[BadVideo], console: Console) -> None:
+    for video in bad:
+        console.print(
+            f"left out: {video.path}: {video.stage}: {video.cause}", style="red", soft_wrap=True, markup=False
+        )
+
+
+def _require_enough(videos: Sequence[VideoFeatures], labels: Sequence[str]) -> None:
+    counts = Counter(video.row.label for video in videos)
+    short = [f"{label} ({counts[label]})" for label in labels if counts[label] < 2]
+    if short:
+        raise UserError(
+            f"every class needs 2 videos that can be read, better 10; too few of {', '.join(short)}. Add videos, or "
+            "take the folder out"
+        )
+
+
+def _experiments(root: Path, seed: int, videos: Sequence[VideoFeatures], share: float) -> dict[str, Experiment]:
+    """The candidates, for trainings on that share of the videos. A clip is as long as most videos, within limits."""
+    lengths = sorted(len(video.maps["rgb"]) for video in videos)
+    num_frames = min(max(lengths[len(lengths) // 2], MIN_FRAMES), MAX_FRAMES)
+    shared = shared_experiment(str(root), seed, num_frames, int(share * len(videos)))
+    return {name: build(shared) for name, build in CANDIDATES.items()}
+
+
+def _metrics(choice: Choice, calibration: Calibration) -> dict[str, float]:
+    """What to expect on new videos, and the calibration error of the held-out clips."""
+    accuracy, low, high = choice.expected_accuracy()
+    best = choice.held_out[choice.best]
+    errors = {
+        name: reliability(reading.probabilities(best.logits), best.truth).expected_error
+        for name, reading in {"calibration_error_before": UNCALIBRATED, "calibration_error": calibration}.items()
+    }
+    return {"expected_accuracy": accuracy, "expected_accuracy_low": low, "expected_accuracy_high": high} | errors
+
+
+def _print(choice: Choice, model: ModelFile, num_videos: int, seconds: float, console: Console) -> None:
+    table = Table("head", "held-out videos right", "loss")
+    for name, found in choice.held_out.items():
+        style = "bold" if name == choice.best else None
+        table.add_row(name, f"{found.right.mean():.1%}", f"{found.loss.mean():.3f}", style=style)
+    console.print(table)
+    accuracy, low, high = (model.metrics[f"expected_accuracy{end}"] for end in ("", "_low", "_high"))
+    console.print(
+        f"{choice.best}, trained on all {num_videos} videos in {seconds:.0f} s; on new ones like these expect "
+        f"{accuracy:.0%} right (95 % interval {low:.0%} to {high:.0%})",
+        soft_wrap=True,
+    )

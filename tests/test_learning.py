@@ -1,0 +1,140 @@
+"""Few examples: a model that works, folds that keep sources together, an expectation that is not flattered."""
+
+from __future__ import annotations
+
+import json
+from pathlib import Path
+
+import numpy as np
+import pytest
+import torch
+
+from pipeline.calibration import KEPT_SHARE
+from pipeline.cli import main
+from pipeline.datasets.annotations import VideoRow
+from pipeline.datasets.motion import write_video
+from pipeline.inference import load_model
+from pipeline.learning import choice
+from pipeline.learning.candidates import CANDIDATES, shared_experiment
+from pipeline.learning.choice import Choice, HeldOut, cross_validate, num_folds_for
+from pipeline.learning.features import VideoFeatures
+from pipeline.learning.heads import loss_and_right
+
+COLOURS = {"blue": (40, 60, 200), "red": (200, 50, 40)}
+
+
+def make_video(path: Path, colour: tuple[int, int, int], seed: int) -> None:
+    rng = np.random.default_rng(seed)
+    frames = np.clip(rng.normal(colour, 30, (10, 48, 48, 3)), 0, 255).astype(np.uint8)
+    write_video(path, frames, 8, intra=True)
+
+
+@pytest.fixture(scope="module")
+def colours(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    root = tmp_path_factory.mktemp("colours")
+    for place, (label, colour) in enumerate(COLOURS.items()):
+        for number in range(5):
+            make_video(root / label / f"{number}.mp4", colour, 10 * place + number)
+    return root
+
+
+def test_a_model_is_learnt_from_five_videos_a_class(
+    colours: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    """Every candidate is tried, a broken file is named, and the model knows new videos."""
+    (colours / "red" / "broken.mp4").write_bytes(b"not a video")
+    output = tmp_path / "m.safetensors"
+    options = ["--output", str(output), "--num_folds", "2", "--num_seeds", "1"]
+    assert main(["learn", str(colours), *options]) == 1  # one was left out
+    (colours / "red" / "broken.mp4").unlink()
+    printed = capsys.readouterr()
+    answer = json.loads(printed.out)
+    assert [Path(name).name for name in answer["left_out"]] == ["broken.mp4"]
+    assert all(name in printed.err for name in (*CANDIDATES, "broken.mp4"))
+    assert answer["expected_accuracy"] > 0.9
+    model = load_model(output, "cpu")
+    assert model.labels == tuple(COLOURS)
+    for place, (label, colour) in enumerate(COLOURS.items()):
+        make_video(tmp_path / "new.mp4", colour, 100 + place)
+        (prediction,) = model.predict(tmp_path / "new.mp4")
+        assert prediction.label == label
+        assert prediction.score > 0.7
+    held_out = 1 / (1 - KEPT_SHARE)
+    assert (model.file.calibration.unknown_threshold is not None) == (held_out <= 10 + 1)
+
+
+@pytest.mark.parametrize(
+    ("tree", "message"),
+    [
+        ({"only": 3}, "one class only, only"),
+        ({"a": 3, "b": 1}, r"too few of b \(1\)"),
+        ({}, "no video found"),
+    ],
+    ids=str,
+)
+def test_what_cannot_be_learnt_is_told(
+    tmp_path: Path, tree: dict[str, int], message: str, capsys: pytest.CaptureFixture[str]
+) -> None:
+    import re
+
+    for label, count in tree.items():
+        for number in range(count):
+            make_video(tmp_path / label / f"{number}.mp4", (90, 90, 90), number)
+    assert main(["learn", str(tmp_path), "--output", str(tmp_path / "m.safetensors")]) == 2
+    assert re.search(message, " ".join(capsys.readouterr().err.split()))
+    assert not (tmp_path / "m.safetensors").exists()
+
+
+def videos_of(groups: dict[str, list[str]]) -> list[VideoFeatures]:
+    return [
+        VideoFeatures(VideoRow(Path(f"{label}{number}.mp4"), label, group), {})
+        for label, named in groups.items()
+        for number, group in enumerate(named)
+    ]
+
+
+def test_folds_keep_the_clips_of_a_source_together(monkeypatch: pytest.MonkeyPatch) -> None:
+    videos = videos_of({"a": ["s1", "s1", "s2", "s2", "s3"], "b": ["t1", "t2", "t2", "t3", "t3"]})
+    assert num_folds_for(videos, 5) == 3
+    trained: list[set[str]] = []
+
+    def fit_head(experiment: object, labels: object, some: list[VideoFeatures]) -> set[str]:
+        trained.append({video.row.group for video in some})
+        return trained[-1]
+
+    def scores_of(known: set[str], labels: list[str], some: list[VideoFeatures]) -> tuple[torch.Tensor, ...]:
+        assert not known & {video.row.group for video in some}
+        truth = torch.tensor([labels.index(video.row.label) for video in some])
+        return torch.nn.functional.one_hot(truth, 2) * 9.0, truth, torch.arange(len(some))
+
+    monkeypatch.setattr(choice, "fit_head", fit_head)
+    monkeypatch.setattr(choice, "scores_of", scores_of)
+    experiments = {"x": shared_experiment("", 0, 8, 8)}
+    found = cross_validate(experiments, ["a", "b"], videos, 3, 2, lambda: None)
+    assert len(trained) == 6
+    assert found.held_out["x"].right.tolist() == [1.0] * 10
+    assert len(found.held_out["x"].truth) == 20
+
+
+def test_the_best_of_many_guessers_is_not_expected_to_do_better_than_chance() -> None:
+    generator = torch.Generator().manual_seed(0)
+    guesses = {str(number): (torch.rand(40, generator=generator) < 0.5).float() for number in range(30)}
+    empty = torch.zeros(0)
+    found = Choice(
+        {name: HeldOut(1 - right, right, empty, empty) for name, right in guesses.items()},
+        tuple(str(place) for place in range(40)),
+    )
+    assert float(found.held_out[found.best].right.mean()) > 0.62  # looks like skill
+    accuracy, low, high = found.expected_accuracy()
+    assert accuracy == pytest.approx(0.5, abs=0.08)
+    assert low < 0.5 < high
+    sure = Choice({"x": HeldOut(torch.zeros(40), torch.ones(40), empty, empty)}, found.groups)
+    assert sure.expected_accuracy() == (1.0, 1.0, 1.0)
+
+
+def test_clips_of_a_video_are_averaged() -> None:
+    logits = torch.tensor([[2.0, 0.0], [0.0, 1.0], [0.0, 3.0]])
+    loss, right = loss_and_right(logits, torch.tensor([0, 0, 1]), torch.tensor([0, 0, 1]), 2)
+    shares = np.exp(logits.numpy()) / np.exp(logits.numpy()).sum(axis=1, keepdims=True)
+    assert right.tolist() == [1.0, 1.0]
+    np.testing.assert_allclose(loss, [-np.log(shares[:2, 0].mean()), -np.log(shares[2, 1])], rtol=1e-5)
