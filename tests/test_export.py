@@ -246,7 +246,11 @@ def test_wrong_input_is_told(exported: Path, video: Path, tmp_path: Path, capsys
     (tmp_path / "text.onnx").write_text("no graph")
     foreign = onnx.helper.make_model(onnx.helper.make_graph([], "empty", [], []))
     onnx.save(foreign, tmp_path / "foreign.onnx")
+    damaged = onnx.load(exported / "model.clip.onnx")
+    del damaged.graph.initializer[:]
+    onnx.save(damaged, tmp_path / "damaged.onnx")
     cases = {
+        ("predict", tmp_path / "damaged.onnx", video): "its graph cannot be run",
         ("predict", exported / "model.backbone.onnx", video): "holds the backbone alone",
         ("predict", exported / "model.step.onnx", video): "cannot score windows; use the mode 'stream'",
         ("predict", exported / "model.clip.onnx", video, "--device", "cuda"): "runs on the CPU",

@@ -232,6 +232,7 @@ def _with_computed_outputs(model: Any) -> Any:
     """The body of a scan must compute its outputs; the exporter lets a constant be one."""
     changed = onnx.ModelProto()
     changed.CopyFrom(model)
+    del changed.graph.value_info[:]  # which has the constant under its old name
     outputs = {output.name for output in changed.graph.output}
     for constant in changed.graph.initializer:
         if constant.name in outputs:

@@ -7,7 +7,6 @@ in float32, since an error in the state would stay there.
 
 from __future__ import annotations
 
-import logging
 import tempfile
 from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass, replace
@@ -26,7 +25,7 @@ from pipeline.datasets.datamodule import make_loader
 from pipeline.datasets.videos import ClipBatch, fixed_clips
 from pipeline.errors import UserError
 from pipeline.evaluation import Evaluation, evaluate_model
-from pipeline.export.pieces import Pieces
+from pipeline.export.pieces import Pieces, quietly
 from pipeline.inference.onnx_runtime import FEATURES, FRAMES, LOGITS, STEP_FEATURES, initial_states, open_session
 from pipeline.sampling import spread
 
@@ -95,29 +94,20 @@ def _quantize(model: Any, feeds: Feeds, operations: Sequence[str]) -> Any:
         def get_next(self) -> dict[str, Any] | None:
             return next(self._feeds, None)
 
-    logging.getLogger().addFilter(_silence)
-    try:
-        with tempfile.TemporaryDirectory() as folder:
-            plain, prepared, quantized = (Path(folder) / f"{name}.onnx" for name in ("plain", "prepared", "int8"))
-            onnx.save(model, plain)  # a model in memory would be changed
-            quant_pre_process(plain, prepared, skip_symbolic_shape=True)
-            quantize_static(
-                prepared,
-                quantized,
-                Reader(),
-                op_types_to_quantize=list(operations),
-                per_channel=True,
-                activation_type=QuantType.QUInt8,
-                weight_type=QuantType.QInt8,
-            )
-            return onnx.load(quantized)
-    finally:
-        logging.getLogger().removeFilter(_silence)
-
-
-def _silence(record: logging.LogRecord) -> bool:
-    """Drops what the quantiser says to developers through the root logger."""
-    return record.levelno >= logging.ERROR
+    with tempfile.TemporaryDirectory() as folder, quietly():
+        plain, prepared, quantized = (Path(folder) / f"{name}.onnx" for name in ("plain", "prepared", "int8"))
+        onnx.save(model, plain)  # a model in memory would be changed
+        quant_pre_process(plain, prepared, skip_symbolic_shape=True)
+        quantize_static(
+            prepared,
+            quantized,
+            Reader(),
+            op_types_to_quantize=list(operations),
+            per_channel=True,
+            activation_type=QuantType.QUInt8,
+            weight_type=QuantType.QInt8,
+        )
+        return onnx.load(quantized)
 
 
 @dataclass(frozen=True)

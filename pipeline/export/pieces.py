@@ -7,8 +7,10 @@ exported over a whole clip of the length it was trained on.
 
 from __future__ import annotations
 
+import logging
 import warnings
 from collections.abc import Iterator, Sequence
+from contextlib import contextmanager
 from dataclasses import dataclass
 from typing import Any
 
@@ -177,12 +179,24 @@ class _Windows(nn.Module):
         return self.recognizer.read_out(step_scores)
 
 
+@contextmanager
+def quietly() -> Iterator[None]:
+    """Without what exporters and quantisers say of their own workings, as warnings and through loggers."""
+    disabled = logging.root.manager.disable
+    logging.disable(logging.WARNING)
+    try:
+        with warnings.catch_warnings():
+            warnings.simplefilter("ignore")
+            yield
+    finally:
+        logging.disable(disabled)
+
+
 def _to_onnx(
     module: nn.Module, args: tuple[Any, ...], dynamic: tuple[Any, ...], inputs: list[str], outputs: list[str]
 ) -> Any:
     # With gradients on, the recogniser takes the way without pieces of a batch, which depend on its size.
-    with torch.enable_grad(), warnings.catch_warnings():
-        warnings.simplefilter("ignore")  # of torch's own workings
+    with torch.enable_grad(), quietly():
         try:
             program = torch.onnx.export(
                 module.eval(),

@@ -71,14 +71,35 @@ def load_onnx(path: Path, device: str = "auto") -> tuple[OnnxFile, Runtime]:
     file = _describe(path, model)
     if file.kind not in ("clip", "step"):
         raise UserError(f"{path}: holds the {file.kind} alone, which cannot predict; use the file ending in .clip.onnx")
+    try:
+        return file, _runtime_of(model, file, onnx)
+    except _graph_errors() as error:
+        raise UserError(
+            f"{path}: its graph cannot be run ({error}); export the model again, or update onnxruntime"
+        ) from error
+
+
+def _runtime_of(model: Any, file: OnnxFile, onnx: ModuleType) -> Runtime:
     parts = onnx.utils.Extractor(model)
     embed = partial(_embed, open_session(parts.extract_model([FRAMES], [FEATURES])))
     logits = LOGITS if file.kind == "clip" else STEP_LOGITS
-    reading = open_session(parts.extract_model([logits], [SCORES, KNOWNNESS]))
-    heads = OnnxHeads(
-        file, _step_of(model, file, onnx), _windows_of(parts, file), partial(_read_logits, reading, logits)
+    read = partial(_read_logits, open_session(parts.extract_model([logits], [SCORES, KNOWNNESS])), logits)
+    heads = OnnxHeads(file, _step_of(model, file, onnx), _windows_of(parts, file), read)
+    return Runtime(partial(fit_image, config=file.transform), embed, heads, num_pieces=1)
+
+
+def _graph_errors() -> tuple[type[Exception], ...]:
+    """What is raised for a graph that cannot be cut or run; ONNX Runtime's errors have no base of their own."""
+    from onnxruntime.capi import onnxruntime_pybind11_state as state
+
+    return (
+        ValueError,
+        state.Fail,
+        state.InvalidGraph,
+        state.InvalidArgument,
+        state.NotImplemented,
+        state.RuntimeException,
     )
-    return file, Runtime(partial(fit_image, config=file.transform), embed, heads, num_pieces=1)
 
 
 def import_onnx() -> ModuleType:
