@@ -16,6 +16,7 @@ import pytest
 import torch
 from onnx import numpy_helper
 
+from pipeline.calibration import MEASURES, Calibration
 from pipeline.checkpoint import ModelFile, save_model
 from pipeline.cli import main
 from pipeline.config import InferenceConfig
@@ -26,7 +27,7 @@ from pipeline.export.assembly import assemble
 from pipeline.export.files import export_onnx
 from pipeline.export.parity import check_parity
 from pipeline.export.pieces import make_pieces
-from pipeline.inference import load_model
+from pipeline.inference import Model, load_model
 from pipeline.models.temporal.stack import TEMPORAL_HEADS
 from pipeline.transforms import ClipTransform
 from tests.small import small_experiment, small_model
@@ -126,6 +127,28 @@ def test_every_head_that_streams_can_be_exported() -> None:
     assert set(graphs) == {"backbone", "clip", "step"}
     assert max(check_parity(file, graphs, pieces.slots).values()) < 1e-5
     assert {slot.name.split("_")[2] for slot in pieces.slots} == set(TEMPORAL_HEADS)
+
+
+@pytest.mark.parametrize("measure", MEASURES)
+def test_the_calibration_goes_with_the_graphs(measure: str, video: Path, tmp_path: Path) -> None:
+    """Probabilities, and which windows and frames are unknown, are those of the model in torch."""
+    plain = small_model(heads=("gru",))
+    config = {"windows": InferenceConfig(stride_frames=1), "stream": InferenceConfig(mode="stream")}
+    logits = plain.recognizer.classifier.weight.new_tensor([[0.3, 0.1, -0.4]])
+    middle = float(Calibration(1.7, measure).knownness(logits)[0])
+    found = {}
+    for threshold in (middle - 100, middle, middle + 100):
+        file = replace(plain, calibration=Calibration(1.7, measure, threshold))
+        paths = export_onnx(file, tmp_path / f"{threshold:.1f}").paths
+        clip = next(path for path in paths if path.name.endswith(".clip.onnx"))
+        for mode, settings in config.items():
+            ours = list(load_model(clip).predict(video, config=settings))
+            theirs = list(Model(file).predict(video, config=settings))
+            assert [p.is_unknown for p in ours] == [p.is_unknown for p in theirs]
+            np.testing.assert_allclose([p.score for p in ours], [p.score for p in theirs], atol=1e-5)
+            found[threshold, mode] = {p.is_unknown for p in ours}
+    assert found[middle - 100, "windows"] == found[middle - 100, "stream"] == {False}
+    assert found[middle + 100, "windows"] == found[middle + 100, "stream"] == {True}
 
 
 @pytest.mark.parametrize("mode", ["windows", "stream"])
