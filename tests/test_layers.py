@@ -44,6 +44,7 @@ LAYERS = {
     "streaming": 4,
     "protocols": 5,
     "diagnosis": 5,
+    "many": 5,
     "explanation": 6,
     "demo": 5,
     "cli": 7,
