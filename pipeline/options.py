@@ -97,7 +97,7 @@ class PredictOptions:
     """Also read http:// and https:// addresses: the file is fetched whole, then read like a local one."""
     engine: Literal["local", "pool", "ray"] = "local"
     """local: one video after the other, any output. For many videos, with --parquet alone: pool, processes on this
-    machine; ray, on the Ray cluster that RAY_ADDRESS or this machine knows of, or a Ray of its own (pip install
+    machine; ray, on the Ray cluster that the environment's RAY_ADDRESS names, or else a Ray of its own (pip install
     'clipgru[ray]'). These keep a journal of finished videos beside the table. Killed and started again, they go on
     from there; a video that changed is done anew. A video that ends its process is recorded as crashed, and not tried
     again; one whose Ray actor is lost, with its node or for want of memory, is tried three times."""

@@ -49,16 +49,17 @@ def run_on_ray(job: Job, paths: Sequence[str], num_workers: int | None) -> Gener
 
 
 def _connect(ray: Any, num_workers: int | None) -> None:
-    """To the cluster that ``RAY_ADDRESS`` or this machine knows of, else to a Ray of our own."""
+    """To the cluster that ``RAY_ADDRESS`` names, else to a Ray of our own: one found by chance might end before us."""
     quiet = {"log_to_driver": False, "logging_level": logging.ERROR}
-    try:
-        ray.init(address="auto", **quiet)
-    except ConnectionError:
-        if os.environ.get("RAY_ADDRESS"):
-            raise UserError(f"no Ray at RAY_ADDRESS={os.environ['RAY_ADDRESS']}; start it, or unset that") from None
-        num_cpus = num_workers + 1 if num_workers else max(num_cores(), 2)
-        own = {"num_cpus": num_cpus, "object_store_memory": _OBJECT_STORE_BYTES, "include_dashboard": False}
-        ray.init(address="local", **own, **quiet)
+    if address := os.environ.get("RAY_ADDRESS"):
+        try:
+            ray.init(address=address, **quiet)
+        except ConnectionError as error:
+            raise UserError(f"RAY_ADDRESS={address}: no Ray there ({error}); start it, or unset that") from error
+        return
+    num_cpus = num_workers + 1 if num_workers else max(num_cores(), 2)
+    own = {"num_cpus": num_cpus, "object_store_memory": _OBJECT_STORE_BYTES, "include_dashboard": False}
+    ray.init(address="local", **own, **quiet)
 
 
 def _num_actors(num_cpus: int, num_workers: int | None) -> int:

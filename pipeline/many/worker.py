@@ -56,6 +56,7 @@ class Worker:
         with self._lock:
             if self._is_stopped:
                 raise UserError("the run was stopped")
+            self._kill()
             self._process, self._connection = start_child(_CODE)
         try:
             send(self._connection, self._job.to_message())
