@@ -40,11 +40,11 @@ class Processor:
         if job.model_path == "none": sys.exit(3)
     def process(self, path):
         from pipeline.errors import UserError
-        from pipeline.many.job import FileResult
+        from pipeline.many.job import FileResult, identify
         if "kill" in path: os.kill(os.getpid(), signal.SIGKILL)
         if "hang" in path: time.sleep(1000)
         if "refuse" in path: raise UserError("not with this model")
-        return FileResult(path, "ok", "", (("video", 0.0, 1.0, None, None, "ok", None),), None)
+        return FileResult(path, "ok", "", (("video", 0.0, 1.0, None, None, "ok", None),), identify(path))
 sys.modules["torch"] = types.SimpleNamespace(set_num_threads=int)
 sys.modules["pipeline.many.processor"] = types.SimpleNamespace(Processor=Processor)
 from pipeline.many.worker import main
@@ -381,17 +381,20 @@ def test_a_manifest_names_videos(tmp_path: Path) -> None:
         assert find_videos([str(tmp_path / name)]) == [tmp_path / "b.mp4", tmp_path / "a.mp4"]
 
 
-def test_a_second_signal_is_not_needed(model: Path, videos: Path, tmp_path: Path) -> None:
-    """Ctrl-C on a real pool: it ends, says how far it came, and leaves a journal to go on from."""
-    command = [sys.executable, "-m", "pipeline", "predict", str(model), str(videos), "--engine", "pool"]
-    command += ["--workers", "1", "--parquet", str(tmp_path / "t.parquet")]
-    with subprocess.Popen(command, stderr=subprocess.PIPE, text=True) as process:
+def test_one_signal_ends_a_run(model: Path, videos: Path, tmp_path: Path) -> None:
+    """It says how far it came, and leaves a journal to go on from, though two workers hang."""
+    for name in ("98 hang.mp4", "99 hang.mp4"):
+        (videos / name).touch()
+    arguments = ["predict", str(model), str(videos), "--engine", "pool", "--workers", "2"]
+    arguments += ["--parquet", str(tmp_path / "t.parquet")]
+    code = f"from pipeline import cli; from pipeline.many import worker; worker._CODE = {QUICK_WORKER!r}\n"
+    code += f"raise SystemExit(cli.main({arguments}))"
+    with subprocess.Popen([sys.executable, "-c", code], stderr=subprocess.PIPE, text=True) as process:
         journal = tmp_path / "t.parquet.journal"
-        while process.poll() is None and not (journal.exists() and journal.read_bytes().count(b"\n") > 1):
+        while process.poll() is None and not (journal.exists() and journal.read_bytes().count(b"\n") == 21):
             time.sleep(0.02)
         process.send_signal(signal.SIGINT)
         assert process.stderr is not None
         errors = process.stderr.read()
     assert process.returncode == 130
-    assert "of 20 videos done; the same command goes on" in errors
-    assert "Traceback" not in errors
+    assert errors == "interrupted: 20 of 22 videos done; the same command goes on\n"

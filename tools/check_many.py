@@ -32,7 +32,7 @@ import numpy as np
 ROOT = Path(__file__).resolve().parent.parent
 sys.path.insert(0, str(ROOT))
 
-_SECONDS_BETWEEN_LOOKS = 0.02
+_SECONDS_BETWEEN_LOOKS = 0.05
 _MOST_SECONDS_TO_END = 60.0
 _LONG_FRAMES = 6_000  # of the file whose worker is killed: long enough to be caught with it
 WAYS = ("pool", "shards", "ray")
@@ -161,11 +161,12 @@ def killing_who_opens(path: Path, outcome: Outcome) -> Iterator[None]:
 
 def holders(path: Path) -> Iterator[int]:
     """Workers that have the file open, as seen from outside."""
-    for link in Path("/proc").glob("[0-9]*/fd/*"):
+    for process in Path("/proc").glob("[0-9]*"):
         with suppress(OSError):
-            command_line = (link.parents[1] / "cmdline").read_bytes()
-            if b"pipeline.many.worker" in command_line and os.readlink(link) == str(path):
-                yield int(link.parts[2])
+            if b"pipeline.many.worker" in (process / "cmdline").read_bytes():
+                links = [os.readlink(link) for link in (process / "fd").iterdir()]
+                if str(path) in links:
+                    yield int(process.name)
 
 
 def try_way(way: str, folder: Path, num_videos: int, poison: Path) -> Outcome:
