@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 from collections import Counter
 from collections.abc import Callable, Generator, Sequence
 from contextlib import closing
@@ -15,6 +16,7 @@ from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, T
 from pipeline.checkpoint import ModelFile, load_model_file
 from pipeline.config import to_dict
 from pipeline.decode.remote import is_url
+from pipeline.errors import UserError
 from pipeline.files import file_digest
 from pipeline.many.job import FileResult, Job
 from pipeline.many.journal import Journal
@@ -59,6 +61,8 @@ def predict_many(model_path: str, videos: Sequence[Path | str], options: Predict
     Raises:
         UserError: the table cannot be written, or what is there belongs to another run.
     """
+    if os.name != "posix":
+        raise UserError(f"--engine {options.engine} needs Linux or macOS; use --engine local")
     plan = _plan(model_path, load_model_file(model_path), [str(video) for video in videos], options)
     import_arrow("pyarrow.parquet")
     PendingFile(plan.table).discard()  # told now, not at the end
