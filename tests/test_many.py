@@ -79,7 +79,8 @@ def videos(motion_root: Path, tmp_path: Path) -> Path:
 
 @pytest.fixture
 def quick_engine(monkeypatch: pytest.MonkeyPatch) -> dict[str, Any]:
-    """In place of the pool: two rows a file, in an order of its own, no processes. What it does may be set."""
+    """In place of the pool: two rows a file, in an order of its own, some files twice, no processes. What it does may
+    be set."""
     does: dict[str, Any] = {"interrupt_after": None, "lose": None, "asked": []}
 
     def engine(job: Job, paths: Sequence[str], num_workers: int | None) -> Generator[FileResult, None, None]:
@@ -91,7 +92,9 @@ def quick_engine(monkeypatch: pytest.MonkeyPatch) -> dict[str, Any]:
             window = ("window", 0.0, seconds, "class 1", 0.25, None, None)
             if Path(path).name != does["lose"]:
                 video = ("video", 0.0, seconds, None, None, "ok", None)
-                yield FileResult(path, "ok", "", (window, video), identify(path))
+                yield (done := FileResult(path, "ok", "", (window, video), identify(path)))
+                if "1" in Path(path).name:
+                    yield done
 
     monkeypatch.setitem(run.ENGINES, "pool", engine)
     return does

@@ -140,7 +140,8 @@ def is_alive(pid: int) -> bool:
 @contextmanager
 def killing_who_opens(path: Path, outcome: Outcome) -> Iterator[None]:
     """SIGKILL for every worker that has the file open, once each."""
-    is_over, killed = Event(), set()
+    is_over = Event()
+    killed: set[int] = set()
 
     def look() -> None:
         while not is_over.wait(_SECONDS_BETWEEN_LOOKS):

@@ -108,6 +108,8 @@ def _work(plan: _Plan, left: Sequence[str], journal: Journal, console: Console) 
         task = progress.add_task("", total=len(plan.paths), completed=len(plan.paths) - len(left))
 
         def record(result: FileResult) -> None:
+            if result.path not in missing:  # tried again though it was done: a node that was lost too late
+                return
             journal.add(result)
             del missing[result.path]
             if result.error:
