@@ -23,7 +23,7 @@ from rich.table import Table
 from pipeline.config import DataConfig, DecodeConfig
 from pipeline.datasets.annotations import Annotations, VideoRow, videos_below
 from pipeline.datasets.formats import read_annotations
-from pipeline.datasets.tables import read_manifest_rows
+from pipeline.datasets.tables import MANIFEST_SUFFIXES, read_manifest_rows
 from pipeline.decode import VideoOpener
 from pipeline.decode.health import DEGRADED, UNUSABLE, USABLE, Examination, FileHealth
 from pipeline.duplicates import Groups, same_bytes, same_pictures
@@ -31,7 +31,6 @@ from pipeline.errors import UserError
 from pipeline.files import write_atomically
 from pipeline.options import CheckOptions
 
-MANIFEST_SUFFIXES = (".csv", ".jsonl", ".ndjson")
 CONFIG_SUFFIXES = (".yaml", ".yml")
 _MAX_LISTED = 20
 _STYLES = {USABLE: "", DEGRADED: "yellow", UNUSABLE: "red"}

@@ -162,10 +162,24 @@ class PredictOptions:
     """isolate, allow_url: how long a file or a server may make us wait; unset: as the model file says."""
     allow_url: bool = False
     """Also read http:// and https:// addresses: the file is fetched whole, then read like a local one."""
+    engine: Literal["local", "pool", "ray"] = "local"
+    """local: one video after the other, any output. For many videos, with --parquet alone: pool, processes on this
+    machine; ray, on the Ray cluster that the environment's RAY_ADDRESS names, or else a Ray of its own (pip install
+    'clipgru[ray]'). These keep a journal of finished videos beside the table. Killed and started again, they go on
+    from there; a video that changed is done anew. A video that ends its process is recorded as crashed, and not tried
+    again; one whose Ray actor is lost, with its node or for want of memory, is tried three times."""
+    workers: int | None = None
+    """pool, ray: videos at a time; unset: as many as there are cores, on Ray all but one, which stays free."""
+    shard: str | None = None
+    """pool, ray: 2/4 is the second of four parts of the videos. Each part makes a table of its own beside --parquet;
+    clipgru merge joins them."""
+    retry: bool = False
+    """pool, ray: try those videos again that could not be read, or crashed, in an earlier run."""
     quiet: bool = False
     """Print nothing but errors."""
 
     def __post_init__(self) -> None:
+        self._check_engine()
         require(self.top_k > 0, f"top_k must be at least 1, got {self.top_k}")
         require(self.batch_size > 0, f"batch_size must be at least 1, got {self.batch_size}")
         require(
@@ -180,6 +194,22 @@ class PredictOptions:
         require(
             not (self.json == "-" and self.jsonl == "-"), "--json - and --jsonl - would both write to standard output"
         )
+
+    def _check_engine(self) -> None:
+        many = {"workers": self.workers is not None, "shard": self.shard is not None, "retry": self.retry}
+        alone = ("json", "csv", "jsonl", "srt", "vtt", "video", "html", "stats")
+        if self.engine == "local":
+            given = [f"--{name}" for name, is_given in many.items() if is_given]
+            require(not given, f"{', '.join(given)} is for many videos: add --engine pool (or ray) --parquet FILE")
+            return
+        require(self.parquet is not None, f"--engine {self.engine} makes a table: add --parquet FILE")
+        given = [f"--{name}" for name in alone if getattr(self, name) is not None]
+        require(not given, f"{', '.join(given)} needs --engine local; --engine {self.engine} writes --parquet alone")
+        require(self.workers is None or self.workers > 0, f"workers must be at least 1, got {self.workers}")
+        if self.shard is not None:
+            number, _, count = self.shard.partition("/")
+            is_right = number.isdecimal() and count.isdecimal() and 1 <= int(number) <= int(count)
+            require(is_right, f"shard must be such as 1/4, 2/4, 3/4 or 4/4, got {self.shard!r}")
 
     def decode_as(self, trained: DecodeConfig) -> DecodeConfig:
         """How to decode: as the model was trained, but for what is asked for here."""

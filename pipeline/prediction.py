@@ -18,13 +18,14 @@ from rich.progress import Progress
 from pipeline.clip import Segment
 from pipeline.config import InferenceConfig, to_dict
 from pipeline.datasets.annotations import VIDEO_SUFFIXES
+from pipeline.datasets.tables import MANIFEST_SUFFIXES, read_manifest_rows
 from pipeline.decode import VideoReader
 from pipeline.decode.remote import file_name, is_url
 from pipeline.errors import DecodeError, UserError
 from pipeline.inference import Model, RunStats
 from pipeline.options import PredictOptions
 from pipeline.report.files import STDOUT, check_folder, write_text
-from pipeline.report.records import ERROR, INTERRUPTED, OK, SourceVideo, readable
+from pipeline.report.records import ERROR, INTERRUPTED, OK, FrameWriter, SourceVideo, readable
 from pipeline.report.writers import Writers, output_names, targets_of
 from pipeline.stopping import StopRequest
 from pipeline.timeline import Timeline, WindowScores
@@ -32,19 +33,29 @@ from pipeline.timeline import Timeline, WindowScores
 
 def find_videos(sources: Sequence[str], allow_url: bool = False) -> list[Path | str]:
     """The videos that the sources name: files as given, folders searched whole, patterns expanded, lists followed
-    (.txt: a source a line, seen from the list's folder); in order, each once. Addresses stay texts.
+    (.txt: a source a line, seen from the list's folder; .csv, .jsonl: a manifest as for training); in order, each
+    once. Addresses stay texts.
 
     Raises:
         UserError: a source names nothing, or is an address and none is allowed.
     """
     videos: dict[Path | str, None] = {}
     for source in sources:
-        is_list = source.lower().endswith(".txt") and Path(source).is_file()
-        found = _read_list(Path(source), allow_url) if is_list else _expand(source, allow_url)
+        suffix = Path(source).suffix.lower() if Path(source).is_file() else ""
+        if suffix == ".txt":
+            found = _read_list(Path(source), allow_url)
+        else:
+            found = _read_manifest(Path(source)) if suffix in MANIFEST_SUFFIXES else _expand(source, allow_url)
         if not found:
             raise UserError(f"{source}: no video there (a file, a folder with videos, a .txt list, a quoted pattern)")
         videos.update(dict.fromkeys(found))
     return list(videos)
+
+
+def _read_manifest(path: Path) -> list[Path | str]:
+    """Missing files stay, as in a list."""
+    splits = read_manifest_rows(path.parent, path).splits
+    return [row.path for rows in splits.values() for row in rows]
 
 
 def _read_list(path: Path, allow_url: bool) -> list[Path | str]:
@@ -93,7 +104,7 @@ def predict_files(model: Model, videos: Sequence[Path | str], options: PredictOp
         check_folder(Path(options.stats).parent)
     with StopRequest().listening() as stop:
         with Writers(options, header) as writers:
-            run = _Run(model, options, writers, stop, console)
+            run = VideoRun(model, options, writers, stop, console)
             for path, name in zip(videos, output_names([file_name(video) for video in videos]), strict=True):
                 if stop:
                     break
@@ -119,11 +130,16 @@ def _note_uniform(model: Model, options: PredictOptions, console: Console) -> No
         console.print(f"note: {note}", soft_wrap=True)
 
 
-class _Run:
-    """One run over videos: what each of them needs."""
+class VideoRun:
+    """One run over videos: what each of them needs.
+
+    Args:
+        stop: looked at after each window and picture.
+        console: errors and a bar go there, the segments to standard output; ``options.quiet`` leaves the errors.
+    """
 
     def __init__(
-        self, model: Model, options: PredictOptions, writers: Writers, stop: StopRequest, console: Console
+        self, model: Model, options: PredictOptions, writers: FrameWriter, stop: StopRequest, console: Console
     ) -> None:
         self._model, self._options, self._writers = model, options, writers
         self._stop, self._console = stop, console

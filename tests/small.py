@@ -4,13 +4,14 @@ from __future__ import annotations
 
 from dataclasses import replace
 from pathlib import Path
+from typing import Any
 
 from pipeline.checkpoint import ModelFile
 from pipeline.config import DataConfig, Experiment, ModelConfig, SamplingConfig, TrainingConfig, TransformConfig
 from pipeline.models.recognizer import Recognizer
 
 
-def small_experiment(motion_root: Path, output_dir: Path, **training: object) -> Experiment:
+def small_experiment(motion_root: Path, output_dir: Path, **training: Any) -> Experiment:
     """Five steps an epoch of batches of 8 on the small motion set, with everything that involves chance switched on."""
     return Experiment(
         name="small",
@@ -25,7 +26,7 @@ def small_experiment(motion_root: Path, output_dir: Path, **training: object) ->
     )
 
 
-def small_model(num_classes: int = 3, **model: object) -> ModelFile:
+def small_model(num_classes: int = 3, **model: Any) -> ModelFile:
     """An untrained model of ``num_classes`` classes."""
     import torch
 

@@ -48,6 +48,7 @@ LAYERS = {
     "protocols": 5,
     "diagnosis": 5,
     "export": 5,
+    "many": 5,
     "explanation": 6,
     "demo": 5,
     "cli": 7,

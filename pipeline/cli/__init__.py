@@ -21,7 +21,14 @@ from pipeline.cli.models import (
     train_command,
 )
 from pipeline.cli.parser import EXIT_SOME_FAILED, EXIT_USER_ERROR
-from pipeline.cli.videos import cache_command, check_command, doctor_command, predict_command, webcam_command
+from pipeline.cli.videos import (
+    cache_command,
+    check_command,
+    doctor_command,
+    merge_command,
+    predict_command,
+    webcam_command,
+)
 from pipeline.errors import UserError, unknown_name
 from pipeline.version import __version__
 
@@ -33,6 +40,7 @@ commands:
   evaluate   measure a model on held-out videos, or run a whole protocol over folds
   diagnose   does a model use time, and where is it wrong
   predict    find actions in video files
+  merge      join the tables of predict --shard
   webcam     find actions live: cameras, network streams, replayed files
   export     a model as ONNX files that run without torch
   check      what is wrong with videos and annotations, before a training finds out
@@ -61,6 +69,7 @@ COMMANDS: dict[str, Callable[[Sequence[str]], int]] = {
     "evaluate": evaluate_command,
     "diagnose": diagnose_command,
     "predict": predict_command,
+    "merge": merge_command,
     "webcam": webcam_command,
     "export": export_command,
     "check": check_command,

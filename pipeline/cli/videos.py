@@ -1,9 +1,10 @@
-"""The commands that work on videos: predict, webcam, check, doctor, cache."""
+"""The commands that work on videos: predict, merge, webcam, check, doctor, cache."""
 
 from __future__ import annotations
 
 import os
 from collections.abc import Sequence
+from pathlib import Path
 
 from pipeline.cli.parser import add_options, console, make_parser, read_options, read_paths
 from pipeline.options import CheckOptions, DoctorOptions, PredictOptions, WebcamOptions
@@ -18,7 +19,7 @@ def predict_command(args: Sequence[str]) -> int:
         nargs="+",
         type=str,
         metavar="source",
-        help="Video files, folders, quoted patterns, .txt lists; with --allow_url addresses.",
+        help="Video files, folders, quoted patterns, .txt lists, .csv or .jsonl manifests; with --allow_url addresses.",
     )
     add_options(parser, PredictOptions)
     arguments = parser.parse_args(list(args))
@@ -29,9 +30,29 @@ def predict_command(args: Sequence[str]) -> int:
     from pipeline.prediction import find_videos, predict_files
 
     videos = find_videos(arguments.sources, options.allow_url)
+    if options.engine != "local":
+        from pipeline.many.run import predict_many
+
+        return predict_many(arguments.model, videos, options, console())
     model = load_model(arguments.model, options.device)
     model.opener = VideoOpener(options.decode_as(model.file.decode))
     return predict_files(model, videos, options, console())
+
+
+def merge_command(args: Sequence[str]) -> int:
+    """clipgru merge"""
+    parser = make_parser(
+        "merge",
+        "Join the tables that clipgru predict --shard 1/N ... N/N --parquet TABLE made, into TABLE: the one that a "
+        "run without --shard would have made. Refused unless all are there, of one run over the same list of videos.",
+    )
+    parser.add_argument("table", type=str, help="The Parquet file, as --parquet named it.")
+    table = parser.parse_args(list(args)).table
+
+    from pipeline.many.shards import merge_shards
+
+    print(f"{table}: {merge_shards(Path(table))} videos")
+    return 0
 
 
 def webcam_command(args: Sequence[str]) -> int:

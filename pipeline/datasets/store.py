@@ -24,11 +24,10 @@ import torch
 from torch import Tensor
 
 from pipeline.config import DataConfig
-from pipeline.files import write_atomically
+from pipeline.files import file_digest, write_atomically
 
 FORMAT_VERSION = 1
 _SUFFIX = ".safetensors"
-_READ_BYTES = 1 << 20
 
 
 class DamagedEntryError(Exception):
@@ -142,11 +141,7 @@ class Store:
         status = path.stat()
         identity = str(path), status.st_ino, status.st_size, status.st_mtime_ns, status.st_ctime_ns
         if identity not in self._digests:
-            content = hashlib.sha256()
-            with path.open("rb") as stream:
-                while block := stream.read(_READ_BYTES):
-                    content.update(block)
-            self._digests[identity] = content.hexdigest()
+            self._digests[identity] = file_digest(path)
         return self._digests[identity]
 
     def entries(self) -> Iterator[tuple[Path, os.stat_result]]:

@@ -28,6 +28,8 @@ from pipeline.datasets.annotations import (
 )
 from pipeline.errors import UserError, unknown_name
 
+MANIFEST_SUFFIXES = (".csv", ".jsonl", ".ndjson")
+
 MANIFEST_COLUMNS = ("path", "label", "start_seconds", "end_seconds", "group", "split")
 """The first two are required. A column of another name is refused: a misspelt ``group`` would leak sources."""
 

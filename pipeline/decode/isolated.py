@@ -1,17 +1,14 @@
 """The firewall: the same ``VideoReader`` with the decoder in another process.
 
 A file that hangs, crashes or floods a decoder ends that process, not the one that asked; it becomes a ``DecodeError``
-like any other bad file. The process is a plain child, not one of ``multiprocessing``: those are not allowed in the
-workers of a loader, and would import the user's main module.
+like any other bad file.
 """
 
 from __future__ import annotations
 
 import os
-import signal
 import socket
 import subprocess
-import sys
 import weakref
 from collections.abc import Callable, Generator, Sequence
 from contextlib import suppress
@@ -24,6 +21,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from pipeline.config import DecodeConfig
+from pipeline.decode.child import how_it_ended, start_child
 from pipeline.decode.container import Header, check_process, check_regular_file
 from pipeline.decode.health import Examination
 from pipeline.decode.index import VideoIndex
@@ -35,8 +33,6 @@ _START_SECONDS, _STOP_SECONDS = 60.0, 2.0
 _BYTES_OF_INDEX_PER_FRAME, _MAX_BYTES_OF_HEALTH = 24, 100_000
 _MIN_BYTES_PER_SECOND = 250_000.0
 _COMMAND = "from pipeline.decode.worker import main; main()"
-# One thread: videos are decoded side by side, and idle threads cost memory.
-_ENVIRONMENT = {"OMP_NUM_THREADS": "1", "OPENBLAS_NUM_THREADS": "1", "PYTHONSAFEPATH": "1"}
 
 
 class DecodingProcess:
@@ -49,16 +45,7 @@ class DecodingProcess:
     def __init__(self) -> None:
         if os.name != "posix":
             raise UserError("decode.isolate needs Linux or macOS; turn it off")
-        ours, theirs = socket.socketpair()
-        paths = [str(Path(__file__).resolve().parents[2]), *filter(None, sys.path)]
-        with theirs:
-            self._process = subprocess.Popen(
-                [sys.executable, "-c", _COMMAND, str(theirs.fileno())],
-                stdin=subprocess.DEVNULL,
-                stdout=subprocess.DEVNULL,
-                env=os.environ | _ENVIRONMENT | {"PYTHONPATH": os.pathsep.join(paths)},
-                pass_fds=[theirs.fileno()],
-            )
+        self._process, ours = start_child(_COMMAND)
         self._connection, self._owner, self._is_waiting = ours, os.getpid(), False
         self._stop = weakref.finalize(self, _stop, self._process, ours, self._owner)
         try:
@@ -110,7 +97,7 @@ def _stop(process: subprocess.Popen[bytes], connection: socket.socket, owner: in
 def _last_words(return_code: int | None, error: WireError) -> str:
     if return_code is None:
         return f"the decoding process went wrong ({error}) and was stopped; the file may have damaged it"
-    how = f"was ended by {signal.Signals(-return_code).name}" if return_code < 0 else f"ended with {return_code}"
+    how = how_it_ended(return_code)
     return f"the decoding process {how}: the file crashes the decoder, or needs more than decode.max_memory_mb"
 
 

@@ -39,7 +39,7 @@ class ParquetFile:
     """
 
     def __init__(self, path: Path, header: dict[str, Any]) -> None:
-        self._arrow, parquet = _import("pyarrow"), _import("pyarrow.parquet")
+        self._arrow, parquet = import_arrow("pyarrow"), import_arrow("pyarrow.parquet")
         columns = [(name, self._arrow.type_for_alias(kind)) for name, kind in TYPES.items()]
         self._schema = self._arrow.schema(columns, {"clipgru": json.dumps(header, ensure_ascii=False)})
         self._rows: list[dict[str, Any]] = []
@@ -58,17 +58,18 @@ class ParquetFile:
 
     def window(self, prediction: Prediction, probabilities: NDArray[np.float32]) -> None:
         """One row."""
-        self._add(item_row(self._video.path, prediction))
+        self.add(item_row(self._video.path, prediction))
 
     def segment(self, segment: Segment) -> None:
         """One row."""
-        self._add(item_row(self._video.path, segment))
+        self.add(item_row(self._video.path, segment))
 
     def end_video(self, status: str, error: str) -> None:
         """One row."""
-        self._add(video_row(self._video, status, error))
+        self.add(video_row(self._video, status, error))
 
-    def _add(self, row: dict[str, Any]) -> None:
+    def add(self, row: dict[str, Any]) -> None:
+        """One row with the columns of ``TYPES``, as ``records`` makes them."""
         self._rows.append(row)
         if len(self._rows) == ROWS_A_GROUP:
             self._flush()
@@ -93,7 +94,8 @@ class ParquetFile:
         self._pending.discard()
 
 
-def _import(name: str) -> Any:
+def import_arrow(name: str) -> Any:
+    """A module of pyarrow. Raises ``UserError`` if it is not installed."""
     try:
         return importlib.import_module(name)
     except ImportError as error:

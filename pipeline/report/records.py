@@ -15,8 +15,8 @@ from pipeline.clip import Prediction, Segment, VideoInfo
 
 DECIMALS = 3
 
-OK, ERROR, INTERRUPTED = "ok", "error", "interrupted"
-"""How a video can end."""
+OK, ERROR, INTERRUPTED, CRASHED = "ok", "error", "interrupted", "crashed"
+"""How a video can end. Crashed: in a run with workers, the process that worked on it came to its end."""
 
 ROW_FIELDS = ("path", "kind", "start_seconds", "end_seconds", "label", "score", "status", "error")
 """Columns of the tables. ``kind`` is window, segment, or video: the last row of each video, with its status."""

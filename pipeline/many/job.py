@@ -1,0 +1,131 @@
+"""What a worker is told, and what it gives back for a file."""
+
+from __future__ import annotations
+
+import os
+import platform
+import stat
+from collections.abc import Iterator
+from dataclasses import asdict, dataclass
+from pathlib import Path
+from typing import Any
+
+from pipeline.config import TimelineConfig, to_dict
+from pipeline.decode.remote import is_url
+from pipeline.errors import UserError
+from pipeline.files import file_digest
+from pipeline.options import PredictOptions
+from pipeline.report.records import CRASHED, ROW_FIELDS, SourceVideo, readable, video_row
+
+
+@dataclass(frozen=True)
+class Job:
+    """What to do with every file."""
+
+    model_path: str
+    model_sha256: str
+    folder: str
+    """What relative paths start from; empty if there are none."""
+    options: PredictOptions
+
+    def enter_folder(self) -> None:
+        """From here on relative paths mean what they meant to the user. Raises ``UserError`` if that cannot be."""
+        try:
+            os.chdir(self.folder or ".")
+        except OSError as error:
+            where = f"{self.folder}: no such folder on {platform.node()}"
+            raise UserError(f"{where}; name the videos by paths that hold on every machine") from error
+
+    def to_message(self) -> dict[str, Any]:
+        """As JSON has it."""
+        return asdict(self) | {"options": to_dict(self.options)}
+
+    @classmethod
+    def from_message(cls, message: dict[str, Any]) -> Job:
+        """What ``to_message`` made."""
+        values = message["options"]
+        options = PredictOptions(**values | {"timeline": TimelineConfig(**values["timeline"])})
+        return cls(**message | {"options": options})
+
+
+@dataclass(frozen=True)
+class FileIdentity:
+    """Which bytes a file had."""
+
+    status: tuple[int, int, int, int]
+    """Inode, bytes, and the times of the last change of content and of anything, in nanoseconds."""
+    sha256: str
+
+
+def identify(path: str) -> FileIdentity | None:
+    """None for an address, and for what is no readable file."""
+    try:
+        status = _status(path)
+        return FileIdentity(status, file_digest(Path(path))) if status else None
+    except OSError:
+        return None
+
+
+def is_unchanged(path: str, known: FileIdentity | None) -> bool:
+    """Whether a file has the bytes it had. They are read only if the disk says that something changed."""
+    try:
+        status = None if is_url(path) else _status(path)
+        if known is None or status is None:
+            return known is None and status is None
+        return status == known.status or (status[1] == known.status[1] and file_digest(Path(path)) == known.sha256)
+    except OSError:
+        return known is None
+
+
+def _status(path: str) -> tuple[int, int, int, int] | None:
+    """None for what must not be opened to be read: a pipe would never end."""
+    found = os.stat(path)
+    if not stat.S_ISREG(found.st_mode):
+        return None
+    return found.st_ino, found.st_size, found.st_mtime_ns, found.st_ctime_ns
+
+
+@dataclass(frozen=True)
+class FileResult:
+    """All there is to record of one file."""
+
+    path: str
+    """As the user named it, unreadable bytes as Python escapes them."""
+    status: str
+    """ok, error or crashed."""
+    error: str
+    rows: tuple[tuple[Any, ...], ...]
+    """Values of ``ROW_FIELDS`` but for the path; the last row is the video's own."""
+    identity: FileIdentity | None
+
+    @classmethod
+    def of_crash(cls, path: str, error: str) -> FileResult:
+        """For a file whose worker did not live to say anything."""
+        row = video_row(SourceVideo(readable(path), ""), CRASHED, error)
+        return cls(path, CRASHED, error, (values_of(row),), identify(path))
+
+    def table_rows(self) -> Iterator[dict[str, Any]]:
+        """Rows of the table."""
+        path = readable(self.path)
+        return (dict(zip(ROW_FIELDS, (path, *row), strict=True)) for row in self.rows)
+
+    def to_message(self) -> dict[str, Any]:
+        """As JSON has it."""
+        return asdict(self)
+
+    @classmethod
+    def from_message(cls, message: dict[str, Any]) -> FileResult:
+        """What ``to_message`` made."""
+        rows = tuple(tuple(row) for row in message["rows"])
+        return cls(**message | {"rows": rows, "identity": identity_of(message)})
+
+
+def identity_of(message: dict[str, Any]) -> FileIdentity | None:
+    """The identity in a result's message."""
+    known = message["identity"]
+    return known and FileIdentity(tuple(known["status"]), known["sha256"])
+
+
+def values_of(row: dict[str, Any]) -> tuple[Any, ...]:
+    """A row of the table without its path."""
+    return tuple(row[name] for name in ROW_FIELDS[1:])

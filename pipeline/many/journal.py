@@ -1,0 +1,149 @@
+"""What is done, safely on disk: JSON lines beside the table, one for the run and then one for each finished file.
+
+A line counts from the moment that it is whole on disk; a kill leaves a torn one at most, which is cut off. A file that
+was done anew has a second line, and the last one counts.
+"""
+
+from __future__ import annotations
+
+import errno
+import json
+import os
+from collections.abc import Iterator
+from dataclasses import dataclass
+from pathlib import Path
+from types import TracebackType
+from typing import Any
+
+from pipeline.errors import UserError
+from pipeline.many.job import FileIdentity, FileResult, identity_of, is_unchanged
+from pipeline.report.files import failures_of
+from pipeline.report.records import OK
+
+
+@dataclass(frozen=True)
+class _Entry:
+    """One finished file."""
+
+    offset: int
+    """Where its line begins, in bytes."""
+    status: str
+    identity: FileIdentity | None
+
+
+class Journal:
+    """A journal that this process alone writes, until it is closed.
+
+    Args:
+        path: made if it is not there.
+        run: what every file's rows depend on; the journal of another run is refused.
+
+    Raises:
+        UserError: another process has it open, it belongs to another run, is no journal, or cannot be written.
+    """
+
+    def __init__(self, path: Path, run: dict[str, Any]) -> None:
+        self.path = path
+        self._entries: dict[str, _Entry] = {}
+        with failures_of(path):
+            path.parent.mkdir(parents=True, exist_ok=True)
+            self._stream = path.open("a+b")
+        try:
+            self._lock()
+            self._read(run)
+        except UserError:
+            self._stream.close()
+            raise
+
+    def _lock(self) -> None:
+        import fcntl
+
+        with failures_of(self.path):
+            try:
+                fcntl.flock(self._stream, fcntl.LOCK_EX | fcntl.LOCK_NB)
+            except OSError as error:
+                if error.errno not in (errno.EWOULDBLOCK, errno.EACCES):
+                    raise
+                raise UserError(f"{self.path}: another run is writing it; wait for it, or stop it first") from error
+
+    def _read(self, run: dict[str, Any]) -> None:
+        end = 0
+        self._stream.seek(0)
+        for line in self._stream:
+            message = _parsed(line)
+            if message is None:
+                break
+            if end == 0:
+                self._check_run(message, run)
+            else:
+                self._entries[message["path"]] = _Entry(end, message["status"], identity_of(message))
+            end += len(line)
+        if end == 0 and self._stream.seek(0, os.SEEK_END) > len(_header(run)):
+            raise UserError(f"{self.path}: not a journal of clipgru's; move it away, or choose another table")
+        self._stream.truncate(end)
+        if end == 0:
+            self._append(_header(run))
+
+    def _check_run(self, message: dict[str, Any], run: dict[str, Any]) -> None:
+        known = message.get("run", {})
+        differing = [name for name in {**known, **run} if known.get(name) != run.get(name)]
+        if differing:
+            raise UserError(
+                f"{self.path}: of a run with another {', '.join(differing)}; its records and new ones do not belong in "
+                "one table. Choose another table, or delete this file to begin anew"
+            )
+
+    def _append(self, line: bytes) -> None:
+        with failures_of(self.path):
+            self._stream.write(line)
+            self._stream.flush()
+            os.fsync(self._stream.fileno())
+
+    def add(self, result: FileResult) -> None:
+        """One more finished file; on disk when this returns."""
+        offset = self._stream.seek(0, os.SEEK_END)
+        self._append(_line(result.to_message()))
+        self._entries[result.path] = _Entry(offset, result.status, result.identity)
+
+    def is_done(self, path: str, retry: bool) -> bool:
+        """Whether the file is finished, and still has the bytes it had then.
+
+        Args:
+            retry: what could not be read, or crashed, does not count.
+        """
+        entry = self._entries.get(path)
+        return entry is not None and not (retry and entry.status != OK) and is_unchanged(path, entry.identity)
+
+    def status(self, path: str) -> str:
+        """How a finished file ended."""
+        return self._entries[path].status
+
+    def table_rows(self, path: str) -> Iterator[dict[str, Any]]:
+        """The rows of a finished file."""
+        self._stream.seek(self._entries[path].offset)
+        return FileResult.from_message(json.loads(self._stream.readline())).table_rows()
+
+    def __enter__(self) -> Journal:
+        return self
+
+    def __exit__(
+        self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
+    ) -> None:
+        self._stream.close()
+
+
+def _line(message: dict[str, Any]) -> bytes:
+    return json.dumps(message).encode() + b"\n"
+
+
+def _header(run: dict[str, Any]) -> bytes:
+    return _line({"run": run})
+
+
+def _parsed(line: bytes) -> dict[str, Any] | None:
+    """None if the line is torn."""
+    try:
+        message = json.loads(line) if line.endswith(b"\n") else None
+    except ValueError:
+        return None
+    return message if isinstance(message, dict) else None

@@ -1,0 +1,79 @@
+"""A file -> its rows, with one model for all files. The same code, and so the same rows, as ``clipgru predict``."""
+
+from __future__ import annotations
+
+from dataclasses import replace
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+from numpy.typing import NDArray
+from rich.console import Console
+
+from pipeline.clip import Prediction, Segment
+from pipeline.decode import VideoOpener
+from pipeline.decode.remote import is_url
+from pipeline.errors import UserError
+from pipeline.files import file_digest
+from pipeline.inference import load_model
+from pipeline.many.job import FileResult, Job, identify, values_of
+from pipeline.prediction import VideoRun
+from pipeline.report.records import OK, SourceVideo, item_row, video_row
+from pipeline.stopping import StopRequest
+
+
+class Processor:
+    """The model of a job, ready for one file after the other.
+
+    Raises:
+        UserError: there is no such model here, or it is another one.
+    """
+
+    def __init__(self, job: Job) -> None:
+        model = load_model(job.model_path, job.options.device)
+        if file_digest(Path(job.model_path)) != job.model_sha256:
+            raise UserError(f"{job.model_path}: not the model that this run began with; begin anew with a new table")
+        model.opener = VideoOpener(job.options.decode_as(model.file.decode))
+        self._rows = _Rows()
+        quiet = replace(job.options, quiet=True)
+        self._run = VideoRun(model, quiet, self._rows, StopRequest(), Console(quiet=True))
+
+    def process(self, path: str) -> FileResult:
+        """A bad file gives a result with its error, and with what was seen of it.
+
+        Raises:
+            UserError: the model cannot do what the options ask for, with any file.
+        """
+        identity = identify(path)  # first: of a file that changes meanwhile, the bytes are not those
+        self._run.predict(path if is_url(path) else Path(path), "")
+        return FileResult(path, self._rows.status, self._rows.error, tuple(self._rows.rows), identity)
+
+
+class _Rows:
+    """A writer that keeps the rows of the video at hand."""
+
+    wants_frames = False
+
+    def begin_video(self, video: SourceVideo) -> None:
+        self._video = video
+        self.rows: list[tuple[Any, ...]] = []
+        self.status, self.error = OK, ""
+
+    def window(self, prediction: Prediction, probabilities: NDArray[np.float32]) -> None:
+        self.rows.append(values_of(item_row(self._video.path, prediction)))
+
+    def segment(self, segment: Segment) -> None:
+        self.rows.append(values_of(item_row(self._video.path, segment)))
+
+    def frame(self, image: NDArray[np.uint8], time_seconds: float) -> None:
+        raise AssertionError("it wants none")
+
+    def end_video(self, status: str, error: str) -> None:
+        self.status, self.error = status, error
+        self.rows.append(values_of(video_row(self._video, status, error)))
+
+    def close(self) -> None:
+        """Nothing to complete."""
+
+    def discard(self) -> None:
+        """Nothing to remove."""

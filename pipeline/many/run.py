@@ -1,0 +1,135 @@
+"""``clipgru predict --engine``: many files, recorded once each."""
+
+from __future__ import annotations
+
+import os
+from collections import Counter
+from collections.abc import Callable, Generator, Sequence
+from contextlib import closing
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+from rich.console import Console
+from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, TimeRemainingColumn
+
+from pipeline.checkpoint import ModelFile, load_model_file
+from pipeline.config import to_dict
+from pipeline.decode.remote import is_url
+from pipeline.errors import UserError
+from pipeline.files import file_digest
+from pipeline.many.job import FileResult, Job
+from pipeline.many.journal import Journal
+from pipeline.many.on_ray import run_on_ray
+from pipeline.many.pool import run_pool
+from pipeline.many.shards import Shard, list_facts
+from pipeline.options import PredictOptions
+from pipeline.report.files import PendingFile
+from pipeline.report.parquet import ParquetFile, import_arrow
+from pipeline.report.records import OK
+from pipeline.version import __version__
+
+Engine = Callable[[Job, Sequence[str], int | None], Generator[FileResult, None, None]]
+
+ENGINES: dict[str, Engine] = {"pool": run_pool, "ray": run_on_ray}
+
+# Whatever changes the rows. Where a file is decoded, and how long it may take, does not.
+_DECIDING = ("mode", "reset_seconds", "stride_frames", "batch_size", "device")
+
+
+@dataclass(frozen=True)
+class _Plan:
+    """What there is to do, and where it goes."""
+
+    job: Job
+    paths: Sequence[str]
+    """The files of this shard, in the order of the table."""
+    table: Path
+    run: dict[str, Any]
+    """What every file's rows depend on."""
+    header: dict[str, Any]
+    """What the table says of itself."""
+
+
+def predict_many(model_path: str, videos: Sequence[Path | str], options: PredictOptions, console: Console) -> int:
+    """Predicts the videos, in processes, and makes one table of them: a journal of finished ones grows beside it, from
+    which the same call goes on if it was killed.
+
+    Returns:
+        0; 1 if a video could not be read, or ended its process; 130 if it was interrupted.
+
+    Raises:
+        UserError: the table cannot be written, or what is there belongs to another run.
+    """
+    if os.name != "posix":
+        raise UserError(f"--engine {options.engine} needs Linux or macOS; use --engine local")
+    plan = _plan(model_path, load_model_file(model_path), [str(video) for video in videos], options)
+    import_arrow("pyarrow.parquet")
+    PendingFile(plan.table).discard()  # told now, not at the end
+    with Journal(plan.table.with_name(f"{plan.table.name}.journal"), plan.run) as journal:
+        left = [path for path in plan.paths if not journal.is_done(path, options.retry)]
+        try:
+            _work(plan, left, journal, console)
+        except KeyboardInterrupt:
+            num_done = sum(journal.is_done(path, retry=False) for path in plan.paths)
+            console.print(f"interrupted: {num_done} of {len(plan.paths)} videos done; the same command goes on")
+            return 130
+        _write_table(plan, journal)
+        counts = Counter(journal.status(path) for path in plan.paths)
+    if not options.quiet:
+        words = ", ".join(f"{count} {status}" for status, count in sorted(counts.items(), key=lambda item: -item[1]))
+        earlier = f" ({len(plan.paths) - len(left)} of them earlier)" if len(left) < len(plan.paths) else ""
+        console.print(f"videos: {words or 'none'}{earlier}\nwritten: {plan.table}", soft_wrap=True, markup=False)
+    return 1 if set(counts) - {OK} else 0
+
+
+def _plan(model_path: str, model: ModelFile, videos: Sequence[str], options: PredictOptions) -> _Plan:
+    paths = sorted(set(videos))
+    folder = "" if all(is_url(path) or Path(path).is_absolute() for path in paths) else str(Path.cwd())
+    job = Job(str(Path(model_path).absolute()), file_digest(Path(model_path)), folder, options)
+    run = {"clipgru": __version__, "model": job.model_sha256, "timeline": to_dict(options.timeline)}
+    run |= {name: getattr(options, name) for name in _DECIDING}
+    header = {"labels": list(model.labels), "sampling": to_dict(model.sampling), "run": run}
+    header |= {"videos": list_facts(paths)}
+    table = Path(options.parquet or "")
+    if options.shard is None:
+        return _Plan(job, paths, table, run, header)
+    shard = Shard.parse(options.shard)
+    return _Plan(job, shard.of(paths), shard.table(table), run, header | {"shard": str(shard)})
+
+
+def _work(plan: _Plan, left: Sequence[str], journal: Journal, console: Console) -> None:
+    """Every file that is left comes to the journal, whatever becomes of its worker."""
+    options = plan.job.options
+    missing = dict.fromkeys(left)
+    columns = (TextColumn("videos"), BarColumn(), MofNCompleteColumn(), TimeRemainingColumn())
+    hidden = options.quiet or not console.is_terminal
+    with Progress(*columns, console=console, transient=True, disable=hidden) as progress:
+        task = progress.add_task("", total=len(plan.paths), completed=len(plan.paths) - len(left))
+
+        def record(result: FileResult) -> None:
+            if result.path not in missing:  # tried again though it was done: a node that was lost too late
+                return
+            journal.add(result)
+            del missing[result.path]
+            if result.error:
+                console.print(f"error: {result.error}", style="red", soft_wrap=True, markup=False)
+            progress.advance(task)
+
+        if left:
+            with closing(ENGINES[options.engine](plan.job, left, options.workers)) as results:
+                for result in results:
+                    record(result)
+        for path in list(missing):
+            record(FileResult.of_crash(path, f"{path}: every process that was to work on it was lost"))
+
+
+def _write_table(plan: _Plan, journal: Journal) -> None:
+    table = ParquetFile(plan.table, plan.header)
+    try:
+        for path in plan.paths:
+            for row in journal.table_rows(path):
+                table.add(row)
+        table.close()
+    finally:
+        table.discard()

@@ -1,0 +1,128 @@
+"""A part of the files for each machine, and the tables of the parts joined."""
+
+from __future__ import annotations
+
+import hashlib
+import json
+import re
+from collections.abc import Iterator, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+from pipeline.errors import UserError
+from pipeline.report.files import failures_of
+from pipeline.report.parquet import ParquetFile, import_arrow
+from pipeline.report.records import readable
+
+_ROWS_AT_ONCE = 1024
+_METADATA = b"clipgru"
+
+
+@dataclass(frozen=True)
+class Shard:
+    """Part ``number`` of ``count``, from 1: of the files in order, the number-th and every count-th from there."""
+
+    number: int
+    count: int
+
+    @classmethod
+    def parse(cls, text: str) -> Shard:
+        """Of "2/4". What it says is checked by the options."""
+        number, count = text.split("/")
+        return cls(int(number), int(count))
+
+    def __str__(self) -> str:
+        return f"{self.number}/{self.count}"
+
+    def of(self, paths: Sequence[str]) -> Sequence[str]:
+        """Its files."""
+        return paths[self.number - 1 :: self.count]
+
+    def table(self, table: Path) -> Path:
+        """Its own table, beside where the whole one will be."""
+        return table.with_name(f"{table.stem}.shard-{self.number}-of-{self.count}{table.suffix}")
+
+
+def list_facts(paths: Sequence[str]) -> dict[str, Any]:
+    """How many files a run has, and the digest of their names, in order."""
+    digest = hashlib.sha256()
+    for path in paths:
+        digest.update(readable(path).encode() + b"\0")
+    return {"count": len(paths), "sha256": digest.hexdigest()}
+
+
+def merge_shards(table: Path) -> int:
+    """Joins the tables of all shards into the one that a single run would have made, to the byte. Returns the number
+    of videos.
+
+    Raises:
+        UserError: shards are missing, are of different runs, or do not have the files they should.
+    """
+    shards = _find(table)
+    header = _common_header(shards)
+    names: list[str] = []
+    tables = [_videos(path) for path in shards]
+    merged = ParquetFile(table, header)
+    try:
+        for turn in range(header["videos"]["count"]):
+            rows = next(tables[turn % len(tables)], None)
+            if rows is None:
+                break
+            names.append(rows[0]["path"])
+            for row in rows:
+                merged.add(row)
+        if list_facts(names) != header["videos"] or any(next(rows, None) for rows in tables):
+            raise UserError(f"{table}: the shards do not hold the files that they should; run them again")
+        merged.close()
+    finally:
+        merged.discard()
+    return len(names)
+
+
+def _find(table: Path) -> list[Path]:
+    """The tables of all shards, in order."""
+    pattern = re.compile(rf"{re.escape(table.stem)}\.shard-\d+-of-(\d+){re.escape(table.suffix)}")
+    with failures_of(table):
+        found = [match for path in table.parent.iterdir() if (match := pattern.fullmatch(path.name))]
+    counts = sorted({int(match[1]) for match in found})
+    if not counts:
+        raise UserError(f"{table}: no tables of shards there, such as {Shard(1, 4).table(table).name}")
+    if len(counts) > 1:
+        raise UserError(f"{table}: tables of {' and of '.join(map(str, counts))} shards; move away what is not meant")
+    shards = [Shard(number + 1, counts[0]) for number in range(counts[0])]
+    missing = [str(shard) for shard in shards if not shard.table(table).is_file()]
+    if missing:
+        raise UserError(f"{table}: no table yet of shard {', '.join(missing)}; run what is missing, then merge")
+    return [shard.table(table) for shard in shards]
+
+
+def _common_header(shards: Sequence[Path]) -> dict[str, Any]:
+    headers = [_header(path) for path in shards]
+    for path, header in zip(shards, headers, strict=True):
+        differing = [name for name in header if name != "shard" and header[name] != headers[0].get(name)]
+        if differing:
+            names = ", ".join(differing)
+            raise UserError(f"{path}: its {names} differ from those of {shards[0].name}; run the shards alike")
+    return {name: value for name, value in headers[0].items() if name != "shard"}
+
+
+def _header(path: Path) -> dict[str, Any]:
+    parquet = import_arrow("pyarrow.parquet")
+    try:
+        header: dict[str, Any] = json.loads(parquet.read_schema(path).metadata[_METADATA])
+        return {name: header[name] for name in ("labels", "sampling", "run", "videos", "shard")}
+    except (OSError, ValueError, KeyError, TypeError) as error:  # pyarrow's own errors are among these
+        raise UserError(f"{path}: not the table of a shard, or damaged ({error})") from error
+
+
+def _videos(path: Path) -> Iterator[list[dict[str, Any]]]:
+    """The rows of one video after the other."""
+    rows: list[dict[str, Any]] = []
+    with import_arrow("pyarrow.parquet").ParquetFile(path) as stream:
+        for batch in stream.iter_batches(_ROWS_AT_ONCE):
+            for row in batch.to_pylist():
+                rows.append(row)
+                if row["kind"] == "video":
+                    yield rows
+                    rows = []
