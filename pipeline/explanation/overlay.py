@@ -106,7 +106,7 @@ class _Overlay:
         memory, times = self._memory, [self._memory.times_seconds[place] for place in self._marked]
         shown = list(self._reader.at(times).frames) if times else []
         pictures = [
-            (f"{memory.times_seconds[place]:.2f} s  {memory.drops[place]:+.1%}", self._heated(frame, place))
+            (f"{memory.times_seconds[place]:.2f} s: {-memory.drops[place]:+.1%} without", self._heated(frame, place))
             for place, frame in zip(self._marked, shown, strict=True)
         ]
         title = f"{name}: {memory.label} ({memory.score:.0%}){', unknown' if memory.is_unknown else ''}"
