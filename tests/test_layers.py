@@ -49,6 +49,7 @@ LAYERS = {
     "diagnosis": 5,
     "export": 5,
     "explanation": 6,
+    "run_report": 6,
     "demo": 5,
     "cli": 7,
     "__main__": 8,

@@ -18,6 +18,7 @@ from pipeline.cli.models import (
     explain_command,
     explain_sampling_command,
     learn_command,
+    report_command,
     train_command,
 )
 from pipeline.cli.parser import EXIT_SOME_FAILED, EXIT_USER_ERROR
@@ -32,6 +33,7 @@ commands:
   learn      a model from a few short videos a class, in a minute or two
   evaluate   measure a model on held-out videos, or run a whole protocol over folds
   diagnose   does a model use time, and where is it wrong
+  report     make the page of a run anew, or one that compares two runs
   predict    find actions in video files
   webcam     find actions live: cameras, network streams, replayed files
   export     a model as ONNX files that run without torch
@@ -60,6 +62,7 @@ COMMANDS: dict[str, Callable[[Sequence[str]], int]] = {
     "learn": learn_command,
     "evaluate": evaluate_command,
     "diagnose": diagnose_command,
+    "report": report_command,
     "predict": predict_command,
     "webcam": webcam_command,
     "export": export_command,

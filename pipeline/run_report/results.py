@@ -1,0 +1,260 @@
+"""The parts of a page about answers: figures, classes, confusions, calibration, the worst clips, every video."""
+
+from __future__ import annotations
+
+from collections import Counter
+from collections.abc import Mapping, Sequence
+from html import escape
+
+from pipeline.evaluation import wilson_interval
+from pipeline.report.charts import Axis, Series, bar_chart, matrix_chart
+from pipeline.report.drawing import clock
+from pipeline.report.markup import Cell, bar, figure, note, number, percent, section, table, text, unfold
+from pipeline.run_report.calibration import NUM_BINS, calibration_bins, calibration_error
+from pipeline.run_report.clips import Thumbnail
+from pipeline.run_report.records import Answer, EvaluationRecord
+
+MAX_LISTED = 2_000
+"""Rows of the table of videos; the CSV beside the page has all."""
+MAX_PAIRS = 20
+MAX_MATRIX_LABELS = 150
+MAX_MATRIX_TABLE_LABELS = 25
+
+_TITLES = {
+    "test": "test videos",
+    "val": "validation videos",
+    "train": "training videos",
+    "all": "all videos",
+    "folds": "the videos of all folds",
+    "evaluation": "the videos",
+}
+
+
+def title_of(evaluation: EvaluationRecord) -> str:
+    """What was measured on, in words."""
+    return _TITLES[evaluation.name]
+
+
+def headline(evaluation: EvaluationRecord) -> dict[str, tuple[str, str]]:
+    """Figure -> (value, what to know about it)."""
+    count, right = len(evaluation.answers), evaluation.num_right
+    low, high = wilson_interval(right, count)
+    bins = calibration_bins(*scores_and_right(evaluation))
+    recalls = [sum(a.right for a in answers) / len(answers) for answers in evaluation.by_class.values() if answers]
+    errors = count - len(evaluation.read)
+    figures = {
+        "top-1 accuracy": (_share(right / max(1, count)), f"95 % interval {100 * low:.1f} to {100 * high:.1f} %"),
+        "mean class accuracy": (
+            _share(sum(recalls) / max(1, len(recalls))),
+            f"{len(recalls)} classes, each counts once",
+        ),
+        "calibration error": (_share(calibration_error(bins)), "0 % would be perfect"),
+        "videos": (f"{count:,}", f"{errors} unreadable, counted as wrong" if errors else "all could be read"),
+    }
+    top5 = evaluation.summary.get("top5")
+    if top5 is not None and len(evaluation.labels) > 5:
+        figures["top-5 accuracy"] = (_share(top5), "the right label is among the best five")
+    return figures
+
+
+def _share(value: float) -> str:
+    return f"{100 * value:.1f} %"
+
+
+def scores_and_right(evaluation: EvaluationRecord) -> tuple[list[float], list[bool]]:
+    """The best score of each video that could be read, and whether its label was right."""
+    read = [(answer.score, answer.right) for answer in evaluation.read if answer.score is not None]
+    return [score for score, _ in read], [right for _, right in read]
+
+
+def headline_section(evaluation: EvaluationRecord, name: str) -> str:
+    """The figures, large."""
+    cards = "".join(
+        f"<div><dt>{escape(what)}</dt><dd>{value}<span>{escape(about)}</span></dd></div>"
+        for what, (value, about) in headline(evaluation).items()
+    )
+    return section(name, f"On {title_of(evaluation)}", f'<dl class="cards">{cards}</dl>')
+
+
+def classes_section(evaluation: EvaluationRecord, name: str) -> str:
+    """A row a class, the worst first."""
+    rows = [_class_row(label, answers) for label, answers in evaluation.by_class.items()]
+    rows.sort(key=lambda row: (row[1].order, row[0].order))
+    head = ["class", "right", "videos", "most often taken for"]
+    what = "<p>The share of each class's videos that were right (recall). The thin line is the 95 % interval.</p>"
+    return section(name, "Classes", what + table("Recall by class", head, rows, sortable=True))
+
+
+def _class_row(label: str, answers: Sequence[Answer]) -> list[Cell]:
+    right, count = sum(answer.right for answer in answers), len(answers)
+    wrong = Counter(answer.predicted for answer in answers if not answer.right and answer.predicted)
+    mistaken = ", ".join(f"{other} ({times})" for other, times in wrong.most_common(2)) or "–"
+    recall = bar(right / count, wilson_interval(right, count)) if count else bar(None)
+    return [text(label), recall, number(count), text(mistaken)]
+
+
+def confusion_section(evaluation: EvaluationRecord, name: str) -> str:
+    """The matrix as a picture, the most frequent confusions as a table, and for few classes the matrix as one."""
+    pairs = Counter((answer.label, answer.predicted) for answer in evaluation.read if answer.predicted)
+    labels, said = _matrix_labels(evaluation.labels, pairs)
+    counts = [[pairs[true, predicted] for predicted in labels] for true in labels]
+    wrong = Counter({pair: count for pair, count in pairs.items() if pair[0] != pair[1]})
+    drawn = matrix_chart(
+        counts, labels, f"Confusion matrix of {len(labels)} classes; its numbers are in the tables below"
+    )
+    picture = f'<div class="wide" tabindex="0" role="region" aria-label="Confusion matrix">{drawn}</div>'
+    rows = [[text(true), text(predicted), number(count)] for (true, predicted), count in wrong.most_common(MAX_PAIRS)]
+    frequent = (
+        table("Most frequent confusions", ["true", "taken for", "videos"], rows) if rows else note("No confusion.")
+    )
+    whole = _matrix_table(counts, labels) if len(labels) <= MAX_MATRIX_TABLE_LABELS else ""
+    content = (
+        f"<p>True class down, predicted class across; the darker, the larger the share of the row.{said}</p>"
+        f'{picture}<div class="box">{frequent}</div>{unfold("The whole matrix as a table", whole)}'
+    )
+    return section(name, "Confusions", content)
+
+
+def _matrix_labels(labels: Sequence[str], pairs: Mapping[tuple[str, str], int]) -> tuple[list[str], str]:
+    """All labels, or of too many those that are in most errors."""
+    if len(labels) <= MAX_MATRIX_LABELS:
+        return list(labels), ""
+    errors: Counter[str] = Counter()
+    for (true, predicted), count in pairs.items():
+        if true != predicted:
+            errors.update({true: count, predicted: count})
+    chosen = {label for label, _ in errors.most_common(MAX_MATRIX_LABELS)}
+    said = f" Of {len(labels)} classes the {len(chosen)} with the most errors; confusion.csv has all."
+    return [label for label in labels if label in chosen], said
+
+
+def _matrix_table(counts: Sequence[Sequence[int]], labels: Sequence[str]) -> str:
+    rows = [[text(label), *(number(count) for count in row)] for label, row in zip(labels, counts, strict=True)]
+    return table("Confusion matrix: true class down, predicted across", ["true class", *labels], rows)
+
+
+def calibration_section(evaluation: EvaluationRecord, name: str) -> str:
+    """The reliability diagram."""
+    scores, right = scores_and_right(evaluation)
+    bins = calibration_bins(scores, right)
+    filled = [part for part in bins if part.count]
+    share, x, y = Axis("", 0, 1, "percent"), Axis("score of the answer", 0, 1, "percent"), Axis("", 0, 1, "percent")
+    middles = [(part.low + part.high) / 2 for part in bins]
+    accuracy = [(middle, part.accuracy) for middle, part in zip(middles, bins, strict=True)]
+    shares = [(middle, part.count / max(1, len(scores))) for middle, part in zip(middles, bins, strict=True)]
+    error = calibration_error(bins)
+    told = f"Reliability diagram of {len(scores)} answers: calibration error {error:.1%}"
+    numbers = table(
+        "Reliability by score",
+        ["score", "answers", "mean score", "right"],
+        [
+            [
+                Cell(f"{x.text(b.low)} to {x.text(b.high)}", b.low),
+                number(b.count),
+                percent(b.mean_score),
+                percent(b.accuracy),
+            ]
+            for b in filled
+        ],
+    )
+    too = sum(part.count * (part.mean_score - part.accuracy) for part in bins) / max(1, len(scores))
+    leaning = "too sure of itself" if too > 0 else "less sure than it could be"
+    content = (
+        f"<p>Expected calibration error <strong>{error:.1%}</strong> over {NUM_BINS} bins of equal width and {len(scores)} "
+        f"answers. On average the model is {leaning}: its mean score is {abs(100 * too):.1f} points "
+        f"{'above' if too > 0 else 'below'} its accuracy.</p>"
+    )
+    diagram = figure(
+        "How often answers of a score are right",
+        bar_chart([Series("right", accuracy)], x, y, told, diagonal=True),
+        [("right", "s0"), ("as often as the score says", "mark")],
+        numbers,
+    )
+    spread = figure(
+        "How scores are spread",
+        bar_chart([Series("answers", shares, "s2")], x, share, "Share of the answers by score; its numbers are beside"),
+    )
+    return section(name, "Calibration", f'{content}<div class="figures">{diagram}{spread}</div>')
+
+
+def worst(evaluation: EvaluationRecord, count: int) -> list[Answer]:
+    """Wrong answers, those first that gave the truth the least; then right ones that nearly were wrong."""
+    known = [answer for answer in evaluation.read if answer.label_score is not None]
+    return sorted(known, key=lambda answer: (answer.right, answer.label_score, answer.name))[:count]
+
+
+def clips_section(evaluation: EvaluationRecord, name: str, clips: Sequence[tuple[Answer, Thumbnail | None]]) -> str:
+    """The worst clips as thumbnails that play."""
+    if not clips:
+        return section(name, "Worst clips", note("No video could be read."))
+    items = "".join(clip_item(answer, thumbnail) for answer, thumbnail in clips)
+    num_wrong = sum(not answer.right for answer, _ in clips)
+    wrong = "all of them wrong" if num_wrong == len(clips) else f"{num_wrong} of them wrong"
+    said = (
+        f"<p>The {len(clips)} clips whose true label got the least, {wrong}. "
+        "Press a picture to play it; <kbd>←</kbd> and <kbd>→</kbd> go picture by picture.</p>"
+    )
+    return section(name, "Worst clips", f'{said}<ul class="clips">{items}</ul>')
+
+
+def clip_item(answer: Answer, thumbnail: Thumbnail | None) -> str:
+    """One clip: its pictures, the truth, the answer, its name."""
+    verdict = (
+        f'<span class="label">{escape(answer.label)}</span><span class="quiet">right, {_score(answer.score)}</span>'
+        if answer.right
+        else f'<span class="label">{escape(answer.label)} <span class="quiet">{_score(answer.label_score)}</span></span>'
+        f'<span>taken for <span class="label wrong">{escape(answer.predicted or "")}</span> '
+        f'<span class="quiet">{_score(answer.score)}</span></span>'
+    )
+    return f'<li>{_player(answer, thumbnail)}{verdict}<span class="quiet path">{escape(answer.name)}</span></li>'
+
+
+def _player(answer: Answer, thumbnail: Thumbnail | None) -> str:
+    if thumbnail is None:
+        return '<p class="absent">no picture: the file is not there any more, or the page is full</p>'
+    stretch = f"{clock(thumbnail.start_seconds)} – {clock(thumbnail.end_seconds)}"
+    size = f"--width:{thumbnail.width};--height:{thumbnail.height};--count:{thumbnail.num_pictures}"
+    return (
+        f'<button type="button" class="player" aria-pressed="false" aria-label="Play {escape(answer.name)}" '
+        f'style="{size}" data-count="{thumbnail.num_pictures}"><img src="{thumbnail.address}" alt="">'
+        f'<span class="stretch" aria-hidden="true">{stretch}</span></button>'
+    )
+
+
+def _score(value: float | None) -> str:
+    return "" if value is None else f"{value:.0%}"
+
+
+def videos_section(evaluation: EvaluationRecord, name: str) -> str:
+    """Every video in a table that can be sorted and filtered, the worst first."""
+    ranked = sorted(evaluation.answers, key=lambda answer: (answer.right, answer.label_score or 0.0, answer.name))
+    rows = [
+        [
+            Cell(f'<span class="path">{escape(answer.name)}</span>', answer.name),
+            text(answer.label),
+            Cell(*_answered(answer)),
+            percent(answer.score),
+            percent(answer.label_score),
+        ]
+        for answer in ranked[:MAX_LISTED]
+    ]
+    head = ["video", "true", "answer", "its score", "score of the truth"]
+    listed = table(f"All {title_of(evaluation)}", head, rows, sortable=True)
+    said = f"<p>The worst {MAX_LISTED} of {len(ranked)}; videos.csv has all.</p>" if len(ranked) > MAX_LISTED else ""
+    tools = (
+        f'<div class="tools" hidden><label>Find <input type="search" data-filter="{name}"></label>'
+        f'<label><input type="checkbox" data-wrong="{name}"> wrong ones only</label>'
+        f'<span class="quiet" role="status" data-shown="{name}"></span></div>'
+    )
+    return section(name, "Every video", f'{said}{tools}<div class="tall">{listed}</div>')
+
+
+def _answered(answer: Answer) -> tuple[str, str]:
+    if answer.error:
+        return f'<span class="wrong">unreadable: {escape(answer.error)}</span>', "unreadable"
+    mark = (
+        '<span class="right">right</span>'
+        if answer.right
+        else f'<span class="wrong">{escape(answer.predicted or "")}</span>'
+    )
+    return mark, "right" if answer.right else answer.predicted or ""
