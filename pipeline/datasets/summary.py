@@ -14,7 +14,7 @@ from pipeline.errors import DecodeError
 from pipeline.sampling import spread
 
 MAX_OPENED = 200
-"""Durations are those of so many videos of a split, evenly spread over it: opening each of a large set takes minutes."""
+"""Durations are those of so many videos of a split, evenly spread over it: to open all of a large set takes minutes."""
 
 
 def summarize_splits(splits: Splits, decode: DecodeConfig) -> dict[str, Any]:

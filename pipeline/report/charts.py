@@ -11,10 +11,11 @@ import math
 from collections.abc import Sequence
 from dataclasses import dataclass
 from html import escape
+from itertools import pairwise
 
 WIDTH, HEIGHT = 420, 250
 """Of a chart with axes, in its own units; a page scales it. The text is readable from half that width on."""
-LEFT, RIGHT, TOP, BOTTOM = 46, 12, 12, 40
+LEFT, RIGHT, TOP, BOTTOM = 46, 20, 12, 40
 MAX_DOTS = 60
 """A line of more points has no dots: they would hide it."""
 
@@ -48,8 +49,8 @@ class Axis:
 
 FORMATS = {
     "number": lambda value: f"{value:.4g}",
-    "percent": lambda value: f"{100 * value:.3g} %",
-    "seconds": lambda value: f"{value:.3g} s",
+    "percent": lambda value: f"{100 * value:.3g}\u00a0%",
+    "seconds": lambda value: f"{value:.3g}\u00a0s",
 }
 
 
@@ -93,7 +94,7 @@ def bar_chart(series: Sequence[Series], x: Axis, y: Axis, name: str, diagonal: b
     """Bars that stand at x, side by side where several series share it; each as wide as the gap to the next allows.
     ``diagonal`` draws the line on which y equals x."""
     parts = [_frame(x, y)]
-    gap = min((b - a for line in series for (a, _), (b, _) in _pairs(line.points)), default=x.high - x.low)
+    gap = min((b - a for line in series for (a, _), (b, _) in pairwise(line.points)), default=x.high - x.low)
     width = 0.9 * gap / len(series)
     for place, line in enumerate(series):
         for a, b in line.points:
@@ -134,12 +135,8 @@ def _cells(row: Sequence[int], i: int, labels: Sequence[str], head: float, cell:
         if not count:
             continue
         x, y, share = _number(head + cell * j), _number(head + cell * i), count / total
-        what = (
-            escape(f"{labels[i]}, taken for {labels[j]}: {count} of {total}")
-            if i != j
-            else escape(f"{labels[i]}, right: {count} of {total}")
-        )
-        kind = "right" if i == j else "wrong"
+        kind, answer = ("right", "right") if i == j else ("wrong", f"taken for {labels[j]}")
+        what = escape(f"{labels[i]}, {answer}: {count} of {total}")
         parts.append(
             f'<rect class="cell {kind}" fill-opacity="{0.15 + 0.85 * share:.2f}" x="{x}" y="{y}" width="{cell}" '
             f'height="{cell}"><title>{what}</title></rect>'
@@ -171,9 +168,8 @@ def _frame(x: Axis, y: Axis) -> str:
         at = _y(y, value)
         parts.append(f'<line class="grid" x1="{LEFT}" x2="{WIDTH - RIGHT}" y1="{at}" y2="{at}"/>')
         parts.append(f'<text class="end" x="{LEFT - 6}" y="{_number(float(at) + 4)}">{escape(y.text(value))}</text>')
-    for value in ticks(x):
-        parts.append(f'<text class="mid" x="{_x(x, value)}" y="{HEIGHT - BOTTOM + 16}">{escape(x.text(value))}</text>')
     base, middle = HEIGHT - BOTTOM, (LEFT + WIDTH - RIGHT) / 2
+    parts += [f'<text class="mid" x="{_x(x, at)}" y="{base + 16}">{escape(x.text(at))}</text>' for at in ticks(x)]
     parts.append(f'<line class="axis" x1="{LEFT}" x2="{WIDTH - RIGHT}" y1="{base}" y2="{base}"/>')
     parts.append(f'<text class="mid" x="{_number(middle)}" y="{HEIGHT - 6}">{escape(x.label)}</text>')
     return "".join(parts)
@@ -185,10 +181,6 @@ def _dots(line: Series, x: Axis, y: Axis) -> str:
         f"<title>{escape(f'{line.name}: {y.text(b)} at {x.label} {x.text(a)}')}</title></circle>"
         for a, b in line.points
     )
-
-
-def _pairs(points: Sequence[tuple[float, float]]) -> zip[tuple[tuple[float, float], tuple[float, float]]]:
-    return zip(points, points[1:], strict=False)
 
 
 def _x(axis: Axis, value: float) -> str:

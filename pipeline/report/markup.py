@@ -6,7 +6,8 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 from html import escape
 
-EMPTY = "–"
+EMPTY = "\u2013"
+"""An en dash."""
 
 
 @dataclass(frozen=True)
@@ -34,7 +35,7 @@ def number(value: float | None, form: str = ",.0f") -> Cell:
 
 def percent(value: float | None, digits: int = 1) -> Cell:
     """A share of 0 to 1 in percent; none sorts below all."""
-    return Cell(EMPTY, -1e300) if value is None else Cell(f"{100 * value:.{digits}f} %", value)
+    return Cell(EMPTY, -1e300) if value is None else Cell(f"{100 * value:.{digits}f}\u00a0%", value)
 
 
 def bar(value: float | None, interval: tuple[float, float] | None = None, style: str = "s0") -> Cell:
@@ -46,7 +47,7 @@ def bar(value: float | None, interval: tuple[float, float] | None = None, style:
         low, high = interval
         whisker = f'<b style="left:{100 * low:.1f}%;width:{100 * (high - low):.1f}%"></b>'
     fill = f'<i class="{style}" style="width:{100 * value:.1f}%"></i>'
-    figure = f'<span class="figure">{100 * value:.1f} %</span>'
+    figure = f'<span class="figure">{100 * value:.1f}\u00a0%</span>'
     return Cell(
         f'<span class="bar"><span class="track" aria-hidden="true">{fill}{whisker}</span>{figure}</span>', value
     )
@@ -62,8 +63,8 @@ def difference_bar(value: float) -> Cell:
 
 
 def points(value: float) -> str:
-    """A difference of shares in percentage points, with its sign."""
-    return f"{100 * value:+.1f} pp".replace("-", "−")
+    """A difference of shares in percentage points, with its sign (a minus, not a hyphen)."""
+    return f"{100 * value:+.1f} points".replace("-", "\u2212")
 
 
 def table(caption: str, head: Sequence[str], rows: Sequence[Sequence[Cell]], *, sortable: bool = False) -> str:
@@ -72,7 +73,7 @@ def table(caption: str, head: Sequence[str], rows: Sequence[Sequence[Cell]], *, 
     lines = "".join(_row(row) for row in rows)
     kind = ' class="sortable"' if sortable else ""
     return (
-        f'<div class="wide" tabindex="0" role="region" aria-label="{escape(caption)}"><table{kind}>'
+        f'<div class="wide" tabindex="0" role="group" aria-label="{escape(caption)}"><table{kind}>'
         f'<caption class="unseen">{escape(caption)}</caption>'
         f"<thead><tr>{columns}</tr></thead><tbody>{lines}</tbody></table></div>"
     )
@@ -122,4 +123,4 @@ def code(value: str) -> str:
 
 def section(name: str, title: str, content: str) -> str:
     """A part of the page that its table of contents leads to."""
-    return f'<section id="{name}" aria-labelledby="{name}-title"><h2 id="{name}-title">{escape(title)}</h2>{content}</section>'
+    return f'<section id="{name}"><h2>{escape(title)}</h2>{content}</section>'

@@ -21,7 +21,7 @@ def mcnemar_p_value(only_first: int, only_second: int) -> float:
     both are equally good: two-sided and exact (McNemar, "Note on the sampling error", 1947)."""
     total = only_first + only_second
     tail = sum(comb(total, k) for k in range(max(only_first, only_second), total + 1))
-    return min(1.0, 2 * tail / 2**total)
+    return min(1.0, float(2 * tail / 2**total))
 
 
 @dataclass(frozen=True)
@@ -70,7 +70,7 @@ def _evaluation_sections(first: EvaluationRecord, second: EvaluationRecord) -> l
 def _figures(first: EvaluationRecord, second: EvaluationRecord, pairs: Pairs) -> str:
     a, b = headline(first), headline(second)
     rows = [[text(name), text(a[name][0]), text(b[name][0])] for name in a if name in b]
-    figures = table(f"Figures on {title_of(first)}", ["", "A", "B"], rows)
+    figures = table(f"Figures on {title_of(first)}", ["figure", "A", "B"], rows)
     content = f'{_verdict(pairs)}<div class="figures"><div class="box">{figures}</div>{_quarters(pairs)}</div>'
     return section(f"figures-{first.name}", f"On {title_of(first)}", content)
 
@@ -84,10 +84,10 @@ def _verdict(pairs: Pairs) -> str:
     p_value = pairs.p_value
     better = "B" if difference > 0 else "A"
     verdict = f"<strong>{better} is better</strong>" if p_value < 0.05 else "<strong>No difference that counts</strong>"
-    p_text = f"{p_value:.2g}" if p_value >= 1e-4 else "below 0.0001"
+    p_text = f"p = {p_value:.2g}" if p_value >= 1e-4 else "p below 0.0001"
     return (
         f"<p>{verdict}: of the {count:,} videos that both saw A has {right[0]:,} right and B {right[1]:,} "
-        f"({points(difference)}); McNemar's exact test, two-sided: p = {p_text}.</p>"
+        f"({points(difference)}); McNemar's exact test, two-sided: {p_text}.</p>"
     )
 
 
@@ -96,7 +96,7 @@ def _quarters(pairs: Pairs) -> str:
         return ""
     cells = [[number(len(pairs.where(a, b))) for b in (True, False)] for a in (True, False)]
     rows = [[text("A right"), *cells[0]], [text("A wrong"), *cells[1]]]
-    return f'<div class="box">{table("Videos by who is right", ["", "B right", "B wrong"], rows)}</div>'
+    return f'<div class="box">{table("Videos by who is right", ["of both", "B right", "B wrong"], rows)}</div>'
 
 
 def _classes(evaluation: EvaluationRecord, pairs: Pairs) -> str:
@@ -146,7 +146,7 @@ def _curves(first: RunRecord, second: RunRecord) -> list[str]:
     ):
         series = [
             Series(f"{run}, {'validation' if name.startswith('val') else 'training'}", curves[name], style)
-            for name, styles in zip(names, (("s0", "s1"), ("s2", "s3")), strict=True)
+            for name, styles in zip(names, (("s0", "s1"), ("s0 light", "s1 light")), strict=True)
             for run, curves, style in (("A", first.curves, styles[0]), ("B", second.curves, styles[1]))
             if name in curves
         ]

@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Mapping, Sequence
 
 from pipeline.report.charts import Axis, Series, axis_over, line_chart
-from pipeline.report.markup import bar, code, figure, note, number, percent, section, table, text
+from pipeline.report.markup import Cell, bar, code, figure, note, number, percent, section, table, text
 from pipeline.run_report.records import Curve, RunRecord
 
 
@@ -66,7 +66,7 @@ def epochs_chart(title: str, series: Sequence[Series], best: float | None = None
     return figure(title, chart, [(line.name, line.style) for line in series], numbers, said)
 
 
-def _value(value: float | None, unit: str):  # type: ignore[no-untyped-def]
+def _value(value: float | None, unit: str) -> Cell:
     return percent(value) if unit == "percent" else number(value, ".4f")
 
 
@@ -93,12 +93,11 @@ def time_section(run: RunRecord) -> str:
         command = code(f"clipgru diagnose {run.folder / 'model.safetensors'}")
         content = note(f"Not measured. {command} shows the test clips with their frames shuffled, and adds it here.")
         return section("time", "Does it use time?", content)
-    lost = 100 * found["lost_by_shuffling"]
+    lost = f"{100 * found['lost_by_shuffling']:.1f} points"
     verdict = (
-        f"<strong>Yes.</strong> With shuffled frames its accuracy falls by {lost:.1f} points, more than chance explains."
+        f"<strong>Yes.</strong> With shuffled frames its accuracy falls by {lost}, more than chance explains."
         if found["uses_time"]
-        else f"<strong>Not that it shows.</strong> Shuffling the frames costs {lost:.1f} points, no more than chance explains "
-        "(McNemar's test, 5 %)."
+        else f"<strong>Not that it shows.</strong> Shuffling the frames costs {lost}, no more than chance explains."
     )
     changes = found["label_changes_a_second"]
     steady = "" if changes is None else f" Its label changes {changes:.2f} times a second on the way through a clip."
@@ -115,11 +114,11 @@ def time_section(run: RunRecord) -> str:
             [Series("accuracy", curve)],
             Axis("share of the clip seen", 0, 1, "percent"),
             Axis("", 0, 1, "percent"),
-            f"Accuracy grows from {curve[0][1]:.0%} after {curve[0][0]:.0%} of a clip to {curve[-1][1]:.0%} after all of it",
+            f"Accuracy goes from {curve[0][1]:.0%} after {curve[0][0]:.0%} of a clip to {curve[-1][1]:.0%} after it",
         ),
         numbers=table("Accuracy by the share seen", ["seen", "accuracy"], numbers),
     )
-    content = f"<p>{verdict}{steady} {found['num_videos']} videos.</p>"
+    content = f"<p>{verdict}{steady} {found['num_videos']} videos; McNemar's test at 5\u00a0%.</p>"
     return section("time", "Does it use time?", f'{content}<div class="figures">{_box(shown)}{chart}</div>')
 
 

@@ -1,4 +1,4 @@
-"""The parts of a page about where a run came from: its data and what is wrong with them, settings, commands, machine."""
+"""The parts of a page about where a run came from: data and what is wrong with them, settings, commands, machine."""
 
 from __future__ import annotations
 
@@ -14,6 +14,7 @@ from pipeline.run_report.learning import epochs_chart
 from pipeline.run_report.records import RunRecord
 
 _NUM_BINS = 20
+_FACTS = ("processor", "cores used", "memory", "GPUs", "system", "versions")
 _SPLITS = {"train": "training", "val": "validation", "test": "test"}
 
 
@@ -24,22 +25,21 @@ def data_section(run: RunRecord) -> str:
 
 
 def _bad_videos(run: RunRecord) -> str:
-    rows = [
-        [Cell(f'<span class="path">{escape(row["path"])}</span>', row["path"]), text("training"), text(row["stage"])]
-        + [text(row["cause"])]
-        for row in run.bad_videos
-    ]
+    rows = [_bad_row(row["path"], "training", row["stage"], row["cause"]) for row in run.bad_videos]
     for evaluation in run.evaluations:
         for answer in evaluation.answers:
             if answer.error:
                 stage, _, cause = answer.error.partition(": ")
-                path = Cell(f'<span class="path">{escape(answer.path)}</span>', answer.path)
-                rows.append([path, text(f"evaluation ({evaluation.name})"), text(stage), text(cause)])
+                rows.append(_bad_row(answer.path, f"evaluation ({evaluation.name})", stage, cause))
     if not rows:
         return "<p>Every video that was asked for could be read.</p>"
     words = "1 video" if len(rows) == 1 else f"{len(rows)} videos"
     said = note(f"{words} could not be read. In training they are left out, in evaluation they are wrong answers.")
     return said + table("Unreadable videos", ["file", "met in", "stage", "cause"], rows, sortable=True)
+
+
+def _bad_row(path: str, met_in: str, stage: str, cause: str) -> list[Cell]:
+    return [Cell(f'<span class="path">{escape(path)}</span>', path), text(met_in), text(stage), text(cause)]
 
 
 def _classes(splits: Mapping[str, Any]) -> str:
@@ -50,7 +50,8 @@ def _classes(splits: Mapping[str, Any]) -> str:
     rows = [[text(label), *(number(splits[name]["class_counts"][label]) for name in names)] for label in labels]
     counts = list(splits[names[0]]["class_counts"].values())
     sides = "; ".join(
-        f"{_SPLITS[name]}: {sum(splits[name]['class_counts'].values()):,} videos from {splits[name]['num_sources']:,} sources"
+        f"{_SPLITS[name]}: {sum(splits[name]['class_counts'].values()):,} videos "
+        f"from {splits[name]['num_sources']:,} sources"
         for name in names
     )
     said = f"<p>{sides}. In {_SPLITS[names[0]]} a class has {min(counts):,} to {max(counts):,} videos.</p>"
@@ -72,8 +73,7 @@ def _durations(splits: Mapping[str, Any]) -> str:
     ]
     y = axis_over("", [share for line in series for _, share in line.points], "percent", from_zero=True)
     rows = [
-        [text(_SPLITS[name]), number(len(values)), number(min(values), ".2f"), number(median(values), ".2f")]
-        + [number(max(values), ".2f")]
+        [text(_SPLITS[name]), number(len(values)), *(number(of(values), ".2f") for of in (min, median, max))]
         for name, values in durations.items()
     ]
     head = ["split", "videos opened", "shortest, s", "median, s", "longest, s"]
@@ -158,17 +158,27 @@ def _machines(commands: Sequence[Mapping[str, Any]]) -> str:
     machines = list({str((line["machine"], line["versions"])): line for line in commands}.values())
     if not machines:
         return ""
-    facts = {
-        "processor": lambda line: line["machine"]["processor"],
-        "cores used": lambda line: line["machine"]["cores"],
-        "memory": lambda line: f"{line['machine']['memory_gb']} GB",
-        "GPUs": lambda line: ", ".join(line["machine"]["gpus"]) or "none",
-        "system": lambda line: line["machine"]["system"],
-        "versions": lambda line: ", ".join(f"{name} {version}" for name, version in line["versions"].items()),
-    }
-    rows = [[text(name), *(text(fact(line)) for line in machines)] for name, fact in facts.items()]
+    rows = [
+        [text(name), *(text(fact) for fact in facts)]
+        for name, *facts in zip(_FACTS, *(_facts(line) for line in machines), strict=True)
+    ]
     places = [""] if len(machines) == 1 else [f" {k}" for k in range(1, len(machines) + 1)]
-    return table("Machines", ["", *(f"machine{place}" for place in places)], rows)
+    return table("Machines", ["part", *(f"machine{place}" for place in places)], rows)
+
+
+def _facts(line: Mapping[str, Any]) -> list[str]:
+    """What ``_FACTS`` names."""
+    machine, versions = line["machine"], line["versions"]
+    memory = "unknown" if machine["memory_gb"] is None else f"{machine['memory_gb']:.0f} GB"
+    used = ", ".join(f"{name} {version}" for name, version in versions.items())
+    return [
+        machine["processor"],
+        str(machine["cores"]),
+        memory,
+        ", ".join(machine["gpus"]) or "none",
+        machine["system"],
+        used,
+    ]
 
 
 def _speed(run: RunRecord) -> str:

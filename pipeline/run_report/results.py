@@ -9,7 +9,7 @@ from html import escape
 from pipeline.evaluation import wilson_interval
 from pipeline.report.charts import Axis, Series, bar_chart, matrix_chart
 from pipeline.report.drawing import clock
-from pipeline.report.markup import Cell, bar, figure, note, number, percent, section, table, text, unfold
+from pipeline.report.markup import EMPTY, Cell, bar, figure, note, number, percent, section, table, text, unfold
 from pipeline.run_report.calibration import NUM_BINS, calibration_bins, calibration_error
 from pipeline.run_report.clips import Thumbnail
 from pipeline.run_report.records import Answer, EvaluationRecord
@@ -38,27 +38,27 @@ def title_of(evaluation: EvaluationRecord) -> str:
 def headline(evaluation: EvaluationRecord) -> dict[str, tuple[str, str]]:
     """Figure -> (value, what to know about it)."""
     count, right = len(evaluation.answers), evaluation.num_right
-    low, high = wilson_interval(right, count)
     bins = calibration_bins(*scores_and_right(evaluation))
     recalls = [sum(a.right for a in answers) / len(answers) for answers in evaluation.by_class.values() if answers]
     errors = count - len(evaluation.read)
-    figures = {
-        "top-1 accuracy": (_share(right / max(1, count)), f"95 % interval {100 * low:.1f} to {100 * high:.1f} %"),
-        "mean class accuracy": (
-            _share(sum(recalls) / max(1, len(recalls))),
-            f"{len(recalls)} classes, each counts once",
-        ),
-        "calibration error": (_share(calibration_error(bins)), "0 % would be perfect"),
-        "videos": (f"{count:,}", f"{errors} unreadable, counted as wrong" if errors else "all could be read"),
-    }
+    figures = {"top-1 accuracy": (_share(right / max(1, count)), _interval(*wilson_interval(right, count)))}
     top5 = evaluation.summary.get("top5")
     if top5 is not None and len(evaluation.labels) > 5:
         figures["top-5 accuracy"] = (_share(top5), "the right label is among the best five")
+    mean_recall = sum(recalls) / max(1, len(recalls))
+    figures["mean class accuracy"] = (_share(mean_recall), f"{len(recalls)} classes, each counts once")
+    figures["calibration error"] = (_share(calibration_error(bins)), "0\u00a0% would be perfect")
+    read = f"{errors} unreadable, counted as wrong" if errors else "all could be read"
+    figures["videos"] = (f"{count:,}", read)
     return figures
 
 
+def _interval(low: float, high: float) -> str:
+    return f"95\u00a0% interval {100 * low:.1f} to {100 * high:.1f}\u00a0%"
+
+
 def _share(value: float) -> str:
-    return f"{100 * value:.1f} %"
+    return f"{100 * value:.1f}\u00a0%"
 
 
 def scores_and_right(evaluation: EvaluationRecord) -> tuple[list[float], list[bool]]:
@@ -88,7 +88,7 @@ def classes_section(evaluation: EvaluationRecord, name: str) -> str:
 def _class_row(label: str, answers: Sequence[Answer]) -> list[Cell]:
     right, count = sum(answer.right for answer in answers), len(answers)
     wrong = Counter(answer.predicted for answer in answers if not answer.right and answer.predicted)
-    mistaken = ", ".join(f"{other} ({times})" for other, times in wrong.most_common(2)) or "–"
+    mistaken = ", ".join(f"{other} ({times})" for other, times in wrong.most_common(2)) or EMPTY
     recall = bar(right / count, wilson_interval(right, count)) if count else bar(None)
     return [text(label), recall, number(count), text(mistaken)]
 
@@ -160,8 +160,8 @@ def calibration_section(evaluation: EvaluationRecord, name: str) -> str:
     too = sum(part.count * (part.mean_score - part.accuracy) for part in bins) / max(1, len(scores))
     leaning = "too sure of itself" if too > 0 else "less sure than it could be"
     content = (
-        f"<p>Expected calibration error <strong>{error:.1%}</strong> over {NUM_BINS} bins of equal width and {len(scores)} "
-        f"answers. On average the model is {leaning}: its mean score is {abs(100 * too):.1f} points "
+        f"<p>Expected calibration error <strong>{error:.1%}</strong> over {NUM_BINS} bins of equal width and "
+        f"{len(scores)} answers. On average the model is {leaning}: its mean score is {abs(100 * too):.1f} points "
         f"{'above' if too > 0 else 'below'} its accuracy.</p>"
     )
     diagram = figure(
@@ -199,20 +199,21 @@ def clips_section(evaluation: EvaluationRecord, name: str, clips: Sequence[tuple
 
 def clip_item(answer: Answer, thumbnail: Thumbnail | None) -> str:
     """One clip: its pictures, the truth, the answer, its name."""
-    verdict = (
-        f'<span class="label">{escape(answer.label)}</span><span class="quiet">right, {_score(answer.score)}</span>'
-        if answer.right
-        else f'<span class="label">{escape(answer.label)} <span class="quiet">{_score(answer.label_score)}</span></span>'
-        f'<span>taken for <span class="label wrong">{escape(answer.predicted or "")}</span> '
-        f'<span class="quiet">{_score(answer.score)}</span></span>'
-    )
+    truth, own, score = escape(answer.label), _score(answer.label_score), _score(answer.score)
+    verdict = f'<span class="label">{truth}</span><span class="quiet">right, {score}</span>'
+    if not answer.right:
+        other = escape(answer.predicted or "")
+        verdict = (
+            f'<span class="label">{truth} <span class="quiet">{own}</span></span>'
+            f'<span>taken for <span class="label wrong">{other}</span> <span class="quiet">{score}</span></span>'
+        )
     return f'<li>{_player(answer, thumbnail)}{verdict}<span class="quiet path">{escape(answer.name)}</span></li>'
 
 
 def _player(answer: Answer, thumbnail: Thumbnail | None) -> str:
     if thumbnail is None:
         return '<p class="absent">no picture: the file is not there any more, or the page is full</p>'
-    stretch = f"{clock(thumbnail.start_seconds)} – {clock(thumbnail.end_seconds)}"
+    stretch = f"{clock(thumbnail.start_seconds)} \u2013 {clock(thumbnail.end_seconds)}"
     size = f"--width:{thumbnail.width};--height:{thumbnail.height};--count:{thumbnail.num_pictures}"
     return (
         f'<button type="button" class="player" aria-pressed="false" aria-label="Play {escape(answer.name)}" '
