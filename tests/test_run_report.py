@@ -151,7 +151,13 @@ def test_the_page_says_what_the_run_left(run: Path) -> None:
     assert "6 unreadable, counted as wrong" in said
     assert "over 15 bins of equal width and 54 answers" in said
     assert "With shuffled frames its accuracy falls by 50.0 points" in said
-    for words in ("videos/<cut>.avi", "no frame at 1.2 s", "model.heads", "[convgru]", "7 videos could not be read"):
+    for words in (
+        "videos/<cut>.avi",
+        "no frame at 1.2 s",
+        "transform.fit_size_px",
+        "sampling.sample_fps",
+        "7 videos could not be read",
+    ):
         assert words in said
     assert said.count("</script><b>&") > 5
     (folder,) = (path for path in run.iterdir() if path.name == "evaluation_test")

@@ -67,7 +67,7 @@ def epochs_chart(title: str, series: Sequence[Series], best: float | None = None
 
 
 def _value(value: float | None, unit: str) -> Cell:
-    return percent(value) if unit == "percent" else number(value, ".4f")
+    return percent(value) if unit == "percent" else number(value, ".4g")
 
 
 def _fold_chart(title: str, folds: Mapping[str, Curve]) -> str:
