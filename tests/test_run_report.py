@@ -28,6 +28,7 @@ from pipeline.datasets.datamodule import make_splits, read_annotations
 from pipeline.datasets.summary import summarize_splits
 from pipeline.decode import open_video
 from pipeline.errors import UserError
+from pipeline.evaluation import write_evaluation
 from pipeline.report.charts import HEIGHT, WIDTH, Axis, Series, axis_over, bar_chart, line_chart, matrix_chart, ticks
 from pipeline.run_report.calibration import NUM_BINS, calibration_bins, calibration_error
 from pipeline.run_report.clips import NUM_PICTURES, make_thumbnails
@@ -248,13 +249,28 @@ def test_a_run_that_was_only_trained_has_a_page(run: Path, tmp_path: Path) -> No
     assert "clipgru diagnose" in said
 
 
+def test_an_evaluation_elsewhere_has_a_page(video: Path, tmp_path: Path) -> None:
+    evaluation = made_results(8, 4, video)
+    write_evaluation(evaluation, tmp_path, evaluation.summary())
+    said = text_of(write_report(tmp_path))
+    assert "On the videos" in said
+    assert "Learning curves" not in said
+
+
+def test_models_of_several_seeds_answer_once_in_the_paired_test(run: Path) -> None:
+    (evaluation,) = read_run(run).evaluations
+    twice = replace(evaluation, answers=evaluation.answers + evaluation.answers[::-1])
+    assert pair_up(twice, twice).answers == tuple(zip(evaluation.answers, evaluation.answers, strict=True))
+    assert worst(twice, 20) == worst(evaluation, 20)
+
+
 def test_folds_have_their_curves(run: Path, video: Path, tmp_path: Path) -> None:
     for number in (1, 2):
-        make_run(tmp_path / f"fold_{number:02}", made_results(8, 4, video))
+        make_run(tmp_path / "model" / "seed_0" / f"fold_{number:02}", made_results(8, 4, video))
     make_run(tmp_path / "whole", made_results(8, 4, video)).joinpath("evaluation_test").rename(tmp_path / "evaluation")
     said = text_of(write_report(tmp_path))
     assert "On the videos of all folds" in said
-    assert "fold_02" in said
+    assert "seed 0, fold 2" in said
 
 
 def test_the_journal_adds_lines(tmp_path: Path) -> None:

@@ -10,7 +10,7 @@ from pipeline.report.charts import Series
 from pipeline.report.markup import Cell, bar, code, difference_bar, note, number, points, section, table, text
 from pipeline.run_report.learning import epochs_chart
 from pipeline.run_report.origin import flat, shown
-from pipeline.run_report.records import Answer, EvaluationRecord, RunRecord
+from pipeline.run_report.records import Answer, EvaluationRecord, RunRecord, first_of_each
 from pipeline.run_report.results import headline, title_of
 
 MAX_LISTED = 500
@@ -41,9 +41,10 @@ class Pairs:
 
 
 def pair_up(first: EvaluationRecord, second: EvaluationRecord) -> Pairs:
-    """Videos are the same if their name below the data's root, stretch and label are."""
-    others = {(answer.key, answer.label): answer for answer in second.answers}
-    return Pairs(tuple((a, others[a.key, a.label]) for a in first.answers if (a.key, a.label) in others))
+    """By name below the data's root, label and stretch. Of several answers to a video the first counts: the test takes
+    each video once."""
+    ours, theirs = first_of_each(first.answers), first_of_each(second.answers)
+    return Pairs(tuple((answer, theirs[video]) for video, answer in ours.items() if video in theirs))
 
 
 def comparison_sections(first: RunRecord, second: RunRecord) -> list[str]:

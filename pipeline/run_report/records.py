@@ -7,6 +7,7 @@ from __future__ import annotations
 
 import csv
 import json
+from collections.abc import Iterable
 from dataclasses import dataclass, field
 from functools import cached_property
 from pathlib import Path
@@ -20,6 +21,9 @@ from pipeline.run_report.journal import JOURNAL
 
 Curve = tuple[tuple[float, float], ...]
 """(epochs since the start, value), in order."""
+
+VideoKey = tuple[str, str, float, float | None]
+"""Name below the data's root, true label, and the labelled stretch."""
 
 _EPOCH_CURVES = {
     "train_loss": "train_loss_epoch",
@@ -51,14 +55,23 @@ class Answer:
         return self.predicted == self.label
 
     @property
-    def key(self) -> tuple[str, float, float | None]:
+    def key(self) -> VideoKey:
         """By which two runs know the same video."""
-        return self.name, self.start_seconds, self.end_seconds
+        return self.name, self.label, self.start_seconds, self.end_seconds
+
+
+def first_of_each(answers: Iterable[Answer]) -> dict[VideoKey, Answer]:
+    """The first answer to each video, in order: models of several seeds answer more than once."""
+    firsts: dict[VideoKey, Answer] = {}
+    for answer in answers:
+        firsts.setdefault(answer.key, answer)
+    return firsts
 
 
 @dataclass(frozen=True)
 class EvaluationRecord:
-    """One evaluation: its name (the split's, or ``folds``), the model's labels, and an answer a video."""
+    """One evaluation: its name (the split's, or ``folds``), the model's labels, and an answer a video; several where a
+    protocol has several seeds."""
 
     name: str
     labels: tuple[str, ...]
@@ -136,8 +149,8 @@ def _read(folder: Path) -> RunRecord:
     config, model = folder / "config.yaml", folder / "model.safetensors"
     settings_text = config.read_text(encoding="utf-8") if config.exists() else ""
     description = read_description(model) if model.exists() else {}
-    folds = {path.parent.name: path.parent for path in sorted(folder.glob("fold_*/config.yaml"))}
-    first = folder / next(iter(folds), ".")
+    folds = {_fold_name(path.parent): path.parent for path in sorted(folder.glob("model/seed_*/fold_*/config.yaml"))}
+    first = next(iter(folds.values()), folder)
     return RunRecord(
         folder,
         settings=yaml.safe_load(settings_text)
@@ -153,6 +166,12 @@ def _read(folder: Path) -> RunRecord:
         commands=tuple(_json_lines(folder / JOURNAL)),
         model=description,
     )
+
+
+def _fold_name(folder: Path) -> str:
+    """``model/seed_0/fold_01`` -> ``seed 0, fold 1``"""
+    seed, fold = (int(part.rpartition("_")[2]) for part in (folder.parent.name, folder.name))
+    return f"seed {seed}, fold {fold}"
 
 
 def read_curves(folder: Path) -> dict[str, Curve]:

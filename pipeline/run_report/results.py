@@ -9,10 +9,10 @@ from html import escape
 from pipeline.evaluation import wilson_interval
 from pipeline.report.charts import Axis, Series, bar_chart, matrix_chart
 from pipeline.report.drawing import clock
-from pipeline.report.markup import EMPTY, Cell, bar, figure, note, number, percent, section, table, text, unfold
+from pipeline.report.markup import EMPTY, Cell, bar, figure, note, number, percent, points, section, table, text, unfold
 from pipeline.run_report.calibration import NUM_BINS, calibration_bins, calibration_error
 from pipeline.run_report.clips import Thumbnail
-from pipeline.run_report.records import Answer, EvaluationRecord
+from pipeline.run_report.records import Answer, EvaluationRecord, first_of_each
 
 MAX_LISTED = 2_000
 """Rows of the table of videos; the CSV beside the page has all."""
@@ -41,8 +41,16 @@ def headline(evaluation: EvaluationRecord) -> dict[str, tuple[str, str]]:
     bins = calibration_bins(*scores_and_right(evaluation))
     recalls = [sum(a.right for a in answers) / len(answers) for answers in evaluation.by_class.values() if answers]
     errors = count - len(evaluation.read)
-    figures = {"top-1 accuracy": (_share(right / max(1, count)), _interval(*wilson_interval(right, count)))}
-    top5 = evaluation.summary.get("top5")
+    given = evaluation.summary
+    low, high = wilson_interval(right, count)  # a protocol knows better: it may have asked the same videos again
+    interval = (
+        f"95\u00a0% interval {100 * given.get('top1_low', low):.1f} to {100 * given.get('top1_high', high):.1f}\u00a0%"
+    )
+    figures = {"top-1 accuracy": (_share(right / max(1, count)), interval)}
+    if "gain" in given:
+        between = f"95\u00a0% interval {100 * given['gain_low']:.1f} to {100 * given['gain_high']:.1f}"
+        figures["over the frame average"] = (points(given["gain"]), between)
+    top5 = given.get("top5")
     if top5 is not None and len(evaluation.labels) > 5:
         figures["top-5 accuracy"] = (_share(top5), "the right label is among the best five")
     mean_recall = sum(recalls) / max(1, len(recalls))
@@ -51,10 +59,6 @@ def headline(evaluation: EvaluationRecord) -> dict[str, tuple[str, str]]:
     read = f"{errors} unreadable, counted as wrong" if errors else "all could be read"
     figures["videos"] = (f"{count:,}", read)
     return figures
-
-
-def _interval(low: float, high: float) -> str:
-    return f"95\u00a0% interval {100 * low:.1f} to {100 * high:.1f}\u00a0%"
 
 
 def _share(value: float) -> str:
@@ -180,7 +184,8 @@ def calibration_section(evaluation: EvaluationRecord, name: str) -> str:
 def worst(evaluation: EvaluationRecord, count: int) -> list[Answer]:
     """Wrong answers, those first that gave the truth the least; then right ones that nearly were wrong."""
     known = [answer for answer in evaluation.read if answer.label_score is not None]
-    return sorted(known, key=lambda answer: (answer.right, answer.label_score, answer.name))[:count]
+    ranked = sorted(known, key=lambda answer: (answer.right, answer.label_score, answer.name))
+    return list(first_of_each(ranked).values())[:count]
 
 
 def clips_section(evaluation: EvaluationRecord, name: str, clips: Sequence[tuple[Answer, Thumbnail | None]]) -> str:
