@@ -48,9 +48,9 @@ LAYERS = {
     "protocols": 5,
     "diagnosis": 5,
     "export": 5,
+    "run_report": 5,
     "explanation": 6,
-    "run_report": 6,
-    "demo": 5,
+    "demo": 6,
     "cli": 7,
     "__main__": 8,
 }

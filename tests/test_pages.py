@@ -11,6 +11,7 @@ import numpy as np
 import pytest
 from playwright.sync_api import Browser, Page, expect
 
+from pipeline.evaluation import write_evaluation
 from pipeline.report.mp4 import Mp4File
 from pipeline.run_report.page import write_comparison, write_report
 from pipeline.streaming.serve import PageView
@@ -40,10 +41,12 @@ def noise(tmp_path_factory: pytest.TempPathFactory) -> Path:
 
 @pytest.fixture(scope="module")
 def pages(noise: Path, tmp_path_factory: pytest.TempPathFactory) -> dict[str, Path]:
-    """A page of each kind; the run's has 500 videos of 40 classes."""
+    """A page of each kind; the run's has 500 test videos of 40 classes, and 60 for validation."""
     folder = tmp_path_factory.mktemp("pages")
     first = make_run(folder / "first", made_results(500, 40, noise))
     second = make_run(folder / "second", made_results(500, 40, noise, seed=1), heads=("mean",), diagnosed=False)
+    known = made_results(60, 40, noise)
+    write_evaluation(known, first / "evaluation_val", known.summary())
     return {
         "run": write_report(first),
         "comparison": write_comparison(first, second),
@@ -54,7 +57,7 @@ def pages(noise: Path, tmp_path_factory: pytest.TempPathFactory) -> dict[str, Pa
 def test_a_report_of_500_clips_is_below_5_megabytes(pages: dict[str, Path]) -> None:
     content = pages["run"].read_text()
     assert pages["run"].stat().st_size < 5_000_000
-    assert content.count('class="player"') == 24
+    assert content.count('class="player"') >= 24  # of 48: noise is the largest that JPEG can make
     assert content.count("<tr>") > 500
 
 
@@ -105,7 +108,7 @@ def cells(page: Page, table: str, column: int) -> list[str]:
 
 def test_tables_sort_and_filter_from_the_keyboard(pages: dict[str, Path], browser: Browser) -> None:
     with file_in(browser, pages["run"]) as page:
-        table = page.get_by_role("group", name="Recall by class")
+        table = page.get_by_role("group", name="Recall by class, test videos")
         heading = table.get_by_role("button", name="class", exact=True)
         heading.focus()
         page.keyboard.press("Enter")
@@ -123,7 +126,7 @@ def test_tables_sort_and_filter_from_the_keyboard(pages: dict[str, Path], browse
         videos.get_by_role("searchbox").fill("class 7/")
         shown = videos.locator("tbody tr:not([hidden])")
         assert 12 <= shown.count() < 60
-        assert all("class 7" in text for text in shown.all_inner_texts())
+        assert all("class" in text and "7/" in text for text in shown.all_inner_texts())
         before = shown.count()
         videos.get_by_role("checkbox").press("Space")
         assert 0 < shown.count() < before

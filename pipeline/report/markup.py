@@ -72,11 +72,14 @@ def table(caption: str, head: Sequence[str], rows: Sequence[Sequence[Cell]], *, 
     columns = "".join(_heading(name, place, rows, sortable) for place, name in enumerate(head))
     lines = "".join(_row(row) for row in rows)
     kind = ' class="sortable"' if sortable else ""
-    return (
-        f'<div class="wide" tabindex="0" role="group" aria-label="{escape(caption)}"><table{kind}>'
-        f'<caption class="unseen">{escape(caption)}</caption>'
-        f"<thead><tr>{columns}</tr></thead><tbody>{lines}</tbody></table></div>"
-    )
+    named = f'<caption class="unseen">{escape(caption)}</caption>'
+    content = f"<table{kind}>{named}<thead><tr>{columns}</tr></thead><tbody>{lines}</tbody></table>"
+    return scrolling(caption, content)
+
+
+def scrolling(name: str, content: str) -> str:
+    """Content in a frame that scrolls by itself, with the keyboard too."""
+    return f'<div class="wide" tabindex="0" role="group" aria-label="{escape(name)}">{content}</div>'
 
 
 def _heading(name: str, place: int, rows: Sequence[Sequence[Cell]], sortable: bool) -> str:

@@ -11,7 +11,7 @@ from pipeline.report.markup import Cell, bar, code, difference_bar, note, number
 from pipeline.run_report.learning import epochs_chart
 from pipeline.run_report.origin import flat, shown
 from pipeline.run_report.records import Answer, EvaluationRecord, RunRecord, first_of_each
-from pipeline.run_report.results import headline, title_of
+from pipeline.run_report.results import headline, part_section, title_of
 
 MAX_LISTED = 500
 
@@ -113,8 +113,8 @@ def _classes(evaluation: EvaluationRecord, pairs: Pairs) -> str:
         )
     rows.sort(key=lambda row: (-abs(float(row[1].order)), row[0].order))
     head = ["class", "B less A", "A", "B", "videos"]
-    listed = table("Recall by class of both", head, rows, sortable=True)
-    return section(f"classes-{evaluation.name}", "Classes", listed)
+    listed = table(f"Recall by class of both, {title_of(evaluation)}", head, rows, sortable=True)
+    return part_section(evaluation, "classes", "Classes", listed)
 
 
 def _videos(evaluation: EvaluationRecord, pairs: Pairs) -> str:
@@ -135,7 +135,7 @@ def _videos(evaluation: EvaluationRecord, pairs: Pairs) -> str:
     listed = (
         f'<div class="tall">{table("Videos with one right answer", head, rows, sortable=True)}</div>' if rows else ""
     )
-    return section(f"videos-{evaluation.name}", "Where they differ", said + listed)
+    return part_section(evaluation, "videos", "Where they differ", said + listed)
 
 
 def _curves(first: RunRecord, second: RunRecord) -> list[str]:

@@ -39,7 +39,11 @@ def _bad_videos(run: RunRecord) -> str:
 
 
 def _bad_row(path: str, met_in: str, stage: str, cause: str) -> list[Cell]:
-    return [Cell(f'<span class="path">{escape(path)}</span>', path), text(met_in), text(stage), text(cause)]
+    return [_long(path), text(met_in), text(stage), _long(cause)]
+
+
+def _long(words: str) -> Cell:
+    return Cell(f'<span class="path">{escape(words)}</span>', words)
 
 
 def _classes(splits: Mapping[str, Any]) -> str:

@@ -27,7 +27,7 @@ from pipeline.run_report.results import (
 
 REPORT = "report.html"
 FOLDER = Path(__file__).parent
-MAX_CLIP_BYTES = 2_500_000
+MAX_CLIP_BYTES = 3_500_000
 """All thumbnails of a page together, so that a page stays below 5 MB."""
 
 
@@ -43,7 +43,7 @@ def write_report(folder: Path, output: Path | None = None, num_clips: int = 24) 
         UserError: the folder holds nothing of a run, or cannot be written to.
     """
     run = read_run(folder)
-    parts = [headline_section(e, _id(e, "figures")) for e in run.evaluations]
+    parts = [headline_section(e) for e in run.evaluations]
     parts += [curves_section(run)] if run.curves or run.folds else []
     for evaluation in run.evaluations:
         parts += _evaluation_sections(run, evaluation, num_clips)
@@ -71,11 +71,11 @@ def _evaluation_sections(run: RunRecord, evaluation: EvaluationRecord, num_clips
     decode = decode_config(run.settings)
     clips = list(make_thumbnails(worst(evaluation, num_clips), decode, MAX_CLIP_BYTES // len(run.evaluations)))
     return [
-        classes_section(evaluation, _id(evaluation, "classes")),
-        confusion_section(evaluation, _id(evaluation, "confusions")),
-        calibration_section(evaluation, _id(evaluation, "calibration")),
-        clips_section(evaluation, _id(evaluation, "clips"), clips),
-        videos_section(evaluation, _id(evaluation, "videos")),
+        classes_section(evaluation),
+        confusion_section(evaluation),
+        calibration_section(evaluation),
+        clips_section(evaluation, clips),
+        videos_section(evaluation),
     ]
 
 
@@ -83,10 +83,6 @@ def decode_config(settings: dict[str, Any]) -> DecodeConfig:
     """How the run decoded. Keys of another version are left out: a thumbnail does not depend on them."""
     known = DecodeConfig.__dataclass_fields__
     return DecodeConfig(**{key: value for key, value in settings.get("decode", {}).items() if key in known})
-
-
-def _id(evaluation: EvaluationRecord, part: str) -> str:
-    return f"{part}-{evaluation.name}"
 
 
 def _subtitle(run: RunRecord) -> str:

@@ -9,7 +9,21 @@ from html import escape
 from pipeline.evaluation import wilson_interval
 from pipeline.report.charts import Axis, Series, bar_chart, matrix_chart
 from pipeline.report.drawing import clock
-from pipeline.report.markup import EMPTY, Cell, bar, figure, note, number, percent, points, section, table, text, unfold
+from pipeline.report.markup import (
+    EMPTY,
+    Cell,
+    bar,
+    figure,
+    note,
+    number,
+    percent,
+    points,
+    scrolling,
+    section,
+    table,
+    text,
+    unfold,
+)
 from pipeline.run_report.calibration import NUM_BINS, calibration_bins, calibration_error
 from pipeline.run_report.clips import Thumbnail
 from pipeline.run_report.records import Answer, EvaluationRecord, first_of_each
@@ -29,10 +43,18 @@ _TITLES = {
     "evaluation": "the videos",
 }
 
+_JUDGED_BY = ("test", "folds", "evaluation")
+
 
 def title_of(evaluation: EvaluationRecord) -> str:
     """What was measured on, in words."""
     return _TITLES[evaluation.name]
+
+
+def part_section(evaluation: EvaluationRecord, part: str, title: str, content: str) -> str:
+    """A section about one evaluation; its title names the videos if they are not those that a model is judged by."""
+    about = "" if evaluation.name in _JUDGED_BY else f", {title_of(evaluation)}"
+    return section(f"{part}-{evaluation.name}", title + about, content)
 
 
 def headline(evaluation: EvaluationRecord) -> dict[str, tuple[str, str]]:
@@ -71,22 +93,28 @@ def scores_and_right(evaluation: EvaluationRecord) -> tuple[list[float], list[bo
     return [score for score, _ in read], [right for _, right in read]
 
 
-def headline_section(evaluation: EvaluationRecord, name: str) -> str:
+def headline_section(evaluation: EvaluationRecord) -> str:
     """The figures, large."""
     cards = "".join(
         f"<div><dt>{escape(what)}</dt><dd>{value}<span>{escape(about)}</span></dd></div>"
         for what, (value, about) in headline(evaluation).items()
     )
-    return section(name, f"On {title_of(evaluation)}", f'<dl class="cards">{cards}</dl>')
+    title = f"On {title_of(evaluation)}"
+    return section(f"figures-{evaluation.name}", title, f'<dl class="cards">{cards}</dl>')
 
 
-def classes_section(evaluation: EvaluationRecord, name: str) -> str:
+def classes_section(evaluation: EvaluationRecord) -> str:
     """A row a class, the worst first."""
     rows = [_class_row(label, answers) for label, answers in evaluation.by_class.items()]
     rows.sort(key=lambda row: (row[1].order, row[0].order))
     head = ["class", "right", "videos", "most often taken for"]
     what = "<p>The share of each class's videos that were right (recall). The thin line is the 95 % interval.</p>"
-    return section(name, "Classes", what + table("Recall by class", head, rows, sortable=True))
+    return part_section(
+        evaluation,
+        "classes",
+        "Classes",
+        what + table(f"Recall by class, {title_of(evaluation)}", head, rows, sortable=True),
+    )
 
 
 def _class_row(label: str, answers: Sequence[Answer]) -> list[Cell]:
@@ -97,26 +125,23 @@ def _class_row(label: str, answers: Sequence[Answer]) -> list[Cell]:
     return [text(label), recall, number(count), text(mistaken)]
 
 
-def confusion_section(evaluation: EvaluationRecord, name: str) -> str:
+def confusion_section(evaluation: EvaluationRecord) -> str:
     """The matrix as a picture, the most frequent confusions as a table, and for few classes the matrix as one."""
     pairs = Counter((answer.label, answer.predicted) for answer in evaluation.read if answer.predicted)
     labels, said = _matrix_labels(evaluation.labels, pairs)
     counts = [[pairs[true, predicted] for predicted in labels] for true in labels]
     wrong = Counter({pair: count for pair, count in pairs.items() if pair[0] != pair[1]})
-    drawn = matrix_chart(
-        counts, labels, f"Confusion matrix of {len(labels)} classes; its numbers are in the tables below"
-    )
-    picture = f'<div class="wide" tabindex="0" role="region" aria-label="Confusion matrix">{drawn}</div>'
+    drawn = matrix_chart(counts, labels, f"Confusions of {len(labels)} classes; the numbers are in the tables below")
     rows = [[text(true), text(predicted), number(count)] for (true, predicted), count in wrong.most_common(MAX_PAIRS)]
-    frequent = (
-        table("Most frequent confusions", ["true", "taken for", "videos"], rows) if rows else note("No confusion.")
-    )
+    name = f"Most frequent confusions, {title_of(evaluation)}"
+    frequent = table(name, ["true", "taken for", "videos"], rows) if rows else note("No confusion.")
     whole = _matrix_table(counts, labels) if len(labels) <= MAX_MATRIX_TABLE_LABELS else ""
     content = (
-        f"<p>True class down, predicted class across; the darker, the larger the share of the row.{said}</p>"
-        f'{picture}<div class="box">{frequent}</div>{unfold("The whole matrix as a table", whole)}'
+        f"<p>True class down, predicted class across. Stronger colour: a larger share of the row.{said}</p>"
+        f"{scrolling(f'Confusion matrix, {title_of(evaluation)}', drawn)}"
+        f'<div class="box">{frequent}</div>{unfold("The whole matrix as a table", whole)}'
     )
-    return section(name, "Confusions", content)
+    return part_section(evaluation, "confusions", "Confusions", content)
 
 
 def _matrix_labels(labels: Sequence[str], pairs: Mapping[tuple[str, str], int]) -> tuple[list[str], str]:
@@ -137,7 +162,7 @@ def _matrix_table(counts: Sequence[Sequence[int]], labels: Sequence[str]) -> str
     return table("Confusion matrix: true class down, predicted across", ["true class", *labels], rows)
 
 
-def calibration_section(evaluation: EvaluationRecord, name: str) -> str:
+def calibration_section(evaluation: EvaluationRecord) -> str:
     """The reliability diagram."""
     scores, right = scores_and_right(evaluation)
     bins = calibration_bins(scores, right)
@@ -178,7 +203,9 @@ def calibration_section(evaluation: EvaluationRecord, name: str) -> str:
         "How scores are spread",
         bar_chart([Series("answers", shares, "s2")], x, share, "Share of the answers by score; its numbers are beside"),
     )
-    return section(name, "Calibration", f'{content}<div class="figures">{diagram}{spread}</div>')
+    return part_section(
+        evaluation, "calibration", "Calibration", f'{content}<div class="figures">{diagram}{spread}</div>'
+    )
 
 
 def worst(evaluation: EvaluationRecord, count: int) -> list[Answer]:
@@ -188,10 +215,10 @@ def worst(evaluation: EvaluationRecord, count: int) -> list[Answer]:
     return list(first_of_each(ranked).values())[:count]
 
 
-def clips_section(evaluation: EvaluationRecord, name: str, clips: Sequence[tuple[Answer, Thumbnail | None]]) -> str:
+def clips_section(evaluation: EvaluationRecord, clips: Sequence[tuple[Answer, Thumbnail | None]]) -> str:
     """The worst clips as thumbnails that play."""
     if not clips:
-        return section(name, "Worst clips", note("No video could be read."))
+        return part_section(evaluation, "clips", "Worst clips", note("No video could be read."))
     items = "".join(clip_item(answer, thumbnail) for answer, thumbnail in clips)
     num_wrong = sum(not answer.right for answer, _ in clips)
     wrong = "all of them wrong" if num_wrong == len(clips) else f"{num_wrong} of them wrong"
@@ -199,7 +226,7 @@ def clips_section(evaluation: EvaluationRecord, name: str, clips: Sequence[tuple
         f"<p>The {len(clips)} clips whose true label got the least, {wrong}. "
         "Press a picture to play it; <kbd>←</kbd> and <kbd>→</kbd> go picture by picture.</p>"
     )
-    return section(name, "Worst clips", f'{said}<ul class="clips">{items}</ul>')
+    return part_section(evaluation, "clips", "Worst clips", f'{said}<ul class="clips">{items}</ul>')
 
 
 def clip_item(answer: Answer, thumbnail: Thumbnail | None) -> str:
@@ -231,7 +258,7 @@ def _score(value: float | None) -> str:
     return "" if value is None else f"{value:.0%}"
 
 
-def videos_section(evaluation: EvaluationRecord, name: str) -> str:
+def videos_section(evaluation: EvaluationRecord) -> str:
     """Every video in a table that can be sorted and filtered, the worst first."""
     ranked = sorted(evaluation.answers, key=lambda answer: (answer.right, answer.label_score or 0.0, answer.name))
     rows = [
@@ -248,11 +275,11 @@ def videos_section(evaluation: EvaluationRecord, name: str) -> str:
     listed = table(f"All {title_of(evaluation)}", head, rows, sortable=True)
     said = f"<p>The worst {MAX_LISTED} of {len(ranked)}; videos.csv has all.</p>" if len(ranked) > MAX_LISTED else ""
     tools = (
-        f'<div class="tools" hidden><label>Find <input type="search" data-filter="{name}"></label>'
-        f'<label><input type="checkbox" data-wrong="{name}"> wrong ones only</label>'
-        f'<span class="quiet" role="status" data-shown="{name}"></span></div>'
+        '<div class="tools" hidden><label>Find <input type="search"></label>'
+        '<label><input type="checkbox"> wrong ones only</label>'
+        '<span class="quiet" role="status"></span></div>'
     )
-    return section(name, "Every video", f'{said}{tools}<div class="tall">{listed}</div>')
+    return part_section(evaluation, "videos", "Every video", f'{said}{tools}<div class="tall">{listed}</div>')
 
 
 def _answered(answer: Answer) -> tuple[str, str]:
