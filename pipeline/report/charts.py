@@ -114,8 +114,8 @@ def bar_chart(series: Sequence[Series], x: Axis, y: Axis, name: str, diagonal: b
 def matrix_chart(counts: Sequence[Sequence[int]], labels: Sequence[str], name: str) -> str:
     """Counts ``[K][K]`` as squares, true class down, predicted class across, as dark as the share of their row; cells
     of zeros are left empty. Counts are written where they fit."""
-    cell = next(size for limit, size in ((14, 30), (30, 20), (60, 12), (10**9, 7)) if len(labels) <= limit)
-    text_size = min(12, cell)
+    cell = next(size for limit, size in ((14, 30), (30, 20), (60, 14), (10**9, 10)) if len(labels) <= limit)
+    text_size = min(12, cell - 1)
     head = 8 + 0.58 * text_size * max((len(_short(label)) for label in labels), default=1)
     side = cell * len(labels)
     parts = [f'<rect class="ground" x="{_number(head)}" y="{_number(head)}" width="{side}" height="{side}"/>']

@@ -31,6 +31,8 @@ from pipeline.run_report.records import Answer, EvaluationRecord, first_of_each
 MAX_LISTED = 2_000
 """Rows of the table of videos; the CSV beside the page has all."""
 MAX_PAIRS = 20
+MAX_CLASSES_AT_LENGTH = 40
+"""A longer table of classes scrolls in a frame."""
 MAX_MATRIX_LABELS = 150
 MAX_MATRIX_TABLE_LABELS = 25
 
@@ -108,13 +110,10 @@ def classes_section(evaluation: EvaluationRecord) -> str:
     rows = [_class_row(label, answers) for label, answers in evaluation.by_class.items()]
     rows.sort(key=lambda row: (row[1].order, row[0].order))
     head = ["class", "right", "videos", "most often taken for"]
+    listed = table(f"Recall by class, {title_of(evaluation)}", head, rows, sortable=True)
     what = "<p>The share of each class's videos that were right (recall). The thin line is the 95 % interval.</p>"
-    return part_section(
-        evaluation,
-        "classes",
-        "Classes",
-        what + table(f"Recall by class, {title_of(evaluation)}", head, rows, sortable=True),
-    )
+    frame = f'<div class="tall">{listed}</div>' if len(rows) > MAX_CLASSES_AT_LENGTH else listed
+    return part_section(evaluation, "classes", "Classes", what + frame)
 
 
 def _class_row(label: str, answers: Sequence[Answer]) -> list[Cell]:
@@ -122,7 +121,7 @@ def _class_row(label: str, answers: Sequence[Answer]) -> list[Cell]:
     wrong = Counter(answer.predicted for answer in answers if not answer.right and answer.predicted)
     mistaken = ", ".join(f"{other} ({times})" for other, times in wrong.most_common(2)) or EMPTY
     recall = bar(right / count, wilson_interval(right, count)) if count else bar(None)
-    return [text(label), recall, number(count), text(mistaken)]
+    return [text(label), recall, number(count), Cell(f'<span class="path">{escape(mistaken)}</span>', mistaken)]
 
 
 def confusion_section(evaluation: EvaluationRecord) -> str:
@@ -190,7 +189,7 @@ def calibration_section(evaluation: EvaluationRecord) -> str:
     leaning = "too sure of itself" if too > 0 else "less sure than it could be"
     content = (
         f"<p>Expected calibration error <strong>{error:.1%}</strong> over {NUM_BINS} bins of equal width and "
-        f"{len(scores)} answers. On average the model is {leaning}: its mean score is {abs(100 * too):.1f} points "
+        f"{len(scores):,} answers. On average the model is {leaning}: its mean score is {abs(100 * too):.1f} points "
         f"{'above' if too > 0 else 'below'} its accuracy.</p>"
     )
     diagram = figure(
