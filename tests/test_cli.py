@@ -212,6 +212,8 @@ def test_a_protocol_runs_fold_by_fold_and_goes_on(
     first = json.loads(capsys.readouterr().out)
     assert first["num_folds"] == 5
     assert first["num_videos"] == 12 * 6 + 18
+    page = (tmp_path / "small" / "report.html").read_text()
+    assert all(words in page for words in ("On the videos of all folds", "seed 0, fold 5"))
     last = tmp_path / "small" / "model" / "seed_0" / "fold_05" / "results.json"
     before = last.stat().st_mtime_ns
     assert main(args) == 0
