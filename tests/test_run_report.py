@@ -38,6 +38,7 @@ from pipeline.run_report.page import write_report
 from pipeline.run_report.records import read_curves, read_run
 from pipeline.run_report.results import worst
 from tests.runs import made_results, make_run
+from tests.test_report_page import Elements
 from tests.videos import encode, painted_number
 
 
@@ -170,6 +171,7 @@ def test_the_page_says_what_the_run_left(run: Path) -> None:
 def test_the_page_needs_nothing_from_elsewhere_and_is_the_same_again(run: Path, tmp_path: Path) -> None:
     page = write_report(run)
     content = re.sub(r'data:image/jpeg;base64,[^"]*', "", page.read_text())
+    assert len({item["id"] for _, item in Elements(content).found if "id" in item}) == content.count(' id="')
     assert not re.search(r'(src|href|action)="(?!#|data:,|")', content)
     assert "url(" not in content
     assert "://" not in content

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import re
+from dataclasses import replace
 from html import escape
 from pathlib import Path
 from typing import Any
@@ -80,9 +81,11 @@ def _evaluation_sections(run: RunRecord, evaluation: EvaluationRecord, num_clips
 
 
 def decode_config(settings: dict[str, Any]) -> DecodeConfig:
-    """How the run decoded. Keys of another version are left out: a thumbnail does not depend on them."""
+    """How the run decoded, by the decoder that reads everything and is always there. Keys of another version are left
+    out: a thumbnail does not depend on them."""
     known = DecodeConfig.__dataclass_fields__
-    return DecodeConfig(**{key: value for key, value in settings.get("decode", {}).items() if key in known})
+    config = DecodeConfig(**{key: value for key, value in settings.get("decode", {}).items() if key in known})
+    return replace(config, decoder="pyav")
 
 
 def _subtitle(run: RunRecord) -> str:

@@ -93,7 +93,7 @@ class EvaluationRecord:
         """The answers to each class's videos; every label is there."""
         classes: dict[str, list[Answer]] = {label: [] for label in self.labels}
         for answer in self.answers:
-            classes[answer.label].append(answer)
+            classes.setdefault(answer.label, []).append(answer)
         return classes
 
 
