@@ -80,7 +80,7 @@ def run_demo(options: DemoOptions, console: Console) -> dict[str, float]:
         evaluations[head] = evaluate_model(results[head].model, splits.test, experiment.data)
         write_evaluation(evaluations[head], folder / head / "evaluation_test", evaluations[head].summary())
         write_report(folder / head)
-    write_comparison(*(folder / head for head in HEADS), folder / "comparison.html")
+    write_comparison(folder / HEADS[0], folder / HEADS[1], folder / "comparison.html")
     say("4/4 finding the actions of untrimmed videos")
     agreement = _timeline(results["convgru"], Path(experiment.data.root), folder, console)
     summary = _summary(evaluations) | {f"timeline_{name}": value for name, value in agreement.summary().items()}

@@ -33,7 +33,7 @@ def noise(tmp_path_factory: pytest.TempPathFactory) -> Path:
     path = tmp_path_factory.mktemp("noise") / "noise.mp4"
     rng = np.random.default_rng(0)
     out = Mp4File(path, Fraction(10))
-    for number in range(40):
+    for number in range(12):
         out.write(rng.integers(0, 256, (240, 320, 3), dtype=np.uint8), number / 10)
     out.close()
     return path
