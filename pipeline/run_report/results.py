@@ -243,7 +243,7 @@ def clip_item(answer: Answer, thumbnail: Thumbnail | None) -> str:
 
 def _player(answer: Answer, thumbnail: Thumbnail | None) -> str:
     if thumbnail is None:
-        return '<p class="absent">no picture: the file is not there any more, or the page is full</p>'
+        return '<p class="absent">no picture: the file cannot be read from here, or the page is full</p>'
     stretch = f"{clock(thumbnail.start_seconds)} \u2013 {clock(thumbnail.end_seconds)}"
     size = f"--width:{thumbnail.width};--height:{thumbnail.height};--count:{thumbnail.num_pictures}"
     return (
