@@ -30,13 +30,12 @@ from pipeline.decode import open_video
 from pipeline.errors import UserError
 from pipeline.evaluation import write_evaluation
 from pipeline.report.charts import HEIGHT, WIDTH, Axis, Series, axis_over, bar_chart, line_chart, matrix_chart, ticks
-from pipeline.run_report.calibration import NUM_BINS, calibration_bins, calibration_error
 from pipeline.run_report.clips import NUM_PICTURES, make_thumbnails
 from pipeline.run_report.comparison import mcnemar_p_value, pair_up
 from pipeline.run_report.journal import note_command
 from pipeline.run_report.page import write_report
 from pipeline.run_report.records import read_curves, read_run
-from pipeline.run_report.results import worst
+from pipeline.run_report.results import reliability_by_score, worst
 from tests.runs import made_results, make_run
 from tests.test_report_page import Elements
 from tests.videos import encode, painted_number
@@ -55,16 +54,15 @@ def run(video: Path, tmp_path_factory: pytest.TempPathFactory) -> Path:
     return make_run(tmp_path_factory.mktemp("runs") / "first", made_results(60, 4, video))
 
 
-def test_calibration_agrees_with_torchmetrics() -> None:
-    generator = torch.Generator().manual_seed(0)
-    scores = torch.randn(500, 6, generator=generator).mul(2).softmax(dim=1)
-    truth = torch.randint(0, 6, (500,), generator=generator)
-    best, predicted = scores.max(dim=1)
-    bins = calibration_bins(best.tolist(), (predicted == truth).tolist())
-    expected = multiclass_calibration_error(scores, truth, num_classes=6, n_bins=NUM_BINS, norm="l1")
-    assert calibration_error(bins) == pytest.approx(float(expected), abs=1e-6)
-    assert sum(part.count for part in bins) == 500
-    assert calibration_error(calibration_bins([], [])) == 0
+def test_the_calibration_error_agrees_with_torchmetrics(run: Path, video: Path) -> None:
+    scores = torch.tensor([result.probabilities for result in made_results(60, 4, video).results if not result.error])
+    truth = torch.tensor([place % 4 for place in range(60) if place % 10 != 9])
+    expected = float(multiclass_calibration_error(scores, truth, num_classes=4, n_bins=15, norm="l1"))
+    found = reliability_by_score(read_run(run).evaluations[0])
+    assert found.expected_error == pytest.approx(expected, abs=1e-5)
+    assert int(found.counts.sum()) == 54
+    said = " ".join(text_of(write_report(run)).split())
+    assert f"Expected calibration error {expected:.1%} over 15 bins" in said
 
 
 def test_mcnemar_agrees_with_scipy() -> None:

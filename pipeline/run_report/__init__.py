@@ -4,7 +4,6 @@ journal      which commands worked on a run, when, for how long and on what mach
 records      what lies in a run's folder, read into dataclasses
 clips        pictures of a video in a row, for thumbnails that play
 curves, results, health, machine    the page's parts: HTML from records
-calibration  does a score of 80 % mean right in 80 % of the cases
 comparison   the parts that two runs share, and the paired test
 page         the whole page; run.html, run.css and run.js are its template
 """

@@ -6,6 +6,9 @@ from collections import Counter
 from collections.abc import Mapping, Sequence
 from html import escape
 
+import torch
+
+from pipeline.calibration import NUM_BINS, Reliability, reliability_of
 from pipeline.evaluation import wilson_interval
 from pipeline.report.charts import Axis, Series, bar_chart, matrix_chart
 from pipeline.report.drawing import clock
@@ -24,7 +27,6 @@ from pipeline.report.markup import (
     text,
     unfold,
 )
-from pipeline.run_report.calibration import NUM_BINS, calibration_bins, calibration_error
 from pipeline.run_report.clips import Thumbnail
 from pipeline.run_report.records import Answer, EvaluationRecord, first_of_each
 
@@ -62,7 +64,6 @@ def part_section(evaluation: EvaluationRecord, part: str, title: str, content: s
 def headline(evaluation: EvaluationRecord) -> dict[str, tuple[str, str]]:
     """Figure -> (value, what to know about it)."""
     count, right = len(evaluation.answers), evaluation.num_right
-    bins = calibration_bins(*scores_and_right(evaluation))
     recalls = [sum(a.right for a in answers) / len(answers) for answers in evaluation.by_class.values() if answers]
     errors = count - len(evaluation.read)
     given = evaluation.summary
@@ -79,7 +80,10 @@ def headline(evaluation: EvaluationRecord) -> dict[str, tuple[str, str]]:
         figures["top-5 accuracy"] = (_share(top5), "the right label is among the best five")
     mean_recall = sum(recalls) / max(1, len(recalls))
     figures["mean class accuracy"] = (_share(mean_recall), f"{len(recalls)} classes, each counts once")
-    figures["calibration error"] = (_share(calibration_error(bins)), "0\u00a0% would be perfect")
+    figures["calibration error"] = (
+        _share(reliability_by_score(evaluation).expected_error),
+        "0\u00a0% would be perfect",
+    )
     read = f"{errors} unreadable, counted as wrong" if errors else "all could be read"
     figures["videos"] = (f"{count:,}", read)
     return figures
@@ -89,10 +93,11 @@ def _share(value: float) -> str:
     return f"{100 * value:.1f}\u00a0%"
 
 
-def scores_and_right(evaluation: EvaluationRecord) -> tuple[list[float], list[bool]]:
-    """The best score of each video that could be read, and whether its label was right."""
+def reliability_by_score(evaluation: EvaluationRecord) -> Reliability:
+    """Of the videos that could be read: the best label's score against whether it was right."""
     read = [(answer.score, answer.right) for answer in evaluation.read if answer.score is not None]
-    return [score for score, _ in read], [right for _, right in read]
+    scores, right = torch.tensor([score for score, _ in read]), torch.tensor([right for _, right in read])
+    return reliability_of(scores, right)
 
 
 def headline_section(evaluation: EvaluationRecord) -> str:
@@ -163,47 +168,45 @@ def _matrix_table(counts: Sequence[Sequence[int]], labels: Sequence[str]) -> str
 
 def calibration_section(evaluation: EvaluationRecord) -> str:
     """The reliability diagram."""
-    scores, right = scores_and_right(evaluation)
-    bins = calibration_bins(scores, right)
-    filled = [part for part in bins if part.count]
-    share, x, y = Axis("", 0, 1, "percent"), Axis("score of the answer", 0, 1, "percent"), Axis("", 0, 1, "percent")
-    middles = [(part.low + part.high) / 2 for part in bins]
-    accuracy = [(middle, part.accuracy) for middle, part in zip(middles, bins, strict=True)]
-    shares = [(middle, part.count / max(1, len(scores))) for middle, part in zip(middles, bins, strict=True)]
-    error = calibration_error(bins)
-    told = f"Reliability diagram of {len(scores)} answers: calibration error {error:.1%}"
-    numbers = table(
-        "Reliability by score",
-        ["score", "answers", "mean score", "right"],
-        [
-            [
-                Cell(f"{x.text(b.low)} to {x.text(b.high)}", b.low),
-                number(b.count),
-                percent(b.mean_score),
-                percent(b.accuracy),
-            ]
-            for b in filled
-        ],
-    )
-    too = sum(part.count * (part.mean_score - part.accuracy) for part in bins) / max(1, len(scores))
-    leaning = "too sure of itself" if too > 0 else "less sure than it could be"
-    content = (
-        f"<p>Expected calibration error <strong>{error:.1%}</strong> over {NUM_BINS} bins of equal width and "
-        f"{len(scores):,} answers. On average the model is {leaning}: its mean score is {abs(100 * too):.1f} points "
-        f"{'above' if too > 0 else 'below'} its accuracy.</p>"
-    )
+    found = reliability_by_score(evaluation)
+    counts, scores, accuracy = found.counts.tolist(), found.confidence.tolist(), found.accuracy.tolist()
+    total = sum(counts)
+    share, x = Axis("", 0, 1, "percent"), Axis("score of the answer", 0, 1, "percent")
+    middles = [(place + 0.5) / NUM_BINS for place in range(NUM_BINS)]
+    shares = [count / max(1, total) for count in counts]
+    edges = [x.text(place / NUM_BINS) for place in range(NUM_BINS + 1)]
+    rows = [
+        [Cell(f"{edges[k]} to {edges[k + 1]}", k), number(counts[k]), percent(scores[k]), percent(accuracy[k])]
+        for k in range(NUM_BINS)
+        if counts[k]
+    ]
+    name = f"Reliability by score, {title_of(evaluation)}"
+    told = f"Reliability diagram of {total} answers: calibration error {found.expected_error:.1%}"
+    right = Series("right", list(zip(middles, accuracy, strict=True)))
     diagram = figure(
         "How often answers of a score are right",
-        bar_chart([Series("right", accuracy)], x, y, told, diagonal=True),
+        bar_chart([right], x, share, told, diagonal=True),
         [("right", "s0"), ("as often as the score says", "mark")],
-        numbers,
+        table(name, ["score", "answers", "mean score", "right"], rows),
     )
-    spread = figure(
-        "How scores are spread",
-        bar_chart([Series("answers", shares, "s2")], x, share, "Share of the answers by score; its numbers are beside"),
-    )
-    return part_section(
-        evaluation, "calibration", "Calibration", f'{content}<div class="figures">{diagram}{spread}</div>'
+    answers = Series("answers", list(zip(middles, shares, strict=True)), "s2")
+    spread = figure("How scores are spread", bar_chart([answers], x, share, "Share of the answers by score"))
+    content = f'{_calibration_words(evaluation, found)}<div class="figures">{diagram}{spread}</div>'
+    return part_section(evaluation, "calibration", "Calibration", content)
+
+
+def _calibration_words(evaluation: EvaluationRecord, found: Reliability) -> str:
+    total = int(found.counts.sum())
+    gap = float(((found.confidence - found.accuracy) * found.counts).sum()) / max(1, total)
+    leaning = "too sure of itself" if gap > 0 else "less sure than it could be"
+    side = "above" if gap > 0 else "below"
+    before = evaluation.summary.get("calibration_error_before", found.expected_error)
+    is_calibrated = abs(before - found.expected_error) > 1e-4
+    told = f" Without the temperature in the model file it would be {before:.1%}." if is_calibrated else ""
+    return (
+        f"<p>Expected calibration error <strong>{found.expected_error:.1%}</strong> over {NUM_BINS} bins of equal "
+        f"width and {total:,} answers.{told} On average the model is {leaning}: its mean score is "
+        f"{abs(100 * gap):.1f} points {side} its accuracy.</p>"
     )
 
 
