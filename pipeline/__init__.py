@@ -6,8 +6,8 @@ The flow, in the order data takes it, and where each part lives:
               decode/   sampling    transforms    models/                      inference  timeline
 
 ``datasets/`` reads annotations and feeds ``training/``; ``checkpoint`` is the model file; ``evaluation`` and
-``protocols`` measure; ``prediction`` and ``report`` write; ``streaming/`` watches cameras; ``config`` holds every
-setting; ``cli`` wires it together.
+``protocols`` measure; ``prediction`` and ``report`` write, ``run_report`` the page of a run; ``streaming/`` watches
+cameras; ``config`` holds every setting; ``cli`` wires it together.
 
 The public names below are all a user of the package needs. They are imported when first used, so that
 ``import pipeline`` costs nothing.

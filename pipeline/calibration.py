@@ -139,9 +139,15 @@ class Reliability:
 
 def reliability(probabilities: Tensor, truth: Tensor) -> Reliability:
     """Of ``probabilities [N, K]`` and ``truth [N]``: each clip in the bin of its best label's probability."""
-    confidence, predicted = probabilities.double().max(dim=1)
+    confidence, predicted = probabilities.max(dim=1)
+    return reliability_of(confidence, predicted == truth)
+
+
+def reliability_of(confidence: Tensor, right: Tensor) -> Reliability:
+    """Of answers given with ``confidence [N]``, of which ``right [N]`` (bool) are."""
+    confidence = confidence.double()
     bins = (confidence * NUM_BINS).ceil().long().sub(1).clamp(0, NUM_BINS - 1)  # (low, high], as the papers have it
     counts = torch.bincount(bins, minlength=NUM_BINS)
-    sums = [torch.zeros(NUM_BINS).double().index_add_(0, bins, v) for v in (confidence, (predicted == truth).double())]
+    sums = [torch.zeros(NUM_BINS).double().index_add_(0, bins, v) for v in (confidence, right.double())]
     means = [total / counts.clamp_min(1) for total in sums]
     return Reliability(counts, means[0].float(), means[1].float())

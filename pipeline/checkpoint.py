@@ -123,13 +123,23 @@ def load_model_file(path: str | Path, device: str | torch.device = "cpu") -> Mod
         raise UserError(f"{path}: its weights and its description do not fit together ({error})") from error
 
 
-def _read(path: Path) -> tuple[dict[str, Any], dict[str, torch.Tensor]]:
+def read_description(path: Path) -> dict[str, Any]:
+    """What a model file says of itself, without its weights.
+
+    Raises:
+        UserError: the file is missing, or is no model file.
+    """
+    return _read(path, with_weights=False)[0]
+
+
+def _read(path: Path, with_weights: bool = True) -> tuple[dict[str, Any], dict[str, torch.Tensor]]:
     if not path.is_file():
         raise UserError(f"{path}: no such model file; clipgru train writes <output_dir>/<name>/model.safetensors")
     try:
         with safetensors.safe_open(str(path), framework="pt") as stream:
             metadata = stream.metadata() or {}
-            state = {name: stream.get_tensor(name) for name in stream.keys()}  # noqa: SIM118 (not a dict)
+            names = stream.keys() if with_weights else ()
+            state = {name: stream.get_tensor(name) for name in names}
     except (safetensors.SafetensorError, OSError) as error:
         raise UserError(f"{path}: not a model file, or a damaged one ({error})") from error
     if _KEY not in metadata:

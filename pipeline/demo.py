@@ -27,11 +27,12 @@ from pipeline.config import (
 )
 from pipeline.datasets.datamodule import make_splits, read_annotations
 from pipeline.datasets.motion import BACKGROUND, read_segments
-from pipeline.evaluation import Evaluation, evaluate_model
+from pipeline.evaluation import Evaluation, evaluate_model, write_evaluation
 from pipeline.files import write_atomically
 from pipeline.inference import Model
 from pipeline.options import DemoOptions, PredictOptions
 from pipeline.prediction import predict_files
+from pipeline.run_report.page import write_comparison, write_report
 from pipeline.timeline import TimelineAgreement, compare_timelines
 from pipeline.training.fit import TrainingResult, train
 
@@ -77,6 +78,9 @@ def run_demo(options: DemoOptions, console: Console) -> dict[str, float]:
         model = replace(experiment.model, heads=(head,))
         results[head] = train(replace(experiment, name=head, model=model), splits, quiet=options.quiet)
         evaluations[head] = evaluate_model(results[head].model, splits.test, experiment.data)
+        write_evaluation(evaluations[head], folder / head / "evaluation_test", evaluations[head].summary())
+        write_report(folder / head)
+    write_comparison(folder / HEADS[0], folder / HEADS[1], folder / "comparison.html")
     say("4/4 finding the actions of untrimmed videos")
     agreement = _timeline(results["convgru"], Path(experiment.data.root), folder, console)
     summary = _summary(evaluations) | {f"timeline_{name}": value for name, value in agreement.summary().items()}
@@ -155,5 +159,7 @@ def _print(
         "timeline.csv",
         "motion_set",
         *(f"{h}/model.safetensors" for h in HEADS),
+        *(f"{h}/report.html" for h in HEADS),
+        "comparison.html",
     ):
         console.print(f"  {folder / name}", soft_wrap=True)

@@ -46,10 +46,19 @@ class VideoResult:
     probabilities: tuple[float, ...]
     """``[K]``, the mean over the video's clips; empty if the video could not be read."""
     error: str = ""
+    name: str = ""
+    """The path below the data's root, by which two runs know the same video."""
+    start_seconds: float = 0.0
+    end_seconds: float | None = None
+    """The labelled stretch; None: until the video ends."""
     uncalibrated: tuple[float, ...] = ()
     """``[K]``, as ``probabilities`` would be without the model's calibration; empty: they are the same."""
     is_unknown: bool = False
     """Whether most clips are unknown by the model's rule."""
+
+    def score_of(self, label: str | None, labels: Sequence[str]) -> str:
+        """The probability of a label to six decimals, as tables have it; empty if the video could not be read."""
+        return f"{self.probabilities[labels.index(label)]:.6f}" if label is not None and self.probabilities else ""
 
 
 @dataclass(frozen=True)
@@ -242,13 +251,13 @@ def _answer(model: ModelFile, logits: Tensor) -> _Answer:
 
 
 def _result(row: VideoRow, labels: Sequence[str], answer: _Answer | None, bad: BadVideo | None) -> VideoResult:
+    result = VideoResult(str(row.path), row.label, None, (), "", row.name, row.start_seconds, row.end_seconds)
     if answer is None:
-        return VideoResult(str(row.path), row.label, None, (), f"{bad.stage}: {bad.cause}" if bad else "not read")
-    return VideoResult(
-        str(row.path),
-        row.label,
-        labels[int(answer.probabilities.argmax())],
-        tuple(answer.probabilities.tolist()),
+        return replace(result, error=f"{bad.stage}: {bad.cause}" if bad else "not read")
+    return replace(
+        result,
+        predicted=labels[int(answer.probabilities.argmax())],
+        probabilities=tuple(answer.probabilities.tolist()),
         uncalibrated=tuple(answer.uncalibrated.tolist()),
         is_unknown=answer.is_unknown,
     )
@@ -269,8 +278,11 @@ def write_evaluation(evaluation: Evaluation, folder: Path, summary: dict[str, fl
     """Writes the figures, a row for each video, and the confusion matrix as CSV and picture. Returns what it wrote."""
     rows = [
         {"path": result.path, "label": result.label, "predicted": result.predicted or ""}
-        | {"right": result.predicted == result.label, "score": f"{max(result.probabilities, default=0):.4f}"}
-        | {"unknown": result.is_unknown, "error": result.error}
+        | {"right": result.predicted == result.label}
+        | {"score": result.score_of(result.predicted, evaluation.labels)}
+        | {"label_score": result.score_of(result.label, evaluation.labels), "unknown": result.is_unknown}
+        | {"error": result.error, "name": result.name or Path(result.path).name}
+        | {"start_seconds": result.start_seconds, "end_seconds": result.end_seconds}
         for result in evaluation.results
     ]
     title = f"{evaluation.num_videos} videos, top-1 {evaluation.top1:.1%}"

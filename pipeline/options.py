@@ -59,6 +59,21 @@ class DiagnoseOptions:
 
 
 @dataclass(frozen=True)
+class ReportOptions:
+    """Where the page goes, and how much is on it."""
+
+    output: str | None = None
+    """The HTML file to write; unset: report.html in the run's folder, or for two runs compare_<RUN2>.html there."""
+    clips: int = 24
+    """This many of the worst clips are shown with pictures that play."""
+    quiet: bool = False
+    """Print nothing but errors and the page's path."""
+
+    def __post_init__(self) -> None:
+        require(self.clips >= 0, f"clips must not be negative, got {self.clips}")
+
+
+@dataclass(frozen=True)
 class ExportOptions:
     """What to write and where, and how to make and judge the 8-bit files."""
 

@@ -132,6 +132,12 @@ def test_evaluate_writes_its_report(trained: Path, capsys: pytest.CaptureFixture
     assert sum(row["right"] == "True" for row in rows) / len(rows) == pytest.approx(summary["top1"], abs=1e-4)
     with (folder / "confusion.csv").open() as stream:
         assert sum(int(cell) for row in list(csv.reader(stream))[1:] for cell in row[1:]) == len(rows)
+    page = (trained / "report.html").read_text()
+    assert all(title in page for title in ("On test videos", "Learning curves", "Worst clips", "Durations"))
+    assert page.count('class="player"') == min(24, len(rows))
+    journal = [json.loads(line)["command"] for line in (trained / "commands.jsonl").read_text().splitlines()]
+    assert journal[0].startswith("clipgru train --config ")
+    assert journal[-1] == f"clipgru evaluate {trained / 'model.safetensors'} --quiet"
 
 
 def test_predict_writes_json_csv_and_stats(trained: Path, motion_root: Path, tmp_path: Path) -> None:
@@ -206,6 +212,8 @@ def test_a_protocol_runs_fold_by_fold_and_goes_on(
     first = json.loads(capsys.readouterr().out)
     assert first["num_folds"] == 5
     assert first["num_videos"] == 12 * 6 + 18
+    page = (tmp_path / "small" / "report.html").read_text()
+    assert all(words in page for words in ("On the videos of all folds", "seed 0, fold 5"))
     last = tmp_path / "small" / "model" / "seed_0" / "fold_05" / "results.json"
     before = last.stat().st_mtime_ns
     assert main(args) == 0

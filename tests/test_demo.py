@@ -35,7 +35,13 @@ def test_the_demo_writes_what_it_says(
     with (folder / "timeline.csv").open() as stream:
         assert list(csv.DictReader(stream))
     printed = "".join(capsys.readouterr().err.split())
-    for path in ("summary.json", "timeline.json", "convgru/model.safetensors", "mean/model.safetensors"):
+    for path in (
+        "summary.json",
+        "timeline.json",
+        "convgru/model.safetensors",
+        "mean/model.safetensors",
+        "convgru/report.html",
+    ):
         assert "".join(str(folder / path).split()) in printed
         assert (folder / path).exists()
 

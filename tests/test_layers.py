@@ -49,8 +49,9 @@ LAYERS = {
     "diagnosis": 5,
     "export": 5,
     "many": 5,
+    "run_report": 5,
     "explanation": 6,
-    "demo": 5,
+    "demo": 6,
     "cli": 7,
     "__main__": 8,
 }

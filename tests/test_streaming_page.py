@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import shutil
 import threading
 import time
 from collections.abc import Iterator
@@ -11,13 +10,13 @@ from dataclasses import replace
 from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
 
 import pytest
-from playwright.sync_api import Browser, Page, expect, sync_playwright
+from playwright.sync_api import Browser, Page, expect
 
 from pipeline.streaming import web
 from pipeline.streaming.serve import PageView
+from tests.browsing import chromium
 from tests.live import LABELS, Feeder, LiveSource
 
-CHROMIUMS = ("chromium", "chromium-browser", "google-chrome", "google-chrome-stable", "chrome")
 WAIT_MS = 30_000
 ENTRANCE = LiveSource("rtsp://entrance.example/stream1", LABELS)
 CAMERA = LiveSource("camera 0", LABELS[2:5])
@@ -26,13 +25,8 @@ expect.set_options(timeout=WAIT_MS)
 
 @pytest.fixture(scope="module")
 def browser() -> Iterator[Browser]:
-    program = next(filter(None, map(shutil.which, CHROMIUMS)), None)
-    if program is None:
-        pytest.skip(f"no browser on this machine (looked for {', '.join(CHROMIUMS)})")
-    with sync_playwright() as playwright:
-        browser = playwright.chromium.launch(executable_path=program)
+    with chromium() as browser:
         yield browser
-        browser.close()
 
 
 @pytest.fixture

@@ -18,6 +18,7 @@ from pipeline.cli.models import (
     explain_command,
     explain_sampling_command,
     learn_command,
+    report_command,
     train_command,
 )
 from pipeline.cli.parser import EXIT_SOME_FAILED, EXIT_USER_ERROR
@@ -39,6 +40,7 @@ commands:
   learn      a model from a few short videos a class, in a minute or two
   evaluate   measure a model on held-out videos, or run a whole protocol over folds
   diagnose   does a model use time, and where is it wrong
+  report     make the page of a run anew, or one that compares two runs
   predict    find actions in video files
   merge      join the tables of predict --shard
   webcam     find actions live: cameras, network streams, replayed files
@@ -68,6 +70,7 @@ COMMANDS: dict[str, Callable[[Sequence[str]], int]] = {
     "learn": learn_command,
     "evaluate": evaluate_command,
     "diagnose": diagnose_command,
+    "report": report_command,
     "predict": predict_command,
     "merge": merge_command,
     "webcam": webcam_command,

@@ -1,10 +1,11 @@
-"""The commands that train and measure models: train, evaluate, demo."""
+"""The commands that train and measure models: train, evaluate, diagnose, report, demo."""
 
 from __future__ import annotations
 
 import json
 import sys
 from collections.abc import Sequence
+from datetime import datetime
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -19,7 +20,15 @@ from pipeline.cli.parser import (
 )
 from pipeline.config import DataConfig, Experiment
 from pipeline.errors import UserError
-from pipeline.options import DemoOptions, DiagnoseOptions, EvaluateOptions, ExplainOptions, LearnOptions, TrainOptions
+from pipeline.options import (
+    DemoOptions,
+    DiagnoseOptions,
+    EvaluateOptions,
+    ExplainOptions,
+    LearnOptions,
+    ReportOptions,
+    TrainOptions,
+)
 
 if TYPE_CHECKING:
     from pipeline.checkpoint import ModelFile
@@ -35,15 +44,21 @@ def train_command(args: Sequence[str]) -> int:
     arguments = parser.parse_args(list(args))
     experiment, options = to_experiment(parser, arguments), read_options(TrainOptions, parser, arguments)
 
+    from pipeline.run_report.journal import note_command, now
+    from pipeline.run_report.page import write_report
     from pipeline.training.callbacks import Interrupted
     from pipeline.training.fit import train
 
+    began = now()
     try:
         result = train(experiment, resume=options.resume, quiet=options.quiet)
     except Interrupted as interrupted:
         print(f"clipgru train: {interrupted}", file=sys.stderr)
+        note_command(experiment.run_dir, "train", args, began, "interrupted")
         return 128 + interrupted.signal_number
-    print(json.dumps({"model": str(result.model_path), **_rounded(result.metrics)}, indent=1))
+    note_command(experiment.run_dir, "train", args, began)
+    report = write_report(experiment.run_dir)
+    print(json.dumps({"model": str(result.model_path), "report": str(report), **_rounded(result.metrics)}, indent=1))
     return 0
 
 
@@ -93,18 +108,20 @@ def evaluate_command(args: Sequence[str]) -> int:
     if bool(arguments.model_file) == bool(options.protocol):
         raise UserError("clipgru evaluate needs either a MODEL file or --protocol with --config; see --help")
     if options.protocol:
-        return _evaluate_protocol(to_experiment(parser, arguments), options)
+        return _evaluate_protocol(to_experiment(parser, arguments), options, args)
     given = parser.parse_args(list(args), defaults=False)
-    return _evaluate_model(arguments.model_file, given.get("data"), options)
+    return _evaluate_model(arguments.model_file, given.get("data"), options, args)
 
 
-def _evaluate_model(model_path: str, given_data: Any, options: EvaluateOptions) -> int:
+def _evaluate_model(model_path: str, given_data: Any, options: EvaluateOptions, args: Sequence[str]) -> int:
     from rich.progress import Progress
 
     from pipeline.checkpoint import load_model_file
     from pipeline.evaluation import evaluate_model
     from pipeline.inference import pick_device
+    from pipeline.run_report.journal import now
 
+    began = now()
     model = load_model_file(model_path, pick_device(options.device))
     rows, data = rows_of(model, given_data, options.split)
     with Progress(console=console(), disable=options.quiet or not sys.stderr.isatty()) as progress:
@@ -112,8 +129,11 @@ def _evaluate_model(model_path: str, given_data: Any, options: EvaluateOptions) 
         evaluation = evaluate_model(
             model, rows, data, num_clips=options.clips, progress=lambda n: progress.advance(task, n)
         )
-    folder = Path(options.output) if options.output else Path(model_path).parent / f"evaluation_{options.split}"
-    _report_evaluation(evaluation, folder, evaluation.summary(), options.quiet)
+    home = Path(options.output or Path(model_path).parent)
+    folder = home if options.output else home / f"evaluation_{options.split}"
+    _write_results(evaluation, folder, evaluation.summary(), options.quiet)
+    _end_with_report(home, "evaluate", args, began, options.quiet)
+    print(json.dumps(_rounded(evaluation.summary()), indent=1))
     return EXIT_SOME_FAILED if evaluation.num_errors else 0
 
 
@@ -150,16 +170,19 @@ def diagnose_command(args: Sequence[str]) -> int:
     from pipeline.diagnosis import diagnose
     from pipeline.explanation.sheets import write_diagnosis
     from pipeline.inference import pick_device
+    from pipeline.run_report.journal import now
 
+    began = now()
     model = load_model_file(arguments.model_file, pick_device(options.device))
     rows, data = rows_of(model, given.get("data"), options.split)
     with Progress(console=console(), disable=options.quiet or not sys.stderr.isatty()) as progress:
         task = progress.add_task("diagnosing", total=len(rows))
         diagnosis = diagnose(model, rows, data, progress=lambda count: progress.advance(task, count))
-    folder = Path(options.output) if options.output else Path(arguments.model_file).parent / "diagnosis"
-    written = write_diagnosis(diagnosis, model, rows, folder)
+    home = Path(options.output or Path(arguments.model_file).parent)
+    written = write_diagnosis(diagnosis, model, rows, home if options.output else home / "diagnosis")
     if not options.quiet:
         console().print(f"written: {', '.join(map(str, written))}", soft_wrap=True)
+    _end_with_report(home, "diagnose", args, began, options.quiet)
     print(json.dumps(diagnosis.summary(), indent=1))
     return EXIT_SOME_FAILED if diagnosis.num_errors else 0
 
@@ -215,10 +238,12 @@ def explain_command(args: Sequence[str]) -> int:
     return 0
 
 
-def _evaluate_protocol(experiment: Experiment, options: EvaluateOptions) -> int:
+def _evaluate_protocol(experiment: Experiment, options: EvaluateOptions, args: Sequence[str]) -> int:
     from pipeline.protocols import ProtocolResult, run_protocol, write_folds
+    from pipeline.run_report.journal import note_command, now
     from pipeline.training.callbacks import Interrupted
 
+    began = now()
     folds: list[FoldResult] = []
     assert options.protocol is not None
     running = run_protocol(
@@ -235,15 +260,19 @@ def _evaluate_protocol(experiment: Experiment, options: EvaluateOptions) -> int:
                 )
     except Interrupted as interrupted:
         print(f"clipgru evaluate: {interrupted}; the same command goes on with this fold", file=sys.stderr)
+        note_command(experiment.run_dir, "evaluate", args, began, "interrupted")
         return 128 + interrupted.signal_number
     result = ProtocolResult(tuple(folds))
-    folder = Path(options.output) if options.output else experiment.run_dir / "evaluation"
+    home = Path(options.output or experiment.run_dir)
+    folder = home if options.output else home / "evaluation"
     write_folds(result, folder)
-    _report_evaluation(result.whole(), folder, result.summary(), options.quiet)
+    _write_results(result.whole(), folder, result.summary(), options.quiet)
+    _end_with_report(home, "evaluate", args, began, options.quiet)
+    print(json.dumps(_rounded(result.summary()), indent=1))
     return EXIT_SOME_FAILED if result.whole().num_errors else 0
 
 
-def _report_evaluation(evaluation: Evaluation, folder: Path, summary: dict[str, float], quiet: bool) -> None:
+def _write_results(evaluation: Evaluation, folder: Path, summary: dict[str, float], quiet: bool) -> None:
     from pipeline.evaluation import write_evaluation
 
     written = write_evaluation(evaluation, folder, summary)
@@ -251,7 +280,37 @@ def _report_evaluation(evaluation: Evaluation, folder: Path, summary: dict[str, 
         _print_classes(evaluation)
         _print_reliability(evaluation)
         console().print(f"written: {', '.join(map(str, written))}", soft_wrap=True)
-    print(json.dumps(_rounded(summary), indent=1))
+
+
+def _end_with_report(folder: Path, command: str, args: Sequence[str], began: datetime, quiet: bool) -> None:
+    from pipeline.run_report.journal import note_command
+    from pipeline.run_report.page import write_report
+
+    note_command(folder, command, args, began)
+    report = write_report(folder)
+    if not quiet:
+        console().print(f"report: {report}", soft_wrap=True)
+
+
+def report_command(args: Sequence[str]) -> int:
+    """clipgru report"""
+    parser = make_parser(
+        "report",
+        "Make the page of RUN anew from the files in its folder, such as runs/mine; with RUN2 a page that compares the "
+        "two: figures, a paired test on the videos that both saw, curves, classes and the settings that differ.",
+    )
+    parser.add_argument("run", type=str, metavar="RUN", help="A run's folder.")
+    parser.add_argument("run2", nargs="?", type=str, metavar="RUN2", help="The folder of a run to compare it with.")
+    add_options(parser, ReportOptions)
+    arguments = parser.parse_args(list(args))
+    options = read_options(ReportOptions, parser, arguments)
+
+    from pipeline.run_report.page import write_comparison, write_report
+
+    output = Path(options.output) if options.output else None
+    run, run2 = Path(arguments.run), Path(arguments.run2) if arguments.run2 else None
+    print(write_report(run, output, options.clips) if run2 is None else write_comparison(run, run2, output))
+    return 0
 
 
 def _print_classes(evaluation: Evaluation) -> None:

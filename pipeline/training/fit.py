@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 import logging
 import sys
 import warnings
@@ -22,6 +23,7 @@ from pipeline.checkpoint import ModelFile, provenance_of, save_model
 from pipeline.config import Experiment, to_yaml
 from pipeline.datasets.datamodule import Splits, VideoDataModule, make_splits, read_annotations
 from pipeline.datasets.features import FrameEmbedder
+from pipeline.datasets.summary import summarize_splits
 from pipeline.errors import UserError
 from pipeline.files import write_atomically
 from pipeline.training.calibrating import calibrate
@@ -74,7 +76,10 @@ def train(
     with calm_lightning(), stop.listening():
         # The stop comes last, when the others have done their part of the batch (the average of weights has its step).
         trainer = _build_trainer(experiment, [*_callbacks(experiment, splits, quiet), stop], quiet)
-        write_atomically(run_dir / "config.yaml", to_yaml(experiment).encode())
+        if trainer.is_global_zero:
+            write_atomically(run_dir / "config.yaml", to_yaml(experiment).encode())
+            summary = summarize_splits(splits, experiment.decode)
+            write_atomically(run_dir / "data.json", json.dumps(summary, indent=1, ensure_ascii=False).encode())
         if experiment.data.cache == "features":
             _cache_features(data, module.to(trainer.strategy.root_device), quiet)
         trainer.fit(module, datamodule=data, ckpt_path=str(last) if resume else None, weights_only=True)

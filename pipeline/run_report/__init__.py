@@ -1,0 +1,9 @@
+"""One HTML page of a run, made of the files that the run left in its folder; and one that compares two runs.
+
+journal      which commands worked on a run, when, for how long and on what machine; written as they end
+records      what lies in a run's folder, read into dataclasses
+clips        pictures of a video in a row, for thumbnails that play
+curves, results, health, machine    the page's parts: HTML from records
+comparison   the parts that two runs share, and the paired test
+page         the whole page; run.html, run.css and run.js are its template
+"""

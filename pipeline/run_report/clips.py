@@ -1,0 +1,85 @@
+"""Pictures of a video side by side in one JPEG: a thumbnail that a page plays by showing one after the other."""
+
+from __future__ import annotations
+
+import base64
+from collections.abc import Iterator, Sequence
+from dataclasses import dataclass
+
+import cv2
+import numpy as np
+from numpy.typing import NDArray
+
+from pipeline.config import DecodeConfig
+from pipeline.decode import VideoOpener, VideoReader
+from pipeline.errors import DecodeError
+from pipeline.run_report.records import Answer
+
+NUM_PICTURES = 12
+MAX_SIDE_PX = 160
+_JPEG_QUALITY = 68
+_MAX_MEMORY_BYTES = 100_000_000
+
+
+@dataclass(frozen=True)
+class Thumbnail:
+    """Pictures in a row, of one size, evenly spread over a labelled stretch."""
+
+    jpeg: bytes
+    num_pictures: int
+    width: int
+    """Of one picture, in pixels."""
+    height: int
+    start_seconds: float
+    end_seconds: float
+
+    @property
+    def address(self) -> str:
+        """As a page has it inside."""
+        return f"data:image/jpeg;base64,{base64.b64encode(self.jpeg).decode()}"
+
+
+def make_thumbnails(
+    answers: Sequence[Answer], decode: DecodeConfig, max_bytes: int
+) -> Iterator[tuple[Answer, Thumbnail | None]]:
+    """The videos of some answers as thumbnails, while they fit: none for those that cannot be read now, and for those
+    after the one that would pass ``max_bytes`` of page."""
+    left = max_bytes
+    with VideoOpener(decode) as opener:
+        for answer in answers:
+            thumbnail = _thumbnail(answer, opener) if left > 0 else None
+            left -= len(thumbnail.address) if thumbnail else 0
+            yield answer, thumbnail if left >= 0 else None
+
+
+def _thumbnail(answer: Answer, opener: VideoOpener) -> Thumbnail | None:
+    try:
+        with opener.open(answer.path) as reader:
+            end_seconds = min(answer.end_seconds or reader.info.duration_seconds, reader.info.duration_seconds)
+            length = end_seconds - answer.start_seconds
+            times = [answer.start_seconds + length * (place + 0.5) / NUM_PICTURES for place in range(NUM_PICTURES)]
+            pictures = [_small(picture) for part in _in_memory(times, reader) for picture in part]
+    except DecodeError:
+        return None
+    height, width = pictures[0].shape[:2]
+    return Thumbnail(_encode(pictures), len(pictures), width, height, answer.start_seconds, end_seconds)
+
+
+def _in_memory(times_seconds: Sequence[float], reader: VideoReader) -> Iterator[NDArray[np.uint8]]:
+    """The pictures at some times, ``[T, H, W, 3]``, as many at once as memory is given for."""
+    count = max(1, _MAX_MEMORY_BYTES // (3 * reader.info.width * reader.info.height))
+    for place in range(0, len(times_seconds), count):
+        frames = reader.at(times_seconds[place : place + count]).frames
+        yield frames.permute(0, 2, 3, 1).numpy()  # [T, 3, H, W] -> [T, H, W, 3]
+
+
+def _small(picture: NDArray[np.uint8]) -> NDArray[np.uint8]:
+    scale = min(1.0, MAX_SIDE_PX / max(picture.shape[:2]))
+    size = (max(1, round(picture.shape[1] * scale)), max(1, round(picture.shape[0] * scale)))
+    return cv2.resize(picture, size, interpolation=cv2.INTER_AREA).astype(np.uint8, copy=False)
+
+
+def _encode(pictures: Sequence[NDArray[np.uint8]]) -> bytes:
+    row = cv2.cvtColor(np.concatenate(pictures, axis=1), cv2.COLOR_RGB2BGR)
+    _, encoded = cv2.imencode(".jpg", row, [cv2.IMWRITE_JPEG_QUALITY, _JPEG_QUALITY])
+    return encoded.tobytes()

@@ -1,0 +1,75 @@
+"""Which commands worked on a run, when, for how long and on what machine: ``commands.jsonl`` in its folder."""
+
+from __future__ import annotations
+
+import json
+import os
+import platform
+import shlex
+from collections.abc import Sequence
+from datetime import datetime, timezone
+from pathlib import Path
+from typing import Any
+
+import torch
+
+from pipeline.files import write_atomically
+from pipeline.version import __version__
+
+JOURNAL = "commands.jsonl"
+
+
+def note_command(folder: Path, command: str, args: Sequence[str], began: datetime, outcome: str = "done") -> None:
+    """Adds a line to the journal.
+
+    Args:
+        folder: the run's.
+        command: ``train``, ``evaluate`` or ``diagnose``.
+        args: as they were given to it.
+        began: when, with its time zone.
+        outcome: ``done``, or what ended it before.
+    """
+    line = {
+        "command": shlex.join(["clipgru", command, *args]),
+        "began": began.astimezone(timezone.utc).isoformat(timespec="seconds"),
+        "seconds": round((datetime.now(timezone.utc) - began).total_seconds(), 1),
+        "outcome": outcome,
+        "machine": describe_machine(),
+        "versions": {"clipgru": __version__, "torch": torch.__version__, "python": platform.python_version()},
+    }
+    path = folder / JOURNAL
+    before = path.read_bytes() if path.exists() else b""
+    write_atomically(path, before + json.dumps(line, ensure_ascii=False).encode() + b"\n")
+
+
+def now() -> datetime:
+    """This moment, for ``note_command``."""
+    return datetime.now(timezone.utc)
+
+
+def describe_machine() -> dict[str, Any]:
+    """What figures of speed depend on; names of hosts and users are left out."""
+    gpus = [torch.cuda.get_device_name(place) for place in range(torch.cuda.device_count())]
+    return {
+        "system": f"{platform.system()} {platform.machine()}",
+        "processor": _processor(),
+        "cores": len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count() or 1,
+        "memory_gb": _memory_gb(),
+        "gpus": gpus,
+    }
+
+
+def _processor() -> str:
+    """As Linux names it; elsewhere what Python knows."""
+    try:
+        lines = Path("/proc/cpuinfo").read_text(encoding="utf-8").splitlines()
+    except OSError:
+        return platform.processor()
+    names = [line.partition(":")[2].strip() for line in lines if line.startswith("model name")]
+    return names[0] if names else platform.processor()
+
+
+def _memory_gb() -> float | None:
+    if not hasattr(os, "sysconf") or "SC_PHYS_PAGES" not in os.sysconf_names:
+        return None
+    return round(os.sysconf("SC_PHYS_PAGES") * os.sysconf("SC_PAGE_SIZE") / 1e9, 1)

@@ -1,0 +1,118 @@
+"""The whole page of a run, or of two: parts put into run.html, with styles, script and pictures inside."""
+
+from __future__ import annotations
+
+import re
+from dataclasses import replace
+from html import escape
+from pathlib import Path
+from typing import Any
+
+from pipeline.config import DecodeConfig
+from pipeline.files import write_atomically
+from pipeline.report.markup import code, number
+from pipeline.run_report.clips import make_thumbnails
+from pipeline.run_report.comparison import comparison_sections
+from pipeline.run_report.learning import curves_section, time_section
+from pipeline.run_report.origin import data_section, machine_section, settings_section
+from pipeline.run_report.records import EvaluationRecord, RunRecord, read_run
+from pipeline.run_report.results import (
+    calibration_section,
+    classes_section,
+    clips_section,
+    confusion_section,
+    headline_section,
+    videos_section,
+    worst,
+)
+
+REPORT = "report.html"
+FOLDER = Path(__file__).parent
+MAX_CLIP_BYTES = 3_500_000
+"""All thumbnails of a page together, so that a page stays below 5 MB."""
+
+
+def write_report(folder: Path, output: Path | None = None, num_clips: int = 24) -> Path:
+    """Makes the page of a run from what lies in its folder; the same files give the same page.
+
+    Args:
+        folder: a run's.
+        output: the page; default ``report.html`` in the folder.
+        num_clips: how many of each evaluation's worst clips are shown.
+
+    Raises:
+        UserError: the folder holds nothing of a run, or cannot be written to.
+    """
+    run = read_run(folder)
+    parts = [headline_section(e) for e in run.evaluations]
+    parts += [curves_section(run)] if run.curves or run.folds else []
+    for evaluation in run.evaluations:
+        parts += _evaluation_sections(run, evaluation, num_clips)
+    parts += [time_section(run), data_section(run), settings_section(run), machine_section(run)]
+    path = output or folder / REPORT
+    write_atomically(path, _page(run.name, _subtitle(run), parts).encode())
+    return path
+
+
+def write_comparison(first: Path, second: Path, output: Path | None = None) -> Path:
+    """Makes a page that holds two runs side by side; default ``compare_<second>.html`` in the first one's folder.
+
+    Raises:
+        UserError: a folder holds nothing of a run, or the output cannot be written to.
+    """
+    runs = read_run(first), read_run(second)
+    title = f"{runs[0].name} and {runs[1].name}"
+    subtitle = f"A is {code(str(first))}, B is {code(str(second))}."
+    path = output or first / f"compare_{runs[1].name}.html"
+    write_atomically(path, _page(title, subtitle, comparison_sections(*runs)).encode())
+    return path
+
+
+def _evaluation_sections(run: RunRecord, evaluation: EvaluationRecord, num_clips: int) -> list[str]:
+    decode = decode_config(run.settings)
+    clips = list(make_thumbnails(worst(evaluation, num_clips), decode, MAX_CLIP_BYTES // len(run.evaluations)))
+    return [
+        classes_section(evaluation),
+        confusion_section(evaluation),
+        calibration_section(evaluation),
+        clips_section(evaluation, clips),
+        videos_section(evaluation),
+    ]
+
+
+def decode_config(settings: dict[str, Any]) -> DecodeConfig:
+    """How the run decoded, by the decoder that reads everything and is always there. Keys of another version are left
+    out: a thumbnail does not depend on them."""
+    known = DecodeConfig.__dataclass_fields__
+    config = DecodeConfig(**{key: value for key, value in settings.get("decode", {}).items() if key in known})
+    return replace(config, decoder="pyav")
+
+
+def _subtitle(run: RunRecord) -> str:
+    """What was trained, in a line."""
+    model = run.settings.get("model", {})
+    said = []
+    if model:
+        heads = " + ".join(model.get("heads", []))
+        said.append(f"{escape(str(model.get('backbone')))} with {escape(heads)}")
+    if run.model:
+        said.append(f"{len(run.model['labels'])} classes")
+        count = run.model.get("provenance", {}).get("num_training_videos")
+        said += [f"trained on {number(count).html} videos"] if count else []
+    if run.folds:
+        said.append(f"{len(run.folds)} folds")
+    return ", ".join(said) + ("." if said else "")
+
+
+def _page(title: str, subtitle: str, sections: list[str]) -> str:
+    titles = [re.findall(r'<section id="([\w-]+)".*?<h2[^>]*>(.*?)</h2>', part, re.DOTALL)[0] for part in sections]
+    parts = {
+        "title": escape(title),
+        "subtitle": subtitle,
+        "contents": "".join(f'<li><a href="#{name}">{words}</a></li>' for name, words in titles),
+        "sections": "\n".join(sections),
+        "style": (FOLDER / "run.css").read_text(encoding="utf-8"),
+        "script": (FOLDER / "run.js").read_text(encoding="utf-8"),
+    }
+    template = (FOLDER / "run.html").read_text(encoding="utf-8")
+    return re.sub(r"{{(\w+)}}", lambda found: parts[found[1]], template)

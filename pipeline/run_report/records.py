@@ -1,0 +1,259 @@
+"""What lies in a run's folder, read: settings, curves, answers of evaluations, diagnosis, data, commands.
+
+A run that was only evaluated, or only trained, leaves some of it; what is not there is empty.
+"""
+
+from __future__ import annotations
+
+import csv
+import json
+from collections.abc import Iterable
+from dataclasses import dataclass, field
+from functools import cached_property
+from pathlib import Path
+from typing import Any
+
+import yaml
+
+from pipeline.checkpoint import read_description
+from pipeline.errors import UserError
+from pipeline.run_report.journal import JOURNAL
+
+Curve = tuple[tuple[float, float], ...]
+"""(epochs since the start, value), in order."""
+
+VideoKey = tuple[str, str, float, float | None]
+"""Name below the data's root, true label, and the labelled stretch."""
+
+_EPOCH_CURVES = {
+    "train_loss": "train_loss_epoch",
+    "val_loss": "val_loss",
+    "train_accuracy": "train_accuracy",
+    "val_accuracy": "val_accuracy",
+}
+_RUNNING_CURVES = ("clips_per_second", "waiting_share")  # an epoch's last value is the epoch's
+_MAX_STEPS = 200
+
+
+@dataclass(frozen=True)
+class Answer:
+    """A video, the truth and what the model said; scores are 0 to 1, None where the video could not be read."""
+
+    name: str
+    path: str
+    label: str
+    predicted: str | None
+    score: float | None
+    label_score: float | None
+    error: str
+    start_seconds: float
+    end_seconds: float | None
+
+    @property
+    def right(self) -> bool:
+        """An unreadable video is a wrong answer."""
+        return self.predicted == self.label
+
+    @property
+    def key(self) -> VideoKey:
+        """By which two runs know the same video."""
+        return self.name, self.label, self.start_seconds, self.end_seconds
+
+
+def first_of_each(answers: Iterable[Answer]) -> dict[VideoKey, Answer]:
+    """The first answer to each video, in order: models of several seeds answer more than once."""
+    firsts: dict[VideoKey, Answer] = {}
+    for answer in answers:
+        firsts.setdefault(answer.key, answer)
+    return firsts
+
+
+@dataclass(frozen=True)
+class EvaluationRecord:
+    """One evaluation: its name (the split's, or ``folds``), the model's labels, and an answer a video; several where a
+    protocol has several seeds."""
+
+    name: str
+    labels: tuple[str, ...]
+    answers: tuple[Answer, ...]
+    summary: dict[str, Any]
+
+    @property
+    def num_right(self) -> int:
+        """Videos answered rightly."""
+        return sum(answer.right for answer in self.answers)
+
+    @property
+    def read(self) -> list[Answer]:
+        """Answers to videos that could be read."""
+        return [answer for answer in self.answers if not answer.error]
+
+    @cached_property
+    def by_class(self) -> dict[str, list[Answer]]:
+        """The answers to each class's videos; every label is there."""
+        classes: dict[str, list[Answer]] = {label: [] for label in self.labels}
+        for answer in self.answers:
+            classes.setdefault(answer.label, []).append(answer)
+        return classes
+
+
+@dataclass(frozen=True)
+class RunRecord:
+    """All that a run left."""
+
+    folder: Path
+    settings: dict[str, Any] = field(default_factory=dict)
+    settings_text: str = ""
+    curves: dict[str, Curve] = field(default_factory=dict)
+    folds: dict[str, dict[str, Curve]] = field(default_factory=dict)
+    """Curves of each fold of a protocol."""
+    evaluations: tuple[EvaluationRecord, ...] = ()
+    diagnosis: dict[str, Any] = field(default_factory=dict)
+    data: dict[str, Any] = field(default_factory=dict)
+    bad_videos: tuple[dict[str, str], ...] = ()
+    """Rows of ``bad_videos.csv``: path, stage, cause, times."""
+    commands: tuple[dict[str, Any], ...] = ()
+    model: dict[str, Any] = field(default_factory=dict)
+    """What the model file says of itself."""
+
+    @property
+    def name(self) -> str:
+        """The folder's."""
+        return self.folder.resolve().name
+
+
+def read_run(folder: Path) -> RunRecord:
+    """Reads whatever a run left.
+
+    Raises:
+        UserError: the folder is not there or holds nothing of a run, or a file in it is not as clipgru writes it.
+    """
+    if not folder.is_dir():
+        raise UserError(f"{folder}: no such folder; name a run's, such as runs/mine")
+    try:
+        run = _read(folder)
+    except (ValueError, KeyError, TypeError, yaml.YAMLError) as error:
+        raise UserError(
+            f"{folder}: a file in it is not as clipgru writes it ({type(error).__name__}: {error}); "
+            "evaluate the model again, or remove the file"
+        ) from error
+    if not (run.curves or run.folds or run.evaluations or run.diagnosis or run.model):
+        raise UserError(
+            f"{folder}: nothing of a run is there (logs_*, evaluation_*, model.safetensors); name the folder that "
+            "clipgru train or evaluate wrote to"
+        )
+    return run
+
+
+def _read(folder: Path) -> RunRecord:
+    config, model = folder / "config.yaml", folder / "model.safetensors"
+    settings_text = config.read_text(encoding="utf-8") if config.exists() else ""
+    description = read_description(model) if model.exists() else {}
+    folds = {_fold_name(path.parent): path.parent for path in sorted(folder.glob("model/seed_*/fold_*/config.yaml"))}
+    first = next(iter(folds.values()), folder)
+    return RunRecord(
+        folder,
+        settings=yaml.safe_load(settings_text)
+        or description.get("provenance", {}).get("experiment", {})
+        or _json(folder / "protocol.json").get("experiment", {}),
+        settings_text=settings_text,
+        curves=read_curves(folder),
+        folds={name: read_curves(path) for name, path in folds.items()},
+        evaluations=_evaluations(folder),
+        diagnosis=_json(folder / "diagnosis" / "diagnosis.json") or _json(folder / "diagnosis.json"),
+        data=_json(folder / "data.json") or _json(first / "data.json"),
+        bad_videos=tuple(row for part in (folder, *folds.values()) for row in _rows(part / "bad_videos.csv")),
+        commands=tuple(_json_lines(folder / JOURNAL)),
+        model=description,
+    )
+
+
+def _fold_name(folder: Path) -> str:
+    """``model/seed_0/fold_01`` -> ``seed 0, fold 1``"""
+    seed, fold = (int(part.rpartition("_")[2]) for part in (folder.parent.name, folder.name))
+    return f"seed {seed}, fold {fold}"
+
+
+def read_curves(folder: Path) -> dict[str, Curve]:
+    """What the CSV logs of a run say, those of resumed parts together: by epoch, and the loss of each step in at most
+    200 stretches as ``step_loss``."""
+    rows = [row for log in sorted(folder.glob("logs_*/metrics.csv"), key=_log_number) for row in _rows(log)]
+    curves: dict[str, dict[float, float]] = {name: {} for name in (*_EPOCH_CURVES, *_RUNNING_CURVES)}
+    steps: dict[int, float] = {}
+    for row in rows:
+        epoch = int(row["epoch"]) + 1
+        for name, column in _EPOCH_CURVES.items():
+            if row.get(column):
+                curves[name][epoch] = float(row[column])
+        for name in _RUNNING_CURVES:
+            if row.get(name):
+                curves[name][epoch] = float(row[name])
+        if row.get("train_loss_step"):
+            steps[int(row["step"])] = float(row["train_loss_step"])
+    found = {name: tuple(sorted(points.items())) for name, points in curves.items() if points}
+    num_epochs = max((int(row["epoch"]) + 1 for row in rows), default=0)
+    return found | ({"step_loss": _thinned(steps, num_epochs)} if steps else {})
+
+
+def _thinned(steps: dict[int, float], num_epochs: int) -> Curve:
+    """Means over equal stretches of steps, at the stretches' ends in epochs. Steps count from 0."""
+    num_steps = max(steps) + 1
+    size = -(-num_steps // _MAX_STEPS)
+    stretches: dict[int, list[float]] = {}
+    for step, loss in steps.items():
+        stretches.setdefault(step // size, []).append(loss)
+    return tuple(
+        (min((place + 1) * size, num_steps) * num_epochs / num_steps, sum(losses) / len(losses))
+        for place, losses in sorted(stretches.items())
+    )
+
+
+def _log_number(path: Path) -> int:
+    return int(path.parent.name.removeprefix("logs_"))
+
+
+def _evaluations(folder: Path) -> tuple[EvaluationRecord, ...]:
+    """Of each split, test first; the folder itself may be an evaluation's (``clipgru evaluate --output``)."""
+    places = {"evaluation": folder, "folds": folder / "evaluation"}
+    places |= {f"{split}": folder / f"evaluation_{split}" for split in ("test", "val", "all", "train")}
+    return tuple(_evaluation(name, place) for name, place in places.items() if (place / "videos.csv").exists())
+
+
+def _evaluation(name: str, folder: Path) -> EvaluationRecord:
+    summary = _json(folder / "summary.json")
+    answers = tuple(_answer(row) for row in _rows(folder / "videos.csv"))
+    labels = tuple(summary.get("class_recall", ())) or tuple(sorted({answer.label for answer in answers}))
+    return EvaluationRecord(name, labels, answers, summary)
+
+
+def _answer(row: dict[str, str]) -> Answer:
+    return Answer(
+        name=row["name"],
+        path=row["path"],
+        label=row["label"],
+        predicted=row["predicted"] or None,
+        score=_number(row["score"]),
+        label_score=_number(row["label_score"]),
+        error=row["error"],
+        start_seconds=float(row["start_seconds"]),
+        end_seconds=_number(row["end_seconds"]),
+    )
+
+
+def _number(text: str) -> float | None:
+    return float(text) if text else None
+
+
+def _rows(path: Path) -> list[dict[str, str]]:
+    if not path.exists():
+        return []
+    with path.open(encoding="utf-8", newline="") as stream:
+        return list(csv.DictReader(stream))
+
+
+def _json(path: Path) -> dict[str, Any]:
+    return json.loads(path.read_text(encoding="utf-8")) if path.exists() else {}
+
+
+def _json_lines(path: Path) -> list[dict[str, Any]]:
+    return [json.loads(line) for line in path.read_text(encoding="utf-8").splitlines()] if path.exists() else []

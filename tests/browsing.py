@@ -1,0 +1,61 @@
+"""Pages in a real Chromium: opened without a network, watched for complaints, looked at by axe-core."""
+
+from __future__ import annotations
+
+import os
+import shutil
+from collections.abc import Iterator
+from contextlib import contextmanager
+from pathlib import Path
+
+import pytest
+from axe_playwright_python.sync_playwright import Axe
+from playwright.sync_api import Browser, Page, sync_playwright
+
+CHROMIUMS = ("chromium", "chromium-browser", "google-chrome", "google-chrome-stable", "chrome")
+PHONE = {"viewport": {"width": 360, "height": 740}}
+SERIOUS = ("serious", "critical")
+
+
+@contextmanager
+def chromium() -> Iterator[Browser]:
+    """The machine's browser. Without one a test skips, except in CI (CI=true), where it fails."""
+    program = next(filter(None, map(shutil.which, CHROMIUMS)), None)
+    if program is None:
+        message = f"no browser on this machine (looked for {', '.join(CHROMIUMS)})"
+        if os.environ.get("CI") == "true":
+            pytest.fail(message)
+        pytest.skip(message)
+    with sync_playwright() as playwright:
+        browser = playwright.chromium.launch(executable_path=program)
+        yield browser
+        browser.close()
+
+
+@contextmanager
+def file_in(browser: Browser, path: Path, **settings: object) -> Iterator[Page]:
+    """A page from disk in a fresh profile without a network. Any request but for itself, and any complaint on the
+    console, is an error."""
+    with browser.new_context(offline=True, **settings) as context:
+        page, faults = context.new_page(), []
+        page.on("console", lambda message: faults.append(message.text))
+        page.on("pageerror", lambda error: faults.append(str(error)))
+        page.on("request", lambda request: faults.append(request.url[:200]) if not _own(request.url, path) else None)
+        page.goto(path.as_uri())
+        yield page
+        assert not faults
+
+
+def _own(url: str, path: Path) -> bool:
+    return url.startswith("data:") or url.partition("#")[0] == path.as_uri()
+
+
+def serious_findings(page: Page) -> list[str]:
+    """What axe-core calls serious or critical, each with the first element it means."""
+    violations = Axe().run(page).response["violations"]
+    return [f"{v['id']}: {v['nodes'][0]['html'][:200]}" for v in violations if v["impact"] in SERIOUS]
+
+
+def fits(page: Page) -> bool:
+    """Whether nothing makes the page itself scroll to the side."""
+    return bool(page.evaluate("document.documentElement.scrollWidth <= innerWidth"))
