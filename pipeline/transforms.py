@@ -31,8 +31,8 @@ def _center(frames: Tensor, size_px: int) -> Tensor:
 
 
 def train_augmentation(config: TransformConfig) -> Callable[[Tensor], Tensor] | None:
-    """The random part, for one uint8 clip ``[T, 3, S, S]`` -> uint8 ``[T, 3, I, I]`` with I = ``input_size_px``; None if
-    ``shift_and_flip`` leaves nothing to do."""
+    """The random part, for one uint8 clip ``[T, 3, S, S]`` -> uint8 ``[T, 3, I, I]`` with I = ``input_size_px``; None
+    if ``shift_and_flip`` leaves nothing to do."""
     size = config.input_size_px
     steps: list[torch.nn.Module] = []
     if not config.crop_padding_px:

@@ -146,7 +146,9 @@ def read_images(format: str, root: Path) -> Annotations:
     """
     names = PICTURE_FORMATS[format](root, DecodeConfig()).names()
     if not names:
-        raise UserError(f"no picture found in {root}; expected a folder of pictures for each class, or train/ and test/")
+        raise UserError(
+            f"no picture found in {root}; expected a folder of pictures for each class, or train/ and test/"
+        )
     has_parts = any(name.startswith("train/") and name.count("/") > 1 for name in names)
     loose = [name for name in names if name.count("/") < 1 + has_parts]
     if loose:

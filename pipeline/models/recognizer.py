@@ -60,7 +60,8 @@ class Recognizer(nn.Module):
 
     def embed(self, frames: Tensor, backbone: nn.Module | None = None) -> Tensor:
         """Normalised frames ``[N, 3, H, W]`` -> features: maps ``[N, D, h, w]`` if they are read by parts or by
-        a head of maps, else their average over space ``[N, D]``. ``backbone``: another network that gives what ours gives."""
+        a head of maps, else their average over space ``[N, D]``. ``backbone``: another network that gives what ours
+        gives."""
         backbone = self.backbone if backbone is None else backbone
         if torch.is_grad_enabled() or self.backbone.training or frames.device.type != "cpu":
             return self._embed(frames, backbone)

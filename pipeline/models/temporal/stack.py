@@ -48,9 +48,7 @@ def _convgru(num_features: int, config: ModelConfig) -> TemporalHead:
 
 
 def _convlstm(num_features: int, config: ModelConfig) -> TemporalHead:
-    return _both_ways(
-        lambda: ConvLSTM(num_features, config.hidden_channels, _kernel(config), norm=config.norm), config
-    )
+    return _both_ways(lambda: ConvLSTM(num_features, config.hidden_channels, _kernel(config), norm=config.norm), config)
 
 
 def _mingru(num_features: int, config: ModelConfig) -> TemporalHead:
