@@ -139,7 +139,7 @@ def test_whitened_pictures_hardly_correlate() -> None:
     """Smooth noise, whose neighbours and colours are alike, comes out with variance 1 and little correlation."""
     torch.manual_seed(0)
     noise = torch.randn(64, 1, 34, 34) + 0.3 * torch.randn(64, 3, 34, 34)
-    smooth = nn.functional.avg_pool2d(noise, 3, stride=1)
+    smooth = 10 * nn.functional.avg_pool2d(noise, 3, stride=1)
     stem = build_backbone("whitened", "none").stages[0][0].train()  # type: ignore[index]
     channels = stem(smooth)[:, :12].movedim(1, 0).flatten(1)
     inputs = nn.functional.unfold(smooth, 2).movedim(1, 0).flatten(1)
