@@ -61,7 +61,8 @@ def shift_and_flip(frames: Tensor, config: TransformConfig) -> Tensor:
     rows, columns = (last - (last - places.abs()).abs() for places in (rows, columns))  # reflected at both edges
     clip = torch.arange(num_clips, device=device)[:, None, None]
     cropped = frames.flatten(1, 2)[clip, :, rows[:, :, None], columns[:, None, :]]  # [B, I, I, T 3]
-    return cropped.permute(0, 3, 1, 2).unflatten(1, frames.shape[1:3])
+    clips: Tensor = cropped.permute(0, 3, 1, 2).unflatten(1, frames.shape[1:3])
+    return clips
 
 
 def blank_squares(clips: Tensor, side_px: int) -> Tensor:

@@ -11,6 +11,7 @@ from __future__ import annotations
 
 import argparse
 import json
+import math
 import sys
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, replace
@@ -140,7 +141,8 @@ def interval(values: Sequence[float]) -> float:
     """Half the 95 % interval of the mean over seeds, by Student's t."""
     if len(values) < 2:
         return float("nan")
-    return _T_QUANTILES[min(len(values) - 1, max(_T_QUANTILES))] * stdev(values) / len(values) ** 0.5
+    quantile = _T_QUANTILES[min(len(values) - 1, max(_T_QUANTILES))]
+    return quantile * stdev(values) / math.sqrt(len(values))
 
 
 def _training_step(recognizer: Recognizer, features: torch.Tensor) -> Callable[[], object]:
