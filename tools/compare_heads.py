@@ -44,6 +44,7 @@ HEADS: dict[str, tuple[str, ...]] = {
     "convlstm": ("convlstm",),
     "convgru": ("convgru",),
     "convmingru twice": ("convmingru", "convmingru"),
+    "change, gru": ("change", "gru"),
     "gru, lstm": ("gru", "lstm"),
     "convgru, gru": ("convgru", "gru"),
 }
