@@ -23,6 +23,7 @@ from pipeline.datasets.videos import ClipBatch, fixed_clips
 from pipeline.decode import VideoOpener
 from pipeline.errors import DecodeError, UserError
 from pipeline.evaluation import evaluate_model
+from pipeline.inference.folding import fold_batch_norm
 from pipeline.models.backbones import build_backbone
 from pipeline.models.reading import READINGS
 from pipeline.models.recognizer import Recognizer
@@ -145,6 +146,16 @@ def test_whitened_pictures_hardly_correlate() -> None:
     inputs = nn.functional.unfold(smooth, 2).movedim(1, 0).flatten(1)
     torch.testing.assert_close(channels.var(dim=1), torch.ones(12), atol=0.1, rtol=0.1)
     assert _largest_correlation(channels) < 0.2 < 0.7 < _largest_correlation(inputs)
+
+
+def test_the_whitened_backbone_folds() -> None:
+    torch.manual_seed(0)
+    backbone = build_backbone("whitened", "none")
+    backbone.train()(torch.randn(8, 3, 32, 32))  # statistics that are not 0 and 1
+    folded, x = fold_batch_norm(backbone.eval()), torch.randn(2, 3, 32, 32)
+    assert backbone(x).shape == (2, 256, 3, 3)
+    assert sum(isinstance(module, nn.BatchNorm2d) for module in folded.modules()) == 4  # of 7
+    torch.testing.assert_close(folded(x), backbone(x), atol=1e-4, rtol=1e-4)
 
 
 def _largest_correlation(rows: torch.Tensor) -> float:
@@ -277,5 +288,7 @@ def test_what_is_wrong_with_the_pictures_is_said(pictures: Path, tmp_path: Path)
     (tmp_path / "no.zip").write_text("no archive")
     with pytest.raises(UserError, match="cannot be read as a zip archive"):
         read_images("images", tmp_path / "no.zip")
+    with pytest.raises(UserError, match="pictures are kept in memory"):
+        DataConfig(format="images", cache="frames")
     with pytest.raises(UserError, match=r"set transform\.min_crop_area 1"):
         Transform(crop_padding_px=2)

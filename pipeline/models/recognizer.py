@@ -89,6 +89,8 @@ class Recognizer(nn.Module):
         if outputs.ndim == 5:
             outputs = outputs.mean(dim=(3, 4))  # [B, T, C, h, w] -> [B, T, C]
         scores: Tensor = self.classifier(drop_features(outputs, self.config.dropout, self.training))
+        if self.config.read == "frames":
+            return scores, state
         # [B, T S, K] -> [B, T, S, K]; a frame's score is read out of its parts as a clip's is of its frames.
         return self._read_out(scores.unflatten(1, (projected.shape[1], -1)), dim=2), state
 

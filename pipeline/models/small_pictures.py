@@ -34,7 +34,7 @@ class Whitening(nn.Module):
 
     def forward(self, frames: Tensor) -> Tensor:
         """As the class says."""
-        whitened: Tensor = self.norm(F.conv2d(frames, self.filters.to(frames.dtype)))
+        whitened: Tensor = self.norm(F.conv2d(frames, self.filters))
         return whitened
 
 
