@@ -90,6 +90,7 @@ def test_a_small_comparison_goes_on_where_it_was_stopped(
     (table,) = [table for table in record["tables"] if table["title"] == "small"]
     assert table["rows"]["gru"]["accuracy, %"] == pytest.approx(50 * (runs["gru/0"]["top1"] + runs["gru/1"]["top1"]))
     assert (tmp_path / "compare_heads.png").stat().st_size > 1000
+    assert (tmp_path / "compare_heads_length.png").stat().st_size > 1000
     page = (tmp_path / "compare_heads.md").read_text()
     assert all(f"## {claim}?" in page for claim in ("Readable", "Extensible", "Flexible", "Parallel"))
 

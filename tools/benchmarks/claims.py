@@ -12,7 +12,7 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
-from benchmarks.tables import Table
+from benchmarks.tables import Lines, Table
 from benchmarks.timing import interleaved
 from pipeline.config import ModelConfig
 from pipeline.models.temporal import recurrence
@@ -163,6 +163,13 @@ def parallel(rounds: int) -> Table:
         "Forward and backward, [8, T, 128] -> 128. The mean and the minimal GRU do all steps at once, the GRU cannot."
     )
     return Table("Parallel?", note, rows)
+
+
+def over_length(table: Table) -> Lines:
+    """The last table as a plot."""
+    lines = {name: [row[f"T = {steps}, ms"] or 0.0 for steps in _LONG] for name, row in table.rows.items()}
+    label = "ms, forward and backward"
+    return Lines("compare_heads_length.png", "steps T", label, [float(steps) for steps in _LONG], lines)
 
 
 def _pass(name: str, x: Tensor) -> Callable[[], object]:
