@@ -104,8 +104,12 @@ def load_model_file(path: str | Path, device: str | torch.device = "cpu") -> Mod
             f"format {FORMAT_VERSION}. It was written by clipgru {description.get('provenance', {}).get('clipgru')}"
         )
     try:
+        transform = from_dict(TransformConfig, description["transform"])
         recognizer = Recognizer(
-            from_dict(ModelConfig, description["model"]), len(description["labels"]), load_weights=False
+            from_dict(ModelConfig, description["model"]),
+            len(description["labels"]),
+            load_weights=False,
+            input_size_px=transform.input_size_px,
         )
         recognizer.load_state_dict(state)
         recognizer.backbone.normalization = from_dict(Normalization, description["normalization"])
@@ -113,7 +117,7 @@ def load_model_file(path: str | Path, device: str | torch.device = "cpu") -> Mod
             recognizer.eval().to(device),
             tuple(description["labels"]),
             from_dict(SamplingConfig, description["sampling"]),
-            from_dict(TransformConfig, description["transform"]),
+            transform,
             from_dict(DecodeConfig, description["decode"]),
             description["provenance"],
             description["metrics"],

@@ -168,6 +168,7 @@ def evaluate_model(
     *,
     num_clips: int | None = None,
     classify: Classify | None = None,
+    mirror: bool = False,
     progress: Callable[[int], None] | None = None,
 ) -> Evaluation:
     """Runs a model over every row.
@@ -178,6 +179,7 @@ def evaluate_model(
         data: batch size and workers.
         num_clips: clips a video; default as the model file says.
         classify: gives the answers in the model's place, for another form of it.
+        mirror: each clip's mirror image counts as one more clip of its video.
         progress: called with the number of videos done in each batch.
 
     Raises:
@@ -193,6 +195,8 @@ def evaluate_model(
         raise UserError("there are no videos to evaluate; set data.test_fraction above 0, or choose another split")
     sampling = replace(model.sampling, num_eval_clips=num_clips) if num_clips else model.sampling
     experiment = Experiment(data=data, decode=model.decode, sampling=sampling, transform=model.transform)
+    if mirror and data.cache == "features":
+        raise UserError("cached features have no mirror image; evaluate with --data.cache none, or without --mirror")
     loader = _feature_loader(model, rows, experiment) if data.cache == "features" and classify is None else None
     if loader is None:
         loader = make_loader(rows, model.labels, experiment, fixed_clips)
@@ -200,7 +204,7 @@ def evaluate_model(
     bad: dict[int, BadVideo] = {}
     for batch in loader:
         assert isinstance(batch, ClipBatch)
-        answers.update(_video_answers(model, classify or partial(_classify, model), batch))
+        answers.update(_video_answers(model, classify or partial(_classify, model), batch, mirror))
         bad.update(dict(batch.bad))
         if progress:
             progress(len(batch.rows.unique()) + len(batch.bad))
@@ -227,11 +231,12 @@ class _Answer:
     is_unknown: bool
 
 
-def _video_answers(model: ModelFile, classify: Classify, batch: ClipBatch) -> dict[int, _Answer]:
+def _video_answers(model: ModelFile, classify: Classify, batch: ClipBatch, mirror: bool) -> dict[int, _Answer]:
     if not len(batch.labels):
         return {}
-    logits = classify(batch.frames)
-    return {int(row): _answer(model, logits[batch.rows == row]) for row in batch.rows.unique()}
+    views = [batch.frames, batch.frames.flip(-1)] if mirror else [batch.frames]
+    logits, rows = torch.cat([classify(view) for view in views]), batch.rows.repeat(len(views))
+    return {int(row): _answer(model, logits[rows == row]) for row in batch.rows.unique()}
 
 
 @torch.inference_mode()

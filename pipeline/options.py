@@ -35,6 +35,8 @@ class EvaluateOptions:
     """Clips a video whose scores are averaged; unset: as the model file says."""
     output: str | None = None
     """Folder for the report; unset: beside the model, or the run folder."""
+    mirror: bool = False
+    """Average each clip's scores with those of its mirror image; say so where the figures are quoted."""
     device: str = "auto"
     """auto, cpu, cuda, cuda:1, mps."""
     quiet: bool = False

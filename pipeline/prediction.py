@@ -7,7 +7,7 @@ from __future__ import annotations
 
 import glob
 import json
-from collections.abc import Generator, Iterator, Sequence
+from collections.abc import Generator, Iterator, Sequence, Set
 from contextlib import closing
 from dataclasses import asdict, replace
 from pathlib import Path
@@ -20,6 +20,7 @@ from pipeline.config import InferenceConfig, to_dict
 from pipeline.datasets.annotations import VIDEO_SUFFIXES
 from pipeline.datasets.tables import MANIFEST_SUFFIXES, read_manifest_rows
 from pipeline.decode import VideoReader
+from pipeline.decode.picture import PICTURE_SUFFIXES
 from pipeline.decode.remote import file_name, is_url
 from pipeline.errors import DecodeError, UserError
 from pipeline.inference import Model, RunStats
@@ -31,21 +32,24 @@ from pipeline.stopping import StopRequest
 from pipeline.timeline import Timeline, WindowScores
 
 
-def find_videos(sources: Sequence[str], allow_url: bool = False) -> list[Path | str]:
-    """The videos that the sources name: files as given, folders searched whole, patterns expanded, lists followed
-    (.txt: a source a line, seen from the list's folder; .csv, .jsonl: a manifest as for training); in order, each
-    once. Addresses stay texts.
+def find_videos(sources: Sequence[str], allow_url: bool = False, *, pictures: bool = False) -> list[Path | str]:
+    """The videos that the sources name: files as given, folders searched whole (with ``pictures`` for these too),
+    patterns expanded, lists followed (.txt: a source a line, seen from the list's folder; .csv, .jsonl: a manifest as
+    for training); in order, each once. Addresses stay texts.
 
     Raises:
         UserError: a source names nothing, or is an address and none is allowed.
     """
+    suffixes = VIDEO_SUFFIXES | PICTURE_SUFFIXES if pictures else VIDEO_SUFFIXES
     videos: dict[Path | str, None] = {}
     for source in sources:
         suffix = Path(source).suffix.lower() if Path(source).is_file() else ""
         if suffix == ".txt":
-            found = _read_list(Path(source), allow_url)
+            found = _read_list(Path(source), allow_url, suffixes)
+        elif suffix in MANIFEST_SUFFIXES:
+            found = _read_manifest(Path(source))
         else:
-            found = _read_manifest(Path(source)) if suffix in MANIFEST_SUFFIXES else _expand(source, allow_url)
+            found = _expand(source, allow_url, suffixes)
         if not found:
             raise UserError(f"{source}: no video there (a file, a folder with videos, a .txt list, a quoted pattern)")
         videos.update(dict.fromkeys(found))
@@ -58,7 +62,7 @@ def _read_manifest(path: Path) -> list[Path | str]:
     return [row.path for rows in splits.values() for row in rows]
 
 
-def _read_list(path: Path, allow_url: bool) -> list[Path | str]:
+def _read_list(path: Path, allow_url: bool, suffixes: Set[str]) -> list[Path | str]:
     """A line that names nothing stays as it is: a missing file of many becomes a record, it does not stop the rest."""
     try:
         lines = path.read_text(encoding="utf-8-sig").splitlines()
@@ -68,18 +72,18 @@ def _read_list(path: Path, allow_url: bool) -> list[Path | str]:
     found: list[Path | str] = []
     for line in named:
         source = line if is_url(line) else str(path.parent / line)
-        found += _expand(source, allow_url) or [Path(source)]
+        found += _expand(source, allow_url, suffixes) or [Path(source)]
     return found
 
 
-def _expand(source: str, allow_url: bool) -> list[Path | str]:
+def _expand(source: str, allow_url: bool, suffixes: Set[str]) -> list[Path | str]:
     if is_url(source):
         if not allow_url:
             raise UserError(f"{source}: an address, and only local files are read; --allow_url lets it be fetched")
         return [source]
     path = Path(source)
     if path.is_dir():
-        return sorted(file for file in path.rglob("*") if file.suffix.lower() in VIDEO_SUFFIXES and file.is_file())
+        return sorted(file for file in path.rglob("*") if file.suffix.lower() in suffixes and file.is_file())
     if path.exists():
         return [path]
     return sorted(Path(match) for match in glob.glob(source, recursive=True) if Path(match).is_file())

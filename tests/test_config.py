@@ -14,11 +14,13 @@ from pipeline import config, options
 from pipeline.cli.parser import read_experiment
 from pipeline.config import Experiment, ModelConfig, to_dict, to_yaml
 from pipeline.datasets.formats import ANNOTATION_READERS
+from pipeline.datasets.images import PICTURE_FORMATS
 from pipeline.demo import motion_experiment
 from pipeline.errors import UserError
 from pipeline.models.recognizer import Recognizer
 from pipeline.transforms import ClipTransform
 
+CIFAR10 = {"cifar10_cnn_gru", "cifar10_rows_gru"}
 CONFIGS = sorted((Path(__file__).parent.parent / "configs").glob("*.yaml"))
 MEMBERS = [*vars(config).values(), *vars(options).values()]
 DATACLASSES = [item for item in MEMBERS if isinstance(item, type) and is_dataclass(item)]
@@ -26,15 +28,15 @@ DATACLASSES = [item for item in MEMBERS if isinstance(item, type) and is_datacla
 
 def test_the_promised_configs_are_there() -> None:
     names = {path.stem for path in CONFIGS}
-    assert names >= {"motion", "ucf101_gru", "ucf101_convgru", "hmdb51", "folder", "ut_interaction"}
+    assert names >= {"motion", "ucf101_gru", "ucf101_convgru", "hmdb51", "folder", "ut_interaction"} | CIFAR10
 
 
 @pytest.mark.parametrize("path", CONFIGS, ids=lambda path: path.stem)
 def test_every_config_parses_is_complete_and_builds(path: Path) -> None:
     experiment = read_experiment(path)
     assert to_dict(experiment) == yaml.safe_load(path.read_text())  # every key is written out
-    assert experiment.data.format in {*ANNOTATION_READERS, "motion"}
-    model = Recognizer(experiment.model, 5).eval()
+    assert experiment.data.format in {*ANNOTATION_READERS, *PICTURE_FORMATS, "motion"}
+    model = Recognizer(experiment.model, 5, input_size_px=experiment.transform.input_size_px).eval()
     transform = ClipTransform(experiment.transform, model.backbone.normalization)
     num_frames = experiment.sampling.num_frames + experiment.transform.num_context_frames
     size = experiment.transform.fit_size_px

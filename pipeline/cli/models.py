@@ -107,6 +107,8 @@ def evaluate_command(args: Sequence[str]) -> int:
     options = read_options(EvaluateOptions, parser, arguments)
     if bool(arguments.model_file) == bool(options.protocol):
         raise UserError("clipgru evaluate needs either a MODEL file or --protocol with --config; see --help")
+    if options.protocol and options.mirror:
+        raise UserError("--mirror goes with a MODEL file, not with --protocol")
     if options.protocol:
         return _evaluate_protocol(to_experiment(parser, arguments), options, args)
     given = parser.parse_args(list(args), defaults=False)
@@ -127,7 +129,12 @@ def _evaluate_model(model_path: str, given_data: Any, options: EvaluateOptions, 
     with Progress(console=console(), disable=options.quiet or not sys.stderr.isatty()) as progress:
         task = progress.add_task("evaluating", total=len(rows))
         evaluation = evaluate_model(
-            model, rows, data, num_clips=options.clips, progress=lambda n: progress.advance(task, n)
+            model,
+            rows,
+            data,
+            num_clips=options.clips,
+            mirror=options.mirror,
+            progress=lambda n: progress.advance(task, n),
         )
     home = Path(options.output or Path(model_path).parent)
     folder = home if options.output else home / f"evaluation_{options.split}"

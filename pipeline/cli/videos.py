@@ -25,17 +25,16 @@ def predict_command(args: Sequence[str]) -> int:
     arguments = parser.parse_args(list(args))
     options = read_options(PredictOptions, parser, arguments)
 
-    from pipeline.decode import VideoOpener
     from pipeline.inference import load_model
     from pipeline.prediction import find_videos, predict_files
 
-    videos = find_videos(arguments.sources, options.allow_url)
     if options.engine != "local":
         from pipeline.many.run import predict_many
 
-        return predict_many(arguments.model, videos, options, console())
+        return predict_many(arguments.model, find_videos(arguments.sources, options.allow_url), options, console())
     model = load_model(arguments.model, options.device)
-    model.opener = VideoOpener(options.decode_as(model.file.decode))
+    model.open_as(options.decode_as(model.file.decode))
+    videos = find_videos(arguments.sources, options.allow_url, pictures=model.opener.opens_pictures)
     return predict_files(model, videos, options, console())
 
 

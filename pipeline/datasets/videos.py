@@ -18,6 +18,7 @@ from torch.utils.data import Dataset, Sampler
 from pipeline.config import Experiment
 from pipeline.datasets.annotations import VideoRow
 from pipeline.datasets.grids import CachedClips, ClipSource, DecodedClips
+from pipeline.datasets.images import PICTURE_FORMATS, PictureClips
 from pipeline.datasets.store import cache_store
 from pipeline.errors import DecodeError
 from pipeline.sampling import evaluation_clips, training_clip
@@ -117,6 +118,13 @@ def whole_grid(grid: range, key: SampleKey, experiment: Experiment) -> list[list
     return [list(grid)]
 
 
+def _clip_source(experiment: Experiment) -> ClipSource:
+    if experiment.data.format in PICTURE_FORMATS:
+        return PictureClips(experiment)
+    decoded = DecodedClips(experiment)
+    return CachedClips(decoded, cache_store(experiment.data)) if experiment.data.cache == "frames" else decoded
+
+
 class VideoDataset(Dataset[Sample]):
     """Samples of some rows.
 
@@ -134,10 +142,7 @@ class VideoDataset(Dataset[Sample]):
         self.experiment = experiment
         self.choose = choose
         self._label_index = {label: index for index, label in enumerate(labels)}
-        decoded = DecodedClips(experiment)
-        self._source: ClipSource = decoded
-        if experiment.data.cache == "frames":
-            self._source = CachedClips(decoded, cache_store(experiment.data))
+        self._source = _clip_source(experiment)
 
     def __len__(self) -> int:
         return len(self.rows)

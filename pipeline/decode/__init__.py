@@ -13,6 +13,7 @@
     worker      that other process; wire: what the two say to each other
     opener      VideoOpener: opens one video after the other as the settings say
     remote      brings a video from the web, if that is allowed
+    picture     single pictures, for models that read pictures
     health      what is wrong with a file, if anything; bitstream: bytes that no encoder may write
 
 A decoder is imported when it is first used, and torch when the first frame becomes a tensor.

@@ -10,6 +10,7 @@ from pipeline.config import DecodeConfig
 from pipeline.decode.decoders import check_decoder, open_here
 from pipeline.decode.health import Examination, examine
 from pipeline.decode.isolated import DecodingProcess, IsolatedBackend, IsolatedFile, examine_isolated
+from pipeline.decode.picture import is_picture, open_picture
 from pipeline.decode.reader import VideoReader
 from pipeline.decode.remote import FetchedVideo, is_url
 from pipeline.errors import DecodeError, UserError
@@ -23,13 +24,18 @@ class VideoOpener:
     It may be copied into other processes, by pickling or a fork, and starts processes of its own there; readers may
     not.
 
+    Args:
+        config: the settings.
+        opens_pictures: a single picture is a video of one frame, instead of being refused. The limits hold for it too,
+            but it is decoded in this process.
+
     Raises:
         UserError: the settings name an unknown decoder.
     """
 
-    def __init__(self, config: DecodeConfig) -> None:
+    def __init__(self, config: DecodeConfig, *, opens_pictures: bool = False) -> None:
         check_decoder(config.decoder)
-        self.config = config
+        self.config, self.opens_pictures = config, opens_pictures
         self._idle: list[DecodingProcess] = []
 
     def open(self, path: str | Path) -> VideoReader:
@@ -56,6 +62,8 @@ class VideoOpener:
 
     def _open_file(self, path: Path) -> VideoReader:
         config = self.config
+        if self.opens_pictures and is_picture(path):
+            return open_picture(path, config)
         if not config.isolate:
             return open_here(path, config)
         process = self._take()
@@ -107,4 +115,4 @@ class VideoOpener:
         self.close()
 
     def __getstate__(self) -> dict[str, Any]:
-        return {"config": self.config, "_idle": []}
+        return {"config": self.config, "opens_pictures": self.opens_pictures, "_idle": []}

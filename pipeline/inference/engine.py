@@ -16,7 +16,7 @@ import numpy as np
 from numpy.lib.stride_tricks import sliding_window_view
 
 from pipeline.clip import Prediction, Segment
-from pipeline.config import InferenceConfig, TimelineConfig
+from pipeline.config import DecodeConfig, InferenceConfig, TimelineConfig
 from pipeline.decode import VideoOpener, VideoReader
 from pipeline.errors import UserError
 from pipeline.inference.ahead import read_ahead
@@ -97,7 +97,7 @@ class Model:
             runtime = torch_runtime(cast("ModelFile", file))
         self.file = file
         self.stats = RunStats()
-        self.opener = VideoOpener(file.decode)
+        self.open_as(file.decode)
         self.fit, self.embed, self.heads = runtime.fit, runtime.embed, runtime.heads
         self.cores = CorePool(runtime.num_pieces)
 
@@ -105,6 +105,10 @@ class Model:
         """uint8 ``[n, 1 + context, 3, S, S]``, every frame after those before it -> what a scorer is pushed,
         ``[n, ...]``."""
         return self.cores.map(self.embed, frames)[:, 0]  # [n, 1, ...] -> [n, ...]
+
+    def open_as(self, config: DecodeConfig) -> None:
+        """Opens videos with other settings. A model of single frames opens pictures too."""
+        self.opener = VideoOpener(config, opens_pictures=self.file.sampling.num_frames == 1)
 
     @property
     def labels(self) -> tuple[str, ...]:

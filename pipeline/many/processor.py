@@ -11,7 +11,6 @@ from numpy.typing import NDArray
 from rich.console import Console
 
 from pipeline.clip import Prediction, Segment
-from pipeline.decode import VideoOpener
 from pipeline.decode.remote import is_url
 from pipeline.errors import UserError
 from pipeline.files import file_digest
@@ -33,7 +32,7 @@ class Processor:
         model = load_model(job.model_path, job.options.device)
         if file_digest(Path(job.model_path)) != job.model_sha256:
             raise UserError(f"{job.model_path}: not the model that this run began with; begin anew with a new table")
-        model.opener = VideoOpener(job.options.decode_as(model.file.decode))
+        model.open_as(job.options.decode_as(model.file.decode))
         self._rows = _Rows()
         quiet = replace(job.options, quiet=True)
         self._run = VideoRun(model, quiet, self._rows, StopRequest(), Console(quiet=True))

@@ -22,9 +22,11 @@ from torch import Tensor, nn
 
 from pipeline.config import Normalization
 from pipeline.errors import UserError
+from pipeline.models.small_pictures import pixel_stages, whitened_stages
 
 IMAGENET_MEAN, IMAGENET_STD = (0.485, 0.456, 0.406), (0.229, 0.224, 0.225)
 HALF = (0.5, 0.5, 0.5)
+_OF_CIFAR10 = Normalization((0.491, 0.482, 0.447), (0.247, 0.243, 0.262))
 BUNDLED_BACKBONE = "tf_efficientnet_lite0"
 
 
@@ -44,19 +46,24 @@ class Backbone(nn.Module):
         self.num_features = self._count_features()
 
     def _count_features(self) -> int:
-        was_training = self.training
-        self.eval()  # a batch of one picture must not enter batch-norm statistics
         try:
-            with torch.no_grad():
-                features = self(torch.zeros(1, 3, 64, 64))
+            features = self.look(64)
         except (AssertionError, RuntimeError) as error:  # a transformer of a fixed input size, for example
             raise UserError(
                 f"this network gives no feature map for a picture of 64x64 ({error}); choose a CNN"
             ) from error
-        self.train(was_training)
         if features.ndim != 4:
             raise UserError(f"this network gives {list(features.shape)}, not a feature map [N, D, H, W]; choose a CNN")
         return int(features.shape[1])
+
+    def look(self, size_px: int) -> Tensor:
+        """The map ``[1, D, h, w]`` of a blank picture of that side, for its shape."""
+        was_training = self.training
+        self.eval()  # a batch of one picture must not enter batch-norm statistics
+        with torch.no_grad():
+            features: Tensor = self(torch.zeros(1, 3, size_px, size_px))
+        self.train(was_training)
+        return features
 
     def forward(self, frames: Tensor) -> Tensor:
         """Normalised float frames ``[N, 3, H, W]`` -> feature maps ``[N, D, h, w]``."""
@@ -208,7 +215,13 @@ def _timm(name: str, weights: str) -> Backbone:
 
 
 # Names that are ours; every other name is looked up in torchvision, then in timm.
-BACKBONES: dict[str, Callable[[], Backbone]] = {"tiny": _tiny}
+BACKBONES: dict[str, Callable[[], Backbone]] = {
+    "tiny": _tiny,
+    "whitened": lambda: Backbone(whitened_stages(), _OF_CIFAR10),
+    "pixels": lambda: Backbone(pixel_stages(1), _OF_CIFAR10),
+    "pixels_2x2": lambda: Backbone(pixel_stages(2), _OF_CIFAR10),
+    "pixels_4x4": lambda: Backbone(pixel_stages(4), _OF_CIFAR10),
+}
 
 
 def build_backbone(name: str, weights: str, num_stages: int | None = None) -> Backbone:

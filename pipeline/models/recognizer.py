@@ -9,10 +9,11 @@ from __future__ import annotations
 import torch
 from torch import Tensor, nn
 
-from pipeline.config import ModelConfig
+from pipeline.config import ModelConfig, TransformConfig
 from pipeline.models.backbones import build_backbone
+from pipeline.models.reading import READINGS
 from pipeline.models.temporal.head import State
-from pipeline.models.temporal.stack import build_temporal, drop_features
+from pipeline.models.temporal.stack import MAP_HEADS, build_temporal, drop_features
 
 # On a CPU a backbone is fastest when its largest maps stay in the caches: 4 frames of 224x224 a call took 8.9 ms each,
 # 32 frames 11.9 (2 cores, efficientnet_lite0).
@@ -26,22 +27,41 @@ class Recognizer(nn.Module):
         config: the architecture.
         num_classes: K.
         load_weights: False leaves the backbone as initialised, for a caller that loads all weights itself.
+        input_size_px: side of the frames, which decides how long the rows are that a head of vectors reads.
     """
 
-    def __init__(self, config: ModelConfig, num_classes: int, *, load_weights: bool = True) -> None:
+    def __init__(
+        self,
+        config: ModelConfig,
+        num_classes: int,
+        *,
+        load_weights: bool = True,
+        input_size_px: int = TransformConfig.input_size_px,
+    ) -> None:
         super().__init__()
         self.config = config
         self.backbone = build_backbone(config.backbone, config.weights if load_weights else "none", config.num_stages)
-        self.temporal = build_temporal(self.backbone.num_features, config)
+        self.reads_maps = config.read != "frames" or config.heads[0] in MAP_HEADS
+        self.temporal = build_temporal(self._num_inputs(input_size_px), config)
         # Published backbones end in features of very unequal scale; a recurrent head learns several times faster, and
         # better, from equal ones.
         normalize = config.feature_norm == "batch"
         self.feature_norm = nn.BatchNorm1d(self.backbone.num_features) if normalize else nn.Identity()
         self.classifier = nn.Linear(self.temporal.num_outputs, num_classes)
 
+    def _num_inputs(self, input_size_px: int) -> int:
+        """Features of a step, as the first temporal head reads it."""
+        num_features = self.backbone.num_features
+        if self.config.read == "frames" or self.config.heads[0] in MAP_HEADS:
+            return num_features
+        maps = self.backbone.look(input_size_px)
+        part = READINGS[self.config.read].steps(maps.unsqueeze(0))  # [1, S, D, h', w']
+        return num_features * part.shape[3] * part.shape[4]
+
     def embed(self, frames: Tensor, backbone: nn.Module | None = None) -> Tensor:
-        """Normalised frames ``[N, 3, H, W]`` -> features: maps ``[N, D, h, w]`` if the first temporal head reads
-        maps, else their average over space ``[N, D]``. ``backbone``: another network that gives what ours gives."""
+        """Normalised frames ``[N, 3, H, W]`` -> features: maps ``[N, D, h, w]`` if they are read by parts or by
+        a head of maps, else their average over space ``[N, D]``. ``backbone``: another network that gives what ours
+        gives."""
         backbone = self.backbone if backbone is None else backbone
         if torch.is_grad_enabled() or self.backbone.training or frames.device.type != "cpu":
             return self._embed(frames, backbone)
@@ -52,7 +72,7 @@ class Recognizer(nn.Module):
 
     def _embed(self, frames: Tensor, backbone: nn.Module) -> Tensor:
         features: Tensor = backbone(frames.contiguous(memory_format=torch.channels_last))
-        return features if self.temporal.reads_maps else features.mean(dim=(2, 3))
+        return features if self.reads_maps else features.mean(dim=(2, 3))
 
     def score(self, features: Tensor, state: State = None) -> tuple[Tensor, State]:
         """Features ``[B, T, D, ...]`` -> class scores after each step ``[B, T, K]`` (logits) and the state."""
@@ -60,14 +80,26 @@ class Recognizer(nn.Module):
 
     def project(self, features: Tensor) -> Tensor:
         """Features ``[B, T, D, ...]`` -> ``[B, T, ...]``: all that the temporal heads do with each frame alone."""
-        return self.temporal.project(self.normalize(features))
+        normalized = self.normalize(features)
+        return normalized if self.config.read != "frames" else self.temporal.project(normalized)
 
     def score_projected(self, projected: Tensor, state: State = None) -> tuple[Tensor, State]:
         """As ``score``, from what ``project`` gave."""
-        outputs, state = self.temporal.recur(projected, state)
+        outputs, state = self._recur(projected, state)
         if outputs.ndim == 5:
             outputs = outputs.mean(dim=(3, 4))  # [B, T, C, h, w] -> [B, T, C]
-        return self.classifier(drop_features(outputs, self.config.dropout, self.training)), state
+        scores: Tensor = self.classifier(drop_features(outputs, self.config.dropout, self.training))
+        if self.config.read == "frames":
+            return scores, state
+        # [B, T S, K] -> [B, T, S, K]; a frame's score is read out of its parts as a clip's is of its frames.
+        return self._read_out(scores.unflatten(1, (projected.shape[1], -1)), dim=2), state
+
+    def _recur(self, projected: Tensor, state: State) -> tuple[Tensor, State]:
+        if self.config.read == "frames":
+            return self.temporal.recur(projected, state)
+        steps = READINGS[self.config.read].steps(projected)
+        outputs: tuple[Tensor, State] = self.temporal(steps if self.temporal.reads_maps else steps.flatten(2), state)
+        return outputs
 
     def normalize(self, features: Tensor) -> Tensor:
         """Features ``[B, T, D, ...]`` as the temporal heads read them, of the same shape."""
@@ -78,7 +110,10 @@ class Recognizer(nn.Module):
 
     def read_out(self, step_scores: Tensor) -> Tensor:
         """Scores after each step ``[B, T, K]`` -> scores of the clip ``[B, K]``."""
-        return step_scores[:, -1] if self.config.readout == "last" else step_scores.mean(dim=1)
+        return self._read_out(step_scores, dim=1)
+
+    def _read_out(self, scores: Tensor, dim: int) -> Tensor:
+        return scores.select(dim, -1) if self.config.readout == "last" else scores.mean(dim=dim)
 
     def forward(self, clips: Tensor) -> Tensor:
         """Normalised clips ``[B, T, 3, H, W]`` -> logits ``[B, K]``."""

@@ -39,7 +39,8 @@ class ClipClassifier(LightningModule):
     def __init__(self, experiment: Experiment, num_classes: int, class_weights: Tensor | None = None) -> None:
         super().__init__()
         self.experiment = experiment
-        self.recognizer = Recognizer(experiment.model, num_classes)
+        size = experiment.transform.input_size_px
+        self.recognizer = Recognizer(experiment.model, num_classes, input_size_px=size)
         self.transform = ClipTransform(experiment.transform, self.recognizer.backbone.normalization)
         self.bad_videos: dict[str, BadVideo] = {}
         self.train_accuracy = MulticlassAccuracy(num_classes, average="micro")

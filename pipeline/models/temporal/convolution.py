@@ -16,6 +16,7 @@ from torch import Tensor, nn
 from pipeline.models.temporal.derivatives import is_traced
 
 Convolution = Callable[[Tensor], Tensor]
+Kernel = int | tuple[int, int]  # a side, or height and width; odd
 _ONE = (1, 1)
 _SMALL_MAP = 36  # places; see _layout_for
 _FEW_PLACES = 256  # of all maps of a step together; with more, the weights' order hardly matters
@@ -143,9 +144,10 @@ def _runs_on_onednn(maps: Tensor) -> bool:
     )
 
 
-def size_keeping(num_inputs: int, num_outputs: int, kernel_size: int, *, bias: bool = True) -> nn.Conv2d:
+def size_keeping(num_inputs: int, num_outputs: int, kernel_size: Kernel, *, bias: bool = True) -> nn.Conv2d:
     """A convolution whose maps keep their size."""
-    return nn.Conv2d(num_inputs, num_outputs, kernel_size, padding=kernel_size // 2, bias=bias)
+    height, width = (kernel_size, kernel_size) if isinstance(kernel_size, int) else kernel_size
+    return nn.Conv2d(num_inputs, num_outputs, (height, width), padding=(height // 2, width // 2), bias=bias)
 
 
 def initialize(input_conv: nn.Conv2d, hidden_conv: nn.Conv2d, num_gates: int) -> None:

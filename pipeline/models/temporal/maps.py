@@ -7,6 +7,7 @@ import torch.nn.functional as F
 from torch import Tensor, nn
 
 from pipeline.models.temporal.convolution import (
+    Kernel,
     StepConvolution,
     convolve_all_steps,
     initialize,
@@ -56,7 +57,7 @@ class ConvGRU(TemporalHead):
         self,
         num_features: int,
         hidden_channels: int,
-        kernel_size: int = 3,
+        kernel_size: Kernel = 3,
         *,
         reset_after: bool = True,
         norm: str = "none",
@@ -143,7 +144,7 @@ class ConvLSTM(TemporalHead):
     streams = True
     reads_maps = True
 
-    def __init__(self, num_features: int, hidden_channels: int, kernel_size: int = 3, *, norm: str = "none") -> None:
+    def __init__(self, num_features: int, hidden_channels: int, kernel_size: Kernel = 3, *, norm: str = "none") -> None:
         super().__init__()
         self.num_outputs = self.hidden_channels = hidden_channels
         # Gate order along the channels: input, forget, cell, output, as in torch.nn.LSTM.

@@ -18,7 +18,7 @@ from __future__ import annotations
 import torch
 from torch import Tensor, nn
 
-from pipeline.models.temporal.convolution import StepConvolution, convolve_all_steps, size_keeping
+from pipeline.models.temporal.convolution import Kernel, StepConvolution, convolve_all_steps, size_keeping
 from pipeline.models.temporal.derivatives import is_traced
 from pipeline.models.temporal.head import State, TemporalHead
 from pipeline.models.temporal.scan import weighted_scan
@@ -67,7 +67,7 @@ class ConvMinGRU(TemporalHead):
     streams = True
     reads_maps = True
 
-    def __init__(self, num_features: int, hidden_channels: int, kernel_size: int = 3, *, norm: str = "none") -> None:
+    def __init__(self, num_features: int, hidden_channels: int, kernel_size: Kernel = 3, *, norm: str = "none") -> None:
         super().__init__()
         self.num_outputs = hidden_channels
         self.gates = size_keeping(num_features, 2 * hidden_channels, kernel_size)  # z, then n

@@ -10,6 +10,7 @@ from torch.utils.checkpoint import checkpoint
 
 from pipeline.config import ModelConfig
 from pipeline.errors import UserError, unknown_name
+from pipeline.models.reading import READINGS
 from pipeline.models.temporal.head import State, TemporalHead, cannot_stream
 from pipeline.models.temporal.maps import ConvGRU, ConvLSTM
 from pipeline.models.temporal.minimal import ConvMinGRU, MinGRU
@@ -29,12 +30,16 @@ def _both_ways(build_one: Callable[[], TemporalHead], config: ModelConfig) -> Te
     return Bidirectional(build_one(), build_one()) if config.bidirectional else build_one()
 
 
+def _kernel(config: ModelConfig) -> tuple[int, int]:
+    return READINGS[config.read].kernel(config.kernel_size)
+
+
 def _convgru(num_features: int, config: ModelConfig) -> TemporalHead:
     return _both_ways(
         lambda: ConvGRU(
             num_features,
             config.hidden_channels,
-            config.kernel_size,
+            _kernel(config),
             reset_after=config.reset_after,
             norm=config.norm,
         ),
@@ -43,9 +48,7 @@ def _convgru(num_features: int, config: ModelConfig) -> TemporalHead:
 
 
 def _convlstm(num_features: int, config: ModelConfig) -> TemporalHead:
-    return _both_ways(
-        lambda: ConvLSTM(num_features, config.hidden_channels, config.kernel_size, norm=config.norm), config
-    )
+    return _both_ways(lambda: ConvLSTM(num_features, config.hidden_channels, _kernel(config), norm=config.norm), config)
 
 
 def _mingru(num_features: int, config: ModelConfig) -> TemporalHead:
@@ -54,7 +57,7 @@ def _mingru(num_features: int, config: ModelConfig) -> TemporalHead:
 
 def _convmingru(num_features: int, config: ModelConfig) -> TemporalHead:
     return _both_ways(
-        lambda: ConvMinGRU(num_features, config.hidden_channels, config.kernel_size, norm=config.norm), config
+        lambda: ConvMinGRU(num_features, config.hidden_channels, _kernel(config), norm=config.norm), config
     )
 
 
@@ -70,6 +73,7 @@ TEMPORAL_HEADS: dict[str, Callable[[int, ModelConfig], TemporalHead]] = {
     "mingru": _mingru,
     "convmingru": _convmingru,
 }
+MAP_HEADS = frozenset(("convlstm", "convgru", "convmingru"))
 
 
 class Bidirectional(TemporalHead):

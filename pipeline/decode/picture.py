@@ -1,0 +1,96 @@
+"""Single pictures, for models that read pictures: bytes in, RGB out, with the limits that videos have."""
+
+from __future__ import annotations
+
+import io
+from collections.abc import Generator, Sequence
+from dataclasses import dataclass
+from fractions import Fraction
+from pathlib import Path
+
+import numpy as np
+from numpy.typing import NDArray
+from PIL import Image, ImageOps, UnidentifiedImageError
+
+from pipeline.clip import VideoInfo
+from pipeline.config import DecodeConfig
+from pipeline.decode.container import Header, check_regular_file
+from pipeline.decode.index import VideoIndex
+from pipeline.decode.reader import Picture, VideoReader, indexed_picture
+from pipeline.errors import DecodeError
+
+PICTURE_SUFFIXES = frozenset((".bmp", ".jpeg", ".jpg", ".png", ".ppm", ".tif", ".tiff", ".webp"))
+"""What a picture file's name ends with, in lower case."""
+_FORMATS = ("BMP", "JPEG", "PNG", "PPM", "TIFF", "WEBP")  # those that hold their pixels themselves
+
+
+def is_picture(name: str | Path) -> bool:
+    """True for a visible file name with a picture's suffix."""
+    path = Path(name)
+    return not path.name.startswith(".") and path.suffix.lower() in PICTURE_SUFFIXES
+
+
+def decode_picture(content: bytes, path: Path, config: DecodeConfig) -> NDArray[np.uint8]:
+    """uint8 RGB ``[H, W, 3]``, turned upright as the file asks; transparency is left out.
+
+    Args:
+        content: the file's bytes.
+        path: its name, for errors.
+        config: ``max_pixels`` is looked at before anything is decoded.
+
+    Raises:
+        DecodeError: no picture, a damaged one, or one that is too large.
+    """
+    try:
+        with Image.open(io.BytesIO(content), formats=_FORMATS) as picture:
+            width, height = picture.size
+            if width * height > config.max_pixels:
+                cause = f"it is {width}x{height}, and decode.max_pixels allows {config.max_pixels} pixels"
+                raise DecodeError(path, "open", f"{cause}; raise it if you trust the file")
+            upright = ImageOps.exif_transpose(picture)
+            return np.array(upright.convert("RGB"))
+    except UnidentifiedImageError as error:
+        raise DecodeError(path, "open", f"no picture of a known kind ({', '.join(_FORMATS)})") from error
+    except (OSError, ValueError, SyntaxError, EOFError, Image.DecompressionBombError) as error:
+        raise DecodeError(path, "decode", f"a damaged picture: {error}") from error
+
+
+def open_picture(path: Path, config: DecodeConfig) -> VideoReader:
+    """A picture file as a video of one frame that is shown for a second. Raises ``DecodeError``."""
+    check_regular_file(path)
+    picture = decode_picture(path.read_bytes(), path, config)
+    height, width = picture.shape[:2]
+    rate, kind = Fraction(1), path.suffix.lower().removeprefix(".")
+    info = VideoInfo(path, 1, width, height, rate, 1.0, 0, kind, "picture")
+    first = np.zeros(1, np.int64)
+    index = VideoIndex(info, np.zeros(1), ticks=None, keyframes=first, is_proven=True)
+    file = _PictureFile(path, Header("picture", kind, Fraction(0), rate, 1, 1), index)
+    return VideoReader(file, _PictureBackend(index, picture))
+
+
+@dataclass(frozen=True)
+class _PictureFile:
+    """What a reader must know of its file."""
+
+    path: Path
+    header: Header
+    index: VideoIndex
+
+    def close(self) -> None:
+        """Nothing is open."""
+
+
+class _PictureBackend:
+    """A decoder whose only picture is decoded already."""
+
+    def __init__(self, index: VideoIndex, picture: NDArray[np.uint8]) -> None:
+        self._index, self._picture = index, picture
+
+    def walk(self) -> Generator[Picture, None, None]:
+        """The picture."""
+        yield indexed_picture(self._index, 0, self._picture.copy)
+
+    def pick(self, numbers: Sequence[int]) -> Generator[Picture, None, None]:
+        """The picture, if it is asked for."""
+        for number in numbers:
+            yield indexed_picture(self._index, number, self._picture.copy)

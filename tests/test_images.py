@@ -1,0 +1,294 @@
+"""Pictures as sequences: readings of maps, pictures from folders and archives, shifts in batches, prediction."""
+
+from __future__ import annotations
+
+import json
+import zipfile
+from dataclasses import replace
+from pathlib import Path
+
+import cv2
+import numpy as np
+import pytest
+import torch
+from torch import nn
+
+from pipeline.checkpoint import load_model_file
+from pipeline.cli import main
+from pipeline.config import DataConfig, DecodeConfig, Experiment, ModelConfig, SamplingConfig, TrainingConfig
+from pipeline.config import TransformConfig as Transform
+from pipeline.datasets.datamodule import make_loader, make_splits, read_annotations
+from pipeline.datasets.images import PICTURE_FORMATS, read_images
+from pipeline.datasets.videos import ClipBatch, fixed_clips
+from pipeline.decode import VideoOpener
+from pipeline.errors import DecodeError, UserError
+from pipeline.evaluation import evaluate_model
+from pipeline.inference.folding import fold_batch_norm
+from pipeline.models.backbones import build_backbone
+from pipeline.models.reading import READINGS
+from pipeline.models.recognizer import Recognizer
+from pipeline.models.temporal.stack import MAP_HEADS, TEMPORAL_HEADS, build_temporal
+from pipeline.training.fit import train
+from pipeline.transforms import blank_squares, shift_and_flip
+
+
+def write_pictures(root: Path, count: int = 8) -> Path:
+    """Pictures of 20x24 whose upper half is bright in one class and whose lower half is in the other, as PNG."""
+    rng = np.random.default_rng(0)
+    for part, number in (("train", count), ("test", 3)):
+        for label, bright in (("above", slice(0, 10)), ("below", slice(10, 20))):
+            (root / part / label).mkdir(parents=True)
+            for index in range(number):
+                picture = rng.integers(0, 60, (20, 24, 3), dtype=np.uint8)
+                picture[bright] += 150
+                cv2.imwrite(str(root / part / label / f"{index}.png"), picture)
+    return root
+
+
+def zip_of(folder: Path, path: Path) -> Path:
+    with zipfile.ZipFile(path, "w") as archive:
+        for file in sorted(folder.rglob("*.*")):
+            archive.write(file, file.relative_to(folder))
+    return path
+
+
+@pytest.fixture
+def pictures(tmp_path: Path) -> Path:
+    return write_pictures(tmp_path / "pictures")
+
+
+def experiment_on(root: Path, output_dir: Path, **model: object) -> Experiment:
+    settings: dict[str, object] = {"backbone": "pixels_4x4", "read": "rows", "heads": ("gru",)} | model
+    return Experiment(
+        output_dir=str(output_dir),
+        data=DataConfig(format="images", root=str(root), batch_size=4, num_workers=0, val_fraction=0.25),
+        sampling=SamplingConfig(sample_fps=1, num_frames=1, num_eval_clips=1),
+        transform=Transform(
+            fit="crop",
+            fit_size_px=16,
+            input_size_px=16,
+            min_crop_area=1.0,
+            crop_padding_px=1,
+            cutout_px=4,
+            brightness=0.0,
+            contrast=0.0,
+            saturation=0.0,
+        ),
+        model=ModelConfig(weights="none", hidden_channels=16, dropout=0.0, **settings),  # type: ignore[arg-type]
+        training=TrainingConfig(
+            epochs=8, learning_rate=0.02, backbone_learning_rate_ratio=1.0, freeze_batch_norm=False
+        ),
+    )
+
+
+def test_readings_give_every_number_once_in_scan_order() -> None:
+    maps = torch.arange(2 * 3 * 4 * 2 * 5).reshape(2, 3, 4, 2, 5)  # [B, T, D, h, w]
+    parts = {name: reading.steps(maps) for name, reading in READINGS.items()}
+    assert {name: tuple(part.shape) for name, part in parts.items()} == {
+        "frames": (2, 3, 4, 2, 5),
+        "rows": (2, 6, 4, 1, 5),
+        "columns": (2, 15, 4, 2, 1),
+        "patches": (2, 30, 4, 1, 1),
+    }
+    for b, t in np.ndindex(2, 3):
+        for row, column in np.ndindex(2, 5):
+            place = maps[b, t, :, row, column]
+            assert torch.equal(parts["rows"][b, 2 * t + row, :, 0, column], place)
+            assert torch.equal(parts["columns"][b, 5 * t + column, :, row, 0], place)
+            assert torch.equal(parts["patches"][b, 10 * t + 5 * row + column, :, 0, 0], place)
+
+
+@pytest.mark.parametrize("read", [name for name in READINGS if name != "frames"])
+@pytest.mark.parametrize("name", TEMPORAL_HEADS)
+def test_every_head_reads_parts_and_a_video_frame_by_frame_as_a_whole(name: str, read: str) -> None:
+    torch.manual_seed(0)
+    config = ModelConfig(backbone="tiny", weights="none", read=read, heads=(name,), hidden_channels=4, readout="mean")  # type: ignore[arg-type]
+    model = Recognizer(config, 3, input_size_px=32).eval()
+    assert (name in MAP_HEADS) == model.temporal.reads_maps
+    with torch.no_grad():
+        features = model.embed(torch.randn(6, 3, 32, 32)).unflatten(0, (2, 3))
+        whole, _ = model.score(features)
+        assert whole.shape == (2, 3, 3)
+        state, steps = None, []
+        for frame in features.split(1, dim=1):
+            scores, state = model.score(frame, state)
+            steps.append(scores)
+    torch.testing.assert_close(torch.cat(steps, dim=1), whole, atol=1e-6, rtol=1e-5)
+
+
+def test_a_gru_that_reads_rows_is_torchs_gru_on_flat_rows() -> None:
+    torch.manual_seed(0)
+    config = ModelConfig(
+        backbone="pixels", weights="none", feature_norm="none", read="rows", heads=("gru",), hidden_channels=5
+    )
+    model = Recognizer(config, 2, input_size_px=8).eval()
+    gru = nn.GRU(24, 5, batch_first=True)
+    gru.load_state_dict(model.temporal.heads[0].layer.state_dict())  # type: ignore[attr-defined]
+    pictures = torch.randn(3, 3, 8, 8)
+    rows = torch.stack([pictures[:, :, row].flatten(1) for row in range(8)], dim=1)
+    with torch.no_grad():
+        torch.testing.assert_close(model(pictures.unsqueeze(1)), model.classifier(gru(rows)[0][:, -1]))
+
+
+def test_a_convgru_that_reads_rows_convolves_along_them() -> None:
+    head = build_temporal(3, ModelConfig(read="rows", heads=("convgru",), kernel_size=5, hidden_channels=4))
+    assert head.heads[0].input_conv.kernel_size == (1, 5)  # type: ignore[attr-defined]
+    assert head(torch.randn(2, 3, 3, 1, 7))[0].shape == (2, 3, 4, 1, 7)
+
+
+def test_whitened_pictures_hardly_correlate() -> None:
+    """Smooth noise, whose neighbours and colours are alike, comes out with variance 1 and little correlation."""
+    torch.manual_seed(0)
+    noise = torch.randn(64, 1, 34, 34) + 0.3 * torch.randn(64, 3, 34, 34)
+    smooth = 10 * nn.functional.avg_pool2d(noise, 3, stride=1)
+    stem = build_backbone("whitened", "none").stages[0][0].train()  # type: ignore[index]
+    channels = stem(smooth)[:, :12].movedim(1, 0).flatten(1)
+    inputs = nn.functional.unfold(smooth, 2).movedim(1, 0).flatten(1)
+    torch.testing.assert_close(channels.var(dim=1), torch.ones(12), atol=0.1, rtol=0.1)
+    assert _largest_correlation(channels) < 0.2 < 0.7 < _largest_correlation(inputs)
+
+
+def test_the_whitened_backbone_folds() -> None:
+    torch.manual_seed(0)
+    backbone = build_backbone("whitened", "none")
+    backbone.train()(torch.randn(8, 3, 32, 32))  # statistics that are not 0 and 1
+    folded, x = fold_batch_norm(backbone.eval()), torch.randn(2, 3, 32, 32)
+    assert backbone(x).shape == (2, 256, 3, 3)
+    assert sum(isinstance(module, nn.BatchNorm2d) for module in folded.modules()) == 4  # of 7
+    torch.testing.assert_close(folded(x), backbone(x), atol=1e-4, rtol=1e-4)
+
+
+def _largest_correlation(rows: torch.Tensor) -> float:
+    correlation = torch.corrcoef(rows)
+    return float((correlation - torch.eye(len(correlation))).abs().max())
+
+
+def test_shifts_are_windows_of_the_reflected_frame() -> None:
+    torch.manual_seed(0)
+    frames = torch.randint(0, 256, (40, 2, 3, 8, 8), dtype=torch.uint8)
+    config = Transform(fit_size_px=8, input_size_px=8, min_crop_area=1.0, crop_padding_px=2)
+    shifted = shift_and_flip(frames, config)
+    assert shifted.shape == frames.shape
+    assert shifted.dtype == torch.uint8
+    seen = set()
+    for before, after in zip(frames.numpy(), shifted.numpy(), strict=True):
+        padded = np.pad(before, ((0, 0), (0, 0), (2, 2), (2, 2)), mode="reflect")
+        found = [
+            (top, left, flipped)
+            for top, left, flipped in np.ndindex(5, 5, 2)
+            if np.array_equal(padded[..., top : top + 8, left : left + 8][..., :: -1 if flipped else 1], after)
+        ]
+        assert len(found) == 1  # the same for both frames of a clip
+        seen.add(found[0])
+    assert len({top for top, _, _ in seen}) == len({left for _, left, _ in seen}) == 5
+    assert len({flipped for _, _, flipped in seen}) == 2
+
+
+def test_cutout_blanks_one_square_of_each_clip() -> None:
+    torch.manual_seed(0)
+    blanked = blank_squares(torch.ones(30, 2, 3, 9, 9), 4)
+    assert (blanked == blanked[:, :1, :1]).all()
+    assert ((blanked == 0).sum(dim=(3, 4)) == 16).all()
+    assert len(torch.unique(blanked.flatten(1), dim=0)) > 10
+
+
+def test_a_folder_and_a_zip_of_it_are_the_same_pictures(pictures: Path, tmp_path: Path) -> None:
+    archive = zip_of(pictures, tmp_path / "pictures.zip")
+    batches = []
+    for root in (pictures, archive):
+        annotations = read_images("images", root)
+        assert annotations.labels == ("above", "below")
+        assert {part: len(rows) for part, rows in annotations.splits.items()} == {"train": 16, "test": 6}
+        loader = make_loader(annotations.splits["test"], annotations.labels, experiment_on(root, tmp_path), fixed_clips)
+        batches += list(loader)[:1]
+    first, second = batches
+    assert isinstance(first, ClipBatch)
+    assert isinstance(second, ClipBatch)
+    assert torch.equal(first.frames, second.frames)
+    expected = cv2.imread(str(pictures / "test" / "above" / "0.png"))[:, :, ::-1]
+    fitted = first.frames[0, 0].permute(1, 2, 0).float().mean(dim=(1, 2))  # [3, 16, 16] -> mean of each row
+    assert fitted[:6].mean() == pytest.approx(expected[:8].mean(), abs=8)
+    assert fitted[-6:].mean() == pytest.approx(expected[-8:].mean(), abs=8)
+
+
+def test_published_cifar10_is_read_where_it_lies(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    class Small:
+        classes = ("cat", "dog")
+
+        def __init__(self, root: Path, train: bool, download: bool) -> None:
+            assert download
+            self.targets = [1, 0, 1] if train else [0]
+            self.data = np.full((len(self.targets), 32, 32, 3), len(self.targets), np.uint8)
+
+    monkeypatch.setattr("pipeline.datasets.images.CIFAR10", Small)
+    annotations = read_images("cifar10", tmp_path)
+    assert [row.name for row in annotations.splits["train"]] == [
+        "train/cat/00001",
+        "train/dog/00000",
+        "train/dog/00002",
+    ]
+    assert (PICTURE_FORMATS["cifar10"](tmp_path, DecodeConfig()).read("test/cat/00000") == 1).all()
+
+
+def test_pictures_are_learned_stored_and_predicted(
+    pictures: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    """The whole way: only where the bright half lies tells the classes apart, and a GRU that reads rows finds it."""
+    experiment = experiment_on(pictures, tmp_path / "runs", bidirectional=True, readout="mean")
+    result = train(experiment, quiet=True)
+    model = load_model_file(result.model_path)
+    rows = make_splits(read_annotations(experiment.data), experiment.data, experiment.seed).test
+    for mirror in (False, True):
+        assert evaluate_model(model, rows, experiment.data, mirror=mirror).top1 == 1.0
+    picture = pictures / "test" / "below" / "0.png"
+    answers = tmp_path / "answers.json"
+    assert main(["predict", str(result.model_path), str(picture.parent), "--json", str(answers), "--quiet"]) == 0
+    videos = json.loads(answers.read_text())["videos"]
+    assert [video["segments"][0]["label"] for video in videos] == ["below"] * 3
+    assert main(["evaluate", str(result.model_path), "--mirror", "--quiet"]) == 0
+    assert json.loads(capsys.readouterr().out)["top1"] == 1.0
+
+
+def test_a_bad_picture_is_named_and_counts_as_wrong(pictures: Path, tmp_path: Path) -> None:
+    bad = pictures / "test" / "above" / "0.png"
+    bad.write_bytes(bad.read_bytes()[:200])
+    experiment = experiment_on(pictures, tmp_path)
+    model = load_model_file(train(replace(experiment, training=replace(experiment.training, epochs=1))).model_path)
+    rows = read_images("images", pictures).splits["test"]
+    evaluation = evaluate_model(model, rows, experiment.data)
+    (error,) = [result.error for result in evaluation.results if result.error]
+    assert "damaged picture" in error
+    assert evaluation.num_videos == 6
+
+
+def test_pictures_are_refused_where_they_are_no_videos_or_too_large(pictures: Path, tmp_path: Path) -> None:
+    picture = pictures / "test" / "above" / "0.png"
+    with pytest.raises(DecodeError, match="single picture"):
+        VideoOpener(DecodeConfig()).open(picture)
+    with VideoOpener(DecodeConfig(), opens_pictures=True).open(picture) as reader:
+        (frame,) = [frame for frame, _ in reader.stream_at([0.0, 1.0])]
+        assert np.array_equal(frame.permute(1, 2, 0).numpy(), cv2.imread(str(picture))[:, :, ::-1])
+    with pytest.raises(DecodeError, match=r"24x20, and decode.max_pixels allows 100"):
+        VideoOpener(DecodeConfig(max_pixels=100), opens_pictures=True).open(picture)
+    text = tmp_path / "text.png"
+    text.write_text("no picture")
+    with pytest.raises(DecodeError, match="no picture of a known kind"):
+        VideoOpener(DecodeConfig(), opens_pictures=True).open(text)
+
+
+def test_what_is_wrong_with_the_pictures_is_said(pictures: Path, tmp_path: Path) -> None:
+    with pytest.raises(UserError, match="does not exist"):
+        read_images("images", tmp_path / "nowhere")
+    (tmp_path / "empty").mkdir()
+    with pytest.raises(UserError, match="no picture found"):
+        read_images("images", tmp_path / "empty")
+    (pictures / "train" / "0.png").write_bytes(b"")
+    with pytest.raises(UserError, match=r"outside a class folder. 1: train/0.png"):
+        read_images("images", pictures)
+    (tmp_path / "no.zip").write_text("no archive")
+    with pytest.raises(UserError, match="cannot be read as a zip archive"):
+        read_images("images", tmp_path / "no.zip")
+    with pytest.raises(UserError, match="pictures are kept in memory"):
+        DataConfig(format="images", cache="frames")
+    with pytest.raises(UserError, match=r"set transform\.min_crop_area 1"):
+        Transform(crop_padding_px=2)
