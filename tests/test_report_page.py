@@ -5,8 +5,8 @@ from __future__ import annotations
 import base64
 import html
 import json
+import os
 import re
-import shutil
 import subprocess
 from fractions import Fraction
 from html.parser import HTMLParser
@@ -23,13 +23,17 @@ from pipeline.report.mp4 import Mp4File
 from pipeline.report.page import MAX_SEGMENTS, HtmlPages
 from pipeline.report.records import SourceVideo, segment_record
 from pipeline.report.strip import ScoreStrip
+from tests.browsing import find_chromium
 from tests.videos import encode, picture
 
 LABELS = ("run", "jump </script><b>&", "walk")
 SEGMENTS = [Segment(0.4, 1.2, "run", 0.8), Segment(1.6, 3.2, LABELS[1], 0.9), Segment(3.2, 3.9, "walk", 0.7)]
 SECONDS = 4.0
-CHROMIUM = shutil.which("chromium") or shutil.which("chromium-browser") or shutil.which("google-chrome")
-needs_chromium = pytest.mark.skipif(CHROMIUM is None, reason="no Chromium here: the page is not tried in a browser")
+CHROMIUM = find_chromium()
+needs_chromium = pytest.mark.skipif(
+    CHROMIUM is None and os.environ.get("CLIPGRU_BROWSER") != "required",
+    reason="no Chromium here: the page is not tried in a browser",
+)
 
 
 def write_page(source: Path, folder: Path, embed_mb: float = 3.0, status: str = "ok", error: str = "") -> Path:
