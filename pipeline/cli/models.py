@@ -17,7 +17,7 @@ from pipeline.cli.parser import (
     read_options,
     to_experiment,
 )
-from pipeline.config import DataConfig, Experiment
+from pipeline.config import DataConfig, Experiment, TrainerConfig
 from pipeline.errors import UserError
 from pipeline.options import DemoOptions, DiagnoseOptions, EvaluateOptions, ExplainOptions, LearnOptions, TrainOptions
 
@@ -35,14 +35,16 @@ def train_command(args: Sequence[str]) -> int:
     arguments = parser.parse_args(list(args))
     experiment, options = to_experiment(parser, arguments), read_options(TrainOptions, parser, arguments)
 
+    from pipeline.ranks import current_rank
     from pipeline.training.callbacks import Interrupted
     from pipeline.training.fit import train
 
     try:
         result = train(experiment, resume=options.resume, quiet=options.quiet)
     except Interrupted as interrupted:
-        print(f"clipgru train: {interrupted}", file=sys.stderr)
-        return 128 + interrupted.signal_number
+        return _stopped("train", str(interrupted), interrupted.signal_number)
+    if current_rank() > 0:
+        return 0
     print(json.dumps({"model": str(result.model_path), **_rounded(result.metrics)}, indent=1))
     return 0
 
@@ -95,23 +97,41 @@ def evaluate_command(args: Sequence[str]) -> int:
     if options.protocol:
         return _evaluate_protocol(to_experiment(parser, arguments), options)
     given = parser.parse_args(list(args), defaults=False)
-    return _evaluate_model(arguments.model_file, given.get("data"), options)
+    trainer = TrainerConfig(**given.get("trainer", {}))
+    return _evaluate_model(arguments.model_file, given.get("data"), options, trainer)
 
 
-def _evaluate_model(model_path: str, given_data: Any, options: EvaluateOptions) -> int:
+def _stopped(command: str, message: str, signal_number: int) -> int:
+    """Of several ranks the first one says so."""
+    from pipeline.ranks import current_rank
+
+    if current_rank() > 0:
+        return 0
+    print(f"clipgru {command}: {message}", file=sys.stderr)
+    return 128 + signal_number
+
+
+def _evaluate_model(model_path: str, given_data: Any, options: EvaluateOptions, trainer: TrainerConfig) -> int:
     from rich.progress import Progress
 
     from pipeline.checkpoint import load_model_file
     from pipeline.evaluation import evaluate_model
     from pipeline.inference import pick_device
+    from pipeline.ranks import join
 
-    model = load_model_file(model_path, pick_device(options.device))
-    rows, data = rows_of(model, given_data, options.split)
-    with Progress(console=console(), disable=options.quiet or not sys.stderr.isatty()) as progress:
-        task = progress.add_task("evaluating", total=len(rows))
+    ranks = join(trainer)
+    with ranks.agreement():
+        model = load_model_file(model_path, ranks.device or pick_device(options.device))
+        with ranks.in_turn():
+            rows, data = rows_of(model, given_data, options.split)
+    is_quiet = options.quiet or not ranks.is_first or not sys.stderr.isatty()
+    with Progress(console=console(), disable=is_quiet) as progress, ranks.agreement():
+        task = progress.add_task("evaluating", total=len(rows) / ranks.count)
         evaluation = evaluate_model(
-            model, rows, data, num_clips=options.clips, progress=lambda n: progress.advance(task, n)
+            model, rows, data, num_clips=options.clips, progress=lambda n: progress.advance(task, n), ranks=ranks
         )
+    if not ranks.is_first:
+        return 0
     folder = Path(options.output) if options.output else Path(model_path).parent / f"evaluation_{options.split}"
     _report_evaluation(evaluation, folder, evaluation.summary(), options.quiet)
     return EXIT_SOME_FAILED if evaluation.num_errors else 0
@@ -217,6 +237,7 @@ def explain_command(args: Sequence[str]) -> int:
 
 def _evaluate_protocol(experiment: Experiment, options: EvaluateOptions) -> int:
     from pipeline.protocols import ProtocolResult, run_protocol, write_folds
+    from pipeline.ranks import current_rank
     from pipeline.training.callbacks import Interrupted
 
     folds: list[FoldResult] = []
@@ -227,16 +248,19 @@ def _evaluate_protocol(experiment: Experiment, options: EvaluateOptions) -> int:
     try:
         for fold in running:
             folds.append(fold)
-            if not options.quiet:
+            if not options.quiet and current_rank() == 0:
                 so_far = ProtocolResult(tuple(folds)).whole(fold.kind)
                 console().print(
                     f"{fold.kind}, seed {fold.seed}, fold {fold.fold}: top-1 {fold.evaluation.top1:.3f}   "
                     f"so far {so_far.top1:.3f}"
                 )
     except Interrupted as interrupted:
-        print(f"clipgru evaluate: {interrupted}; the same command goes on with this fold", file=sys.stderr)
-        return 128 + interrupted.signal_number
+        return _stopped(
+            "evaluate", f"{interrupted}; the same command goes on with this fold", interrupted.signal_number
+        )
     result = ProtocolResult(tuple(folds))
+    if current_rank() > 0:
+        return 0
     folder = Path(options.output) if options.output else experiment.run_dir / "evaluation"
     write_folds(result, folder)
     _report_evaluation(result.whole(), folder, result.summary(), options.quiet)
