@@ -22,8 +22,8 @@ from pipeline.datasets.splits import check_split, group_folds, leave_one_group_o
 from pipeline.errors import UserError, unknown_name
 from pipeline.evaluation import Evaluation, VideoResult, evaluate_model, wilson_interval
 from pipeline.files import write_atomically
-from pipeline.report.tables import results_csv
 from pipeline.ranks import Ranks, join
+from pipeline.report.tables import results_csv
 from pipeline.training.fit import train
 
 Rows = Sequence[VideoRow]

@@ -21,7 +21,14 @@ from pipeline.cli.models import (
     train_command,
 )
 from pipeline.cli.parser import EXIT_SOME_FAILED, EXIT_USER_ERROR
-from pipeline.cli.videos import cache_command, check_command, doctor_command, predict_command, webcam_command
+from pipeline.cli.videos import (
+    cache_command,
+    check_command,
+    doctor_command,
+    predict_command,
+    shard_command,
+    webcam_command,
+)
 from pipeline.errors import UserError, unknown_name
 from pipeline.version import __version__
 
@@ -39,6 +46,7 @@ commands:
   explain    what a model writes into its memory, and the frames that decided
   explain-sampling   draw exactly the frames that a model sees
   doctor     which decoder to use for your files, measured on them
+  shard      pack a dataset into tar files, for disks that are slow with small ones
   cache      how much the caches of frames and features hold; empty them
   demo       all of it on a small generated video set, in a few minutes
 
@@ -67,6 +75,7 @@ COMMANDS: dict[str, Callable[[Sequence[str]], int]] = {
     "doctor": doctor_command,
     "explain": explain_command,
     "explain-sampling": explain_sampling_command,
+    "shard": shard_command,
     "cache": cache_command,
     "demo": demo_command,
 }

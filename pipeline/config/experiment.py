@@ -14,7 +14,8 @@ class DataConfig:
     """Which videos, which labels, which split."""
 
     format: str = "folder"
-    """How the annotations are written: folder, manifest, ucf101, hmdb51, kinetics, ut_interaction or motion."""
+    """How the annotations are written: folder, manifest, ucf101, hmdb51, kinetics, ut_interaction, motion, or
+    shards (what clipgru shard packed)."""
     root: str = "data/videos"
     """The folder that holds the videos; data/README.md shows the trees."""
     annotations: str | None = None
