@@ -86,6 +86,7 @@ def test_a_resumed_training_on_shards_ends_as_one_on_files(
     assert_same(weights_of(cut, resume=True), whole)
 
 
+@pytest.mark.filterwarnings("ignore::pytest.PytestUnraisableExceptionWarning")  # it leaves its files open
 def test_webdataset_reads_the_tars(motion_root: Path, shards: Path) -> None:
     webdataset = pytest.importorskip("webdataset")
     files = in_files(motion_root)

@@ -19,8 +19,11 @@ import io
 import json
 import os
 import tarfile
+from collections import deque
 from collections.abc import Callable, Iterator, Sequence
+from contextlib import contextmanager
 from dataclasses import dataclass
+from itertools import count
 from pathlib import Path
 from typing import Any, BinaryIO
 
@@ -48,8 +51,8 @@ def write_shards(
 ) -> Packed:
     """Packs every video of a dataset, each once, into ``<split>-<number>.tar``; the index comes last.
 
-    Videos of a split are in an order drawn by the seed, so that a reader that goes from front to back meets all classes.
-    The same videos and the same seed give the same bytes.
+    Videos of a split are in an order drawn by the seed, so that a reader that goes from front to back meets all
+    classes. The same videos and the same seed give the same bytes.
 
     Args:
         annotations: the rows; a video that several rows or splits share stands with the first.
@@ -63,16 +66,18 @@ def write_shards(
     """
     if folder.exists() and any(folder.iterdir()):
         raise UserError(f"{folder} is not empty; choose a new folder for the shards")
+    rows = _rows_by_path(annotations)
     samples: list[dict[str, Any]] = []
     numbers: dict[Path, int] = {}
-    shards: dict[str, int] = {}
     try:
-        folder.mkdir(parents=True, exist_ok=True)
         for part, videos in _videos_by_split(annotations, seed).items():
-            for sample, row in _write_split(part, videos, folder, max_shard_bytes, len(samples), shards, annotations):
-                numbers[row.path] = len(samples)
+            for shard, row, tar in _fill_tars(part, videos, folder, max_shard_bytes):
+                number = numbers[row.path] = len(samples)
+                sample = _add_video(tar, f"{number:08d}", row) | {"shard": shard}
+                _add_labels(tar, f"{number:08d}", sample["name"], rows[row.path], annotations.labels)
                 samples.append(sample)
                 progress()
+        shards = {sample["shard"]: (folder / sample["shard"]).stat().st_size for sample in samples}
         write_atomically(folder / INDEX_NAME, _index(annotations, samples, numbers, shards))
     except OSError as error:
         raise UserError(f"cannot pack {error.filename or folder}: {error.strerror or error}") from error
@@ -86,38 +91,39 @@ def _videos_by_split(annotations: Annotations, seed: int) -> dict[str, list[Vide
     for part, rows in annotations.splits.items():
         fresh = list({row.path: row for row in rows if row.path not in seen}.values())
         seen |= {row.path for row in fresh}
-        np.random.default_rng([seed, len(videos)]).shuffle(fresh)  # type: ignore[arg-type]  # any list will do
-        videos[part] = fresh
+        order = np.random.default_rng([seed, len(videos)]).permutation(len(fresh))
+        videos[part] = [fresh[place] for place in order]
     return videos
 
 
-def _write_split(
-    part: str,
-    videos: Sequence[VideoRow],
-    folder: Path,
-    max_shard_bytes: int,
-    first_number: int,
-    shards: dict[str, int],
-    annotations: Annotations,
-) -> Iterator[tuple[dict[str, Any], VideoRow]]:
-    """Writes the tars of a split; yields the index's entry of each video. Sizes of the tars go into ``shards``."""
-    by_path = _rows_by_path(annotations)
-    left = list(enumerate(videos, start=first_number))
-    while left:
-        name = f"{part}-{sum(shard.startswith(f'{part}-') for shard in shards):06d}.tar"
-        temporary = folder / f".{name}.tmp"
-        with temporary.open("wb") as stream, tarfile.open(fileobj=stream, mode="w", format=tarfile.GNU_FORMAT) as tar:
-            is_empty = True
-            while left and (is_empty or tar.offset + left[0][1].path.stat().st_size <= max_shard_bytes):  # type: ignore[attr-defined]
-                number, row = left.pop(0)
-                entry = _add_video(tar, f"{number:08d}", row) | {"shard": name}
-                _add_labels(tar, f"{number:08d}", entry["name"], by_path[row.path], annotations.labels)
-                is_empty = False
-                yield entry, row
-        with temporary.open("rb") as stream:
+def _fill_tars(
+    part: str, videos: Sequence[VideoRow], folder: Path, max_shard_bytes: int
+) -> Iterator[tuple[str, VideoRow, tarfile.TarFile]]:
+    """For each video, in order, the name of the tar it belongs into, and that tar, open for it."""
+    left = deque(videos)
+    for number in count():
+        if not left:
+            return
+        name = f"{part}-{number:06d}.tar"
+        with _new_tar(folder / name) as tar:
+            while left and (tar.offset == 0 or tar.offset + left[0].path.stat().st_size <= max_shard_bytes):
+                yield name, left.popleft(), tar
+
+
+@contextmanager
+def _new_tar(path: Path) -> Iterator[tarfile.TarFile]:
+    """A tar that gets its name when it is complete."""
+    path.parent.mkdir(parents=True, exist_ok=True)
+    temporary = path.with_name(f".{path.name}.tmp")
+    try:
+        with temporary.open("wb") as stream:
+            with tarfile.open(fileobj=stream, mode="w", format=tarfile.GNU_FORMAT) as tar:
+                yield tar
+            stream.flush()
             os.fsync(stream.fileno())
-        os.replace(temporary, folder / name)
-        shards[name] = (folder / name).stat().st_size
+        os.replace(temporary, path)
+    finally:
+        temporary.unlink(missing_ok=True)
 
 
 def _rows_by_path(annotations: Annotations) -> dict[Path, list[dict[str, Any]]]:
@@ -150,9 +156,9 @@ def _add_video(tar: tarfile.TarFile, key: str, row: VideoRow) -> dict[str, Any]:
     with row.path.open("rb") as stream:
         member.size = os.fstat(stream.fileno()).st_size
         hashing = _Hashing(stream)
-        tar.addfile(member, hashing)  # type: ignore[arg-type]  # it only reads
+        tar.addfile(member, hashing)
     blocks = -(-member.size // tarfile.BLOCKSIZE) * tarfile.BLOCKSIZE
-    start_byte = tar.offset - blocks  # type: ignore[attr-defined]  # where the next header goes
+    start_byte = tar.offset - blocks  # the offset is where the next header goes
     place = {"start_byte": start_byte, "num_bytes": member.size, "sha256": hashing.content.hexdigest()}
     return {"name": row.name or row.path.name} | place
 
