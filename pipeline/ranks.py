@@ -152,7 +152,7 @@ def join(config: TrainerConfig) -> Ranks:
         )
         if not dist.is_initialized():
             fabric.launch()
-            atexit.register(_await_end, getattr(fabric.strategy.launcher, "procs", ()))
+            atexit.register(_leave, getattr(fabric.strategy.launcher, "procs", ()))
         else:
             fabric.strategy.setup_environment()
     except (MisconfigurationException, ValueError) as error:
@@ -162,8 +162,11 @@ def join(config: TrainerConfig) -> Ranks:
     return Ranks(dist.get_rank(), dist.get_world_size(), fabric.local_rank, config.devices, fabric.device)
 
 
-def _await_end(processes: Sequence[subprocess.Popen[bytes]]) -> None:
-    """No process outlives the one that started it."""
+def _leave(processes: Sequence[subprocess.Popen[bytes]]) -> None:
+    """At the end: lets go of the others, who then know (and whose threads might crash an interpreter that ends), and
+    sees that no process outlives the one that started it."""
+    if dist.is_initialized():
+        dist.destroy_process_group()
     for process in processes:
         try:
             process.wait(_END_SECONDS)
