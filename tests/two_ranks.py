@@ -1,6 +1,7 @@
-"""What each of two processes does for test_ranks.py: ``python -m tests.two_ranks CONFIG FOLDER [die]``.
+"""What each of two processes does for test_ranks.py: ``python -m tests.two_ranks CONFIG FOLDER MODE``.
 
-Trains, evaluates, and writes to FOLDER what this one came to. With ``die`` the second process ends in the middle.
+Trains, evaluates, and writes to FOLDER what this one came to. MODE is ``resume``, or what happens to the second process
+in its third batch: ``die`` or ``stop`` (SIGTERM).
 """
 
 from __future__ import annotations
@@ -8,6 +9,7 @@ from __future__ import annotations
 import hashlib
 import json
 import os
+import signal
 import sys
 from dataclasses import asdict
 from pathlib import Path
@@ -16,6 +18,7 @@ from pipeline.cli.parser import read_experiment
 from pipeline.datasets.datamodule import make_splits, read_annotations
 from pipeline.evaluation import evaluate_model
 from pipeline.ranks import current_rank, join
+from pipeline.training.callbacks import Interrupted
 from pipeline.training.fit import train
 from pipeline.training.module import ClipClassifier
 
@@ -25,12 +28,17 @@ class WatchedClassifier(ClipClassifier):
 
     digests: list[str] = []  # noqa: RUF012 (one in this process)
     rows: list[list[int]] = []  # noqa: RUF012
+    num_good: list[int] = []  # noqa: RUF012
 
     def on_train_batch_end(self, outputs: object, batch: object, batch_idx: int) -> None:
-        if len(sys.argv) > 3 and current_rank() == 1:
-            os._exit(3)
+        if current_rank() == 1 and len(self.rows) == 2:
+            if sys.argv[3] == "die":
+                os._exit(3)
+            if sys.argv[3] == "stop":
+                os.kill(os.getpid(), signal.SIGTERM)
         content = b"".join(parameter.detach().numpy().tobytes() for parameter in self.recognizer.parameters())
         self.digests.append(hashlib.sha256(content).hexdigest())
+        self.num_good.append(len(batch.labels))  # type: ignore[attr-defined]
         self.rows.append(batch.rows.tolist() + [row for row, _ in batch.bad])  # type: ignore[attr-defined]
 
 
@@ -39,13 +47,17 @@ def main() -> None:
 
     fit.ClipClassifier = WatchedClassifier  # type: ignore[misc]
     experiment = read_experiment(Path(sys.argv[1]))
-    result = train(experiment, quiet=True)
+    try:
+        result = train(experiment, resume=sys.argv[3] == "resume", quiet=True)
+    except Interrupted as interrupted:
+        sys.exit(100 + interrupted.signal_number if current_rank() == 0 else 0)
     ranks = join(experiment.trainer)
     rows = make_splits(read_annotations(experiment.data), experiment.data, experiment.seed).test
     evaluation = evaluate_model(result.model, rows, experiment.data, ranks=ranks)
     facts = {
         "digests": WatchedClassifier.digests,
         "rows": WatchedClassifier.rows,
+        "num_good": WatchedClassifier.num_good,
         "metrics": result.metrics,
         "results": [asdict(video) for video in evaluation.results],
     }

@@ -39,6 +39,9 @@ class Interrupted(Exception):  # noqa: N818 (not an error: somebody asked)
         self.signal_number, self.checkpoint = signal_number, checkpoint
 
 
+_SIGNALS = (signal.SIGINT, signal.SIGTERM)
+
+
 class StopOnSignal(Callback):
     """SIGINT and SIGTERM: finish the batch, or a validation that has begun, then raise ``Interrupted`` with
     ``last.ckpt`` written. A second signal does not wait. A signal to one rank stops all."""
@@ -56,13 +59,18 @@ class StopOnSignal(Callback):
     def listening(self) -> Iterator[None]:
         """Takes both signals over, and gives them back. Around the whole fit, because Lightning too sets handlers when
         it begins and puts back what it found when it ends."""
-        numbers = (signal.SIGINT, signal.SIGTERM)
-        previous = [signal.signal(number, self._receive) for number in numbers]
+        previous = [signal.signal(number, self._receive) for number in _SIGNALS]
         try:
             yield
         finally:
-            for number, handler in zip(numbers, previous, strict=True):
+            for number, handler in zip(_SIGNALS, previous, strict=True):
                 signal.signal(number, handler)
+
+    def on_train_start(self, trainer: Trainer, pl_module: LightningModule) -> None:
+        """Takes SIGTERM back: by now Lightning's handler stands before ours, and would talk to the other ranks while
+        they are busy with something else."""
+        for number in _SIGNALS:
+            signal.signal(number, self._receive)
 
     def on_train_batch_end(
         self, trainer: Trainer, pl_module: LightningModule, outputs: Any, batch: Any, batch_idx: int

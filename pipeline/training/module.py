@@ -80,12 +80,13 @@ class ClipClassifier(LightningModule):
         torch.manual_seed(self.experiment.seed * 1_000_003 + step + self.ranks.index * 1_000_000_007)
 
     def training_step(self, batch: ClipBatch, batch_idx: int) -> Tensor | None:
-        """The loss of a batch; None, a skipped step, if none of its videos could be read, nor any of other ranks'."""
+        """The loss of a batch. If none of its videos could be read: None, a skipped step; with several ranks, where no
+        step can be skipped, a gradient of zero."""
         self._note_bad(batch)
         loss, weight = self._loss(batch)
         loss, mean_loss, num_clips = self._share(loss, weight, len(batch.labels))
         if num_clips == 0:
-            return None
+            return loss if self.ranks.count > 1 else None
         if not math.isfinite(mean_loss):
             error = UserError(
                 f"the loss became {mean_loss} in epoch {self.current_epoch}; "
