@@ -1,7 +1,7 @@
 """What each of two processes does for test_ranks.py: ``python -m tests.two_ranks CONFIG FOLDER MODE``.
 
 Trains, evaluates, and writes to FOLDER what this one came to. MODE is ``resume``, or what happens to the second process
-in its third batch: ``die`` or ``stop`` (SIGTERM).
+when its third batch is done: ``die`` or ``stop`` (SIGTERM, heard after the fourth).
 """
 
 from __future__ import annotations
