@@ -126,6 +126,11 @@ def _data_of(path: Path) -> DataConfig:
 
 def _annotations_of(data: DataConfig) -> Annotations:
     root, annotations = Path(data.root), Path(data.annotations) if data.annotations else None
+    if data.format == "shards":
+        raise UserError(
+            f"{root} holds shards: each video's checksum is verified whenever it is read; check the videos they were "
+            "packed from"
+        )
     if data.format == "manifest":
         return read_manifest_rows(root, annotations)
     return read_annotations("folder" if data.format == "motion" else data.format, root, annotations, data.split)

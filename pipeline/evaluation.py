@@ -28,6 +28,7 @@ from pipeline.datasets.store import cache_store
 from pipeline.datasets.videos import BadVideo, ClipBatch, Sample, fixed_clips
 from pipeline.errors import UserError
 from pipeline.files import write_atomically
+from pipeline.ranks import ALONE, Ranks
 from pipeline.report.tables import confusion_csv, confusion_picture, results_csv
 from pipeline.transforms import ClipTransform
 
@@ -170,8 +171,9 @@ def evaluate_model(
     classify: Classify | None = None,
     mirror: bool = False,
     progress: Callable[[int], None] | None = None,
+    ranks: Ranks = ALONE,
 ) -> Evaluation:
-    """Runs a model over every row.
+    """Runs a model over every row, each on one of the ranks; every rank gets the results of all.
 
     Args:
         model: on the device it should run on.
@@ -180,7 +182,8 @@ def evaluate_model(
         num_clips: clips a video; default as the model file says.
         classify: gives the answers in the model's place, for another form of it.
         mirror: each clip's mirror image counts as one more clip of its video.
-        progress: called with the number of videos done in each batch.
+        progress: called with the number of videos done in each batch of this rank.
+        ranks: those that share the work; the batches are those of a single process.
 
     Raises:
         UserError: a row's label is none of the model's, or there are no rows.
@@ -197,9 +200,10 @@ def evaluate_model(
     experiment = Experiment(data=data, decode=model.decode, sampling=sampling, transform=model.transform)
     if mirror and data.cache == "features":
         raise UserError("cached features have no mirror image; evaluate with --data.cache none, or without --mirror")
-    loader = _feature_loader(model, rows, experiment) if data.cache == "features" and classify is None else None
+    cached = data.cache == "features" and classify is None
+    loader = _feature_loader(model, rows, experiment, ranks) if cached else None
     if loader is None:
-        loader = make_loader(rows, model.labels, experiment, fixed_clips)
+        loader = make_loader(rows, model.labels, experiment, fixed_clips, ranks)
     answers: dict[int, _Answer] = {}
     bad: dict[int, BadVideo] = {}
     for batch in loader:
@@ -208,18 +212,23 @@ def evaluate_model(
         bad.update(dict(batch.bad))
         if progress:
             progress(len(batch.rows.unique()) + len(batch.bad))
+    for others_answers, others_bad in ranks.gather((answers, bad)):
+        answers |= others_answers
+        bad |= others_bad
     results = [_result(row, model.labels, answers.get(i), bad.get(i)) for i, row in enumerate(rows)]
     return Evaluation(model.labels, tuple(results))
 
 
-def _feature_loader(model: ModelFile, rows: Sequence[VideoRow], experiment: Experiment) -> DataLoader[Sample] | None:
+def _feature_loader(
+    model: ModelFile, rows: Sequence[VideoRow], experiment: Experiment, ranks: Ranks
+) -> DataLoader[Sample] | None:
     """Features as the training with a frozen backbone kept them; None where features do not stand for frames."""
     if model.transform.num_context_frames:
         return None
     embedder = FrameEmbedder(model.recognizer, ClipTransform(model.transform, model.normalization))
     cache = FeatureCache(embedder, cache_store(experiment.data), experiment)
-    features = read_features(cache, rows, model.labels, experiment, 0, lambda: None)
-    return make_feature_loader(rows, model.labels, experiment, fixed_clips, features)
+    features = read_features(cache, rows, model.labels, experiment, 0, lambda: None, ranks)
+    return make_feature_loader(rows, model.labels, experiment, fixed_clips, features, ranks)
 
 
 @dataclass(frozen=True)

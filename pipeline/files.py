@@ -4,9 +4,24 @@ from __future__ import annotations
 
 import hashlib
 import os
+from dataclasses import dataclass
 from pathlib import Path
 
 _READ_BYTES = 1 << 20
+
+
+@dataclass(frozen=True)
+class FilePart:
+    """Bytes of a larger file that are a file of their own, as in a tar."""
+
+    path: Path
+    """The larger file."""
+    start_byte: int
+    num_bytes: int
+    sha256: str
+    """Hex digest of the bytes."""
+    name: str
+    """What the part is called, for people; its suffix is the file's."""
 
 
 def write_atomically(path: Path, content: bytes) -> None:

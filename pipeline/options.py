@@ -301,6 +301,21 @@ class CheckOptions:
 
 
 @dataclass(frozen=True)
+class ShardOptions:
+    """Where to pack the videos."""
+
+    output: str = "shards"
+    """A new folder for the tar files and their index."""
+    shard_mb: int = 500
+    """How large a tar may become, in megabytes; a larger video has one to itself."""
+    quiet: bool = False
+    """Print nothing but errors and the summary."""
+
+    def __post_init__(self) -> None:
+        require(self.shard_mb > 0, f"shard_mb must be at least 1, got {self.shard_mb}")
+
+
+@dataclass(frozen=True)
 class DoctorOptions:
     """How much to measure."""
 

@@ -22,6 +22,7 @@ from pipeline.datasets.splits import check_split, group_folds, leave_one_group_o
 from pipeline.errors import UserError, unknown_name
 from pipeline.evaluation import Evaluation, VideoResult, evaluate_model, wilson_interval
 from pipeline.files import write_atomically
+from pipeline.ranks import Ranks, join
 from pipeline.report.tables import results_csv
 from pipeline.training.fit import train
 
@@ -176,17 +177,21 @@ def run_protocol(
     """
     if name not in PROTOCOLS:
         raise unknown_name("protocol", name, PROTOCOLS)
-    folds, annotations = PROTOCOLS[name](experiment), read_annotations(experiment.data)
+    ranks = join(experiment.trainer)
+    with ranks.agreement():
+        with ranks.in_turn():
+            folds, annotations = PROTOCOLS[name](experiment), read_annotations(experiment.data)
+        if ranks.is_first:
+            _claim(experiment, name)
     kinds = {MODEL: experiment}
     if baseline and experiment.model.heads != ("mean",):
         kinds[BASELINE] = frame_average(experiment)
-    _claim(experiment, name)
     for seed in range(experiment.seed, experiment.seed + num_seeds):
         for number, fold in enumerate(folds, start=1):
             for kind, settings in kinds.items():
                 folder = experiment.run_dir / kind / f"seed_{seed}"
                 run = replace(settings, output_dir=str(folder), name=f"fold_{number:02d}", seed=seed)
-                yield FoldResult(kind, seed, number, _run_fold(run, annotations, fold, quiet))
+                yield FoldResult(kind, seed, number, _run_fold(run, annotations, fold, quiet, ranks))
 
 
 def frame_average(experiment: Experiment) -> Experiment:
@@ -204,9 +209,9 @@ def _claim(experiment: Experiment, name: str) -> None:
     write_atomically(path, text.encode())
 
 
-def _run_fold(run: Experiment, annotations: Annotations, fold: Fold, quiet: bool) -> Evaluation:
+def _run_fold(run: Experiment, annotations: Annotations, fold: Fold, quiet: bool, ranks: Ranks) -> Evaluation:
     labels, done = annotations.labels, run.run_dir / "results.json"
-    if done.exists():
+    if any(ranks.gather(done.exists())):
         return _read_results(done, labels)
     shared = annotations.may_share_groups
     check_split(fold.train, fold.test, labels, may_share_groups=shared, test_may_lack_classes=True)
@@ -216,9 +221,10 @@ def _run_fold(run: Experiment, annotations: Annotations, fold: Fold, quiet: bool
     splits = Splits(labels, tuple(train_rows), tuple(val_rows), tuple(fold.test))
     resume = (run.run_dir / "checkpoints" / "last.ckpt").exists()  # this very fold, cut off
     result = train(run, splits, resume=resume, quiet=quiet)
-    evaluation = evaluate_model(result.model, splits.test, run.data)
+    evaluation = evaluate_model(result.model, splits.test, run.data, ranks=ranks)
     rows = [asdict(video) for video in evaluation.results]
-    write_atomically(done, json.dumps(rows, indent=1, ensure_ascii=False).encode())
+    if ranks.is_first:
+        write_atomically(done, json.dumps(rows, indent=1, ensure_ascii=False).encode())
     return evaluation
 
 

@@ -32,6 +32,7 @@ LAYERS = {
     "fitting": 1,
     "models": 1,
     "report": 1,
+    "ranks": 1,
     # What joins stages.
     "datasets": 2,
     "duplicates": 2,

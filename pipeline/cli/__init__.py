@@ -28,6 +28,7 @@ from pipeline.cli.videos import (
     doctor_command,
     merge_command,
     predict_command,
+    shard_command,
     webcam_command,
 )
 from pipeline.errors import UserError, unknown_name
@@ -49,6 +50,7 @@ commands:
   explain    what a model writes into its memory, and the frames that decided
   explain-sampling   draw exactly the frames that a model sees
   doctor     which decoder to use for your files, measured on them
+  shard      pack a dataset into tar files, for disks that are slow with small ones
   cache      how much the caches of frames and features hold; empty them
   demo       all of it on a small generated video set, in a few minutes
 
@@ -79,6 +81,7 @@ COMMANDS: dict[str, Callable[[Sequence[str]], int]] = {
     "doctor": doctor_command,
     "explain": explain_command,
     "explain-sampling": explain_sampling_command,
+    "shard": shard_command,
     "cache": cache_command,
     "demo": demo_command,
 }

@@ -18,7 +18,7 @@ from pipeline.cli.parser import (
     read_options,
     to_experiment,
 )
-from pipeline.config import DataConfig, Experiment
+from pipeline.config import DataConfig, Experiment, TrainerConfig
 from pipeline.errors import UserError
 from pipeline.options import (
     DemoOptions,
@@ -44,6 +44,7 @@ def train_command(args: Sequence[str]) -> int:
     arguments = parser.parse_args(list(args))
     experiment, options = to_experiment(parser, arguments), read_options(TrainOptions, parser, arguments)
 
+    from pipeline.ranks import current_rank
     from pipeline.run_report.journal import note_command, now
     from pipeline.run_report.page import write_report
     from pipeline.training.callbacks import Interrupted
@@ -53,9 +54,11 @@ def train_command(args: Sequence[str]) -> int:
     try:
         result = train(experiment, resume=options.resume, quiet=options.quiet)
     except Interrupted as interrupted:
-        print(f"clipgru train: {interrupted}", file=sys.stderr)
-        note_command(experiment.run_dir, "train", args, began, "interrupted")
-        return 128 + interrupted.signal_number
+        if current_rank() == 0:
+            note_command(experiment.run_dir, "train", args, began, "interrupted")
+        return _stopped("train", str(interrupted), interrupted.signal_number)
+    if current_rank() > 0:
+        return 0
     note_command(experiment.run_dir, "train", args, began)
     report = write_report(experiment.run_dir)
     print(json.dumps({"model": str(result.model_path), "report": str(report), **_rounded(result.metrics)}, indent=1))
@@ -112,22 +115,39 @@ def evaluate_command(args: Sequence[str]) -> int:
     if options.protocol:
         return _evaluate_protocol(to_experiment(parser, arguments), options, args)
     given = parser.parse_args(list(args), defaults=False)
-    return _evaluate_model(arguments.model_file, given.get("data"), options, args)
+    trainer = TrainerConfig(**given.get("trainer", {}))
+    return _evaluate_model(arguments.model_file, given.get("data"), options, trainer, args)
 
 
-def _evaluate_model(model_path: str, given_data: Any, options: EvaluateOptions, args: Sequence[str]) -> int:
+def _stopped(command: str, message: str, signal_number: int) -> int:
+    """Of several ranks the first one says so."""
+    from pipeline.ranks import current_rank
+
+    if current_rank() > 0:
+        return 0
+    print(f"clipgru {command}: {message}", file=sys.stderr)
+    return 128 + signal_number
+
+
+def _evaluate_model(
+    model_path: str, given_data: Any, options: EvaluateOptions, trainer: TrainerConfig, args: Sequence[str]
+) -> int:
     from rich.progress import Progress
 
     from pipeline.checkpoint import load_model_file
     from pipeline.evaluation import evaluate_model
     from pipeline.inference import pick_device
+    from pipeline.ranks import join
     from pipeline.run_report.journal import now
 
-    began = now()
-    model = load_model_file(model_path, pick_device(options.device))
-    rows, data = rows_of(model, given_data, options.split)
-    with Progress(console=console(), disable=options.quiet or not sys.stderr.isatty()) as progress:
-        task = progress.add_task("evaluating", total=len(rows))
+    began, ranks = now(), join(trainer)
+    with ranks.agreement():
+        model = load_model_file(model_path, ranks.device or pick_device(options.device))
+        with ranks.in_turn():
+            rows, data = rows_of(model, given_data, options.split)
+    is_quiet = options.quiet or not ranks.is_first or not sys.stderr.isatty()
+    with Progress(console=console(), disable=is_quiet) as progress, ranks.agreement():
+        task = progress.add_task("evaluating", total=len(rows) / ranks.count)
         evaluation = evaluate_model(
             model,
             rows,
@@ -135,7 +155,10 @@ def _evaluate_model(model_path: str, given_data: Any, options: EvaluateOptions, 
             num_clips=options.clips,
             mirror=options.mirror,
             progress=lambda n: progress.advance(task, n),
+            ranks=ranks,
         )
+    if not ranks.is_first:
+        return 0
     home = Path(options.output or Path(model_path).parent)
     folder = home if options.output else home / f"evaluation_{options.split}"
     _write_results(evaluation, folder, evaluation.summary(), options.quiet)
@@ -247,6 +270,7 @@ def explain_command(args: Sequence[str]) -> int:
 
 def _evaluate_protocol(experiment: Experiment, options: EvaluateOptions, args: Sequence[str]) -> int:
     from pipeline.protocols import ProtocolResult, run_protocol, write_folds
+    from pipeline.ranks import current_rank
     from pipeline.run_report.journal import note_command, now
     from pipeline.training.callbacks import Interrupted
 
@@ -259,17 +283,21 @@ def _evaluate_protocol(experiment: Experiment, options: EvaluateOptions, args: S
     try:
         for fold in running:
             folds.append(fold)
-            if not options.quiet:
+            if not options.quiet and current_rank() == 0:
                 so_far = ProtocolResult(tuple(folds)).whole(fold.kind)
                 console().print(
                     f"{fold.kind}, seed {fold.seed}, fold {fold.fold}: top-1 {fold.evaluation.top1:.3f}   "
                     f"so far {so_far.top1:.3f}"
                 )
     except Interrupted as interrupted:
-        print(f"clipgru evaluate: {interrupted}; the same command goes on with this fold", file=sys.stderr)
-        note_command(experiment.run_dir, "evaluate", args, began, "interrupted")
-        return 128 + interrupted.signal_number
+        if current_rank() == 0:
+            note_command(experiment.run_dir, "evaluate", args, began, "interrupted")
+        return _stopped(
+            "evaluate", f"{interrupted}; the same command goes on with this fold", interrupted.signal_number
+        )
     result = ProtocolResult(tuple(folds))
+    if current_rank() > 0:
+        return 0
     home = Path(options.output or experiment.run_dir)
     folder = home if options.output else home / "evaluation"
     write_folds(result, folder)

@@ -1,13 +1,15 @@
-"""The commands that work on videos: predict, merge, webcam, check, doctor, cache."""
+"""The commands that work on videos: predict, merge, webcam, check, doctor, shard, cache."""
 
 from __future__ import annotations
 
+import json
 import os
+import sys
 from collections.abc import Sequence
 from pathlib import Path
 
-from pipeline.cli.parser import add_options, console, make_parser, read_options, read_paths
-from pipeline.options import CheckOptions, DoctorOptions, PredictOptions, WebcamOptions
+from pipeline.cli.parser import add_options, console, make_parser, read_experiment, read_options, read_paths
+from pipeline.options import CheckOptions, DoctorOptions, PredictOptions, ShardOptions, WebcamOptions
 
 
 def predict_command(args: Sequence[str]) -> int:
@@ -106,6 +108,41 @@ def doctor_command(args: Sequence[str]) -> int:
     from pipeline.doctor import run_doctor
 
     return run_doctor(paths, options, config, console())
+
+
+def shard_command(args: Sequence[str]) -> int:
+    """clipgru shard"""
+    parser = make_parser(
+        "shard",
+        "Pack the videos of CONFIG's data into tar files of the WebDataset layout, with their splits and groups. Train "
+        "on them with --data.format shards --data.root OUTPUT; the results are the same.",
+    )
+    parser.add_argument("config", type=str, metavar="CONFIG", help="An experiment's YAML file.")
+    add_options(parser, ShardOptions)
+    arguments = parser.parse_args(list(args))
+    options = read_options(ShardOptions, parser, arguments)
+    experiment = read_experiment(Path(arguments.config))
+
+    from dataclasses import asdict
+
+    from rich.progress import Progress
+
+    from pipeline.datasets.datamodule import read_annotations
+    from pipeline.datasets.shards import write_shards
+
+    annotations = read_annotations(experiment.data)
+    num_videos = len({row.path for rows in annotations.splits.values() for row in rows})
+    with Progress(console=console(), disable=options.quiet or not sys.stderr.isatty()) as progress:
+        task = progress.add_task("packing", total=num_videos)
+        packed = write_shards(
+            annotations,
+            Path(options.output),
+            options.shard_mb * 1_000_000,
+            experiment.seed,
+            lambda: progress.advance(task),
+        )
+    print(json.dumps({"folder": options.output} | asdict(packed), indent=1))
+    return 0
 
 
 def cache_command(args: Sequence[str]) -> int:

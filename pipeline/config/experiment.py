@@ -14,8 +14,9 @@ class DataConfig:
     """Which videos, which labels, which split."""
 
     format: str = "folder"
-    """How the annotations are written: folder, manifest, ucf101, hmdb51, kinetics, ut_interaction or motion; of
-    pictures: images (a folder or zip) or cifar10 (downloaded to the root if it is not there)."""
+    """How the annotations are written: folder, manifest, ucf101, hmdb51, kinetics, ut_interaction, motion or shards
+    (what clipgru shard packed); of pictures: images (a folder or zip) or cifar10 (downloaded to the root if it is not
+    there)."""
     root: str = "data/videos"
     """The folder that holds the videos; data/README.md shows the trees."""
     annotations: str | None = None
@@ -287,9 +288,23 @@ class TrainerConfig:
     accelerator: str = "auto"
     """auto, cpu, gpu or mps."""
     devices: int = 1
-    """Devices to train on."""
+    """Devices of each machine to train on, with a process for each; on the CPU that many processes. Each of them takes
+    batches of data.batch_size."""
+    num_nodes: int = 1
+    """Machines that train together. The same command runs on each, started by torchrun or SLURM; all must see the run
+    folder."""
+    strategy: Literal["ddp", "fsdp"] = "ddp"
+    """Several devices: ddp keeps the model whole on each (tried with processes on CPUs; GPUs and real networks were not
+    at hand). fsdp shares it out, for models too large for one GPU; it is Lightning's, and was never tried here."""
+    timeout_seconds: float = 600.0
+    """Several devices: how long one waits for another before the run ends with an error."""
     tensorboard: bool = False
     """Write TensorBoard logs beside the CSV ones."""
+
+    def __post_init__(self) -> None:
+        for name in ("devices", "num_nodes", "timeout_seconds"):
+            value = getattr(self, name)
+            require(value > 0, f"trainer.{name} must be positive, got {value}")
 
 
 @dataclass(frozen=True)

@@ -6,6 +6,7 @@ The annotation formats and the splits are light (no torch, no decoder); the rest
     official.py        UCF101, HMDB51, UT-Interaction, as published
     tables.py          Kinetics CSV files; the manifest (CSV or JSON lines)
     folders.py         a folder per class
+    shards.py          all videos in a few tar files: packing them, reading their index
     formats.py         ANNOTATION_READERS: the table of the above
     splits.py          splits and folds that never share a source video, and the check that none does
     videos.py          rows to samples to batches

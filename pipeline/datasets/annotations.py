@@ -8,6 +8,7 @@ from dataclasses import dataclass
 from pathlib import Path
 
 from pipeline.errors import UserError
+from pipeline.files import FilePart
 
 VIDEO_SUFFIXES = frozenset(
     [
@@ -48,6 +49,13 @@ class VideoRow:
     """None: until the video ends."""
     name: str = ""
     """The path below the root, with forward slashes, for reports."""
+    part: FilePart | None = None
+    """Where its bytes are, if they are packed into a larger file; then there is nothing at the path."""
+
+    @property
+    def source(self) -> Path | FilePart:
+        """What to open."""
+        return self.part or self.path
 
 
 @dataclass(frozen=True)

@@ -27,6 +27,7 @@ from pipeline.datasets.videos import (
     ChooseClips,
     ClipBatch,
     EpochSampler,
+    RankBatches,
     Sample,
     VideoDataset,
     collate,
@@ -35,6 +36,7 @@ from pipeline.datasets.videos import (
     whole_grid,
 )
 from pipeline.errors import UserError
+from pipeline.ranks import ALONE, Ranks
 
 
 @dataclass(frozen=True)
@@ -94,11 +96,16 @@ def make_splits(annotations: Annotations, config: DataConfig, seed: int) -> Spli
     return Splits(labels, tuple(train), tuple(val), tuple(test))
 
 
-def num_workers(config: DataConfig) -> int:
-    """Decoding processes: as set, else as many as this process may use cores, 8 at most."""
+# Rows whose features are made before the ranks wait for one another: none has to wait long.
+_ROWS_A_ROUND = 256
+
+
+def num_workers(config: DataConfig, ranks: Ranks = ALONE) -> int:
+    """Decoding processes of this rank: as set, else its share of the cores that may be used, 8 at most."""
     if config.num_workers is not None:
         return config.num_workers
-    return min(len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count() or 1, 8)
+    cores = len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count() or 1
+    return min(max(1, cores // ranks.local_count), 8)
 
 
 def _start_worker(_: int) -> None:
@@ -107,29 +114,34 @@ def _start_worker(_: int) -> None:
 
 
 def make_loader(
-    rows: Sequence[VideoRow], labels: Sequence[str], experiment: Experiment, choose: ChooseClips
+    rows: Sequence[VideoRow],
+    labels: Sequence[str],
+    experiment: Experiment,
+    choose: ChooseClips,
+    ranks: Ranks = ALONE,
 ) -> DataLoader[Sample]:
-    """A loader of ``ClipBatch``es: shuffled random clips for training, every video's fixed clips in order otherwise."""
-    return _loader(VideoDataset(rows, labels, experiment, choose), experiment, choose, num_workers(experiment.data))
+    """A loader of ``ClipBatch``es: shuffled random clips for training, every video's fixed clips in order otherwise.
+    Of several ranks, each gets its own part of the batches, and all as many."""
+    workers = num_workers(experiment.data, ranks)
+    return _loader(VideoDataset(rows, labels, experiment, choose), experiment, choose, workers, ranks)
 
 
 def _loader(
-    dataset: VideoDataset | FeatureDataset, experiment: Experiment, choose: ChooseClips, workers: int
+    dataset: VideoDataset | FeatureDataset, experiment: Experiment, choose: ChooseClips, workers: int, ranks: Ranks
 ) -> DataLoader[Sample]:
     training = choose is random_clip
     batch_size = experiment.data.batch_size
     if not training:  # an item holds several clips
         batch_size = max(1, batch_size // experiment.sampling.num_eval_clips) if choose is fixed_clips else 1
+    order = EpochSampler(len(dataset), experiment.seed, shuffle=training)
     return DataLoader(
         dataset,
-        batch_size=batch_size,
-        sampler=EpochSampler(len(dataset), experiment.seed, shuffle=training),
+        batch_sampler=RankBatches(order, batch_size, ranks, training=training),
         num_workers=workers,
         collate_fn=collate,
         worker_init_fn=_start_worker,
         persistent_workers=training and workers > 0,
         pin_memory=torch.cuda.is_available(),
-        drop_last=training and len(dataset) >= batch_size,
     )
 
 
@@ -140,8 +152,14 @@ def read_features(
     experiment: Experiment,
     num_copies: int,
     progress: Callable[[], None],
+    ranks: Ranks = ALONE,
 ) -> list[list[Tensor] | BadVideo]:
-    """Features of every row, from the cache or made now, or why there are none. ``progress`` is called after each."""
+    """Features of every row, from the cache or made now, or why there are none. ``progress`` is called after each.
+    Several ranks share the making, and find in the cache what the others made."""
+    for start in range(0, len(rows) if ranks.count > 1 else 0, _ROWS_A_ROUND * ranks.count):
+        mine = rows[start : start + _ROWS_A_ROUND * ranks.count][ranks.index :: ranks.count]
+        read_features(cache, mine, labels, experiment, num_copies, lambda: None)
+        ranks.wait()
     found: list[list[Tensor] | BadVideo | None] = []
     for row in rows:
         found.append(cache.find(row, num_copies))
@@ -163,17 +181,18 @@ def make_feature_loader(
     experiment: Experiment,
     choose: ChooseClips,
     features: Sequence[Sequence[Tensor] | BadVideo],
+    ranks: Ranks = ALONE,
 ) -> DataLoader[Sample]:
     """As ``make_loader``, of features."""
-    return _loader(FeatureDataset(rows, labels, experiment, choose, features), experiment, choose, workers=0)
+    return _loader(FeatureDataset(rows, labels, experiment, choose, features), experiment, choose, 0, ranks)
 
 
 class VideoDataModule(LightningDataModule):
-    """Loaders for one experiment, and the place in the epoch for an exact resume."""
+    """Loaders for one rank of one experiment, and the place in the epoch for an exact resume."""
 
-    def __init__(self, experiment: Experiment, splits: Splits) -> None:
+    def __init__(self, experiment: Experiment, splits: Splits, ranks: Ranks = ALONE) -> None:
         super().__init__()
-        self.experiment, self.splits = experiment, splits
+        self.experiment, self.splits, self.ranks = experiment, splits, ranks
         self._resume_at = (-1, 0)
         self._features: dict[ChooseClips, list[list[Tensor] | BadVideo]] = {}
 
@@ -183,21 +202,21 @@ class VideoDataModule(LightningDataModule):
         cache = FeatureCache(embedder, cache_store(self.experiment.data), self.experiment)
         for choose, rows in ((random_clip, self.splits.train), (fixed_clips, self.splits.val)):
             num_copies = self.experiment.data.feature_copies if choose is random_clip else 0
-            labels = self.splits.labels
-            self._features[choose] = read_features(cache, rows, labels, self.experiment, num_copies, progress)
+            self._features[choose] = read_features(
+                cache, rows, self.splits.labels, self.experiment, num_copies, progress, self.ranks
+            )
 
     def _make_loader(self, rows: Sequence[VideoRow], choose: ChooseClips) -> DataLoader[Sample]:
         labels = self.splits.labels
         if not self._features:
-            return make_loader(rows, labels, self.experiment, choose)
-        return make_feature_loader(rows, labels, self.experiment, choose, self._features[choose])
+            return make_loader(rows, labels, self.experiment, choose, self.ranks)
+        return make_feature_loader(rows, labels, self.experiment, choose, self._features[choose], self.ranks)
 
     def train_dataloader(self) -> DataLoader[Sample]:
         """Random clips of the training rows."""
         loader = self._make_loader(self.splits.train, random_clip)
-        sampler = loader.sampler
-        assert isinstance(sampler, EpochSampler)
-        sampler.skip(*self._resume_at)
+        assert isinstance(loader.batch_sampler, RankBatches)
+        loader.batch_sampler.sampler.skip(*self._resume_at)
         return loader
 
     def val_dataloader(self) -> DataLoader[Sample] | list[Any]:
@@ -209,12 +228,20 @@ class VideoDataModule(LightningDataModule):
         return batch.to(device, non_blocking=True)
 
     def state_dict(self) -> dict[str, int]:
-        """The epoch and how many of its samples have been used."""
+        """The epoch, how many of its samples have been used by all ranks, and how many ranks they are."""
         assert self.trainer is not None
         batches = self.trainer.fit_loop.epoch_loop.batch_progress.current
         done = batches.processed  # type: ignore[attr-defined]  # Lightning declares a narrower class than it uses
-        return {"epoch": self.trainer.current_epoch, "samples": done * self.experiment.data.batch_size}
+        samples = done * self.experiment.data.batch_size * self.ranks.count
+        return {"epoch": self.trainer.current_epoch, "samples": samples, "ranks": self.ranks.count}
 
     def load_state_dict(self, state_dict: dict[str, int]) -> None:
-        """Continue from there."""
+        """Continue from there. Raises ``UserError`` if the run had another number of ranks."""
+        before = state_dict.get("ranks", 1)
+        if before != self.ranks.count:
+            error = UserError(
+                f"{before} processes made this run, and {self.ranks.count} would go on with other batches; resume with "
+                "trainer.devices and trainer.num_nodes as they were"
+            )
+            self.ranks.refuse(error)
         self._resume_at = (state_dict["epoch"], state_dict["samples"])

@@ -8,6 +8,7 @@ from pathlib import Path
 from pipeline.datasets.annotations import Annotations
 from pipeline.datasets.folders import read_folder
 from pipeline.datasets.official import read_hmdb51, read_ucf101, read_ut_interaction
+from pipeline.datasets.shards import read_shards
 from pipeline.datasets.tables import read_kinetics, read_manifest, refuse_links
 from pipeline.errors import unknown_name
 
@@ -16,6 +17,7 @@ ANNOTATION_READERS: dict[str, Callable[[Path, Path | None, int], Annotations]] =
     "hmdb51": read_hmdb51,
     "kinetics": read_kinetics,
     "manifest": read_manifest,
+    "shards": read_shards,
     "ucf101": read_ucf101,
     "ut_interaction": read_ut_interaction,
 }

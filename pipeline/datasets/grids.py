@@ -38,13 +38,13 @@ class DecodedClips:
 
     def clips(self, row: VideoRow, choose: Choose) -> Tensor:
         """Opens, decodes, fits."""
-        with self._opener.open(row.path) as reader:
+        with self._opener.open(row.source) as reader:
             grid = self._grid(reader, row)
             return _gather(choose(grid), lambda wanted: self._frames(reader, wanted))
 
     def whole(self, row: VideoRow) -> tuple[range, Tensor] | None:
         """The row's grid and all its frames ``[G, 3, S, S]``; None if they are too many."""
-        with self._opener.open(row.path) as reader:
+        with self._opener.open(row.source) as reader:
             grid = self._grid(reader, row)
             return None if len(grid) > _MAX_FRAMES_KEPT else (grid, self._frames(reader, list(grid)))
 
@@ -99,7 +99,7 @@ class CachedClips:
 def row_facts(row: VideoRow, experiment: Experiment, store: Store) -> dict[str, Any]:
     """All that a row's fitted grid frames depend on. Raises ``OSError`` if the file cannot be read."""
     return {
-        "file": store.content_digest(row.path),
+        "file": row.part.sha256 if row.part else store.content_digest(row.path),
         "seconds": [row.start_seconds, row.end_seconds],
         "decoder": [experiment.decode.decoder, av.__version__],
         "sample_fps": experiment.sampling.sample_fps,

@@ -6,6 +6,7 @@ the batch it falls in and an interruption do not change it.
 
 from __future__ import annotations
 
+import math
 from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass, replace
 from typing import Any, NamedTuple
@@ -21,6 +22,7 @@ from pipeline.datasets.grids import CachedClips, ClipSource, DecodedClips
 from pipeline.datasets.images import PICTURE_FORMATS, PictureClips
 from pipeline.datasets.store import cache_store
 from pipeline.errors import DecodeError
+from pipeline.ranks import Ranks
 from pipeline.sampling import evaluation_clips, training_clip
 
 
@@ -185,3 +187,39 @@ class EpochSampler(Sampler[SampleKey]):
             np.random.default_rng([self.seed, self.epoch]).shuffle(order)
         done = self._skip[1] if self._skip[0] == self.epoch else 0
         return iter([SampleKey(self.epoch, int(row)) for row in order[done:]])
+
+
+class RankBatches(Sampler[list[SampleKey]]):
+    """The batches of one rank: those of a single process, dealt out in turn, the same number to each.
+
+    In training a rest that does not fill a batch for every rank is left out, for other epochs to see; a set smaller
+    than that makes one step, with some samples twice if the ranks cannot share it evenly. In evaluation nothing is left
+    out and nothing comes twice: ranks whose turn does not come any more get batches without samples.
+
+    Args:
+        sampler: the order of the samples, the same on all ranks.
+        batch_size: samples in a batch.
+        ranks: which of how many.
+        training: whether this is for training.
+    """
+
+    def __init__(self, sampler: EpochSampler, batch_size: int, ranks: Ranks, *, training: bool) -> None:
+        self.sampler, self.batch_size, self.ranks, self.training = sampler, batch_size, ranks, training
+
+    def __len__(self) -> int:
+        return self._num_steps(len(self.sampler))
+
+    def _num_steps(self, num_samples: int) -> int:
+        samples_a_step = self.batch_size * self.ranks.count
+        if self.training and len(self.sampler) >= samples_a_step:
+            return num_samples // samples_a_step
+        return math.ceil(num_samples / samples_a_step)
+
+    def __iter__(self) -> Iterator[list[SampleKey]]:
+        keys, size, count = list(self.sampler), self.batch_size, self.ranks.count
+        if self.training and keys and len(self.sampler) < size * count:
+            size = math.ceil(len(keys) / count)
+            keys = (keys * count)[: size * count]  # the first ones once more, until all have as many
+        for step in range(self._num_steps(len(keys))):
+            start = (step * count + self.ranks.index) * size
+            yield keys[start : start + size]

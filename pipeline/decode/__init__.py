@@ -12,7 +12,7 @@
     isolated    the same reader with the decoder in another process, which is killed when it hangs
     worker      that other process; wire: what the two say to each other
     opener      VideoOpener: opens one video after the other as the settings say
-    remote      brings a video from the web, if that is allowed
+    remote      brings a video from the web, if that is allowed; unpacked: from the tar that it is packed into
     picture     single pictures, for models that read pictures
     health      what is wrong with a file, if anything; bitstream: bytes that no encoder may write
 

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from dataclasses import replace
 from pathlib import Path
 from types import TracebackType
 from typing import Any
@@ -13,7 +14,9 @@ from pipeline.decode.isolated import DecodingProcess, IsolatedBackend, IsolatedF
 from pipeline.decode.picture import is_picture, open_picture
 from pipeline.decode.reader import VideoReader
 from pipeline.decode.remote import FetchedVideo, is_url
+from pipeline.decode.unpacked import UnpackedVideo
 from pipeline.errors import DecodeError, UserError
+from pipeline.files import FilePart
 
 
 class VideoOpener:
@@ -38,30 +41,31 @@ class VideoOpener:
         self.config, self.opens_pictures = config, opens_pictures
         self._idle: list[DecodingProcess] = []
 
-    def open(self, path: str | Path) -> VideoReader:
+    def open(self, path: str | Path | FilePart) -> VideoReader:
         """A reader, to be used in a ``with`` statement. Raises as ``open_video``; a file that hangs or crashes the
         decoder raises ``DecodeError`` if the decoder is isolated.
 
         Args:
-            path: a regular file, or with ``allow_url`` an http or https address, as a text.
+            path: a regular file, or a part of one, or with ``allow_url`` an http or https address, as a text.
         """
+        if isinstance(path, FilePart):
+            return self._open_temporary(UnpackedVideo(path), path.name)
         if isinstance(path, str) and self.config.allow_url and is_url(path):
-            return self._open_url(path)
-        return self._open_file(Path(path))
+            return self._open_temporary(FetchedVideo(path, self.config), path)
+        return self._open_file(Path(path), self.config)
 
-    def _open_url(self, url: str) -> VideoReader:
-        fetched = FetchedVideo(url, self.config)
+    def _open_temporary(self, video: FetchedVideo | UnpackedVideo, name: str) -> VideoReader:
         try:
-            return self._open_file(fetched.path).when_closed(fetched.remove)
+            # Its path never comes again: there is nothing to keep an index for.
+            return self._open_file(video.path, replace(self.config, index_cache=False)).when_closed(video.remove)
         except DecodeError as error:
-            fetched.remove()
-            raise DecodeError(url, error.stage, error.cause) from error
+            video.remove()
+            raise DecodeError(name, error.stage, error.cause) from error
         except UserError:
-            fetched.remove()
+            video.remove()
             raise
 
-    def _open_file(self, path: Path) -> VideoReader:
-        config = self.config
+    def _open_file(self, path: Path, config: DecodeConfig) -> VideoReader:
         if self.opens_pictures and is_picture(path):
             return open_picture(path, config)
         if not config.isolate:

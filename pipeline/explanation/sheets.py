@@ -42,7 +42,7 @@ def _clip_rows(
     """The clips of a video as the data stage reads them, with the time of each frame."""
     experiment = Experiment(seed=seed, decode=model.decode, sampling=model.sampling, transform=model.transform)
     fps, sheet = model.sampling.sample_fps, []
-    with VideoOpener(model.decode) as opener, opener.open(row.path) as reader:
+    with VideoOpener(model.decode) as opener, opener.open(row.source) as reader:
         end_seconds = min(row.end_seconds or reader.info.duration_seconds, reader.info.duration_seconds)
         grid = grid_range(fps, row.start_seconds, end_seconds)
         for number, clip in enumerate(choose(grid, key, experiment), start=1):

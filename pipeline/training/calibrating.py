@@ -9,12 +9,17 @@ from torch import Tensor
 
 from pipeline.calibration import UNCALIBRATED, Calibration, fit_calibration
 from pipeline.datasets.videos import ClipBatch
+from pipeline.ranks import ALONE, Ranks
 from pipeline.training.module import ClipClassifier
 
 
-def calibrate(module: ClipClassifier, batches: Iterable[object]) -> Calibration:
-    """The calibration of a trained module from batches that it was not trained on; without any, none."""
-    logits, truth, _ = held_out_logits(module, batches)
+def calibrate(module: ClipClassifier, batches: Iterable[object], ranks: Ranks = ALONE) -> Calibration:
+    """The calibration of a trained module from batches that it was not trained on; without any, none. Of several ranks,
+    each has its own batches, and all get the calibration from all of them."""
+    parts = ranks.gather(held_out_logits(module, batches))
+    logits, truth, rows = (torch.cat(part) for part in zip(*parts, strict=True))
+    order = rows.argsort(stable=True)  # as one process has them
+    logits, truth = logits[order], truth[order]
     return fit_calibration(logits, truth) if len(truth) else UNCALIBRATED
 
 

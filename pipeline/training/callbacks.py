@@ -22,7 +22,8 @@ from rich.console import Console
 from pipeline.datasets.videos import BadVideo, ClipBatch
 from pipeline.errors import UserError
 from pipeline.files import write_atomically
-from pipeline.training.module import ClipClassifier
+from pipeline.ranks import ALONE, Ranks
+from pipeline.training.module import ClipClassifier, add_bad_videos
 
 
 class Interrupted(Exception):  # noqa: N818 (not an error: somebody asked)
@@ -38,12 +39,15 @@ class Interrupted(Exception):  # noqa: N818 (not an error: somebody asked)
         self.signal_number, self.checkpoint = signal_number, checkpoint
 
 
+_SIGNALS = (signal.SIGINT, signal.SIGTERM)
+
+
 class StopOnSignal(Callback):
     """SIGINT and SIGTERM: finish the batch, or a validation that has begun, then raise ``Interrupted`` with
-    ``last.ckpt`` written. A second signal does not wait."""
+    ``last.ckpt`` written. A second signal does not wait. A signal to one rank stops all."""
 
-    def __init__(self, checkpoint: Path) -> None:
-        self._checkpoint = checkpoint
+    def __init__(self, checkpoint: Path, ranks: Ranks = ALONE) -> None:
+        self._checkpoint, self._ranks = checkpoint, ranks
         self._received: int | None = None
 
     def _receive(self, signal_number: int, frame: FrameType | None) -> None:
@@ -55,27 +59,34 @@ class StopOnSignal(Callback):
     def listening(self) -> Iterator[None]:
         """Takes both signals over, and gives them back. Around the whole fit, because Lightning too sets handlers when
         it begins and puts back what it found when it ends."""
-        numbers = (signal.SIGINT, signal.SIGTERM)
-        previous = [signal.signal(number, self._receive) for number in numbers]
+        previous = [signal.signal(number, self._receive) for number in _SIGNALS]
         try:
             yield
         finally:
-            for number, handler in zip(numbers, previous, strict=True):
+            for number, handler in zip(_SIGNALS, previous, strict=True):
                 signal.signal(number, handler)
+
+    def on_train_start(self, trainer: Trainer, pl_module: LightningModule) -> None:
+        """Takes SIGTERM back: by now Lightning's handler stands before ours, and would talk to the other ranks while
+        they are busy with something else."""
+        for number in _SIGNALS:
+            signal.signal(number, self._receive)
 
     def on_train_batch_end(
         self, trainer: Trainer, pl_module: LightningModule, outputs: Any, batch: Any, batch_idx: int
     ) -> None:
         """Between two batches everything is consistent: the place to stop. After the last batch of an epoch its
         validation comes first, so that the best epoch is the same as in a run that was never stopped."""
-        if self._received is not None and not trainer.is_last_batch:
+        number = self._ranks.largest(self._received or 0)
+        if number and not trainer.is_last_batch:
             trainer.save_checkpoint(self._checkpoint)
-            raise Interrupted(self._received, self._checkpoint)
+            raise Interrupted(number, self._checkpoint)
 
     def on_train_epoch_start(self, trainer: Trainer, pl_module: LightningModule) -> None:
         """The epoch before is complete, and its end was written to ``last.ckpt``."""
-        if self._received is not None and self._checkpoint.exists():
-            raise Interrupted(self._received, self._checkpoint)
+        number = self._ranks.largest(self._received or 0)
+        if number and self._checkpoint.exists():
+            raise Interrupted(number, self._checkpoint)
 
     def on_train_end(self, trainer: Trainer, pl_module: LightningModule) -> None:
         """As at the start of an epoch: resuming has nothing left to train."""
@@ -93,7 +104,11 @@ class AtomicCheckpointIO(TorchCheckpointIO):
 
 
 class Throughput(Callback):
-    """Shows clips/s and the share of time spent waiting for data, per step on the bar and per epoch in the logs."""
+    """Shows clips/s of all ranks and the share of time spent waiting for data, per step on the bar and per epoch in the
+    logs."""
+
+    def __init__(self, ranks: Ranks = ALONE) -> None:
+        self._ranks = ranks
 
     def on_train_start(self, trainer: Trainer, pl_module: LightningModule) -> None:
         """Clocks start; a run resumed in the middle of an epoch has no other beginning."""
@@ -112,7 +127,7 @@ class Throughput(Callback):
         self, trainer: Trainer, pl_module: LightningModule, outputs: Any, batch: ClipBatch, batch_idx: int
     ) -> None:
         """Update the figures."""
-        self._clips += len(batch.labels)
+        self._clips += len(batch.labels) * self._ranks.count
         self._batch_end = time.perf_counter()
         elapsed = self._batch_end - self._epoch_start
         pl_module.log("clips_per_second", self._clips / elapsed, prog_bar=True, batch_size=1)
@@ -122,14 +137,18 @@ class Throughput(Callback):
 class BadVideoReport(Callback):
     """Names every unreadable video in ``bad_videos.csv`` and fails the run if there are too many."""
 
-    def __init__(self, path: Path, num_videos: int, max_bad_fraction: float) -> None:
-        self._path, self._num_videos, self._max_bad_fraction = path, num_videos, max_bad_fraction
-        self._written = 0
+    def __init__(self, path: Path, num_videos: int, max_bad_fraction: float, ranks: Ranks = ALONE) -> None:
+        self._path, self._num_videos, self._max_bad_fraction, self._ranks = path, num_videos, max_bad_fraction, ranks
 
     def on_train_epoch_end(self, trainer: Trainer, pl_module: LightningModule) -> None:
-        """Every video has been met once an epoch."""
+        """Every video has been met once an epoch, by one rank or another."""
         assert isinstance(pl_module, ClipClassifier)
-        check_bad_videos(list(pl_module.bad_videos.values()), self._num_videos, self._max_bad_fraction, self._path)
+        bad: dict[str, BadVideo] = {}
+        for part in self._ranks.gather(pl_module.bad_videos):
+            add_bad_videos(bad, part.values())
+        with self._ranks.agreement():
+            if self._ranks.is_first:
+                check_bad_videos(list(bad.values()), self._num_videos, self._max_bad_fraction, self._path)
 
 
 def check_bad_videos(bad: list[BadVideo], num_videos: int, max_bad_fraction: float, report: Path) -> None:

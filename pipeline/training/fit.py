@@ -6,9 +6,10 @@ import json
 import logging
 import sys
 import warnings
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass
+from datetime import timedelta
 from pathlib import Path
 from typing import Any
 
@@ -16,16 +17,18 @@ import torch
 from lightning.pytorch import Callback, Trainer, seed_everything
 from lightning.pytorch.callbacks import EarlyStopping, EMAWeightAveraging, ModelCheckpoint
 from lightning.pytorch.loggers import CSVLogger, Logger, TensorBoardLogger
+from lightning.pytorch.strategies import DDPStrategy, FSDPStrategy, Strategy
 from rich.console import Console
 from rich.progress import Progress
 
 from pipeline.checkpoint import ModelFile, provenance_of, save_model
-from pipeline.config import Experiment, to_yaml
+from pipeline.config import Experiment, TrainerConfig, to_yaml
 from pipeline.datasets.datamodule import Splits, VideoDataModule, make_splits, read_annotations
 from pipeline.datasets.features import FrameEmbedder
 from pipeline.datasets.summary import summarize_splits
 from pipeline.errors import UserError
 from pipeline.files import write_atomically
+from pipeline.ranks import Ranks, join
 from pipeline.training.calibrating import calibrate
 from pipeline.training.callbacks import (
     AtomicCheckpointIO,
@@ -38,6 +41,17 @@ from pipeline.training.callbacks import (
 from pipeline.training.module import ClipClassifier, balanced_class_weights
 
 PRECISIONS = {"fp32": "32-true", "bf16": "bf16-mixed"}
+
+
+def _ddp(config: TrainerConfig) -> Strategy:
+    return DDPStrategy(timeout=timedelta(seconds=config.timeout_seconds), gradient_as_bucket_view=True)
+
+
+def _fsdp(config: TrainerConfig) -> Strategy:
+    return FSDPStrategy(timeout=timedelta(seconds=config.timeout_seconds))
+
+
+_STRATEGIES: dict[str, Callable[[TrainerConfig], Strategy]] = {"ddp": _ddp, "fsdp": _fsdp}
 
 
 @dataclass(frozen=True)
@@ -55,6 +69,8 @@ def train(
 ) -> TrainingResult:
     """Trains as ``experiment`` says and writes ``model.safetensors`` with the best epoch's weights to its run folder.
 
+    With several devices this runs once in each rank (see ``ranks.join``); the first one writes.
+
     Args:
         experiment: all settings.
         splits: the rows, if the caller has settled them; else read from ``experiment.data``.
@@ -68,15 +84,20 @@ def train(
     run_dir = experiment.run_dir
     _check_settings_agree(experiment)
     last = run_dir / "checkpoints" / "last.ckpt"
-    _check_run_dir(run_dir, last, resume)
-    splits = splits or _read_splits(experiment, quiet)
-    seed_everything(experiment.seed, verbose=False)
-    module, data = _build_module(experiment, splits), VideoDataModule(experiment, splits)
-    stop = StopOnSignal(last)
+    with calm_lightning():
+        ranks = join(experiment.trainer)
+    quiet = quiet or not ranks.is_first
+    with ranks.agreement():
+        _check_run_dir(run_dir, last, resume)
+        with ranks.in_turn():
+            splits = splits or _read_splits(experiment, quiet)
+        seed_everything(experiment.seed, verbose=False)
+        module, data = _build_module(experiment, splits, ranks), VideoDataModule(experiment, splits, ranks)
+    stop = StopOnSignal(last, ranks)
     with calm_lightning(), stop.listening():
         # The stop comes last, when the others have done their part of the batch (the average of weights has its step).
-        trainer = _build_trainer(experiment, [*_callbacks(experiment, splits, quiet), stop], quiet)
-        if trainer.is_global_zero:
+        trainer = _build_trainer(experiment, [*_callbacks(experiment, splits, quiet, ranks), stop], quiet, ranks)
+        if ranks.is_first:
             write_atomically(run_dir / "config.yaml", to_yaml(experiment).encode())
             summary = summarize_splits(splits, experiment.decode)
             write_atomically(run_dir / "data.json", json.dumps(summary, indent=1, ensure_ascii=False).encode())
@@ -129,15 +150,15 @@ def _check_run_dir(run_dir: Path, last: Path, resume: bool) -> None:
         )
 
 
-def _build_module(experiment: Experiment, splits: Splits) -> ClipClassifier:
+def _build_module(experiment: Experiment, splits: Splits, ranks: Ranks) -> ClipClassifier:
     weights = None
     if experiment.training.class_weights == "balanced":
         indices = [splits.labels.index(row.label) for row in splits.train]
         weights = balanced_class_weights(indices, len(splits.labels))
-    return ClipClassifier(experiment, len(splits.labels), weights)
+    return ClipClassifier(experiment, len(splits.labels), weights, ranks)
 
 
-def _build_trainer(experiment: Experiment, callbacks: list[Callback], quiet: bool) -> Trainer:
+def _build_trainer(experiment: Experiment, callbacks: list[Callback], quiet: bool, ranks: Ranks) -> Trainer:
     config, run_dir = experiment.training, experiment.run_dir
     part = 1 + len(list(run_dir.glob("logs_*")))  # a resumed run has a log of its own; the logger would erase the first
     loggers: list[Logger] = [CSVLogger(run_dir, name="", version=f"logs_{part}")]
@@ -146,6 +167,8 @@ def _build_trainer(experiment: Experiment, callbacks: list[Callback], quiet: boo
     return Trainer(
         accelerator=experiment.trainer.accelerator,
         devices=experiment.trainer.devices,
+        num_nodes=experiment.trainer.num_nodes,
+        strategy=_STRATEGIES[experiment.trainer.strategy](experiment.trainer) if ranks.count > 1 else "auto",
         precision=PRECISIONS[config.precision],  # type: ignore[arg-type]
         max_epochs=config.epochs,
         accumulate_grad_batches=config.accumulate_batches,
@@ -165,12 +188,12 @@ def _shows_bar(quiet: bool) -> bool:
     return not quiet and sys.stderr.isatty()
 
 
-def _callbacks(experiment: Experiment, splits: Splits, quiet: bool) -> list[Callback]:
+def _callbacks(experiment: Experiment, splits: Splits, quiet: bool, ranks: Ranks) -> list[Callback]:
     config, run_dir = experiment.training, experiment.run_dir
     num_videos = len(splits.train) + len(splits.val)
     callbacks: list[Callback] = [
-        Throughput(),
-        BadVideoReport(run_dir / "bad_videos.csv", num_videos, experiment.data.max_bad_fraction),
+        Throughput(ranks),
+        BadVideoReport(run_dir / "bad_videos.csv", num_videos, experiment.data.max_bad_fraction, ranks),
         _keep_best(run_dir / "checkpoints", bool(splits.val)),
     ]
     if config.ema_decay:
@@ -199,7 +222,7 @@ def _keep_best(folder: Path, has_validation: bool) -> ModelCheckpoint:
 
 
 def _finish(experiment: Experiment, data: VideoDataModule, module: ClipClassifier, trainer: Trainer) -> TrainingResult:
-    splits = data.splits
+    splits, ranks = data.splits, data.ranks
     checkpoint: dict[str, Any] = torch.load(
         trainer.checkpoint_callback.best_model_path,  # type: ignore[union-attr]
         map_location="cpu",
@@ -210,7 +233,7 @@ def _finish(experiment: Experiment, data: VideoDataModule, module: ClipClassifie
     figures = trainer.callback_metrics  # empty if a finished run was resumed
     metrics = {name: float(figures[key]) for key, name in names.items() if key in figures}
     metrics |= checkpoint["figures"] | {"epoch": checkpoint["epoch"] + 1}
-    calibration = calibrate(module, data.val_dataloader())
+    calibration = calibrate(module, data.val_dataloader(), ranks)
     model = ModelFile(
         module.recognizer.eval().cpu(),
         splits.labels,
@@ -222,15 +245,17 @@ def _finish(experiment: Experiment, data: VideoDataModule, module: ClipClassifie
         calibration,
     )
     path = experiment.run_dir / "model.safetensors"
-    save_model(path, model)
+    if ranks.is_first:
+        save_model(path, model)
+    ranks.wait()
     return TrainingResult(path, model, metrics)
 
 
 @contextmanager
 def calm_lightning() -> Iterator[None]:
     """Silences Lightning's announcements and its advice on worker counts, which are settled here."""
-    logger = logging.getLogger("lightning.pytorch")
-    level = logger.level
+    loggers = [logging.getLogger(name) for name in ("lightning.pytorch", "lightning.fabric")]
+    levels = [logger.level for logger in loggers]
     with warnings.catch_warnings():
         warnings.filterwarnings("ignore", ".*does not have many workers.*")
         warnings.filterwarnings("ignore", ".*Checkpoint directory.*exists and is not empty.*")
@@ -238,10 +263,13 @@ def calm_lightning() -> Iterator[None]:
         warnings.filterwarnings("ignore", ".*`training_step` returned `None`.*")
         warnings.filterwarnings("ignore", ".*LeafSpec.*")
         warnings.filterwarnings("ignore", ".*Total length of `list` across ranks is zero.*")  # nothing is validated
+        warnings.filterwarnings("ignore", ".*sync_dist=True.*")  # what is logged is the same on all ranks
         warnings.filterwarnings("ignore", ".*in eval mode at the start of training.*")
         warnings.filterwarnings("ignore", ".*have no `val_dataloader`.*")
-        logger.setLevel(logging.ERROR)
+        for logger in loggers:
+            logger.setLevel(logging.ERROR)
         try:
             yield
         finally:
-            logger.setLevel(level)
+            for logger, level in zip(loggers, levels, strict=True):
+                logger.setLevel(level)

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import math
-from collections.abc import Sequence
+from collections.abc import Iterable, Sequence
 from dataclasses import replace
 from typing import Any
 
@@ -21,6 +21,7 @@ from pipeline.config import Experiment, TrainingConfig
 from pipeline.datasets.videos import BadVideo, ClipBatch
 from pipeline.errors import UserError
 from pipeline.models.recognizer import Recognizer
+from pipeline.ranks import ALONE, Ranks
 from pipeline.transforms import ClipTransform
 
 
@@ -31,14 +32,17 @@ class ClipClassifier(LightningModule):
         experiment: all settings.
         num_classes: K.
         class_weights: ``[K]`` loss weight of each class, or None.
+        ranks: those that train it together.
 
     Attributes:
-        bad_videos: unreadable videos met so far, by path.
+        bad_videos: unreadable videos that this rank met so far, by path.
     """
 
-    def __init__(self, experiment: Experiment, num_classes: int, class_weights: Tensor | None = None) -> None:
+    def __init__(
+        self, experiment: Experiment, num_classes: int, class_weights: Tensor | None = None, ranks: Ranks = ALONE
+    ) -> None:
         super().__init__()
-        self.experiment = experiment
+        self.experiment, self.ranks = experiment, ranks
         size = experiment.transform.input_size_px
         self.recognizer = Recognizer(experiment.model, num_classes, input_size_px=size)
         self.transform = ClipTransform(experiment.transform, self.recognizer.backbone.normalization)
@@ -72,29 +76,56 @@ class ClipClassifier(LightningModule):
         return self
 
     def on_train_batch_start(self, batch: ClipBatch, batch_idx: int) -> None:
-        """Chance in a step is a function of the seed and the step, so that a resumed run draws the same."""
+        """Chance in a step is a function of the seed, the step and the rank, so that a resumed run draws the same."""
         step = self.trainer.fit_loop.epoch_loop.total_batch_idx
-        seed = torch.tensor([self.experiment.seed, step], dtype=torch.int64)
-        torch.manual_seed(int(seed[0]) * 1_000_003 + int(seed[1]))
+        torch.manual_seed(self.experiment.seed * 1_000_003 + step + self.ranks.index * 1_000_000_007)
 
     def training_step(self, batch: ClipBatch, batch_idx: int) -> Tensor | None:
-        """The loss of a batch; None, a skipped step, if none of its videos could be read."""
+        """The loss of a batch. If none of its videos could be read: None, a skipped step; with several ranks, where no
+        step can be skipped, a gradient of zero."""
         self._note_bad(batch)
+        loss, weight = self._loss(batch)
+        loss, mean_loss, num_clips = self._share(loss, weight, len(batch.labels))
+        if num_clips == 0:
+            return loss if self.ranks.count > 1 else None
+        if not math.isfinite(mean_loss):
+            error = UserError(
+                f"the loss became {mean_loss} in epoch {self.current_epoch}; "
+                "lower training.learning_rate, or train with training.precision fp32"
+            )
+            self.ranks.refuse(error)
+        self.log("train_loss", mean_loss, prog_bar=True, on_step=True, on_epoch=True, batch_size=num_clips)
+        self.log("train_accuracy", self.train_accuracy, prog_bar=True, on_step=False, on_epoch=True)
+        return loss
+
+    def _loss(self, batch: ClipBatch) -> tuple[Tensor, Tensor]:
+        """Mean loss of the clips and what it weighs against other ranks' means; 0 and 0 where there are none."""
         if len(batch.labels) == 0:
-            return None
+            # Still a function of every weight: the ranks meet where its gradient is ready.
+            nothing = torch.stack([parameter.sum() for parameter in self.parameters() if parameter.requires_grad])
+            return nothing.sum() * 0.0, torch.zeros((), device=self.device)
         logits, targets = self._forward(batch)
+        self.train_accuracy(logits, batch.labels)
         loss = F.cross_entropy(
             logits, targets, self.class_weights, label_smoothing=self.experiment.training.label_smoothing
         )
-        if not torch.isfinite(loss):
-            raise UserError(
-                f"the loss became {loss.item()} in epoch {self.current_epoch}; "
-                "lower training.learning_rate, or train with training.precision fp32"
-            )
-        self.train_accuracy(logits, batch.labels)
-        self.log("train_loss", loss, prog_bar=True, on_step=True, on_epoch=True, batch_size=len(batch.labels))
-        self.log("train_accuracy", self.train_accuracy, prog_bar=True, on_step=False, on_epoch=True)
-        return loss
+        if self.class_weights is None or targets.is_floating_point():
+            return loss, torch.tensor(float(len(logits)), device=self.device)
+        return loss, self.class_weights[targets].sum()
+
+    def _share(self, loss: Tensor, weight: Tensor, num_clips: int) -> tuple[Tensor, float, int]:
+        """This rank's part of the loss of all clips of all ranks' batches, that loss, and how many clips they are.
+
+        The ranks' gradients are averaged; scaled so, the average is the gradient of one large batch, also where ranks
+        have fewer clips because some could not be read.
+        """
+        if self.ranks.count == 1:
+            return loss, float(loss.detach()), num_clips
+        own = torch.stack([loss.detach().float() * weight, weight, torch.full_like(weight, num_clips)])
+        weighted, total, clips = self.ranks.sum(own.double()).tolist()
+        if not clips:
+            return loss, 0.0, 0
+        return loss * (weight * self.ranks.count / total), weighted / total, int(clips)
 
     def _forward(self, batch: ClipBatch) -> tuple[Tensor, Tensor]:
         """Logits ``[B, K]`` and targets: class indices ``[B]``, or ``[B, K]`` shares where clips are mixed."""
@@ -108,7 +139,7 @@ class ClipClassifier(LightningModule):
 
     def on_validation_epoch_start(self) -> None:
         """Counts start anew."""
-        self._correct, self._videos, self._loss = 0, 0, 0.0
+        self._correct, self._videos, self._summed_loss = 0, 0, 0.0
 
     def validation_step(self, batch: ClipBatch, batch_idx: int) -> None:
         """Scores of a video's clips are averaged; an unreadable video is a wrong answer."""
@@ -122,7 +153,7 @@ class ClipClassifier(LightningModule):
         labels = batch.labels.new_zeros(len(probabilities)).scatter_(0, places, batch.labels)
         self._correct += int((probabilities.argmax(dim=-1) == labels).sum())
         self._videos += len(labels)
-        self._loss += float(-probabilities.gather(1, labels[:, None]).clamp_min(1e-9).log().sum())
+        self._summed_loss += float(-probabilities.gather(1, labels[:, None]).clamp_min(1e-9).log().sum())
 
     def logits(self, batch: ClipBatch) -> Tensor:
         """Of a batch as in evaluation, ``[B, K]``."""
@@ -132,12 +163,14 @@ class ClipClassifier(LightningModule):
         return logits
 
     def on_validation_epoch_end(self) -> None:
-        """Accuracy and loss over videos."""
-        if self._videos:
-            self.log("val_accuracy", self._correct / self._videos, prog_bar=True)
-            self.log("val_loss", self._loss / self._videos, prog_bar=True)
+        """Accuracy and loss over the videos of all ranks."""
+        own = torch.tensor([self._correct, self._videos, self._summed_loss], dtype=torch.float64)
+        correct, videos, loss = self.ranks.sum(own).tolist()
+        if videos:
+            self.log("val_accuracy", correct / videos, prog_bar=True)
+            self.log("val_loss", loss / videos, prog_bar=True)
             # What the best epoch is chosen by: accuracy, and among equals the lower loss.
-            self.log("val_order", self._correct / self._videos - 1e-6 * self._loss / self._videos)
+            self.log("val_order", correct / videos - 1e-6 * loss / videos)
 
     def on_save_checkpoint(self, checkpoint: dict[str, Any]) -> None:
         """A checkpoint knows how good its weights were."""
@@ -146,9 +179,7 @@ class ClipClassifier(LightningModule):
         checkpoint["figures"] = {name: float(figures[name]) for name in names if name in figures}
 
     def _note_bad(self, batch: ClipBatch) -> None:
-        for _, bad in batch.bad:
-            before = self.bad_videos.get(bad.path)
-            self.bad_videos[bad.path] = replace(bad, times=bad.times + (before.times if before else 0))
+        add_bad_videos(self.bad_videos, (bad for _, bad in batch.bad))
 
     def configure_optimizers(self) -> OptimizerLRScheduler:
         """AdamW or SGD, warm-up then cosine, one learning rate for the backbone and one for the rest."""
@@ -164,6 +195,13 @@ class ClipClassifier(LightningModule):
             optimizer, lambda step: warmup_cosine(step, total, config.warmup_fraction)
         )
         return {"optimizer": optimizer, "lr_scheduler": {"scheduler": schedule, "interval": "step"}}
+
+
+def add_bad_videos(known: dict[str, BadVideo], met: Iterable[BadVideo]) -> None:
+    """Adds videos to those known by path; one that is known was met so many times more."""
+    for bad in met:
+        before = known.get(bad.path)
+        known[bad.path] = replace(bad, times=bad.times + (before.times if before else 0))
 
 
 def average_by_video(scores: Tensor, places: Tensor) -> Tensor:

@@ -1,0 +1,239 @@
+"""Datasets packed into a few large tar files, for disks and networks that are slow with many small ones.
+
+The tar files have the layout of WebDataset (github.com/webdataset/webdataset), for other readers: the members of a
+sample stand together and share their name up to the first dot.
+
+    00000012.avi    the video's own bytes
+    00000012.cls    the index of its label, if it has one label only
+    00000012.json   its name, and its rows: split, label, group, start_seconds, end_seconds
+
+Here they are read through ``index.json``, which has all rows in their order and the place of each video in its tar. A
+tar is not compressed, so any video can be read by itself: epochs, resuming and the shares of several processes are then
+those of a dataset in files, exactly.
+"""
+
+from __future__ import annotations
+
+import hashlib
+import io
+import json
+import os
+import tarfile
+from collections import deque
+from collections.abc import Callable, Iterator, Sequence
+from contextlib import contextmanager
+from dataclasses import dataclass
+from itertools import count
+from pathlib import Path
+from typing import Any, BinaryIO
+
+import numpy as np
+
+from pipeline.datasets.annotations import Annotations, VideoRow, read_text, require_folder
+from pipeline.errors import UserError
+from pipeline.files import FilePart, write_atomically
+
+FORMAT_VERSION = 1
+INDEX_NAME = "index.json"
+
+
+@dataclass(frozen=True)
+class Packed:
+    """What ``write_shards`` wrote."""
+
+    num_videos: int
+    num_shards: int
+    num_bytes: int
+
+
+def write_shards(
+    annotations: Annotations, folder: Path, max_shard_bytes: int, seed: int, progress: Callable[[], None]
+) -> Packed:
+    """Packs every video of a dataset, each once, into ``<split>-<number>.tar``; the index comes last.
+
+    Videos of a split are in an order drawn by the seed, so that a reader that goes from front to back meets all
+    classes. The same videos and the same seed give the same bytes.
+
+    Args:
+        annotations: the rows; a video that several rows or splits share stands with the first.
+        folder: new or empty.
+        max_shard_bytes: a tar is closed before it passes this, unless one video alone does.
+        seed: of the order.
+        progress: called after each video.
+
+    Raises:
+        UserError: the folder is not empty, a video cannot be read, or the disk is full.
+    """
+    if folder.exists() and any(folder.iterdir()):
+        raise UserError(f"{folder} is not empty; choose a new folder for the shards")
+    rows = _rows_by_path(annotations)
+    samples: list[dict[str, Any]] = []
+    numbers: dict[Path, int] = {}
+    try:
+        for part, videos in _videos_by_split(annotations, seed).items():
+            for shard, row, tar in _fill_tars(part, videos, folder, max_shard_bytes):
+                number = numbers[row.path] = len(samples)
+                sample = _add_video(tar, f"{number:08d}", row) | {"shard": shard}
+                _add_labels(tar, f"{number:08d}", sample["name"], rows[row.path], annotations.labels)
+                samples.append(sample)
+                progress()
+        shards = {sample["shard"]: (folder / sample["shard"]).stat().st_size for sample in samples}
+        write_atomically(folder / INDEX_NAME, _index(annotations, samples, numbers, shards))
+    except OSError as error:
+        raise UserError(f"cannot pack {error.filename or folder}: {error.strerror or error}") from error
+    return Packed(len(samples), len(shards), sum(shards.values()))
+
+
+def _videos_by_split(annotations: Annotations, seed: int) -> dict[str, list[VideoRow]]:
+    """A row of each video, by the first split that has it."""
+    seen: set[Path] = set()
+    videos: dict[str, list[VideoRow]] = {}
+    for part, rows in annotations.splits.items():
+        fresh = list({row.path: row for row in rows if row.path not in seen}.values())
+        seen |= {row.path for row in fresh}
+        order = np.random.default_rng([seed, len(videos)]).permutation(len(fresh))
+        videos[part] = [fresh[place] for place in order]
+    return videos
+
+
+def _fill_tars(
+    part: str, videos: Sequence[VideoRow], folder: Path, max_shard_bytes: int
+) -> Iterator[tuple[str, VideoRow, tarfile.TarFile]]:
+    """For each video, in order, the name of the tar it belongs into, and that tar, open for it."""
+    left = deque(videos)
+    for number in count():
+        if not left:
+            return
+        name = f"{part}-{number:06d}.tar"
+        with _new_tar(folder / name) as tar:
+            while left and (tar.offset == 0 or tar.offset + left[0].path.stat().st_size <= max_shard_bytes):
+                yield name, left.popleft(), tar
+
+
+@contextmanager
+def _new_tar(path: Path) -> Iterator[tarfile.TarFile]:
+    """A tar that gets its name when it is complete."""
+    path.parent.mkdir(parents=True, exist_ok=True)
+    temporary = path.with_name(f".{path.name}.tmp")
+    try:
+        with temporary.open("wb") as stream:
+            with tarfile.open(fileobj=stream, mode="w", format=tarfile.GNU_FORMAT) as tar:
+                yield tar
+            stream.flush()
+            os.fsync(stream.fileno())
+        os.replace(temporary, path)
+    finally:
+        temporary.unlink(missing_ok=True)
+
+
+def _rows_by_path(annotations: Annotations) -> dict[Path, list[dict[str, Any]]]:
+    rows: dict[Path, list[dict[str, Any]]] = {}
+    for part, members in annotations.splits.items():
+        for row in members:
+            rows.setdefault(row.path, []).append({"split": part} | _facts(row))
+    return rows
+
+
+def _facts(row: VideoRow) -> dict[str, Any]:
+    times = {"start_seconds": row.start_seconds, "end_seconds": row.end_seconds}
+    return {"label": row.label, "group": row.group} | times
+
+
+class _Hashing(io.RawIOBase):
+    """A stream that is read once, and the digest of what was read."""
+
+    def __init__(self, stream: BinaryIO) -> None:
+        self._stream, self.content = stream, hashlib.sha256()
+
+    def read(self, size: int = -1) -> bytes:
+        block = self._stream.read(size)
+        self.content.update(block)
+        return block
+
+
+def _add_video(tar: tarfile.TarFile, key: str, row: VideoRow) -> dict[str, Any]:
+    member = tarfile.TarInfo(key + (row.path.suffix.lower() or ".video"))
+    with row.path.open("rb") as stream:
+        member.size = os.fstat(stream.fileno()).st_size
+        hashing = _Hashing(stream)
+        tar.addfile(member, hashing)
+    blocks = -(-member.size // tarfile.BLOCKSIZE) * tarfile.BLOCKSIZE
+    start_byte = tar.offset - blocks  # the offset is where the next header goes
+    place = {"start_byte": start_byte, "num_bytes": member.size, "sha256": hashing.content.hexdigest()}
+    return {"name": row.name or row.path.name} | place
+
+
+def _add_labels(
+    tar: tarfile.TarFile, key: str, name: str, rows: Sequence[dict[str, Any]], labels: Sequence[str]
+) -> None:
+    contents = {".json": json.dumps({"name": name, "rows": rows}, ensure_ascii=False)}
+    found = {row["label"] for row in rows}
+    if len(found) == 1:
+        contents[".cls"] = str(labels.index(found.pop()))
+    for suffix, text in contents.items():
+        member = tarfile.TarInfo(key + suffix)
+        member.size = len(text.encode())
+        tar.addfile(member, io.BytesIO(text.encode()))
+
+
+def _index(
+    annotations: Annotations, samples: Sequence[dict[str, Any]], numbers: dict[Path, int], shards: dict[str, int]
+) -> bytes:
+    index = {
+        "format": FORMAT_VERSION,
+        "labels": annotations.labels,
+        "may_share_groups": annotations.may_share_groups,
+        "absent": [str(path) for path in annotations.absent],
+        "shards": shards,
+        "samples": samples,
+        "splits": {
+            part: [{"sample": numbers[row.path]} | _facts(row) for row in rows]
+            for part, rows in annotations.splits.items()
+        },
+    }
+    return json.dumps(index, ensure_ascii=False).encode()
+
+
+def read_shards(root: Path, annotations: Path | None = None, split: int = 1) -> Annotations:
+    """What ``clipgru shard`` packed: the rows, splits and groups of the dataset it was given, in their order.
+
+    No tar is opened; a video whose tar is missing or damaged is a bad video when it is read.
+
+    Args:
+        root: the folder of the tars.
+        annotations: the index, if it is not ``index.json`` in the root.
+        split: does nothing.
+
+    Raises:
+        UserError: no index, or a damaged one.
+    """
+    require_folder(root)
+    source = annotations or root / INDEX_NAME
+    if not source.exists():
+        raise UserError(
+            f"no {source}; clipgru shard writes it last, so what is there may have been cut off: pack again"
+        )
+    try:
+        index = json.loads(read_text(source))
+        if index["format"] != FORMAT_VERSION:
+            raise UserError(f"{source}: format {index['format']!r}; this version reads format {FORMAT_VERSION}")
+        parts = [_part(root, sample, index["shards"]) for sample in index["samples"]]
+        splits = {part: tuple(_row(root, parts, facts) for facts in rows) for part, rows in index["splits"].items()}
+        absent = tuple(Path(path) for path in index["absent"])
+        return Annotations(tuple(index["labels"]), splits, absent, index["may_share_groups"])
+    except (ValueError, KeyError, TypeError, IndexError) as error:
+        raise UserError(f"{source} is no index of shards, or a damaged one ({error!r}); pack again") from error
+
+
+def _part(root: Path, sample: dict[str, Any], shards: dict[str, int]) -> FilePart:
+    if sample["shard"] not in shards or Path(sample["shard"]).name != sample["shard"]:
+        raise ValueError(f"unknown shard {sample['shard']!r}")
+    shard = root / sample["shard"]
+    return FilePart(shard, int(sample["start_byte"]), int(sample["num_bytes"]), sample["sha256"], sample["name"])
+
+
+def _row(root: Path, parts: Sequence[FilePart], facts: dict[str, Any]) -> VideoRow:
+    facts = dict(facts)
+    part = parts[facts.pop("sample")]
+    # The path that it would have in the root: what reports name and rows are sorted by.
+    return VideoRow(root / part.name, name=part.name, part=part, **facts)

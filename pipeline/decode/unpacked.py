@@ -1,0 +1,61 @@
+"""Videos inside larger files (the tar shards): unpacked one at a time into a temporary file, which is read like any
+other.
+
+So every decoder reads them, in this process or another, and no byte reaches a decoder that is not the byte that was
+packed. It costs one copy and one checksum of the video, little beside decoding it.
+"""
+
+from __future__ import annotations
+
+import hashlib
+import tempfile
+from pathlib import Path
+
+from pipeline.errors import DecodeError
+from pipeline.files import FilePart
+
+_CHUNK_BYTES = 1 << 20
+
+
+class UnpackedVideo:
+    """A part of a file as a file in a folder of its own, until ``remove``.
+
+    Raises:
+        DecodeError: at stage ``open``; the larger file is missing, cut off or changed.
+    """
+
+    def __init__(self, part: FilePart) -> None:
+        self._folder = tempfile.TemporaryDirectory(prefix="clipgru-")
+        self.path = Path(self._folder.name, f"video{Path(part.name).suffix[:10]}")
+        try:
+            _copy(part, self.path)
+        except (DecodeError, KeyboardInterrupt):
+            self.remove()
+            raise
+        except OSError as error:
+            self.remove()
+            cause = f"cannot be unpacked from {part.path} into {self._folder.name}: {error.strerror}"
+            raise DecodeError(part.name, "open", cause) from error
+
+    def remove(self) -> None:
+        """Deletes the file. May be called twice."""
+        self._folder.cleanup()
+
+
+def _copy(part: FilePart, target: Path) -> None:
+    if not part.path.is_file():
+        raise DecodeError(part.name, "open", f"the shard {part.path} that holds it is missing")
+    content, num_left = hashlib.sha256(), part.num_bytes
+    with part.path.open("rb", buffering=0) as shard, target.open("wb", buffering=0) as stream:
+        shard.seek(part.start_byte)
+        while num_left and (block := shard.read(min(num_left, _CHUNK_BYTES))):
+            content.update(block)
+            stream.write(block)
+            num_left -= len(block)
+    if num_left:
+        raise DecodeError(
+            part.name, "open", f"the shard {part.path} that holds it is cut off, {num_left} bytes before its end"
+        )
+    if content.hexdigest() != part.sha256:
+        cause = f"the shard {part.path} has other bytes than were packed: damaged, or replaced without its index"
+        raise DecodeError(part.name, "open", cause)

@@ -1,0 +1,211 @@
+"""Two processes do what one does: the same gradients, every video judged once, one report; and none waits for ever."""
+
+from __future__ import annotations
+
+import csv
+import json
+import os
+import shutil
+import signal
+import subprocess
+import sys
+from dataclasses import replace
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pytest
+import torch
+
+from pipeline.checkpoint import load_model_file
+from pipeline.config import Experiment, ModelConfig, TrainerConfig, to_yaml
+from pipeline.datasets.datamodule import make_splits, read_annotations
+from pipeline.datasets.videos import EpochSampler, RankBatches
+from pipeline.errors import UserError
+from pipeline.evaluation import evaluate_model
+from pipeline.models.recognizer import Recognizer
+from pipeline.models.temporal.stack import TEMPORAL_HEADS
+from pipeline.ranks import Ranks, join
+from pipeline.training.fit import train
+from tests.small import small_experiment
+
+TWO = TrainerConfig(accelerator="cpu", devices=2, timeout_seconds=120)
+
+
+def batches_of(num_rows: int, batch_size: int, count: int, training: bool, epoch: int = 0, skip: int = 0) -> list[Any]:
+    """Each rank's batches of row numbers."""
+    found = []
+    for index in range(count):
+        order = EpochSampler(num_rows, seed=5, shuffle=training)
+        order.skip(epoch, skip)
+        order.set_epoch(epoch)
+        batches = RankBatches(order, batch_size, Ranks(index, count), training=training)
+        found.append([[key.row for key in batch] for batch in batches])
+        assert len(found[-1]) == len(batches) - skip // (batch_size * count)
+    return found
+
+
+@pytest.mark.parametrize("count", [1, 2, 3, 5])
+@pytest.mark.parametrize("num_rows", [1, 2, 7, 8, 9, 31])
+def test_evaluation_deals_out_the_batches_of_one_process(num_rows: int, count: int) -> None:
+    (alone,) = batches_of(num_rows, 4, 1, training=False)
+    ranks = batches_of(num_rows, 4, count, training=False)
+    assert len({len(batches) for batches in ranks}) == 1
+    assert [row for batch in alone for row in batch] == list(range(num_rows))
+    dealt = [batch for step in zip(*ranks, strict=True) for batch in step]
+    assert dealt[: len(alone)] == alone
+    assert not any(dealt[len(alone) :])
+
+
+@pytest.mark.parametrize("count", [1, 2, 3])
+@pytest.mark.parametrize("num_rows", [1, 3, 11, 12, 40, 41])
+def test_training_gives_each_rank_as_many_full_batches(num_rows: int, count: int) -> None:
+    ranks = batches_of(num_rows, 4, count, training=True, epoch=2)
+    (alone,) = batches_of(num_rows, 4 * count, 1, training=True, epoch=2)
+    sizes = {len(batch) for batches in ranks for batch in batches}
+    steps = [[row for batch in step for row in batch] for step in zip(*ranks, strict=True)]
+    assert len(sizes) == 1
+    if num_rows >= 4 * count:
+        assert sizes == {4}
+        assert steps == alone  # a step has the samples of one process with the larger batch
+    else:
+        assert len(steps) == 1
+        assert set(steps[0]) == set(range(num_rows))
+
+
+def test_ranks_go_on_where_they_stopped() -> None:
+    whole = batches_of(41, 4, 2, training=True, epoch=1)
+    rest = batches_of(41, 4, 2, training=True, epoch=1, skip=16)
+    assert rest == [batches[2:] for batches in whole]
+
+
+@pytest.mark.parametrize("head", TEMPORAL_HEADS)
+@pytest.mark.parametrize("bidirectional", [False, True])
+def test_every_weight_has_a_part_in_the_loss(head: str, bidirectional: bool) -> None:
+    """Ranks wait for the gradient of each; one that never comes would have to be looked for in every step."""
+    config = ModelConfig(backbone="tiny", weights="none", heads=(head,), hidden_channels=4, bidirectional=bidirectional)
+    model = Recognizer(config, 3).train()
+    model(torch.rand(2, 3, 3, 32, 32)).square().sum().backward()
+    assert [name for name, parameter in model.named_parameters() if parameter.grad is None] == []
+
+
+def test_what_others_started_must_be_what_is_asked_for(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv("TORCHELASTIC_RUN_ID", "x")
+    monkeypatch.setenv("WORLD_SIZE", "3")
+    with pytest.raises(UserError, match=r"torchrun started 3 processes, and the settings ask for 2"):
+        join(TWO)
+
+
+def run(*arguments: object, seconds: float = 240) -> subprocess.CompletedProcess[str]:
+    """A command of two processes. Where the cores are few and busy, this takes its time."""
+    environment = {key: value for key, value in os.environ.items() if key not in ("LOCAL_RANK", "WORLD_SIZE")}
+    command = [sys.executable, "-m", *map(str, arguments)]
+    return subprocess.run(
+        command,
+        env=environment | {"OMP_NUM_THREADS": "1"},
+        cwd=Path(__file__).parent.parent,
+        capture_output=True,
+        text=True,
+        timeout=seconds,
+    )
+
+
+def plain_experiment(root: Path, folder: Path) -> Experiment:
+    """Nothing left to chance, nothing measured over a batch; but classes weigh unequally, so that means do not add."""
+    settings = {"optimizer": "sgd", "learning_rate": 0.02, "freeze_batch_norm": True, "class_weights": "balanced"}
+    experiment = small_experiment(root, folder, **settings)
+    still = {"min_crop_area": 1.0, "horizontal_flip": 0.0, "brightness": 0, "contrast": 0, "saturation": 0}
+    model = ModelConfig(num_stages=2, feature_norm="none", heads=("convgru",), hidden_channels=8, dropout=0.0)
+    return replace(
+        experiment,
+        model=model,
+        data=replace(experiment.data, batch_size=4, max_bad_fraction=0.5),
+        transform=replace(experiment.transform, input_size_px=40, **still),
+    )
+
+
+@pytest.fixture(scope="module")
+def root(motion_root: Path, tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """The small motion set with an odd number of test videos, and videos that cannot be read on both sides."""
+    folder = tmp_path_factory.mktemp("ranks") / "motion"
+    shutil.copytree(motion_root, folder)
+    for part, every in (("train", 3), ("test", 11)):
+        for path in sorted((folder / part).rglob("*.*"))[::every]:
+            path.write_bytes(path.read_bytes()[:200])
+    sorted((folder / "test").rglob("*.*"))[-1].unlink()
+    return folder
+
+
+@pytest.fixture(scope="module")
+def two(root: Path, tmp_path_factory: pytest.TempPathFactory) -> tuple[Path, list[dict[str, Any]]]:
+    """The run folder of two processes with batches of 2, which were stopped after the fourth by a signal to one of them
+    and then resumed; and what each has to say."""
+    folder = tmp_path_factory.mktemp("two")
+    experiment = plain_experiment(root, folder)
+    experiment = replace(experiment, trainer=TWO, data=replace(experiment.data, batch_size=2))
+    (folder / "config.yaml").write_text(to_yaml(experiment))
+    done = run("tests.two_ranks", folder / "config.yaml", folder, "stop")
+    assert done.returncode == 100 + signal.SIGTERM, done.stderr
+    done = run("tests.two_ranks", folder / "config.yaml", folder, "resume")
+    assert done.returncode == 0, done.stderr
+    return experiment.run_dir, [json.loads((folder / f"rank_{index}.json").read_text()) for index in range(2)]
+
+
+def test_two_processes_train_what_one_does_with_twice_the_batch(
+    two: tuple[Path, list[dict[str, Any]]], root: Path, tmp_path: Path
+) -> None:
+    run_dir, (first, second) = two
+    assert first["digests"] == second["digests"]  # the weights after each step
+    assert len(first["digests"]) == 22 - 4
+    good = list(zip(first["num_good"], second["num_good"], strict=True))
+    assert any(0 in counts and sum(counts) for counts in good)  # one had nothing to learn from while the other had
+    assert not {row for rows in first["rows"][:7] for row in rows} & {
+        row for rows in second["rows"][:7] for row in rows
+    }
+    alone = train(plain_experiment(root, tmp_path), quiet=True)
+    theirs = load_model_file(run_dir / "model.safetensors").recognizer.state_dict()
+    for name, value in alone.model.recognizer.state_dict().items():
+        torch.testing.assert_close(theirs[name], value, atol=2e-4, rtol=2e-3, msg=lambda text, name=name: name + text)
+    assert first["metrics"]["val_loss"] == pytest.approx(alone.metrics["val_loss"], rel=1e-3)
+    assert first["metrics"]["val_accuracy"] == alone.metrics["val_accuracy"]
+    reports = [(folder / "bad_videos.csv").read_text().splitlines() for folder in (run_dir, tmp_path / "small")]
+    met = [[line.rpartition(",")[0] for line in report] for report in reports]  # how often counts from the resuming on
+    assert met[0] == met[1]
+
+
+def test_two_processes_judge_each_video_once_and_as_one_does(
+    two: tuple[Path, list[dict[str, Any]]], root: Path
+) -> None:
+    run_dir, (first, second) = two
+    experiment = plain_experiment(root, run_dir.parent)
+    rows = make_splits(read_annotations(experiment.data), experiment.data, experiment.seed).test
+    assert len(rows) % 2 == 1
+    data = replace(experiment.data, batch_size=2)
+    alone = evaluate_model(load_model_file(run_dir / "model.safetensors"), rows, data)
+    assert first["results"] == second["results"]
+    facts = [(video["path"], video["label"], video["predicted"], video["error"]) for video in first["results"]]
+    assert facts == [(video.path, video.label, video.predicted, video.error) for video in alone.results]
+    for theirs, ours in zip(first["results"], alone.results, strict=True):
+        np.testing.assert_allclose(theirs["probabilities"], ours.probabilities, atol=1e-6)
+    assert alone.num_errors == 3
+
+
+def test_the_command_evaluates_with_two_processes_and_speaks_once(
+    two: tuple[Path, list[dict[str, Any]]], tmp_path: Path
+) -> None:
+    run_dir, (first, _) = two
+    options = ["--trainer.devices", "2", "--trainer.accelerator", "cpu", "--output", tmp_path, "--quiet"]
+    done = run("pipeline", "evaluate", run_dir / "model.safetensors", *options)
+    assert done.returncode == 1, done.stderr  # some videos cannot be read
+    assert json.loads(done.stdout)["num_videos"] == len(first["results"])
+    table = list(csv.DictReader((tmp_path / "videos.csv").read_text().splitlines()))
+    assert [row["path"] for row in table] == [video["path"] for video in first["results"]]
+    assert [row["predicted"] or None for row in table] == [video["predicted"] for video in first["results"]]
+
+
+def test_a_process_that_dies_ends_the_run(root: Path, tmp_path: Path) -> None:
+    experiment = replace(plain_experiment(root, tmp_path), trainer=TWO)
+    (tmp_path / "config.yaml").write_text(to_yaml(experiment))
+    done = run("tests.two_ranks", tmp_path / "config.yaml", tmp_path, "die")
+    assert done.returncode != 0
+    assert not (experiment.run_dir / "model.safetensors").exists()
