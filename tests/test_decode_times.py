@@ -88,8 +88,8 @@ def test_streams_of_all_decoders(shared_data: Path, decoder: str) -> None:
 def test_stream_converts_a_frame_once(shared_data: Path) -> None:
     with open_odd(shared_data, "h264_gop12.mp4") as video:
         frames = [frame for frame, _ in video.stream_at([0.0, 0.01, 0.02, 0.04])]
-    assert frames[0] is frames[1] is frames[2]
-    assert frames[3] is not frames[2]
+    assert frames[0].data_ptr() == frames[1].data_ptr() == frames[2].data_ptr()
+    assert frames[3].data_ptr() != frames[2].data_ptr()
 
 
 def test_stream_times_must_increase(shared_data: Path) -> None:

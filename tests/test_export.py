@@ -26,7 +26,7 @@ from pipeline.evaluation import evaluate_model
 from pipeline.export.assembly import assemble
 from pipeline.export.files import export_onnx
 from pipeline.export.parity import check_parity
-from pipeline.export.pieces import make_pieces
+from pipeline.export.pieces import Pieces, make_pieces
 from pipeline.inference import Model, load_model
 from pipeline.models.temporal.stack import TEMPORAL_HEADS
 from pipeline.transforms import ClipTransform
@@ -46,11 +46,19 @@ def differences_model(**model: object) -> ModelFile:
 
 
 @pytest.fixture(scope="module")
-def exported(tmp_path_factory: pytest.TempPathFactory) -> Path:
-    """A folder with a model that reads differences, and its export by the command line."""
+def pieces() -> Pieces:
+    """Of a model that reads differences; made once, as torch.export takes seconds."""
+    return make_pieces(differences_model())
+
+
+@pytest.fixture(scope="module")
+def exported(tmp_path_factory: pytest.TempPathFactory, pieces: Pieces) -> Path:
+    """A folder with that model, and its export by the command line."""
     folder = tmp_path_factory.mktemp("exported")
     save_model(folder / "model.safetensors", differences_model())
-    assert main(["export", str(folder / "model.safetensors"), "--format", "onnx", "--quiet"]) == 0
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr("pipeline.export.files.make_pieces", lambda file: pieces)
+        assert main(["export", str(folder / "model.safetensors"), "--format", "onnx", "--quiet"]) == 0
     return folder
 
 
@@ -206,21 +214,18 @@ def test_an_exported_file_says_what_it_is_and_where_nothing_was_made(exported: P
     assert not list(exported.glob("*.data"))
 
 
-def test_a_graph_that_computes_something_else_gets_no_name(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    file = small_model()
-
-    def spoiled(file: ModelFile) -> Any:
-        pieces = make_pieces(file)
-        for constant in pieces.step.graph.initializer:
-            if constant.data_type == onnx.TensorProto.FLOAT:
-                constant.CopyFrom(
-                    numpy_helper.from_array(numpy_helper.to_array(constant) * np.float32(1.01), constant.name)
-                )
-        return pieces
-
-    monkeypatch.setattr("pipeline.export.files.make_pieces", spoiled)
+def test_a_graph_that_computes_something_else_gets_no_name(
+    pieces: Pieces, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    step = onnx.ModelProto()
+    step.CopyFrom(pieces.step)
+    for constant in step.graph.initializer:
+        if constant.data_type == onnx.TensorProto.FLOAT:
+            spoiled = numpy_helper.to_array(constant) * np.float32(1.01)
+            constant.CopyFrom(numpy_helper.from_array(spoiled, constant.name))
+    monkeypatch.setattr("pipeline.export.files.make_pieces", lambda file: replace(pieces, step=step))
     with pytest.raises(UserError, match="gives other numbers than the model"):
-        export_onnx(file, tmp_path / "model")
+        export_onnx(differences_model(), tmp_path / "model")
     assert list(tmp_path.iterdir()) == []
 
 

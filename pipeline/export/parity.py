@@ -19,7 +19,7 @@ from pipeline.inference.onnx_runtime import FEATURES, FRAMES, KNOWNNESS, SCORES,
 from pipeline.transforms import ClipTransform
 
 TOLERANCE = 1e-4
-"""Greatest difference of scores and states; of features, in terms of their greatest value."""
+"""Greatest difference of scores; of features and states, in terms of their greatest value where that is above 1."""
 _BATCHES, _NUM_STEPS = (1, 3), 8
 
 
@@ -47,7 +47,7 @@ def _check_backbone(file: ModelFile, run: Run, slots: Sequence[StateSlot]) -> fl
             expected = file.recognizer.embed(_pictures(file, frames)[:, 0])
         given = frames if file.transform.num_context_frames else frames[:, 0]
         (got,) = run([FEATURES], {FRAMES: given.numpy()})
-        differences.append(_difference(got, expected) / max(1.0, float(expected.abs().max())))
+        differences.append(_difference(got, expected))
     return max(differences)
 
 
@@ -119,4 +119,4 @@ def _pictures(file: ModelFile, frames: Tensor) -> Tensor:
 
 
 def _difference(got: Any, expected: Tensor) -> float:
-    return float(np.abs(got - expected.numpy()).max())
+    return float(np.abs(got - expected.numpy()).max()) / max(1.0, float(expected.abs().max()))
