@@ -44,6 +44,7 @@ class Processor:
         from pipeline.many.job import FileResult, identify
         if "kill" in path: os.kill(os.getpid(), signal.SIGKILL)
         if "hang" in path: time.sleep(1000)
+        if "bug" in path: raise ValueError("unforeseen")
         if "refuse" in path: raise UserError("not with this model")
         return FileResult(path, "ok", "", (("video", 0.0, 1.0, None, None, "ok", None),), identify(path))
 sys.modules["torch"] = types.SimpleNamespace(set_num_threads=int)
@@ -164,6 +165,7 @@ def test_a_worker_costs_no_file_but_the_one_that_kills_it(quick_workers: Job) ->
     crashed = one.process("kill.mp4")
     assert (crashed.status, crashed.rows[0][0]) == ("crashed", "video")
     assert one.process("d").status == "ok"
+    assert one.process("bug.mp4").error == "bug.mp4: the process that worked on it ended with 1"
     one.stop()
     with pytest.raises(UserError, match="stopped"):
         one.process("e")

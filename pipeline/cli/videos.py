@@ -33,7 +33,7 @@ def predict_command(args: Sequence[str]) -> int:
     if options.engine != "local":
         from pipeline.many.run import predict_many
 
-        return predict_many(arguments.model, find_videos(arguments.sources, options.allow_url), options, console())
+        return predict_many(arguments.model, arguments.sources, options, console())
     model = load_model(arguments.model, options.device)
     model.open_as(options.decode_as(model.file.decode))
     videos = find_videos(arguments.sources, options.allow_url, pictures=model.opener.opens_pictures)

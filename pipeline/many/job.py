@@ -10,7 +10,7 @@ from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import Any
 
-from pipeline.config import TimelineConfig, to_dict
+from pipeline.config import from_dict, to_dict
 from pipeline.decode.remote import is_url
 from pipeline.errors import UserError
 from pipeline.files import file_digest
@@ -43,9 +43,7 @@ class Job:
     @classmethod
     def from_message(cls, message: dict[str, Any]) -> Job:
         """What ``to_message`` made."""
-        values = message["options"]
-        options = PredictOptions(**values | {"timeline": TimelineConfig(**values["timeline"])})
-        return cls(**message | {"options": options})
+        return cls(**message | {"options": from_dict(PredictOptions, message["options"])})
 
 
 @dataclass(frozen=True)

@@ -55,7 +55,8 @@ def _connect(ray: Any, num_workers: int | None) -> None:
         try:
             ray.init(address=address, **quiet)
         except ConnectionError as error:
-            raise UserError(f"RAY_ADDRESS={address}: no Ray there ({error}); start it, or unset that") from error
+            cure = "start it, unset that, or set RAY_AUTH_MODE as it was started"
+            raise UserError(f"RAY_ADDRESS={address}: no Ray there that lets us in ({error}); {cure}") from error
         return
     num_cpus = num_workers + 1 if num_workers else max(num_cores(), 2)
     own = {"num_cpus": num_cpus, "object_store_memory": _OBJECT_STORE_BYTES, "include_dashboard": False}

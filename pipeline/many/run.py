@@ -24,6 +24,7 @@ from pipeline.many.on_ray import run_on_ray
 from pipeline.many.pool import run_pool
 from pipeline.many.shards import Shard, list_facts
 from pipeline.options import PredictOptions
+from pipeline.prediction import find_videos
 from pipeline.report.files import PendingFile
 from pipeline.report.parquet import ParquetFile, import_arrow
 from pipeline.report.records import OK
@@ -51,19 +52,21 @@ class _Plan:
     """What the table says of itself."""
 
 
-def predict_many(model_path: str, videos: Sequence[Path | str], options: PredictOptions, console: Console) -> int:
-    """Predicts the videos, in processes, and makes one table of them: a journal of finished ones grows beside it, from
-    which the same call goes on if it was killed.
+def predict_many(model_path: str, sources: Sequence[str], options: PredictOptions, console: Console) -> int:
+    """Predicts the videos that the sources name, in processes, and makes one table of them: a journal of finished ones
+    grows beside it, from which the same call goes on if it was killed.
 
     Returns:
         0; 1 if a video could not be read, or ended its process; 130 if it was interrupted.
 
     Raises:
-        UserError: the table cannot be written, or what is there belongs to another run.
+        UserError: a source names nothing, the table cannot be written, or what is there belongs to another run.
     """
     if os.name != "posix":
         raise UserError(f"--engine {options.engine} needs Linux or macOS; use --engine local")
-    plan = _plan(model_path, load_model_file(model_path), [str(video) for video in videos], options)
+    model = load_model_file(model_path)
+    videos = find_videos(sources, options.allow_url, pictures=model.sampling.num_frames == 1)  # as Model.open_as has it
+    plan = _plan(model_path, model, [str(video) for video in videos], options)
     import_arrow("pyarrow.parquet")
     PendingFile(plan.table).discard()  # told now, not at the end
     with Journal(plan.table.with_name(f"{plan.table.name}.journal"), plan.run) as journal:
