@@ -74,8 +74,8 @@ def remember(model: ModelFile, reader: VideoReader) -> Memory:
     """
     if model.recognizer.config.read != "frames":
         raise UserError(
-            f"this model reads each frame by its {model.recognizer.config.read}; what a model lets into its memory from "
-            "frame to frame can be shown where model.read is frames"
+            f"this model reads each frame by its {model.recognizer.config.read}; what a model lets into its memory "
+            "from frame to frame can be shown where model.read is frames"
         )
     features = _features(model, reader)  # [G, D, ...]
     length, context = model.sampling.num_frames, model.transform.num_context_frames
