@@ -20,9 +20,10 @@ from pipeline.config import TransformConfig as Transform
 from pipeline.datasets.datamodule import make_loader, make_splits, read_annotations
 from pipeline.datasets.images import PICTURE_FORMATS, read_images
 from pipeline.datasets.videos import ClipBatch, fixed_clips
-from pipeline.decode import VideoOpener
+from pipeline.decode import VideoOpener, open_video
 from pipeline.errors import DecodeError, UserError
 from pipeline.evaluation import evaluate_model
+from pipeline.explanation.memory import remember
 from pipeline.inference.folding import fold_batch_norm
 from pipeline.models.backbones import build_backbone
 from pipeline.models.reading import READINGS
@@ -30,6 +31,7 @@ from pipeline.models.recognizer import Recognizer
 from pipeline.models.temporal.stack import MAP_HEADS, TEMPORAL_HEADS, build_temporal
 from pipeline.training.fit import train
 from pipeline.transforms import blank_squares, shift_and_flip
+from tests.small import small_model
 
 
 def write_pictures(root: Path, count: int = 8) -> Path:
@@ -292,3 +294,10 @@ def test_what_is_wrong_with_the_pictures_is_said(pictures: Path, tmp_path: Path)
         DataConfig(format="images", cache="frames")
     with pytest.raises(UserError, match=r"set transform\.min_crop_area 1"):
         Transform(crop_padding_px=2)
+
+
+def test_a_memory_of_parts_is_not_shown(motion_root: Path) -> None:
+    model = small_model(read="rows", heads=("gru",))
+    (video,) = (motion_root / "untrimmed").glob("*.mp4")
+    with open_video(video) as reader, pytest.raises(UserError, match="reads each frame by its rows"):
+        remember(model, reader)

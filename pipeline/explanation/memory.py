@@ -21,6 +21,7 @@ from torch import Tensor
 
 from pipeline.checkpoint import ModelFile
 from pipeline.decode import VideoReader
+from pipeline.errors import UserError
 from pipeline.inference import RunStats
 from pipeline.inference.frames import grid_frames
 from pipeline.inference.runtime import Image
@@ -69,8 +70,13 @@ def remember(model: ModelFile, reader: VideoReader) -> Memory:
 
     Raises:
         DecodeError: a frame cannot be decoded.
-        UserError: the model's head has no update gate.
+        UserError: the model's head has no update gate, or reads frames by parts.
     """
+    if model.recognizer.config.read != "frames":
+        raise UserError(
+            f"this model reads each frame by its {model.recognizer.config.read}; what a model lets into its memory "
+            "from frame to frame can be shown where model.read is frames"
+        )
     features = _features(model, reader)  # [G, D, ...]
     length, context = model.sampling.num_frames, model.transform.num_context_frames
     starts = list(window_starts(len(features), length, max(1, length // 2)))
