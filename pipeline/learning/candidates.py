@@ -34,6 +34,7 @@ def _of_differences(build: Callable[[Experiment], Experiment]) -> Callable[[Expe
 CANDIDATES: dict[str, Callable[[Experiment], Experiment]] = {
     "mean": _with_heads("mean"),
     "gru": _with_heads("gru", hidden_channels=64),
+    "change and gru": _with_heads("change", "gru", hidden_channels=64),
     "convgru": _with_heads("convgru", hidden_channels=32, kernel_size=1),
     "mean of differences": _of_differences(_with_heads("mean")),
     "gru of differences": _of_differences(_with_heads("gru", hidden_channels=64)),
