@@ -8,6 +8,7 @@ anything.
 from __future__ import annotations
 
 import atexit
+import logging
 import os
 import subprocess
 from collections.abc import Iterator, Sequence
@@ -143,6 +144,7 @@ def join(config: TrainerConfig) -> Ranks:
     from lightning.fabric.strategies.ddp import DDPStrategy
     from lightning.fabric.utilities.exceptions import MisconfigurationException
 
+    logging.getLogger("lightning.fabric").setLevel(logging.ERROR)  # it announces each process
     try:
         fabric = Fabric(
             accelerator=config.accelerator,

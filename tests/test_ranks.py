@@ -29,6 +29,7 @@ from pipeline.ranks import Ranks, join
 from pipeline.training.fit import train
 from tests.small import small_experiment
 
+pytestmark = pytest.mark.timeout(900)  # pairs of processes, each of which loads torch: slow where the cores are busy
 TWO = TrainerConfig(accelerator="cpu", devices=2, timeout_seconds=120)
 
 

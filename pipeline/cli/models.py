@@ -54,9 +54,11 @@ def train_command(args: Sequence[str]) -> int:
     try:
         result = train(experiment, resume=options.resume, quiet=options.quiet)
     except Interrupted as interrupted:
-        if current_rank() == 0:
-            note_command(experiment.run_dir, "train", args, began, "interrupted")
-        return _stopped("train", str(interrupted), interrupted.signal_number)
+        if current_rank() > 0:
+            return 0  # of several ranks the first one speaks
+        print(f"clipgru train: {interrupted}", file=sys.stderr)
+        note_command(experiment.run_dir, "train", args, began, "interrupted")
+        return 128 + interrupted.signal_number
     if current_rank() > 0:
         return 0
     note_command(experiment.run_dir, "train", args, began)
@@ -117,16 +119,6 @@ def evaluate_command(args: Sequence[str]) -> int:
     given = parser.parse_args(list(args), defaults=False)
     trainer = TrainerConfig(**given.get("trainer", {}))
     return _evaluate_model(arguments.model_file, given.get("data"), options, trainer, args)
-
-
-def _stopped(command: str, message: str, signal_number: int) -> int:
-    """Of several ranks the first one says so."""
-    from pipeline.ranks import current_rank
-
-    if current_rank() > 0:
-        return 0
-    print(f"clipgru {command}: {message}", file=sys.stderr)
-    return 128 + signal_number
 
 
 def _evaluate_model(
@@ -290,14 +282,14 @@ def _evaluate_protocol(experiment: Experiment, options: EvaluateOptions, args: S
                     f"so far {so_far.top1:.3f}"
                 )
     except Interrupted as interrupted:
-        if current_rank() == 0:
-            note_command(experiment.run_dir, "evaluate", args, began, "interrupted")
-        return _stopped(
-            "evaluate", f"{interrupted}; the same command goes on with this fold", interrupted.signal_number
-        )
-    result = ProtocolResult(tuple(folds))
+        if current_rank() > 0:
+            return 0
+        print(f"clipgru evaluate: {interrupted}; the same command goes on with this fold", file=sys.stderr)
+        note_command(experiment.run_dir, "evaluate", args, began, "interrupted")
+        return 128 + interrupted.signal_number
     if current_rank() > 0:
         return 0
+    result = ProtocolResult(tuple(folds))
     home = Path(options.output or experiment.run_dir)
     folder = home if options.output else home / "evaluation"
     write_folds(result, folder)

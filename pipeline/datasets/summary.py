@@ -43,7 +43,7 @@ def _summarize(rows: Sequence[VideoRow], labels: Sequence[str], opener: VideoOpe
 def _duration_seconds(row: VideoRow, opener: VideoOpener) -> float | None:
     """Of the labelled stretch. None if the file cannot be opened: training and evaluation say why."""
     try:
-        with opener.open(row.path) as reader:
+        with opener.open(row.source) as reader:
             end_seconds = reader.info.duration_seconds
     except DecodeError:
         return None

@@ -84,8 +84,7 @@ def train(
     run_dir = experiment.run_dir
     _check_settings_agree(experiment)
     last = run_dir / "checkpoints" / "last.ckpt"
-    with calm_lightning():
-        ranks = join(experiment.trainer)
+    ranks = join(experiment.trainer)
     quiet = quiet or not ranks.is_first
     with ranks.agreement():
         _check_run_dir(run_dir, last, resume)
@@ -254,8 +253,8 @@ def _finish(experiment: Experiment, data: VideoDataModule, module: ClipClassifie
 @contextmanager
 def calm_lightning() -> Iterator[None]:
     """Silences Lightning's announcements and its advice on worker counts, which are settled here."""
-    loggers = [logging.getLogger(name) for name in ("lightning.pytorch", "lightning.fabric")]
-    levels = [logger.level for logger in loggers]
+    logger = logging.getLogger("lightning.pytorch")
+    level = logger.level
     with warnings.catch_warnings():
         warnings.filterwarnings("ignore", ".*does not have many workers.*")
         warnings.filterwarnings("ignore", ".*Checkpoint directory.*exists and is not empty.*")
@@ -266,10 +265,8 @@ def calm_lightning() -> Iterator[None]:
         warnings.filterwarnings("ignore", ".*sync_dist=True.*")  # what is logged is the same on all ranks
         warnings.filterwarnings("ignore", ".*in eval mode at the start of training.*")
         warnings.filterwarnings("ignore", ".*have no `val_dataloader`.*")
-        for logger in loggers:
-            logger.setLevel(logging.ERROR)
+        logger.setLevel(logging.ERROR)
         try:
             yield
         finally:
-            for logger, level in zip(loggers, levels, strict=True):
-                logger.setLevel(level)
+            logger.setLevel(level)
