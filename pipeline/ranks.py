@@ -144,7 +144,8 @@ def join(config: TrainerConfig) -> Ranks:
     from lightning.fabric.strategies.ddp import DDPStrategy
     from lightning.fabric.utilities.exceptions import MisconfigurationException
 
-    logging.getLogger("lightning.fabric").setLevel(logging.ERROR)  # it announces each process
+    for name in ("lightning.fabric", "lightning.pytorch"):  # they announce each process
+        logging.getLogger(name).setLevel(logging.ERROR)
     try:
         fabric = Fabric(
             accelerator=config.accelerator,
