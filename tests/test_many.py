@@ -393,7 +393,9 @@ def test_one_signal_ends_a_run(model: Path, videos: Path, tmp_path: Path) -> Non
         (videos / name).touch()
     arguments = ["predict", str(model), str(videos), "--engine", "pool", "--workers", "2"]
     arguments += ["--parquet", str(tmp_path / "t.parquet")]
-    code = f"from pipeline import cli; from pipeline.many import worker; worker._CODE = {QUICK_WORKER!r}\n"
+    # A shell may have started the tests in the background, and then SIGINT is ignored.
+    code = "import signal; signal.signal(signal.SIGINT, signal.default_int_handler)\n"
+    code += f"from pipeline import cli; from pipeline.many import worker; worker._CODE = {QUICK_WORKER!r}\n"
     code += f"raise SystemExit(cli.main({arguments}))"
     with subprocess.Popen([sys.executable, "-c", code], stderr=subprocess.PIPE, text=True) as process:
         journal = tmp_path / "t.parquet.journal"
