@@ -76,6 +76,8 @@ class Track:
 
     def inputs(self, portion: Portion) -> Image:
         """uint8 ``[n, 1 + context, 3, S, S]``: the new frames that have to be embedded, each behind its context."""
+        if not self._num_context:
+            return portion.frames[:, None]
         frames: Image = joined([self._previous, portion.frames])
         self._previous = frames[len(frames) - self._num_context :]
         num_whole = max(len(frames) - self._num_context, 0)

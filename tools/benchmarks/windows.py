@@ -128,7 +128,7 @@ class Task:
 def compare(path: Path, name: str, stride: int, device: str, rounds: int) -> dict[str, float | None]:
     """One row: milliseconds a grid frame, and ratios."""
     task = Task(model_of(MODELS[name], SIZE_PX, device), path, stride, device)
-    times = interleaved(task.contestants(), rounds, device)
+    times = interleaved(task.contestants(), rounds, device, num_warm_ups=1)
     row: dict[str, float | None] = {
         f"{way}, ms a frame": times.milliseconds(way) / len(task.fitted) for way in task.contestants()
     }
