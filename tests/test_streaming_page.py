@@ -144,6 +144,13 @@ def test_sources_come_and_go(browser: Browser, view: PageView) -> None:
         expect(page.get_by_text("No source yet")).to_be_hidden()
 
 
+def enter(page: Page) -> None:
+    """A click beside all controls: keys go to the page from then on. A browser that has just opened it may still have
+    the focus in its own address bar, and a key that is pressed there never comes back."""
+    page.bring_to_front()
+    page.locator("h1").click()
+
+
 def tab_to(page: Page, name: str) -> None:
     """Tab until the button has the focus; a page that has just been drawn may miss the first."""
     button = page.get_by_role("button", name=name, exact=True)
@@ -164,6 +171,7 @@ def wait_for_commands(page: Page, feeder: Feeder, commands: list[str]) -> None:
 def test_the_keyboard_is_enough(browser: Browser, view: PageView) -> None:
     with Feeder(view, [CAMERA]) as feeder, opened(browser, view) as page:
         expect(page.get_by_role("button", name="Pause")).to_be_enabled()
+        enter(page)
         tab_to(page, "Pause")
         page.keyboard.press("Enter")
         wait_for_commands(page, feeder, ["pause"])

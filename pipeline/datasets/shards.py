@@ -25,9 +25,8 @@ from contextlib import contextmanager
 from dataclasses import dataclass
 from itertools import count
 from pathlib import Path
+from random import Random
 from typing import Any, BinaryIO
-
-import numpy as np
 
 from pipeline.datasets.annotations import Annotations, VideoRow, read_text, require_folder
 from pipeline.errors import UserError
@@ -91,7 +90,7 @@ def _videos_by_split(annotations: Annotations, seed: int) -> dict[str, list[Vide
     for part, rows in annotations.splits.items():
         fresh = list({row.path: row for row in rows if row.path not in seen}.values())
         seen |= {row.path for row in fresh}
-        order = np.random.default_rng([seed, len(videos)]).permutation(len(fresh))
+        order = Random(f"{seed}/{len(videos)}").sample(range(len(fresh)), len(fresh))
         videos[part] = [fresh[place] for place in order]
     return videos
 
