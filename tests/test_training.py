@@ -67,13 +67,14 @@ def test_a_resumed_run_ends_as_if_never_stopped(
     settings = {"epochs": 3, "mixup_alpha": 0.2, "cutmix_alpha": 0.5, "ema_decay": 0.9}
     whole = weights_of(small_experiment(motion_root, tmp_path / "whole", **settings))
     cut = small_experiment(motion_root, tmp_path / "cut", **settings)
+    before = signal.getsignal(signal.SIGINT)
     with monkeypatch.context() as patch:
         signal_in_batch(patch, batch, signal.SIGINT)
         with pytest.raises(Interrupted) as stopped:
             train(cut, quiet=True)
     assert stopped.value.signal_number == signal.SIGINT
     assert stopped.value.checkpoint.exists()
-    assert signal.getsignal(signal.SIGINT) is signal.default_int_handler
+    assert signal.getsignal(signal.SIGINT) is before
     assert_same(weights_of(cut, resume=True), whole)
 
 
