@@ -11,12 +11,10 @@ from collections.abc import Callable, Sequence
 from typing import NoReturn
 
 from pipeline.cli.export import export_command
+from pipeline.cli.insight import diagnose_command, explain_command, explain_sampling_command
 from pipeline.cli.models import (
     demo_command,
-    diagnose_command,
     evaluate_command,
-    explain_command,
-    explain_sampling_command,
     learn_command,
     report_command,
     train_command,
