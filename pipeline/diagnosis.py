@@ -21,7 +21,7 @@ from pipeline.datasets.datamodule import make_loader
 from pipeline.datasets.videos import ClipBatch, fixed_clips
 from pipeline.errors import UserError
 from pipeline.evaluation import wilson_interval
-from pipeline.transforms import ClipTransform
+from pipeline.transforms.frames import ClipTransform
 
 NUM_SHUFFLES = 4
 NUM_FRACTIONS = 8

@@ -30,7 +30,8 @@ from pipeline.errors import UserError
 from pipeline.files import write_atomically
 from pipeline.ranks import ALONE, Ranks
 from pipeline.report.tables import confusion_csv, confusion_picture, results_csv
-from pipeline.transforms import ClipTransform
+from pipeline.transforms.augmentation import TrainTransform
+from pipeline.transforms.frames import ClipTransform
 
 Classify = Callable[[Tensor], Tensor]
 """uint8 clips ``[B, T + context, 3, S, S]`` -> logits ``[B, K]`` on the CPU."""
@@ -225,7 +226,7 @@ def _feature_loader(
     """Features as the training with a frozen backbone kept them; None where features do not stand for frames."""
     if model.transform.num_context_frames:
         return None
-    embedder = FrameEmbedder(model.recognizer, ClipTransform(model.transform, model.normalization))
+    embedder = FrameEmbedder(model.recognizer, TrainTransform(model.transform, model.normalization))
     cache = FeatureCache(embedder, cache_store(experiment.data), experiment)
     features = read_features(cache, rows, model.labels, experiment, 0, lambda: None, ranks)
     return make_feature_loader(rows, model.labels, experiment, fixed_clips, features, ranks)

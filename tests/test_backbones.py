@@ -12,6 +12,7 @@ import torchvision
 
 from pipeline.errors import UserError
 from pipeline.models.backbones import BACKBONES, build_backbone
+from pipeline.models.published import published_backbone
 
 CHAINS = ["resnet18", "mobilenet_v3_large", "efficientnet_b0", "convnext_tiny", "regnet_y_400mf", "densenet121"]
 
@@ -42,10 +43,22 @@ def test_timm_stages_are_timms_feature_map(name: str) -> None:
     ours = build_backbone(name, "none").eval()
     theirs = timm.create_model(name, num_classes=0, global_pool="").eval()
     theirs.load_state_dict(dict(zip(theirs.state_dict(), ours.state_dict().values(), strict=True)))
-    x = torch.randn(2, 3, 64, 64)
-    with torch.no_grad():
-        torch.testing.assert_close(ours(x), theirs.forward_features(x))
-        assert ours(x).shape[1] == ours.num_features
+    for size in ((64, 64), (65, 47)):  # paddings differ between even and odd sides
+        x = torch.randn(2, 3, *size)
+        with torch.no_grad():
+            torch.testing.assert_close(ours(x), theirs.forward_features(x))
+            assert ours(x).shape[1] == ours.num_features
+
+
+def test_our_lite0_is_timms() -> None:
+    """The same tensors under the same names, so that model files go both ways, and weights drawn as widely."""
+    torch.manual_seed(0)
+    ours, theirs = build_backbone("tf_efficientnet_lite0", "none"), published_backbone("tf_efficientnet_lite0", "none")
+    assert ours.normalization == theirs.normalization
+    for (name, mine), (other, drawn) in zip(ours.state_dict().items(), theirs.state_dict().items(), strict=True):
+        assert (name, mine.shape) == (other, drawn.shape)
+        if mine.ndim == 4 and mine.numel() > 2000:
+            assert 0.9 < float(mine.std() / drawn.std()) < 1.1, name
 
 
 def test_bundled_weights_are_the_published_ones() -> None:

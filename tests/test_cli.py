@@ -43,6 +43,21 @@ def test_help_has_every_option_and_imports_nothing_heavy(command: str) -> None:
         assert "Grid frames per second" in result.stdout
 
 
+def test_predict_starts_without_what_only_training_needs(trained: Path, motion_root: Path) -> None:
+    """torchvision, timm and lightning take longer to import than a short video takes to predict."""
+    video = next((motion_root / "test").rglob("*.mp4"))
+    code = (
+        "import sys; from pipeline.cli import main\n"
+        f"code = main(['predict', {str(trained / 'model.safetensors')!r}, {str(video)!r}, '--quiet'])\n"
+        "from pipeline.models.backbones import BUNDLED_BACKBONE, build_backbone\n"
+        "build_backbone(BUNDLED_BACKBONE, 'bundled')\n"
+        "needless = {'torchvision', 'timm', 'lightning', 'torch._dynamo', 'matplotlib', 'pandas'} & set(sys.modules)\n"
+        "sys.exit(code or (str(needless) if needless else 0))"
+    )
+    result = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True)
+    assert result.returncode == 0, result.stderr
+
+
 def test_importing_the_package_imports_nothing_heavy() -> None:
     code = "import sys, pipeline; assert not {'torch', 'av', 'numpy'} & set(sys.modules); pipeline.Clip"
     subprocess.run([sys.executable, "-c", code], check=True)

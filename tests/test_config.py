@@ -18,7 +18,7 @@ from pipeline.datasets.images import PICTURE_FORMATS
 from pipeline.demo import motion_experiment
 from pipeline.errors import UserError
 from pipeline.models.recognizer import Recognizer
-from pipeline.transforms import ClipTransform
+from pipeline.transforms.frames import ClipTransform
 
 CIFAR10 = {"cifar10_cnn_gru", "cifar10_rows_gru"}
 CONFIGS = sorted((Path(__file__).parent.parent / "configs").glob("*.yaml"))

@@ -66,7 +66,7 @@ def clips_of(motion_root: Path, file: ModelFile) -> Tensor:
     """Each video's evaluation clip, from its frames by time."""
     from pipeline.decode import open_video
     from pipeline.sampling import evaluation_clips, grid_range, grid_seconds
-    from pipeline.transforms import fit_frames
+    from pipeline.transforms.frames import fit_frames
 
     sampling, clips = replace(file.sampling, num_eval_clips=1), []
     for row in labelled_rows(motion_root):
@@ -79,7 +79,7 @@ def clips_of(motion_root: Path, file: ModelFile) -> Tensor:
 
 @torch.inference_mode()
 def score(file: ModelFile, clips: Tensor) -> Tensor:
-    from pipeline.transforms import ClipTransform
+    from pipeline.transforms.frames import ClipTransform
 
     return file.recognizer(ClipTransform(file.transform, file.normalization).evaluate(clips)).softmax(-1)
 

@@ -154,7 +154,7 @@ def remembered(model: ModelFile, path: Path) -> Memory:
 def test_what_a_frame_is_worth_is_the_score_without_it(motion_root: Path) -> None:
     """A video of one window: the features of the file, a frame taken out, and the network run again."""
     from pipeline.sampling import grid_seconds
-    from pipeline.transforms import ClipTransform, fit_frames
+    from pipeline.transforms.frames import ClipTransform, fit_frames
 
     path = sorted((motion_root / "test" / "grows").iterdir())[0]
     file = small_model(heads=("gru",))

@@ -29,7 +29,7 @@ from pipeline.export.parity import check_parity
 from pipeline.export.pieces import Pieces, make_pieces
 from pipeline.inference import Model, load_model
 from pipeline.models.temporal.stack import TEMPORAL_HEADS
-from pipeline.transforms import ClipTransform
+from pipeline.transforms.frames import ClipTransform
 from tests.small import small_experiment, small_model
 
 WITHOUT_TORCH = """

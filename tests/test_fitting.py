@@ -9,8 +9,8 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from pipeline.config import TransformConfig
-from pipeline.fitting import fit_image
-from pipeline.transforms import fit_frames
+from pipeline.transforms.frames import fit_frames
+from pipeline.transforms.without_torch import fit_image
 
 has_whole_number_resize = torch.backends.cpu.get_cpu_capability() in ("AVX2", "AVX512")
 

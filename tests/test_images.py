@@ -30,7 +30,7 @@ from pipeline.models.reading import READINGS
 from pipeline.models.recognizer import Recognizer
 from pipeline.models.temporal.stack import MAP_HEADS, TEMPORAL_HEADS, build_temporal
 from pipeline.training.fit import train
-from pipeline.transforms import blank_squares, shift_and_flip
+from pipeline.transforms.augmentation import blank_squares, shift_and_flip
 from tests.small import small_model
 
 

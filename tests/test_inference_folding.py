@@ -9,7 +9,8 @@ from torch import nn
 from pipeline.config import Normalization
 from pipeline.inference import Model
 from pipeline.inference.folding import fold_batch_norm
-from pipeline.models.backbones import HALF, Backbone, build_backbone
+from pipeline.models.backbone import Backbone
+from pipeline.models.backbones import build_backbone
 from tests.small import small_model
 
 
@@ -72,7 +73,7 @@ class Deciding(nn.Module):
 
 
 def test_what_cannot_be_folded_stays() -> None:
-    backbone = Backbone([Shared(), Deciding()], Normalization(HALF, HALF)).eval()
+    backbone = Backbone([Shared(), Deciding()], Normalization((0.5,) * 3, (0.5,) * 3)).eval()
     folded = fold_batch_norm(backbone)
     assert num_norms(folded) == 3
     frames = torch.randn(1, 3, 12, 12)

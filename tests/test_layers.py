@@ -29,7 +29,6 @@ LAYERS = {
     "calibration": 1,
     "sampling": 1,
     "transforms": 1,
-    "fitting": 1,
     "models": 1,
     "report": 1,
     "ranks": 1,

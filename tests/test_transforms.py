@@ -10,7 +10,8 @@ from torch import Tensor
 
 from pipeline.config import Normalization, TransformConfig
 from pipeline.errors import UserError
-from pipeline.transforms import ClipTransform, fit_frames
+from pipeline.transforms.augmentation import TrainTransform
+from pipeline.transforms.frames import ClipTransform, fit_frames
 
 UNIT = Normalization((0.0, 0.0, 0.0), (1.0, 1.0, 1.0))
 
@@ -25,14 +26,14 @@ def test_one_draw_a_clip_and_another_for_the_next() -> None:
     clips = noise_clip()
     clips[:] = clips[:1]  # the same still picture in every clip
     torch.manual_seed(1)
-    out = ClipTransform(config, UNIT).train(clips)
+    out = TrainTransform(config, UNIT).train(clips)
     assert out.shape == (3, 4, 3, 16, 16)
     assert torch.equal(out, out[:, :1].expand_as(out))
     assert not torch.equal(out[0], out[1])
 
 
 def test_training_draws_are_a_function_of_the_seed() -> None:
-    transform = ClipTransform(TransformConfig(fit_size_px=24, input_size_px=16), UNIT)
+    transform = TrainTransform(TransformConfig(fit_size_px=24, input_size_px=16), UNIT)
     clips, outs = noise_clip(), []
     for seed in (5, 5, 6):
         torch.manual_seed(seed)
@@ -72,7 +73,7 @@ def test_flip_zero_never_flips_and_one_always_does() -> None:
             contrast=0,
             saturation=0,
         )
-        torch.testing.assert_close(ClipTransform(config, UNIT).train(clips), expected.float() / 255)
+        torch.testing.assert_close(TrainTransform(config, UNIT).train(clips), expected.float() / 255)
 
 
 def test_fitting_agrees_with_pillow() -> None:

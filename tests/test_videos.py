@@ -27,7 +27,7 @@ from pipeline.datasets.videos import (
     whole_grid,
 )
 from pipeline.errors import UserError
-from pipeline.transforms import fit_frames
+from pipeline.transforms.frames import fit_frames
 from tests.small import small_experiment
 
 

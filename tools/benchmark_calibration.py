@@ -32,7 +32,7 @@ from pipeline.datasets.store import cache_store
 from pipeline.datasets.videos import ClipBatch, fixed_clips
 from pipeline.demo import motion_experiment
 from pipeline.training.fit import train
-from pipeline.transforms import ClipTransform
+from pipeline.transforms.augmentation import TrainTransform
 
 ROOT = Path(__file__).resolve().parents[1]
 CHOICE = ("moves_right", "grows")
@@ -123,7 +123,7 @@ def run_trial(experiment: Experiment, splits: Splits, left_out: str) -> Trial:
 @torch.inference_mode()
 def _seen(experiment: Experiment, model: ModelFile, rows: tuple[VideoRow, ...]) -> Seen:
     recognizer = model.recognizer
-    embedder = FrameEmbedder(recognizer, ClipTransform(model.transform, model.normalization))
+    embedder = FrameEmbedder(recognizer, TrainTransform(model.transform, model.normalization))
     cache = FeatureCache(embedder, cache_store(experiment.data), experiment)
     features = read_features(cache, rows, model.labels, experiment, 0, lambda: None)
     found = []

@@ -17,7 +17,7 @@ from pipeline.datasets.grids import row_facts
 from pipeline.datasets.store import DamagedEntryError, Store, digest
 from pipeline.datasets.videos import BadVideo, ChooseClips, Sample, SampleKey, random_clip
 from pipeline.models.recognizer import Recognizer
-from pipeline.transforms import ClipTransform
+from pipeline.transforms.augmentation import TrainTransform
 
 _FRAMES_A_CALL = 128
 
@@ -30,7 +30,7 @@ class FrameEmbedder:
         transform: of its pictures.
     """
 
-    def __init__(self, recognizer: Recognizer, transform: ClipTransform) -> None:
+    def __init__(self, recognizer: Recognizer, transform: TrainTransform) -> None:
         self.recognizer, self.transform = recognizer, transform
         self._device = next(recognizer.parameters()).device
 

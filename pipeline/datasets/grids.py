@@ -15,7 +15,7 @@ from pipeline.datasets.store import DamagedEntryError, Store, digest
 from pipeline.decode import VideoOpener, VideoReader
 from pipeline.errors import DecodeError
 from pipeline.sampling import grid_range, grid_seconds
-from pipeline.transforms import fit_frames
+from pipeline.transforms.frames import fit_frames
 
 Choose = Callable[[range], list[list[int]]]  # the grid frames there are -> those of each clip
 # A longer stretch is not kept: nobody wants it in memory whole.

@@ -22,7 +22,7 @@ from pipeline.config import DecodeConfig, Experiment
 from pipeline.datasets.annotations import Annotations, VideoRow, name_some
 from pipeline.decode.picture import decode_picture, is_picture
 from pipeline.errors import DecodeError, UserError
-from pipeline.transforms import fit_frames
+from pipeline.transforms.frames import fit_frames
 
 _PARTS = ("train", "val", "test")
 Choose = Callable[[range], list[list[int]]]

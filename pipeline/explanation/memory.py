@@ -28,7 +28,7 @@ from pipeline.inference.runtime import Image
 from pipeline.inference.torch_runtime import Embedder, torch_runtime
 from pipeline.models.temporal.gates import writing_of
 from pipeline.sampling import grid_seconds, window_starts
-from pipeline.transforms import ClipTransform
+from pipeline.transforms.frames import ClipTransform
 
 _FRAMES_A_CALL = 64
 

@@ -16,7 +16,7 @@ from pipeline.diagnosis import Diagnosis
 from pipeline.files import write_atomically
 from pipeline.report.sheet import SheetRow, bars_and_curve, contact_sheet
 from pipeline.sampling import grid_range, grid_seconds
-from pipeline.transforms import fit_frames
+from pipeline.transforms.frames import fit_frames
 
 NUM_TRAINING_DRAWS = 3
 

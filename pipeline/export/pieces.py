@@ -23,7 +23,7 @@ from pipeline.inference.folding import fold_batch_norm
 from pipeline.inference.onnx_runtime import FEATURES, FRAMES, LOGITS, STEP_FEATURES, STEP_LOGITS
 from pipeline.models.recognizer import Recognizer
 from pipeline.models.temporal.head import State
-from pipeline.transforms import ClipTransform
+from pipeline.transforms.frames import ClipTransform
 
 OPSET = 20
 _BATCH, _TIME = torch.export.Dim("batch", min=1), torch.export.Dim("time", min=1)

@@ -14,7 +14,7 @@ from torch import fx, nn
 from torch.fx.proxy import TraceError
 from torch.nn.utils.fusion import fuse_conv_bn_eval
 
-from pipeline.models.backbones import Backbone
+from pipeline.models.backbone import Backbone
 
 
 def fold_batch_norm(backbone: Backbone) -> nn.Module:

@@ -23,8 +23,8 @@ import numpy as np
 
 from pipeline.config import DecodeConfig, SamplingConfig, TransformConfig, from_dict
 from pipeline.errors import UserError
-from pipeline.fitting import fit_image
 from pipeline.inference.runtime import Image, Readings, Runtime, Scores, State
+from pipeline.transforms.without_torch import fit_image
 
 METADATA_KEY = "clipgru"
 FORMAT_VERSION = 1

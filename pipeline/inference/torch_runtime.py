@@ -13,7 +13,7 @@ from pipeline.inference.folding import fold_batch_norm
 from pipeline.inference.runtime import Image, Readings, Runtime
 from pipeline.models.recognizer import Recognizer
 from pipeline.models.temporal.head import State
-from pipeline.transforms import ClipTransform, fit_frames
+from pipeline.transforms.frames import ClipTransform, fit_frames
 
 
 def torch_runtime(file: ModelFile) -> Runtime:

@@ -15,7 +15,7 @@ from pipeline.datasets.datamodule import make_loader
 from pipeline.datasets.features import FrameEmbedder
 from pipeline.datasets.videos import BadVideo, ClipBatch, whole_grid
 from pipeline.models.recognizer import Recognizer
-from pipeline.transforms import ClipTransform
+from pipeline.transforms.augmentation import TrainTransform
 
 _FRAMES_A_CALL = 128
 REPRESENTATIONS: tuple[Literal["rgb", "difference"], ...] = ("rgb", "difference")
@@ -42,7 +42,7 @@ def embed_videos(
     embedders = {
         name: FrameEmbedder(
             recognizer,
-            ClipTransform(replace(experiment.transform, representation=name), recognizer.backbone.normalization),
+            TrainTransform(replace(experiment.transform, representation=name), recognizer.backbone.normalization),
         )
         for name in REPRESENTATIONS
     }

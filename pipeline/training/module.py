@@ -22,7 +22,7 @@ from pipeline.datasets.videos import BadVideo, ClipBatch
 from pipeline.errors import UserError
 from pipeline.models.recognizer import Recognizer
 from pipeline.ranks import ALONE, Ranks
-from pipeline.transforms import ClipTransform
+from pipeline.transforms.augmentation import TrainTransform
 
 
 class ClipClassifier(LightningModule):
@@ -45,7 +45,7 @@ class ClipClassifier(LightningModule):
         self.experiment, self.ranks = experiment, ranks
         size = experiment.transform.input_size_px
         self.recognizer = Recognizer(experiment.model, num_classes, input_size_px=size)
-        self.transform = ClipTransform(experiment.transform, self.recognizer.backbone.normalization)
+        self.transform = TrainTransform(experiment.transform, self.recognizer.backbone.normalization)
         self.bad_videos: dict[str, BadVideo] = {}
         self.train_accuracy = MulticlassAccuracy(num_classes, average="micro")
         self.register_buffer("class_weights", class_weights, persistent=False)

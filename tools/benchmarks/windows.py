@@ -25,7 +25,7 @@ from pipeline.inference import Model, RunStats
 from pipeline.inference.frames import grid_frames
 from pipeline.inference.torch_runtime import Embedder
 from pipeline.models.recognizer import Recognizer
-from pipeline.transforms import ClipTransform
+from pipeline.transforms.frames import ClipTransform
 
 BATCH_SIZE, SIZE_PX = 32, 224
 STRIDES = (1, 4, 16)

@@ -1,4 +1,4 @@
-"""``transforms.fit_frames`` without torch: the same bytes from numpy alone, for exported models.
+"""``frames.fit_frames`` without torch: the same bytes from numpy alone, for exported models.
 
 torch resizes uint8 pictures as Pillow does (an antialiased triangle filter, along rows and then along columns), in
 whole numbers: weights are rounded to 16 bits, sums are exact, and each pass rounds to uint8. So the arithmetic can be

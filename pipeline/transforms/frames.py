@@ -1,0 +1,76 @@
+"""From decoded frames to network input.
+
+``fit_frames`` runs where frames are decoded and makes every frame the same small uint8 square, so that clips of odd
+sizes batch together and little data travels. The rest runs on whole uint8 batches on the model's device. What a
+prediction needs is here and wants torch alone; the random part of training is in ``augmentation``.
+"""
+
+from __future__ import annotations
+
+import torch
+import torch.nn.functional as F
+from torch import Tensor
+
+from pipeline.config import Normalization, TransformConfig
+
+_HAS_WHOLE_NUMBER_RESIZE = torch.backends.cpu.get_cpu_capability() in ("AVX2", "AVX512")
+
+
+def fit_frames(frames: Tensor, config: TransformConfig) -> Tensor:
+    """uint8 ``[T, 3, H, W]`` of any size -> uint8 ``[T, 3, S, S]`` with S = ``fit_size_px``, antialiased."""
+    size = config.fit_size_px
+    if config.fit == "stretch":
+        return _resize(frames, size, size)
+    height, width = frames.shape[-2:]
+    longer = int(size * max(height, width) / min(height, width))
+    fitted = _resize(frames, *((size, longer) if height <= width else (longer, size)))
+    return _center(fitted, size)
+
+
+def _resize(frames: Tensor, height: int, width: int) -> Tensor:
+    """As torchvision's ``resize`` of tensors, to the bit."""
+    if frames.shape[-2:] == (height, width):
+        return frames
+    if len(frames) == 1:  # torch takes one picture for planes, whatever its strides, unless the batch's stride says so
+        frames = frames.as_strided(frames.shape, (frames.numel(), *frames.stride()[1:]))
+    if frames.device.type == "cpu" and _HAS_WHOLE_NUMBER_RESIZE:
+        return F.interpolate(frames, (height, width), mode="bilinear", antialias=True)
+    resized = F.interpolate(frames.float(), (height, width), mode="bilinear", antialias=True)
+    return resized.round_().to(torch.uint8)
+
+
+def _center(frames: Tensor, size_px: int) -> Tensor:
+    top, left = (round((side - size_px) / 2) for side in frames.shape[-2:])
+    return frames[..., top : top + size_px, left : left + size_px]
+
+
+class ClipTransform:
+    """The device part, without chance; ``TrainTransform`` adds the chance.
+
+    Args:
+        config: the settings.
+        normalization: what the backbone's weights expect.
+    """
+
+    def __init__(self, config: TransformConfig, normalization: Normalization) -> None:
+        self.config = config
+        self.normalization = normalization
+
+    def evaluate(self, frames: Tensor) -> Tensor:
+        """uint8 ``[B, T + context, 3, S, S]`` -> float ``[B, T, 3, I, I]``, the centre: I = ``input_size_px``."""
+        return self.to_input(_center(frames, self.config.input_size_px))
+
+    def to_input(self, frames: Tensor) -> Tensor:
+        """uint8 ``[..., T + context, 3, I, I]`` -> normalised float ``[..., T, 3, I, I]``.
+
+        ``difference`` gives the change of the normalised picture since the frame before, so that each output frame
+        needs its predecessor: the context frame.
+        """
+        mean, std = (
+            torch.tensor(value, device=frames.device).view(3, 1, 1)
+            for value in (self.normalization.mean, self.normalization.std)
+        )
+        pictures = frames.float().div_(255).sub_(mean).div_(std)
+        if self.config.representation == "rgb":
+            return pictures
+        return pictures[..., 1:, :, :, :] - pictures[..., :-1, :, :, :]
