@@ -23,7 +23,7 @@ sys.path.append(str(ROOT))  # for tests.reference, where the slow versions live
 from benchmarks.tables import Findings  # noqa: E402
 from benchmarks.timing import machine  # noqa: E402
 
-from benchmarks import export, heads, training, windows  # noqa: E402
+from benchmarks import export, heads, start, training, windows  # noqa: E402
 
 # name -> (device, rounds, whether torch.compile can work) -> what was found
 GROUPS: dict[str, Callable[[str, int, bool], Findings]] = {
@@ -33,6 +33,7 @@ GROUPS: dict[str, Callable[[str, int, bool], Findings]] = {
     "lengths": windows.measure_lengths,
     "training": training.measure,
     "export": export.measure,
+    "start": start.measure,
 }
 
 

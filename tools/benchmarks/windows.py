@@ -45,11 +45,16 @@ _CONTESTANTS = (
 LONG_NAME = "lite0 without its last layer, ConvGRU 64"
 
 
-def model_of(config: ModelConfig, size_px: int, device: str) -> Model:
+def make_file(config: ModelConfig, size_px: int, device: str) -> ModelFile:
     """Untrained heads: weights do not matter for time."""
     recognizer = Recognizer(config, num_classes=10).eval().to(device)
     transform = TransformConfig(fit_size_px=size_px, input_size_px=size_px)
-    return Model(ModelFile(recognizer, tuple("0123456789"), SamplingConfig(), transform, DecodeConfig()))
+    return ModelFile(recognizer, tuple("0123456789"), SamplingConfig(), transform, DecodeConfig())
+
+
+def model_of(config: ModelConfig, size_px: int, device: str) -> Model:
+    """The same, at work."""
+    return Model(make_file(config, size_px, device))
 
 
 def make_video(path: Path, seconds: int, fps: int = 25) -> None:
