@@ -134,12 +134,10 @@ async function press(name) {
 
 byId("pause").addEventListener("click", () => press("pause"));
 byId("reset").addEventListener("click", () => press("reset"));
-byId("quit").addEventListener("click", () => {
-  byId("confirm").returnValue = "cancel";
-  byId("confirm").showModal();
-});
-byId("confirm").addEventListener("close", () => {
-  if (byId("confirm").returnValue === "quit") press("quit");
+byId("quit").addEventListener("click", () => byId("confirm").showModal());
+// Not on "close", which comes later, perhaps after another answer.
+byId("confirm").addEventListener("submit", (event) => {
+  if (event.submitter.value === "quit") press("quit");
 });
 byId("hold").addEventListener("change", () => sources.forEach((source) => source.loadPicture()));
 document.addEventListener("visibilitychange", connect);
