@@ -46,7 +46,7 @@ def measure(device: str, rounds: int, compiles: bool) -> Findings:
     rows: dict[str, dict[str, float | None]] = {}
     with tempfile.TemporaryDirectory() as name:
         folder = Path(name)
-        make_motion_set(folder / "videos", replace(MotionSetConfig(), num_untrimmed=0))
+        make_motion_set(folder / "videos", replace(MotionSetConfig(), num_train_clips=32, num_untrimmed=0))
         for cache in CACHES:
             experiment = experiment_with(cache, folder / "videos", folder / "runs", device)
             train(experiment, quiet=True)
@@ -54,5 +54,8 @@ def measure(device: str, rounds: int, compiles: bool) -> Findings:
                 "clips a second": last_epochs(experiment.run_dir, "clips_per_second"),
                 "share of the time waiting for data": last_epochs(experiment.run_dir, "waiting_share"),
             }
-    note = f"A frozen ResNet-18 at 112 px with a GRU, 16 frames a clip, batches of 16; epochs 2 to {EPOCHS}."
+    note = (
+        "A frozen ResNet-18 at 112 px with a GRU, 16 frames a clip, batches of 16, generated videos; "
+        f"epochs 2 to {EPOCHS}."
+    )
     return Findings([Table("Training", note, rows)])
