@@ -1,4 +1,4 @@
-"""The resize in numpy gives torchvision's bytes."""
+"""The resize in numpy gives the bytes of the resize in torch, which ``test_transforms`` holds against torchvision."""
 
 from __future__ import annotations
 
@@ -15,7 +15,7 @@ from pipeline.transforms.without_torch import fit_image
 has_whole_number_resize = torch.backends.cpu.get_cpu_capability() in ("AVX2", "AVX512")
 
 
-@pytest.mark.skipif(not has_whole_number_resize, reason="torchvision resizes in float32 on this processor")
+@pytest.mark.skipif(not has_whole_number_resize, reason="torch resizes in float32 on this processor")
 @settings(max_examples=60, deadline=None)
 @given(
     height=st.integers(2, 700),
@@ -24,7 +24,7 @@ has_whole_number_resize = torch.backends.cpu.get_cpu_capability() in ("AVX2", "A
     fit=st.sampled_from(["stretch", "crop"]),
     seed=st.integers(0, 99),
 )
-def test_the_same_bytes_as_torchvision(height: int, width: int, size: int, fit: str, seed: int) -> None:
+def test_the_same_bytes_as_torch(height: int, width: int, size: int, fit: str, seed: int) -> None:
     image = np.random.default_rng(seed).integers(0, 256, (height, width, 3), np.uint8)
     config = TransformConfig(fit=fit, fit_size_px=size, input_size_px=1)
     if fit == "crop" and max(height, width) > 40 * min(height, width):

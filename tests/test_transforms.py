@@ -2,11 +2,16 @@
 
 from __future__ import annotations
 
+from typing import Literal
+
 import numpy as np
 import pytest
 import torch
+from hypothesis import given, settings
+from hypothesis import strategies as st
 from PIL import Image
 from torch import Tensor
+from torchvision.transforms.v2 import functional as TF
 
 from pipeline.config import Normalization, TransformConfig
 from pipeline.errors import UserError
@@ -74,6 +79,27 @@ def test_flip_zero_never_flips_and_one_always_does() -> None:
             saturation=0,
         )
         torch.testing.assert_close(TrainTransform(config, UNIT).train(clips), expected.float() / 255)
+
+
+@settings(max_examples=40, deadline=None)
+@given(
+    height=st.integers(2, 300),
+    width=st.integers(2, 300),
+    size=st.integers(2, 200),
+    fit=st.sampled_from(["stretch", "crop"]),
+    num_frames=st.integers(1, 3),
+    channels_last=st.booleans(),
+)
+def test_fitting_is_torchvisions(
+    height: int, width: int, size: int, fit: Literal["stretch", "crop"], num_frames: int, channels_last: bool
+) -> None:
+    height, width = min(height, 20 * width), min(width, 20 * height)  # no strips that fit to huge pictures
+    pictures = np.random.default_rng(0).integers(0, 256, (num_frames, height, width, 3), np.uint8)
+    frames = torch.from_numpy(pictures).permute(0, 3, 1, 2)
+    frames = frames if channels_last else frames.contiguous()
+    expected = TF.resize(frames, [size, size] if fit == "stretch" else [size], antialias=True)
+    expected = TF.center_crop(expected, [size, size])
+    assert torch.equal(fit_frames(frames, TransformConfig(fit=fit, fit_size_px=size, input_size_px=1)), expected)
 
 
 def test_fitting_agrees_with_pillow() -> None:

@@ -2,7 +2,7 @@
 
 torch resizes uint8 pictures as Pillow does (an antialiased triangle filter, along rows and then along columns), in
 whole numbers: weights are rounded to 16 bits, sums are exact, and each pass rounds to uint8. So the arithmetic can be
-done again, and the tests hold the two against each other byte by byte. On x86 without AVX2 torchvision resizes in
+done again, and the tests hold the two against each other byte by byte. Without AVX2 ``frames`` resizes in
 float32 instead, and may differ by one.
 """
 
