@@ -5,7 +5,6 @@ from __future__ import annotations
 import csv
 import io
 import json
-import os
 from collections import Counter
 from collections.abc import Callable, Iterable, Iterator, Sequence
 from concurrent.futures import ThreadPoolExecutor
@@ -29,6 +28,7 @@ from pipeline.decode.health import DEGRADED, UNUSABLE, USABLE, Examination, File
 from pipeline.duplicates import Groups, same_bytes, same_pictures
 from pipeline.errors import UserError
 from pipeline.files import write_atomically
+from pipeline.machine import num_processes
 from pipeline.options import CheckOptions
 
 CONFIG_SUFFIXES = (".yaml", ".yml")
@@ -148,12 +148,6 @@ def _add_annotations(found: Found, root: Path, read: Callable[[], Annotations]) 
     below = videos_below(root) if root.is_dir() else []
     found.files |= dict.fromkeys([path for path in labelled if path.exists()] + below)
     found.without_label += [str(path) for path in below if path not in labelled]
-
-
-def num_processes(wanted: int | None) -> int:
-    """As wanted, else as many as this process may use cores, 8 at most."""
-    cores = len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count() or 1
-    return wanted or min(cores, 8)
 
 
 def examine_all(files: Sequence[Path], config: DecodeConfig, workers: int) -> Iterator[Examination]:

@@ -157,8 +157,24 @@ def _bootstrap(values: Sequence[float]) -> tuple[float, float]:
     return float(low), float(high)
 
 
+@dataclass(frozen=True)
+class EvaluationSettings:
+    """How each fold's model is asked: what ``evaluate_model`` takes."""
+
+    num_clips: int | None = None
+    """Clips a video whose scores are averaged; None: as the experiment says."""
+    mirror: bool = False
+    """Each clip's mirror image counts as one more clip."""
+
+
 def run_protocol(
-    experiment: Experiment, name: str, *, num_seeds: int = 1, baseline: bool = False, quiet: bool = False
+    experiment: Experiment,
+    name: str,
+    *,
+    num_seeds: int = 1,
+    baseline: bool = False,
+    evaluation: EvaluationSettings = EvaluationSettings(),
+    quiet: bool = False,
 ) -> Iterator[FoldResult]:
     """Trains and tests each fold of a protocol with each seed, yielding each result as it is there.
 
@@ -169,6 +185,7 @@ def run_protocol(
         name: a key of ``PROTOCOLS``.
         num_seeds: repetitions, with seeds that follow each other.
         baseline: train the frame average beside each: the same backbone on single pictures, without order.
+        evaluation: how the models are asked.
         quiet: no progress on the terminal.
 
     Raises:
@@ -182,7 +199,7 @@ def run_protocol(
         with ranks.in_turn():
             folds, annotations = PROTOCOLS[name](experiment), read_annotations(experiment.data)
         if ranks.is_first:
-            _claim(experiment, name)
+            _claim(experiment, name, evaluation)
     kinds = {MODEL: experiment}
     if baseline and experiment.model.heads != ("mean",):
         kinds[BASELINE] = frame_average(experiment)
@@ -191,7 +208,7 @@ def run_protocol(
             for kind, settings in kinds.items():
                 folder = experiment.run_dir / kind / f"seed_{seed}"
                 run = replace(settings, output_dir=str(folder), name=f"fold_{number:02d}", seed=seed)
-                yield FoldResult(kind, seed, number, _run_fold(run, annotations, fold, quiet, ranks))
+                yield FoldResult(kind, seed, number, _run_fold(run, annotations, fold, evaluation, quiet, ranks))
 
 
 def frame_average(experiment: Experiment) -> Experiment:
@@ -200,16 +217,19 @@ def frame_average(experiment: Experiment) -> Experiment:
     return replace(experiment, model=model, transform=replace(experiment.transform, representation="rgb"))
 
 
-def _claim(experiment: Experiment, name: str) -> None:
+def _claim(experiment: Experiment, name: str, evaluation: EvaluationSettings) -> None:
     """Folds of different settings must not mix in one folder."""
     path = experiment.run_dir / "protocol.json"
-    text = json.dumps({"protocol": name, "experiment": to_dict(experiment)}, indent=1, sort_keys=True)
+    settings = {"protocol": name, "evaluation": asdict(evaluation), "experiment": to_dict(experiment)}
+    text = json.dumps(settings, indent=1, sort_keys=True)
     if path.exists() and path.read_text() != text:
         raise UserError(f"{path}: the folder holds folds of other settings; choose another --name or remove it")
     write_atomically(path, text.encode())
 
 
-def _run_fold(run: Experiment, annotations: Annotations, fold: Fold, quiet: bool, ranks: Ranks) -> Evaluation:
+def _run_fold(
+    run: Experiment, annotations: Annotations, fold: Fold, asked: EvaluationSettings, quiet: bool, ranks: Ranks
+) -> Evaluation:
     labels, done = annotations.labels, run.run_dir / "results.json"
     if any(ranks.gather(done.exists())):
         return _read_results(done, labels)
@@ -221,7 +241,7 @@ def _run_fold(run: Experiment, annotations: Annotations, fold: Fold, quiet: bool
     splits = Splits(labels, tuple(train_rows), tuple(val_rows), tuple(fold.test))
     resume = (run.run_dir / "checkpoints" / "last.ckpt").exists()  # this very fold, cut off
     result = train(run, splits, resume=resume, quiet=quiet)
-    evaluation = evaluate_model(result.model, splits.test, run.data, ranks=ranks)
+    evaluation = evaluate_model(result.model, splits.test, run.data, **asdict(asked), ranks=ranks)
     rows = [asdict(video) for video in evaluation.results]
     if ranks.is_first:
         write_atomically(done, json.dumps(rows, indent=1, ensure_ascii=False).encode())

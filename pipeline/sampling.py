@@ -87,12 +87,15 @@ def training_clip(grid: range, config: SamplingConfig, num_context_frames: int, 
 def evaluation_clips(grid: range, config: SamplingConfig, num_context_frames: int) -> list[list[int]]:
     """Grid frames of each evaluation clip of a video, without chance.
 
-    Dense: ``num_eval_clips`` clips with evenly spaced starts, fewer if the video has fewer starts. Uniform: one clip.
+    ``num_eval_clips`` clips, fewer if the video has no more different ones. Dense: with evenly spaced starts. Uniform:
+    each takes another place of every part.
     """
     wanted = config.num_frames + num_context_frames
     frames = lengthen(grid, wanted, config.short_video)
     if config.mode == "uniform":
-        return [[frames[i] for i in spread(len(frames), wanted)]]
+        places = spread(len(frames), wanted * config.num_eval_clips)
+        clips = [[frames[i] for i in places[first :: config.num_eval_clips]] for first in range(config.num_eval_clips)]
+        return [clip for clip, before in zip(clips, [None, *clips], strict=False) if clip != before]
     num_starts = len(frames) - wanted + 1
     starts = sorted(set(spread(num_starts, min(config.num_eval_clips, num_starts))))
     return [frames[start : start + wanted] for start in starts]

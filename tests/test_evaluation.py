@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import shutil
 from collections.abc import Sequence
-from dataclasses import replace
+from dataclasses import asdict, replace
 from pathlib import Path
 
 import numpy as np
@@ -12,11 +12,21 @@ import pytest
 from scipy.stats import binomtest, bootstrap
 from sklearn.metrics import accuracy_score, balanced_accuracy_score, confusion_matrix, top_k_accuracy_score
 
+from pipeline.checkpoint import load_model_file
 from pipeline.config import DataConfig, Experiment
 from pipeline.datasets.annotations import VideoRow
 from pipeline.errors import UserError
 from pipeline.evaluation import Evaluation, VideoResult, evaluate_model, wilson_interval
-from pipeline.protocols import BASELINE, MODEL, PROTOCOLS, FoldResult, ProtocolResult, frame_average, run_protocol
+from pipeline.protocols import (
+    BASELINE,
+    MODEL,
+    PROTOCOLS,
+    EvaluationSettings,
+    FoldResult,
+    ProtocolResult,
+    frame_average,
+    run_protocol,
+)
 from tests.small import small_experiment, small_model
 
 LABELS = tuple(f"class {i}" for i in range(8))
@@ -142,6 +152,18 @@ def test_the_own_split_with_two_seeds_and_the_frame_average(motion_root: Path, t
         assert [video.path for video in result.evaluation.results] == [str(row.path) for row in fold.test]
     first, _, second, _ = (result.evaluation.results for result in got)
     assert first[0].probabilities != second[0].probabilities
+
+
+def test_a_protocol_asks_its_models_as_told(motion_root: Path, tmp_path: Path) -> None:
+    experiment = small_experiment(motion_root, tmp_path, epochs=1)
+    settings = EvaluationSettings(num_clips=2, mirror=True)
+    (got,) = run_protocol(experiment, "own_split", evaluation=settings, quiet=True)
+    (fold,) = PROTOCOLS["own_split"](experiment)
+    model = load_model_file(next(experiment.run_dir.rglob("model.safetensors")))
+    told, plain = (evaluate_model(model, fold.test, experiment.data, **how) for how in (asdict(settings), {}))
+    assert got.evaluation.results == told.results != plain.results
+    with pytest.raises(UserError, match="folds of other settings"):
+        list(run_protocol(experiment, "own_split", quiet=True))
 
 
 def test_official_splits_where_there_are_none(motion_root: Path, tmp_path: Path) -> None:

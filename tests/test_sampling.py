@@ -101,6 +101,14 @@ def test_evaluation_clips_are_spread_and_never_twice_the_same() -> None:
     assert len(evaluation_clips(range(3), config, 0)) == 1
 
 
+def test_uniform_evaluation_clips_share_the_parts_and_never_a_frame_of_a_long_video() -> None:
+    config = SamplingConfig(num_frames=4, num_eval_clips=3, mode="uniform")
+    assert evaluation_clips(range(24), config, 0) == [[1, 7, 13, 19], [3, 9, 15, 21], [5, 11, 17, 23]]
+    assert evaluation_clips(range(4), config, 0) == [[0, 1, 2, 3]]
+    one = SamplingConfig(num_frames=4, num_eval_clips=1, mode="uniform")
+    assert evaluation_clips(range(24), one, 0) == [[3, 9, 15, 21]]
+
+
 @given(num_grid=st.integers(1, 300), num_frames=st.integers(1, 40), stride=st.integers(1, 40))
 def test_windows_cover_every_frame_and_end_with_the_video(num_grid: int, num_frames: int, stride: int) -> None:
     starts = list(window_starts(num_grid, num_frames, stride))

@@ -30,6 +30,7 @@ from pipeline.cli.videos import (
     webcam_command,
 )
 from pipeline.errors import UserError, unknown_name
+from pipeline.machine import core_quota, num_cores
 from pipeline.version import __version__
 
 DESCRIPTION = """Video action recognition with a CNN and a convolutional GRU.
@@ -90,6 +91,8 @@ def main(args: Sequence[str] | None = None) -> int:
     args = sys.argv[1:] if args is None else args
     for name, value in ENVIRONMENT.items():
         os.environ.setdefault(name, value)
+    if core_quota() is not None:  # torch counts the machine's cores, and too many threads wait for one another
+        os.environ.setdefault("OMP_NUM_THREADS", str(num_cores()))
     if not args or args[0] in ("-h", "--help"):
         print(
             f"usage: clipgru [-h] [--version] COMMAND ...\n\n{DESCRIPTION}\nclipgru COMMAND --help tells the options."

@@ -110,8 +110,6 @@ def evaluate_command(args: Sequence[str]) -> int:
     options = read_options(EvaluateOptions, parser, arguments)
     if bool(arguments.model_file) == bool(options.protocol):
         raise UserError("clipgru evaluate needs either a MODEL file or --protocol with --config; see --help")
-    if options.protocol and options.mirror:
-        raise UserError("--mirror goes with a MODEL file, not with --protocol")
     if options.protocol:
         return _evaluate_protocol(to_experiment(parser, arguments), options, args)
     given = parser.parse_args(list(args), defaults=False)
@@ -171,7 +169,7 @@ def rows_of(model: ModelFile, given_data: Any, split: str) -> tuple[Sequence[Any
 
 
 def _evaluate_protocol(experiment: Experiment, options: EvaluateOptions, args: Sequence[str]) -> int:
-    from pipeline.protocols import ProtocolResult, run_protocol, write_folds
+    from pipeline.protocols import EvaluationSettings, ProtocolResult, run_protocol, write_folds
     from pipeline.ranks import current_rank
     from pipeline.run_report.journal import note_command, now
     from pipeline.training.callbacks import Interrupted
@@ -180,7 +178,12 @@ def _evaluate_protocol(experiment: Experiment, options: EvaluateOptions, args: S
     folds: list[FoldResult] = []
     assert options.protocol is not None
     running = run_protocol(
-        experiment, options.protocol, num_seeds=options.seeds, baseline=not options.no_baseline, quiet=options.quiet
+        experiment,
+        options.protocol,
+        num_seeds=options.seeds,
+        baseline=not options.no_baseline,
+        evaluation=EvaluationSettings(options.clips, options.mirror),
+        quiet=options.quiet,
     )
     try:
         for fold in running:

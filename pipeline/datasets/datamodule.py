@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import os
 import signal
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
@@ -14,7 +13,7 @@ from lightning.pytorch import LightningDataModule
 from torch import Tensor
 from torch.utils.data import DataLoader
 
-from pipeline.config import DataConfig, Experiment
+from pipeline.config import DataConfig, Experiment, TrainerConfig
 from pipeline.datasets import formats
 from pipeline.datasets.annotations import Annotations, VideoRow
 from pipeline.datasets.features import FeatureCache, FeatureDataset, FrameEmbedder
@@ -36,6 +35,7 @@ from pipeline.datasets.videos import (
     whole_grid,
 )
 from pipeline.errors import UserError
+from pipeline.machine import free_memory_bytes, num_cores
 from pipeline.ranks import ALONE, Ranks
 
 
@@ -104,8 +104,23 @@ def num_workers(config: DataConfig, ranks: Ranks = ALONE) -> int:
     """Decoding processes of this rank: as set, else its share of the cores that may be used, 8 at most."""
     if config.num_workers is not None:
         return config.num_workers
-    cores = len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count() or 1
-    return min(max(1, cores // ranks.local_count), 8)
+    return min(max(1, num_cores() // ranks.local_count), 8)
+
+
+def num_prefetched(experiment: Experiment, workers: int) -> int:
+    """Batches that each worker has ready: 4, to even out videos that take long to decode; fewer, but at least one,
+    where those of all workers would fill more than a tenth of the free memory."""
+    sampling, transform = experiment.sampling, experiment.transform
+    num_frames = sampling.num_frames + transform.num_context_frames
+    batch_bytes = experiment.data.batch_size * num_frames * 3 * transform.fit_size_px**2
+    free_bytes = free_memory_bytes()
+    if free_bytes is None:
+        return 2
+    return max(1, min(4, free_bytes // 10 // (workers * batch_bytes)))
+
+
+def _uses_cuda(config: TrainerConfig) -> bool:
+    return config.accelerator in ("auto", "gpu", "cuda") and torch.cuda.is_available()
 
 
 def _start_worker(_: int) -> None:
@@ -133,6 +148,7 @@ def _loader(
     batch_size = experiment.data.batch_size
     if not training:  # an item holds several clips
         batch_size = max(1, batch_size // experiment.sampling.num_eval_clips) if choose is fixed_clips else 1
+    prefetched = 2 if choose is whole_grid else num_prefetched(experiment, max(workers, 1))
     order = EpochSampler(len(dataset), experiment.seed, shuffle=training)
     return DataLoader(
         dataset,
@@ -141,7 +157,8 @@ def _loader(
         collate_fn=collate,
         worker_init_fn=_start_worker,
         persistent_workers=training and workers > 0,
-        pin_memory=torch.cuda.is_available(),
+        prefetch_factor=prefetched if workers else None,
+        pin_memory=_uses_cuda(experiment.trainer),
     )
 
 

@@ -16,8 +16,8 @@ from collections.abc import Generator, Sequence
 from typing import Any
 
 from pipeline.errors import UserError
+from pipeline.machine import num_cores
 from pipeline.many.job import FileResult, Job
-from pipeline.many.pool import num_cores
 from pipeline.many.worker import Worker
 
 _RETRIES_OF_A_LOST_ACTOR = 2

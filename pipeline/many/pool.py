@@ -2,12 +2,12 @@
 
 from __future__ import annotations
 
-import os
 from collections.abc import Generator, Sequence
 from concurrent.futures import FIRST_COMPLETED, ThreadPoolExecutor, wait
 from itertools import islice
 from queue import SimpleQueue
 
+from pipeline.machine import num_cores
 from pipeline.many.job import FileResult, Job
 from pipeline.many.worker import Worker
 
@@ -47,8 +47,3 @@ def run_pool(job: Job, paths: Sequence[str], num_workers: int | None) -> Generat
         finally:
             for worker in workers:
                 worker.stop()
-
-
-def num_cores() -> int:
-    """Cores that this process may use."""
-    return len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count() or 1

@@ -1,0 +1,60 @@
+"""What the machine lends this process: cores and memory, counting a container's limits, which usual calls overlook."""
+
+from __future__ import annotations
+
+import os
+from pathlib import Path
+
+_CGROUP = Path("/sys/fs/cgroup")
+_MEMINFO = Path("/proc/meminfo")
+
+
+def num_cores() -> int:
+    """Cores that this process may use, whole ones and at least 1: those it is bound to, or fewer by a container's quota
+    (``docker run --cpus``, a Kubernetes limit)."""
+    bound = len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count() or 1
+    return max(1, min(bound, int(core_quota() or bound)))
+
+
+def num_processes(wanted: int | None = None) -> int:
+    """Processes for work that decodes: as wanted, else one a core, 8 at most."""
+    return wanted or min(num_cores(), 8)
+
+
+def core_quota() -> float | None:
+    """Cores that a container may use on average, from cgroups of version 2 or 1; None where there is no limit."""
+    quota, period = [*_words(_CGROUP / "cpu.max"), "", ""][:2]
+    if not quota:
+        quota, period = (" ".join(_words(_CGROUP / "cpu" / f"cpu.cfs_{name}_us")) for name in ("quota", "period"))
+    if not (quota.isdigit() and period.isdigit()):  # max, -1, or no container
+        return None
+    return int(quota) / int(period)
+
+
+def free_memory_bytes() -> int | None:
+    """Memory that can be had without swapping, within the container's limit; None where the system does not say."""
+    known = [free for free in (_free_of_machine(), _free_of_container()) if free is not None]
+    return min(known, default=None)
+
+
+def _free_of_machine() -> int | None:
+    lines = _MEMINFO.read_text().splitlines() if _MEMINFO.exists() else []
+    kilobytes = [line.split()[1] for line in lines if line.startswith("MemAvailable:")]
+    return int(kilobytes[0]) * 1024 if kilobytes else None
+
+
+def _free_of_container() -> int | None:
+    limit = " ".join(_words(_CGROUP / "memory.max"))
+    counts = _words(_CGROUP / "memory.stat")
+    held = dict(zip(counts[::2], counts[1::2], strict=False))
+    if not limit.isdigit() or "anon" not in held:
+        return None
+    # What caches files does not count: it gives way.
+    return max(0, int(limit) - int(held["anon"]) - int(held.get("shmem", 0)))
+
+
+def _words(path: Path) -> list[str]:
+    try:
+        return path.read_text().split()
+    except OSError:
+        return []
