@@ -13,7 +13,8 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
-from pipeline.models.temporal.derivatives import is_traced
+from pipeline.models.temporal.derivatives import is_traced, needs_gradient
+from pipeline.models.temporal.winograd import Winograd, pays
 
 Convolution = Callable[[Tensor], Tensor]
 Kernel = int | tuple[int, int]  # a side, or height and width; odd
@@ -23,17 +24,28 @@ _FEW_PLACES = 256  # of all maps of a step together; with more, the weights' ord
 _FEW_CALLS = 3  # bringing the weights into oneDNN's order pays from here on
 
 
-def convolve_all_steps(x: Tensor, conv: nn.Conv2d, norm: nn.Module, step: StepConvolution) -> Tensor:
+def convolve_all_steps(x: Tensor, conv: nn.Conv2d, norm: nn.Module, memory: Memory) -> Tensor:
     """The input side of all gates for all steps in one call: ``[B, T, C, H, W]`` -> ``[B, T, gates, H, W]``, time-major
     in memory."""
     batch, steps = x.shape[:2]
     x = x.to(_compute_dtype(x)).permute(1, 0, 3, 4, 2)  # [B, T, C, H, W] -> [T, B, H, W, C]
     maps = x.reshape(-1, *x.shape[2:]).permute(0, 3, 1, 2)  # -> [T B, H, W, C] -> [T B, C, H, W]
     maps = maps.contiguous(memory_format=_layout_for(maps))
-    is_one_step = steps == 1 and not torch.is_grad_enabled() and not is_traced()
-    gates: Tensor = norm(step(maps, conv.weight, conv.bias) if is_one_step else conv(maps))
+    gates: Tensor = norm(_convolve(maps, conv, memory, is_one_step=steps == 1))
     gates = gates.contiguous(memory_format=torch.channels_last)
     return gates.reshape(steps, batch, *gates.shape[1:]).transpose(0, 1)  # [T B, ...] -> [T, B, ...] -> [B, T, ...]
+
+
+def _convolve(maps: Tensor, conv: nn.Conv2d, memory: Memory, *, is_one_step: bool) -> Tensor:
+    """``conv(maps)`` by the way that suits. Winograd's rounding errors depend on what is computed together, so it is
+    for training alone: a stream and a file give the same answers."""
+    if not is_traced():
+        if needs_gradient((maps, conv.weight)) and pays(maps, conv.weight):
+            return memory.winograd(maps, conv.weight, conv.bias)
+        if is_one_step and not torch.is_grad_enabled():
+            return memory.step(maps, conv.weight, conv.bias)
+    convolved: Tensor = conv(maps)
+    return convolved
 
 
 def _compute_dtype(x: Tensor) -> torch.dtype:
@@ -99,6 +111,13 @@ class StepConvolution:
         return is_small and maps.dtype == weight.dtype and not weight.is_inference() and _runs_on_onednn(maps)
 
 
+class Memory:
+    """What one convolution of a head keeps between calls, for its fast ways."""
+
+    def __init__(self) -> None:
+        self.step, self.winograd = StepConvolution(), Winograd()
+
+
 def _pack(weight: Tensor, like: Tensor) -> Tensor:
     packed: Tensor = torch.ops.aten.mkldnn_reorder_conv2d_weight(
         weight.detach().to_mkldnn(), _padding(weight), _ONE, _ONE, 1, list(like.shape)
@@ -121,15 +140,21 @@ def transposed(weight: Tensor) -> Tensor:
     return weight.flip(2, 3).transpose(0, 1).contiguous()
 
 
-def weight_gradients(maps: Tensor, weight: Tensor, grad: Tensor, has_bias: bool) -> tuple[Tensor, Tensor | None]:
+def weight_gradients(
+    maps: Tensor, weight: Tensor, grad: Tensor, memory: Memory, *, has_bias: bool = False
+) -> tuple[Tensor, Tensor | None]:
     """Gradients of weight and bias, summed over all steps in one call.
 
     Args:
         maps: what was convolved, ``[N, C, H, W]``.
         weight: ``[C', C, k, k]``.
         grad: gradient of the result, ``[N, C', H, W]``.
+        memory: of this convolution.
         has_bias: whether there is a bias.
     """
+    if pays(maps, weight):
+        _, grad_weight = memory.winograd.gradients(maps, weight, grad, needs_maps=False)
+        return grad_weight, grad.sum(dim=(0, 2, 3)) if has_bias else None
     _, grad_weight, grad_bias = torch.ops.aten.convolution_backward(
         grad, maps, weight, [weight.shape[0]], _ONE, _padding(weight), _ONE, False, (0, 0), 1, [False, True, has_bias]
     )

@@ -8,7 +8,7 @@ from torch import Tensor, nn
 
 from pipeline.models.temporal.convolution import (
     Kernel,
-    StepConvolution,
+    Memory,
     convolve_all_steps,
     initialize,
     repeated_convolution,
@@ -69,7 +69,7 @@ class ConvGRU(TemporalHead):
         self.input_conv = size_keeping(num_features, 3 * hidden_channels, kernel_size)
         self.input_norm = nn.GroupNorm(3, 3 * hidden_channels) if norm == "group" else nn.Identity()
         self.hidden_conv = size_keeping(hidden_channels, 3 * hidden_channels, kernel_size, bias=reset_after)
-        self._input_step, self._hidden_steps = StepConvolution(), (StepConvolution(), StepConvolution())
+        self._input_memory, self._hidden_memories = Memory(), (Memory(), Memory())
         initialize(self.input_conv, self.hidden_conv, num_gates=3)
 
     def initial_state(self, x: Tensor) -> Tensor:
@@ -78,7 +78,7 @@ class ConvGRU(TemporalHead):
 
     def project(self, x: Tensor) -> Tensor:
         """``x [B, T, C, H, W]`` -> the input side of all gates ``[B, T, 3 hidden, H, W]``."""
-        return convolve_all_steps(x, self.input_conv, self.input_norm, self._input_step)
+        return convolve_all_steps(x, self.input_conv, self.input_norm, self._input_memory)
 
     def recur(self, projected: Tensor, state: State = None) -> tuple[Tensor, State]:
         """``[B, T, 3 hidden, H, W]`` -> ``[B, T, hidden, H, W]`` and the last state ``[B, hidden, H, W]``."""
@@ -93,13 +93,14 @@ class ConvGRU(TemporalHead):
         inputs = (gates, hidden, weight, None if bias is None else bias.to(gates.dtype))
         if needs_gradient(inputs):
             recurrence = GRUResetAfter if self.reset_after else GRUResetBefore
-            outputs: Tensor = recurrence.apply(*inputs)
+            outputs: Tensor = recurrence.apply(self._hidden_memories, *inputs)
             return outputs
         with torch.no_grad():
             return self._run_without_gradient(*inputs)[1:]
 
     def _run_without_gradient(self, gates: Tensor, hidden: Tensor, weight: Tensor, bias: Tensor | None) -> Tensor:
-        step, step_n = self._hidden_steps if weight is self.hidden_conv.weight else (None, None)
+        steps = [memory.step for memory in self._hidden_memories]
+        step, step_n = steps if weight is self.hidden_conv.weight else (None, None)
         if self.reset_after:
             return run_gru_reset_after(gates, hidden, repeated_convolution(weight, bias, hidden, len(gates), step))
         weight_rz, weight_n = weight.split([2 * self.hidden_channels, self.hidden_channels])
@@ -151,7 +152,7 @@ class ConvLSTM(TemporalHead):
         self.input_conv = size_keeping(num_features, 4 * hidden_channels, kernel_size)
         self.input_norm = nn.GroupNorm(4, 4 * hidden_channels) if norm == "group" else nn.Identity()
         self.hidden_conv = size_keeping(hidden_channels, 4 * hidden_channels, kernel_size, bias=False)
-        self._input_step, self._hidden_step = StepConvolution(), StepConvolution()
+        self._input_memory, self._hidden_memory = Memory(), Memory()
         initialize(self.input_conv, self.hidden_conv, num_gates=4)
         nn.init.ones_(self._input_bias[hidden_channels : 2 * hidden_channels])
 
@@ -168,7 +169,7 @@ class ConvLSTM(TemporalHead):
 
     def project(self, x: Tensor) -> Tensor:
         """``x [B, T, C, H, W]`` -> the input side of all gates ``[B, T, 4 hidden, H, W]``."""
-        return convolve_all_steps(x, self.input_conv, self.input_norm, self._input_step)
+        return convolve_all_steps(x, self.input_conv, self.input_norm, self._input_memory)
 
     def recur(self, projected: Tensor, state: State = None) -> tuple[Tensor, State]:
         """``[B, T, 4 hidden, H, W]`` -> ``[B, T, hidden, H, W]`` and the last hidden and cell."""
@@ -183,9 +184,9 @@ class ConvLSTM(TemporalHead):
         """``gates [T, B, 4 hidden, H, W]`` -> the hidden maps after each step ``[T, B, hidden, H, W]``, last cell."""
         inputs = (gates, hidden, cell, self.hidden_conv.weight.to(gates.dtype))
         if needs_gradient(inputs):
-            outputs, cell = LSTM.apply(*inputs)
+            outputs, cell = LSTM.apply(self._hidden_memory, *inputs)
             return outputs, cell
-        step = self._hidden_step if inputs[3] is self.hidden_conv.weight else None
+        step = self._hidden_memory.step if inputs[3] is self.hidden_conv.weight else None
         with torch.no_grad():
             convolve = repeated_convolution(inputs[3], None, hidden, len(gates), step)
             states, cell = run_lstm(gates, hidden, cell, convolve)

@@ -18,7 +18,7 @@ from __future__ import annotations
 import torch
 from torch import Tensor, nn
 
-from pipeline.models.temporal.convolution import Kernel, StepConvolution, convolve_all_steps, size_keeping
+from pipeline.models.temporal.convolution import Kernel, Memory, convolve_all_steps, size_keeping
 from pipeline.models.temporal.derivatives import is_traced
 from pipeline.models.temporal.head import State, TemporalHead
 from pipeline.models.temporal.scan import weighted_scan
@@ -71,7 +71,7 @@ class ConvMinGRU(TemporalHead):
         super().__init__()
         self.num_outputs = hidden_channels
         self.gates = size_keeping(num_features, 2 * hidden_channels, kernel_size)  # z, then n
-        self._step = StepConvolution()
+        self._memory = Memory()
         self.norm = nn.GroupNorm(2, 2 * hidden_channels) if norm == "group" else nn.Identity()
         for gate in self.gates.weight.chunk(2):
             nn.init.xavier_uniform_(gate)
@@ -84,7 +84,7 @@ class ConvMinGRU(TemporalHead):
 
     def project(self, x: Tensor) -> Tensor:
         """``x [B, T, C, H, W]`` -> both gates ``[B, T, 2 hidden, H, W]``, before their curves."""
-        return convolve_all_steps(x, self.gates, self.norm, self._step)
+        return convolve_all_steps(x, self.gates, self.norm, self._memory)
 
     def recur(self, projected: Tensor, state: State = None) -> tuple[Tensor, State]:
         """``[B, T, 2 hidden, H, W]`` -> ``[B, T, hidden, H, W]`` and the last state ``[B, hidden, H, W]``."""

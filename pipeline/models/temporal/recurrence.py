@@ -19,6 +19,7 @@ from torch import Tensor
 
 from pipeline.models.temporal.convolution import (
     Convolution,
+    Memory,
     repeated_convolution,
     sequence_buffer,
     transposed,
@@ -27,6 +28,7 @@ from pipeline.models.temporal.convolution import (
 from pipeline.models.temporal.derivatives import Gradients, first_order
 
 Kept = list[tuple[Tensor, ...]]
+Memories = tuple[Memory, Memory]  # of the hidden convolution, or of that of both gates and that of the candidate
 _aten = torch.ops.aten
 
 
@@ -92,13 +94,15 @@ def _states_from(gates: Tensor, hidden: Tensor) -> Tensor:
 
 
 class GRUResetAfter(torch.autograd.Function):
-    """``run_gru_reset_after`` and its derivative: (gates, hidden, weight, bias) -> hidden states."""
+    """``run_gru_reset_after`` and its derivative: (memories, gates, hidden, weight, bias) -> hidden states."""
 
     @staticmethod
-    def forward(ctx: Any, gates: Tensor, hidden: Tensor, weight: Tensor, bias: Tensor | None) -> Tensor:
+    def forward(
+        ctx: Any, memories: Memories, gates: Tensor, hidden: Tensor, weight: Tensor, bias: Tensor | None
+    ) -> Tensor:
         kept: Kept = []
         states = run_gru_reset_after(gates, hidden, repeated_convolution(weight, bias, hidden, len(gates)), kept)
-        ctx.has_bias = bias is not None
+        ctx.memory, ctx.has_bias = memories[0], bias is not None
         ctx.save_for_backward(weight, states, *_columns(kept))
         return states[1:]
 
@@ -126,17 +130,18 @@ class GRUResetAfter(torch.autograd.Function):
             of_input[:, : 2 * channels] = of_gates
             carried = carry_back(of_hidden).addcmul_(grad, update)
         grad_weight, grad_bias = weight_gradients(
-            states[:-1].flatten(0, 1), weight, grad_hidden.flatten(0, 1), ctx.has_bias
+            states[:-1].flatten(0, 1), weight, grad_hidden.flatten(0, 1), ctx.memory, has_bias=ctx.has_bias
         )
-        return grad_input, carried, grad_weight, grad_bias
+        return None, grad_input, carried, grad_weight, grad_bias
 
 
 class GRUResetBefore(torch.autograd.Function):
-    """``run_gru_reset_before`` and its derivative: (gates, hidden, weight) -> hidden states."""
+    """``run_gru_reset_before`` and its derivative: (memories, gates, hidden, weight) -> hidden states."""
 
     @staticmethod
-    def forward(ctx: Any, gates: Tensor, hidden: Tensor, weight: Tensor, bias: None) -> Tensor:
+    def forward(ctx: Any, memories: Memories, gates: Tensor, hidden: Tensor, weight: Tensor, bias: None) -> Tensor:
         kept: Kept = []
+        ctx.memories = memories
         weight_rz, weight_n = weight.split([2 * hidden.shape[1], hidden.shape[1]])
         convolve_rz, convolve_n = (repeated_convolution(w, None, hidden, len(gates)) for w in (weight_rz, weight_n))
         states = run_gru_reset_before(gates, hidden, convolve_rz, convolve_n, kept)
@@ -164,17 +169,22 @@ class GRUResetBefore(torch.autograd.Function):
             _aten.sigmoid_backward.grad_input(of_gates, reset_update, grad_input=of_gates)
             carried = carry_rz(of_gates).addcmul_(grad, update).addcmul_(of_remembered, reset)
         remembered = torch.stack(columns[2 * steps :])
-        grad_weight_rz, _ = weight_gradients(states[:-1].flatten(0, 1), weight_rz, grad_rz.flatten(0, 1), False)
-        grad_weight_n, _ = weight_gradients(remembered.flatten(0, 1), weight_n, grad_n.flatten(0, 1), False)
-        return torch.cat([grad_rz, grad_n], dim=2), carried, torch.cat([grad_weight_rz, grad_weight_n]), None
+        grad_weight_rz, _ = weight_gradients(
+            states[:-1].flatten(0, 1), weight_rz, grad_rz.flatten(0, 1), ctx.memories[0]
+        )
+        grad_weight_n, _ = weight_gradients(remembered.flatten(0, 1), weight_n, grad_n.flatten(0, 1), ctx.memories[1])
+        return None, torch.cat([grad_rz, grad_n], dim=2), carried, torch.cat([grad_weight_rz, grad_weight_n]), None
 
 
 class LSTM(torch.autograd.Function):
-    """``run_lstm`` and its derivative: (gates, hidden, cell, weight) -> hidden states, last cell."""
+    """``run_lstm`` and its derivative: (memory, gates, hidden, cell, weight) -> hidden states, last cell."""
 
     @staticmethod
-    def forward(ctx: Any, gates: Tensor, hidden: Tensor, cell: Tensor, weight: Tensor) -> tuple[Tensor, Tensor]:
+    def forward(
+        ctx: Any, memory: Memory, gates: Tensor, hidden: Tensor, cell: Tensor, weight: Tensor
+    ) -> tuple[Tensor, Tensor]:
         kept: Kept = []
+        ctx.memory = memory
         states, cell = run_lstm(gates, hidden, cell, repeated_convolution(weight, None, hidden, len(gates)), kept)
         ctx.save_for_backward(weight, states, *_columns(kept))
         return states[1:], cell
@@ -201,8 +211,8 @@ class LSTM(torch.autograd.Function):
             _aten.tanh_backward.grad_input(of_value, value, grad_input=of_value)
             grad_cell = grad_cell * keep
             carried = carry_back(grad_gates[step])
-        grad_weight, _ = weight_gradients(states[:-1].flatten(0, 1), weight, grad_gates.flatten(0, 1), False)
-        return grad_gates, carried, grad_cell, grad_weight
+        grad_weight, _ = weight_gradients(states[:-1].flatten(0, 1), weight, grad_gates.flatten(0, 1), ctx.memory)
+        return None, grad_gates, carried, grad_cell, grad_weight
 
 
 def _joined_gradient(of_output: Tensor, carried: Tensor | None) -> Tensor:
