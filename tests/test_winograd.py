@@ -71,6 +71,27 @@ def test_its_memory_serves_calls_of_any_shape() -> None:
             assert torch.equal(results(twin, *inputs, grad=grad)[0], ours[0])
 
 
+def test_a_call_between_a_result_and_its_gradient_changes_nothing() -> None:
+    """What one call keeps for its gradient, the next one overwrites."""
+    one = Winograd()
+    *inputs, grad = make_case(4, 4)
+    expected = results(one, *inputs, grad=grad)[1:]
+    leaves = [tensor.clone().requires_grad_() for tensor in inputs]
+    first = one(*leaves)
+    one(torch.ones_like(leaves[0]), *leaves[1:])
+    for ours, reference in zip(torch.autograd.grad(first, leaves, grad), expected, strict=True):
+        torch.testing.assert_close(ours, reference)
+
+
+def test_nothing_is_kept_beyond_a_limit(monkeypatch: pytest.MonkeyPatch) -> None:
+    *inputs, grad = make_case(4, 4)
+    expected = results(Winograd(), *inputs, grad=grad)
+    monkeypatch.setattr(winograd, "_MAX_KEPT_BYTES", 36 * 3 * 5 * 8 - 1)  # products, maps of one tile, channels, bytes
+    one = Winograd()
+    assert all(torch.equal(*pair) for pair in zip(results(one, *inputs, grad=grad), expected, strict=True))
+    assert one._kept == []
+
+
 def test_derivatives_by_finite_differences() -> None:
     maps, weight, bias, _ = (tensor[:2].clone().requires_grad_() for tensor in make_case(5, 4))
     assert torch.autograd.gradcheck(Winograd(), (maps, weight, bias), fast_mode=True)

@@ -49,6 +49,8 @@ _STEPS_TO_COMPILE = 32  # an unrolled loop of more steps compiles for many minut
 _PARTS = {
     "convolutions": ("mkldnn_convolution", "_convolution_pointwise", "cudnn_convolution", "conv2d"),
     "their gradients": ("convolution_backward",),
+    "Winograd's products": ("aten::bmm", "aten::baddbmm"),
+    "its transforms": ("aten::mm",),
     "reordering weights": ("mkldnn_reorder", "to_mkldnn"),
     "copies": ("copy_", "aten::cat", "aten::stack"),
 }
@@ -114,12 +116,15 @@ def forward(model: nn.Module, x: Tensor) -> Callable[[], object]:
 
 
 def forward_and_backward(model: nn.Module, x: Tensor) -> Callable[[], object]:
-    """The gradient of all weights and of the input."""
-    inputs = [x, *model.parameters()]
+    """The gradient of all weights and of the input, from a given one of the output."""
+    inputs, directions = [x, *model.parameters()], dict[torch.dtype, Tensor]()
 
     def run() -> None:
         y = model(x)
-        torch.autograd.grad((y[0] if isinstance(y, tuple) else y).float().square().sum(), inputs)
+        y = y[0] if isinstance(y, tuple) else y
+        if y.dtype not in directions:
+            directions[y.dtype] = torch.randn_like(y)
+        torch.autograd.grad(y, inputs, directions[y.dtype])
 
     return run
 

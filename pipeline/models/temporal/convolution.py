@@ -1,7 +1,7 @@
 """Convolutions of the map heads: over all steps at once, and one small one after the other with the same weights.
 
-Sequences are time-major and channels-last inside a head: ``[T B, C, H, W]`` whose memory is ``[T, B, H, W, C]``, so
-that the maps of a step are one contiguous block.
+Maps are channels-last inside a head. Sequences are time-major, ``[T B, C, H, W]`` whose memory is ``[T, B, H, W, C]``,
+so that the maps of a step are one contiguous block; only Winograd's input stays as it comes, which saves two copies.
 """
 
 from __future__ import annotations
@@ -25,27 +25,23 @@ _FEW_CALLS = 3  # bringing the weights into oneDNN's order pays from here on
 
 
 def convolve_all_steps(x: Tensor, conv: nn.Conv2d, norm: nn.Module, memory: Memory) -> Tensor:
-    """The input side of all gates for all steps in one call: ``[B, T, C, H, W]`` -> ``[B, T, gates, H, W]``, time-major
-    in memory."""
+    """The input side of all gates for all steps in one call: ``[B, T, C, H, W]`` -> ``[B, T, gates, H, W]``.
+
+    Winograd's rounding errors depend on what is computed together, so it is for training alone: a stream and a file
+    give the same answers.
+    """
     batch, steps = x.shape[:2]
-    x = x.to(_compute_dtype(x)).permute(1, 0, 3, 4, 2)  # [B, T, C, H, W] -> [T, B, H, W, C]
-    maps = x.reshape(-1, *x.shape[2:]).permute(0, 3, 1, 2)  # -> [T B, H, W, C] -> [T B, C, H, W]
+    x = x.to(_compute_dtype(x))
+    if needs_gradient((x, conv.weight)) and pays(x.flatten(0, 1), conv.weight) and not is_traced():
+        gates: Tensor = norm(memory.winograd(x.flatten(0, 1), conv.weight, conv.bias))
+        return gates.view(batch, steps, *gates.shape[1:])  # channels-last maps in the order of x
+    maps = x.permute(1, 0, 3, 4, 2).reshape(-1, *x.shape[3:], x.shape[2])  # [B, T, C, H, W] -> [T B, H, W, C]
+    maps = maps.permute(0, 3, 1, 2)  # -> [T B, C, H, W]
     maps = maps.contiguous(memory_format=_layout_for(maps))
-    gates: Tensor = norm(_convolve(maps, conv, memory, is_one_step=steps == 1))
+    is_one_step = steps == 1 and not torch.is_grad_enabled() and not is_traced()
+    gates = norm(memory.step(maps, conv.weight, conv.bias) if is_one_step else conv(maps))
     gates = gates.contiguous(memory_format=torch.channels_last)
     return gates.reshape(steps, batch, *gates.shape[1:]).transpose(0, 1)  # [T B, ...] -> [T, B, ...] -> [B, T, ...]
-
-
-def _convolve(maps: Tensor, conv: nn.Conv2d, memory: Memory, *, is_one_step: bool) -> Tensor:
-    """``conv(maps)`` by the way that suits. Winograd's rounding errors depend on what is computed together, so it is
-    for training alone: a stream and a file give the same answers."""
-    if not is_traced():
-        if needs_gradient((maps, conv.weight)) and pays(maps, conv.weight):
-            return memory.winograd(maps, conv.weight, conv.bias)
-        if is_one_step and not torch.is_grad_enabled():
-            return memory.step(maps, conv.weight, conv.bias)
-    convolved: Tensor = conv(maps)
-    return convolved
 
 
 def _compute_dtype(x: Tensor) -> torch.dtype:

@@ -15,11 +15,13 @@ takes no logarithms, but keeps g, so that weights mean the same. The state befor
 
 from __future__ import annotations
 
+from typing import Any
+
 import torch
 from torch import Tensor, nn
 
 from pipeline.models.temporal.convolution import Kernel, Memory, convolve_all_steps, size_keeping
-from pipeline.models.temporal.derivatives import is_traced
+from pipeline.models.temporal.derivatives import Gradients, first_order, is_traced
 from pipeline.models.temporal.head import State, TemporalHead
 from pipeline.models.temporal.scan import weighted_scan
 
@@ -97,10 +99,53 @@ def _state_dtype(x: Tensor) -> torch.dtype:
 
 def _run(gates: Tensor, state: Tensor) -> tuple[Tensor, Tensor]:
     """``gates [B, T, 2 hidden, ...]`` -> the outputs ``[B, T, hidden, ...]`` and the last state."""
-    take, candidate = gates.transpose(0, 1).to(state.dtype).chunk(2, dim=2)  # [B, T, ...] -> [T, B, ...]
-    weight, value = torch.sigmoid(take), torch.where(candidate >= 0, candidate + 0.5, torch.sigmoid(candidate))
-    states = _run_plainly(weight, value, state) if is_traced() else weighted_scan(weight, value, state)
+    by_step = gates.transpose(0, 1)  # [B, T, ...] -> [T, B, ...]
+    if state.device.type == "cpu" and not is_traced():
+        states: Tensor = MinimalRecurrence.apply(by_step, state)
+    else:
+        take, candidate = by_step.to(state.dtype).chunk(2, dim=2)
+        weight, value = torch.sigmoid(take), torch.where(candidate >= 0, candidate + 0.5, torch.sigmoid(candidate))
+        states = _run_plainly(weight, value, state) if is_traced() else weighted_scan(weight, value, state)
     return states.transpose(0, 1).to(gates.dtype), states[-1]  # [T, B, ...] -> [B, T, ...]
+
+
+class MinimalRecurrence(torch.autograd.Function):
+    """Gates' curves and the scan in order, with their derivative: a step's arithmetic works on maps that fit a core's
+    cache. (gates ``[T, B, 2 hidden, ...]``, state ``[B, hidden, ...]``) -> states ``[T, B, hidden, ...]``, of the
+    state's dtype."""
+
+    @staticmethod
+    def forward(ctx: Any, gates: Tensor, state: Tensor) -> Tensor:
+        take, candidate = gates.chunk(2, dim=2)
+        states, weights, slopes = (torch.empty_like(take, dtype=state.dtype) for _ in range(3))
+        before = state
+        for step in range(len(gates)):
+            weight = torch.sigmoid(take[step].to(state.dtype), out=weights[step])
+            line = candidate[step].to(state.dtype)
+            value = torch.sigmoid(line)
+            torch.addcmul(value, value, value, value=-1, out=slopes[step]).masked_fill_(line >= 0, 1.0)
+            # Of both pieces of g the greater one is g: the sigmoid lies above a + 1/2 below 0, and under it above 0.
+            torch.maximum(value, line + 0.5, out=value)
+            before = torch.lerp(before, value, weight, out=states[step])
+        ctx.save_for_backward(state, states, weights, slopes)
+        ctx.gates = torch.empty_like(gates, device="meta")  # shape, order in memory and dtype of their gradient
+        return states
+
+    @staticmethod
+    @first_order
+    def backward(ctx: Any, grad: Tensor) -> Gradients:
+        state, states, weights, slopes = ctx.saved_tensors
+        of_gates = torch.empty_like(ctx.gates, dtype=state.dtype, device=state.device)
+        of_take, of_candidate = of_gates.chunk(2, dim=2)
+        carried = torch.zeros_like(state)
+        for step in reversed(range(len(grad))):
+            of_state = carried.add_(grad[step])
+            of_value = of_state * weights[step]
+            torch.mul(of_value, slopes[step], out=of_candidate[step])
+            carried = of_state.sub_(of_value)
+            # The derivative w (1 - w) . (n - h') of the weight's, with w . (n - h') = h - h'.
+            torch.sub(states[step], states[step - 1] if step else state, out=of_take[step]).mul_(carried)
+        return of_gates.to(ctx.gates.dtype), carried
 
 
 def _run_plainly(weight: Tensor, value: Tensor, state: Tensor) -> Tensor:

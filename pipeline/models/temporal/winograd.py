@@ -35,6 +35,8 @@ _MIN_TILES = 64  # of all maps together
 _MAX_MULTIPLICATIONS = 0.5  # of those of a direct convolution; more where maps fill their last tiles badly
 # Tiles that go through all steps together: enough for fast products, few enough to stay in a cache.
 _TILES_AT_ONCE = 256
+# Up to here transformed maps are kept from the forward pass for the backward pass.
+_MAX_KEPT_BYTES = 64 * 2**20
 
 
 def pays(maps: Tensor, weight: Tensor) -> bool:
@@ -63,6 +65,8 @@ class Winograd:
     def _clear(self) -> None:
         self._values, self._results = _Tiles(_VALUES), _Tiles(_RESULTS)
         self._weight = self._of_weight = torch.empty(0)  # transformed, and its gradient: [36, C', C]
+        self._kept: list[Tensor] = []  # transformed maps of the last call, a piece each: [36, tiles, C]
+        self.num_calls = 0
 
     def __getstate__(self) -> dict[str, Any]:
         return {}
@@ -78,30 +82,44 @@ class Winograd:
 
     def convolve(self, maps: Tensor, weight: Tensor) -> Tensor:
         """As a call without bias, without a derivative."""
+        self.num_calls += 1
         convolved = _new_maps(maps, len(weight))
         of_weight = self._transform(weight).transpose(1, 2)
-        for some in _pieces(maps):
-            torch.bmm(self._values.transformed(maps[some]), of_weight, out=self._results.products(convolved[some]))
+        for some, memory in self._with_memory(maps):
+            transformed = self._values.transformed(maps[some], memory)
+            torch.bmm(transformed, of_weight, out=self._results.products(convolved[some]))
             self._results.join(convolved[some])
         return convolved
 
+    def _with_memory(self, maps: Tensor) -> Iterator[tuple[slice, Tensor | None]]:
+        """The pieces of ``maps``, each with memory for its transform, if all of them together may be kept."""
+        pieces = list(_pieces(maps))
+        shapes = [_products_shape(maps[some]) for some in pieces]
+        if sum(shape.numel() for shape in shapes) * maps.element_size() > _MAX_KEPT_BYTES:
+            self._kept = []
+            return zip(pieces, [None] * len(pieces), strict=True)
+        if [(kept.shape, kept.dtype) for kept in self._kept] != [(shape, maps.dtype) for shape in shapes]:
+            self._kept = [maps.new_empty(shape) for shape in shapes]
+        return zip(pieces, self._kept, strict=True)
+
     def gradients(
-        self, maps: Tensor, weight: Tensor, grad: Tensor, *, needs_maps: bool
+        self, maps: Tensor, weight: Tensor, grad: Tensor, *, needs_maps: bool, call: int = 0
     ) -> tuple[Tensor | None, Tensor]:
-        """Gradients of ``maps [N, C, H, W]``, if wanted, and ``weight``, from that of the result ``[N, C', H, W]``."""
+        """Gradients of ``maps [N, C, H, W]``, if wanted, and ``weight``, from that of the result ``[N, C', H, W]``.
+        ``call``: the number of the call that convolved them; if it was the last one, its transforms may be there."""
+        kept = self._kept if call == self.num_calls else []
         transformed = self._transform(weight) if needs_maps else None
         of_maps = _new_maps(maps, maps.shape[1]) if needs_maps else None
         self._of_weight = _memory(self._of_weight, weight)
-        for some in _pieces(maps):
+        for place, some in enumerate(_pieces(maps)):
             of_products = self._results.transformed(grad[some])
-            pair = of_products.transpose(1, 2), self._values.transformed(maps[some])
+            pair = of_products.transpose(1, 2), kept[place] if kept else self._values.transformed(maps[some])
             self._of_weight.baddbmm_(*pair, beta=int(some.start > 0))  # with 0, what was there does not count
             if of_maps is not None and transformed is not None:
                 torch.bmm(of_products, transformed, out=self._values.products(of_maps[some]))
                 self._values.join(of_maps[some])
-        # [36, C', C] -> [C' C, 36] -> [C' C, 9] -> [C', C, 3, 3]
-        of_weight = self._of_weight.flatten(1).t() @ _transforms(weight.dtype)[1]
-        return of_maps, of_weight.view_as(weight)
+        of_weight = _transforms(weight.dtype)[1].t() @ self._of_weight.flatten(1)  # [36, C', C] -> [9, C' C]
+        return of_maps, of_weight.t().reshape(weight.shape)
 
     def _transform(self, weight: Tensor) -> Tensor:
         """``[C', C, 3, 3]`` -> ``[36, C', C]``."""
@@ -119,6 +137,7 @@ class _Convolution(torch.autograd.Function):
         ctx.save_for_backward(maps, weight)
         ctx.winograd = winograd
         convolved = winograd.convolve(maps, weight)
+        ctx.call = winograd.num_calls
         return convolved if bias is None else convolved.add_(bias[:, None, None])
 
     @staticmethod
@@ -126,7 +145,7 @@ class _Convolution(torch.autograd.Function):
     def backward(ctx: Any, grad: Tensor) -> Gradients:
         maps, weight = ctx.saved_tensors
         _, needs_maps, _, needs_bias = ctx.needs_input_grad
-        of_maps, of_weight = ctx.winograd.gradients(maps, weight, grad, needs_maps=needs_maps)
+        of_maps, of_weight = ctx.winograd.gradients(maps, weight, grad, needs_maps=needs_maps, call=ctx.call)
         return None, of_maps, of_weight, grad.sum(dim=(0, 2, 3)) if needs_bias else None
 
 
@@ -142,6 +161,11 @@ def _pieces(maps: Tensor) -> Iterator[slice]:
 
 def _count(size: int) -> int:
     return -(-size // _RESULTS)
+
+
+def _products_shape(maps: Tensor) -> torch.Size:
+    num_maps, channels, height, width = maps.shape
+    return torch.Size((_NUM_PRODUCTS, num_maps * _count(height) * _count(width), channels))
 
 
 def _new_maps(like: Tensor, channels: int) -> Tensor:
@@ -165,58 +189,57 @@ def _transforms(dtype: torch.dtype) -> tuple[Tensor, Tensor, Tensor]:
 
 
 class _Tiles:
-    """Tiles of maps, of values (side 6) or of results (side 4), and the memory for them."""
+    """Memory for the tiles of some maps: of values, 6x6 around 4x4 results, or of those results."""
 
     def __init__(self, side: int) -> None:
         self.side = side
-        self._split = self._joined = self._transformed = torch.empty(0)
+        self._cut = self._joined = self._products = torch.empty(0)
 
-    def transformed(self, maps: Tensor) -> Tensor:
-        """``[N, C, H, W]`` -> ``[36, tiles, C]``: values by B, gradients of results by A transposed."""
-        transformed = self.products(maps)
-        for places, tile in self._places(maps, self._split):
+    def transformed(self, maps: Tensor, memory: Tensor | None = None) -> Tensor:
+        """``[N, C, H, W]`` -> ``[36, tiles, C]``, for values by B, for gradients of results by A transposed; in
+        ``memory``, if given, else where the next call writes too."""
+        products = self.products(maps)
+        products = products if memory is None else memory
+        for places, tile in self._overlaps(maps, self._cut):
             tile.copy_(places)
-        torch.mm(self._matrix(maps), self._split.view(self.side**2, -1), out=transformed.view(_NUM_PRODUCTS, -1))
-        return transformed
+        torch.mm(self._matrix(maps), self._cut.view(self.side**2, -1), out=products.view(_NUM_PRODUCTS, -1))
+        return products
 
     def products(self, maps: Tensor) -> Tensor:
         """Where ``join`` takes products of such maps from, and ``transformed`` leaves its own: ``[36, tiles, C]``."""
         num_maps, channels, height, width = maps.shape
-        shape = self.side, self.side, num_maps, _count(height), _count(width), channels
-        if self._split.shape != shape or self._split.dtype != maps.dtype:
-            self._split = maps.new_zeros(shape)  # what lies beyond a map's edge stays zero
+        shape = self.side, self.side, _count(height), _count(width), num_maps, channels
+        if self._cut.shape != shape or self._cut.dtype != maps.dtype:
+            self._cut = maps.new_zeros(shape)  # what lies beyond a map's edge stays zero
             self._joined = maps.new_empty(shape)
-            self._transformed = maps.new_empty(_NUM_PRODUCTS, num_maps * shape[3] * shape[4], channels)
-        return self._transformed
+            self._products = maps.new_empty(_products_shape(maps))
+        return self._products
 
     def join(self, maps: Tensor) -> None:
         """The transpose of ``transformed``, written over ``maps [N, C, H, W]``; where tiles overlap they add up."""
-        torch.mm(
-            self._matrix(maps).t(), self._transformed.view(_NUM_PRODUCTS, -1), out=self._joined.view(self.side**2, -1)
-        )
-        if self.side > _RESULTS:
+        products = self._products.view(_NUM_PRODUCTS, -1)
+        torch.mm(self._matrix(maps).t(), products, out=self._joined.view(self.side**2, -1))
+        if self.side == _VALUES:
             maps.zero_()
-        for places, tile in self._places(maps, self._joined):
-            places.copy_(tile) if self.side == _RESULTS else places.add_(tile)
+        for places, tile in self._overlaps(maps, self._joined):
+            places.add_(tile) if self.side == _VALUES else places.copy_(tile)
 
     def _matrix(self, maps: Tensor) -> Tensor:
-        of_results, _, of_values = _transforms(maps.dtype)
-        return of_values if self.side == _VALUES else of_results.t()
+        results, _, values = _transforms(maps.dtype)
+        return values if self.side == _VALUES else results.t()
 
-    def _places(self, maps: Tensor, tiles: Tensor) -> Iterator[tuple[Tensor, Tensor]]:
-        """For each place in a tile: those places of ``maps`` ``[N, rows, columns, C]``, and the same of ``tiles``."""
-        before = (self.side - _RESULTS) // 2  # a tile of values starts one place before its results
-        height, width = maps.shape[2:]
-        rows, columns = ([_strided(offset - before, size) for offset in range(self.side)] for size in (height, width))
-        pixels = maps.permute(0, 2, 3, 1)  # [N, C, H, W] -> [N, H, W, C]
-        for row, (places_y, tiles_y) in enumerate(rows):
-            for column, (places_x, tiles_x) in enumerate(columns):
-                yield pixels[:, places_y, places_x], tiles[row, column, :, tiles_y, tiles_x]
+    def _overlaps(self, maps: Tensor, tiles: Tensor) -> Iterator[tuple[Tensor, Tensor]]:
+        """For each tile what of it lies on maps: of ``maps [N, C, H, W]`` and of ``tiles [side, side, rows, columns, N,
+        C]``, both as ``[height, width, N, C]``."""
+        pixels = maps.permute(2, 3, 0, 1)  # [N, C, H, W] -> [H, W, N, C]
+        for row in range(tiles.shape[2]):
+            on_map_y, on_tile_y = self._overlap(row, maps.shape[2])
+            for column in range(tiles.shape[3]):
+                on_map_x, on_tile_x = self._overlap(column, maps.shape[3])
+                yield pixels[on_map_y, on_map_x], tiles[on_tile_y, on_tile_x, row, column]
 
-
-def _strided(offset: int, size: int) -> tuple[slice, slice]:
-    """Every fourth of ``size`` places from ``offset`` on, -1 being before the first, and the tiles they belong to."""
-    first = int(offset < 0)
-    start = offset + first * _RESULTS
-    num = min(len(range(start, size, _RESULTS)), _count(size) - first)
-    return slice(start, start + num * _RESULTS, _RESULTS), slice(first, first + num)
+    def _overlap(self, place: int, size: int) -> tuple[slice, slice]:
+        """Along one side: which of the map's ``size`` places, and which of the tile's."""
+        start = place * _RESULTS - (self.side - _RESULTS) // 2
+        first, stop = max(start, 0), min(start + self.side, size)
+        return slice(first, stop), slice(first - start, stop - start)
