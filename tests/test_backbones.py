@@ -61,6 +61,25 @@ def test_our_lite0_is_timms() -> None:
             assert 0.9 < float(mine.std() / drawn.std()) < 1.1, name
 
 
+def test_frozen_statistics_go_through_the_weights_with_the_same_derivatives() -> None:
+    """Fine-tuning with frozen batch norms, against the layers one by one, which timm's network calls."""
+    torch.manual_seed(0)
+    ours = build_backbone("tf_efficientnet_lite0", "bundled").double().eval()
+    theirs = timm.create_model("tf_efficientnet_lite0", num_classes=0, global_pool="").double().eval()
+    theirs.load_state_dict(dict(zip(theirs.state_dict(), ours.state_dict().values(), strict=True)))
+    x = torch.randn(2, 3, 65, 64, dtype=torch.float64)
+    features, expected = ours(x), theirs.forward_features(x)
+    torch.testing.assert_close(features, expected)
+    direction = torch.randn_like(expected)
+    pairs = zip(
+        torch.autograd.grad(features, list(ours.parameters()), direction),
+        torch.autograd.grad(expected, list(theirs.parameters()), direction),
+        strict=True,
+    )
+    for ours_grad, grad in pairs:
+        torch.testing.assert_close(ours_grad, grad, rtol=1e-6, atol=1e-9 * float(grad.abs().max() + 1))
+
+
 def test_bundled_weights_are_the_published_ones() -> None:
     """Every tensor has its place: a wrong order would leave running variances negative or weights shifted."""
     ours = build_backbone("tf_efficientnet_lite0", "bundled").eval()

@@ -3,6 +3,9 @@
 from __future__ import annotations
 
 import os
+import platform
+import subprocess
+import sys
 from dataclasses import replace
 from pathlib import Path
 
@@ -69,3 +72,24 @@ def test_batches_ahead_fit_the_memory(monkeypatch: pytest.MonkeyPatch) -> None:
     assert ahead(0) == 1
     experiment = replace(experiment, data=replace(experiment.data, batch_size=1))
     assert ahead(10 * 2 * batch_bytes) == 4
+
+
+@pytest.mark.skipif(platform.libc_ver()[0] != "glibc", reason="a setting of glibc")
+@pytest.mark.parametrize("keeps", [True, False])
+def test_freed_memory_is_kept(keeps: bool) -> None:
+    """Another process, since the setting lasts: large blocks asked for again are not mapped again, page by page."""
+    code = f"""
+import resource, torch
+from pipeline.machine import keep_freed_memory
+if {keeps}: assert keep_freed_memory()
+def step(): return [torch.ones(16_000_000), torch.ones(9_000_000), torch.ones(12_000_000)]
+def faults(): return resource.getrusage(resource.RUSAGE_SELF).ru_minflt
+for _ in range(10): step()
+before = faults()
+for _ in range(5): step()
+print(faults() - before)
+"""
+    environment = os.environ | {"THP_MEM_ALLOC_ENABLE": "0"}
+    run = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True, env=environment)
+    num_pages = 5 * 4 * 37_000_000 // os.sysconf("SC_PAGE_SIZE")
+    assert int(run.stdout) < num_pages // 10 if keeps else int(run.stdout) > num_pages // 2

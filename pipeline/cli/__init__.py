@@ -30,7 +30,7 @@ from pipeline.cli.videos import (
     webcam_command,
 )
 from pipeline.errors import UserError, unknown_name
-from pipeline.machine import core_quota, num_cores
+from pipeline.machine import core_quota, keep_freed_memory, num_cores
 from pipeline.version import __version__
 
 DESCRIPTION = """Video action recognition with a CNN and a convolutional GRU.
@@ -65,6 +65,8 @@ ENVIRONMENT = {
     # backbone's time went into mapping it page by page (24 against 11 ms a frame).
     "THP_MEM_ALLOC_ENABLE": "1",
 }
+
+TRAINING_COMMANDS = frozenset({"train", "learn", "evaluate", "demo"})  # evaluate trains the folds of a protocol
 
 COMMANDS: dict[str, Callable[[Sequence[str]], int]] = {
     "train": train_command,
@@ -104,6 +106,8 @@ def main(args: Sequence[str] | None = None) -> int:
     try:
         if args[0] not in COMMANDS:
             raise unknown_name("command", args[0], COMMANDS)
+        if args[0] in TRAINING_COMMANDS:
+            keep_freed_memory()
         return COMMANDS[args[0]](args[1:])
     except UserError as error:
         print(f"clipgru: error: {error}", file=sys.stderr)

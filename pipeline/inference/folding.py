@@ -35,7 +35,8 @@ class _Tracer(fx.Tracer):
 def _fold_stage(stage: nn.Module) -> nn.Module:
     tracer = _Tracer()
     try:
-        graph = tracer.trace(stage)
+        with torch.no_grad():  # as in evaluation, whose layers are the ones to fold
+            graph = tracer.trace(stage)
     except (TraceError, TypeError):  # code that decides by the values or the size of its input
         return stage
     folded = fx.GraphModule(stage, graph)

@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import math
 
+import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
@@ -29,7 +30,7 @@ def lite0_stages() -> list[nn.Module]:
 
     RGB ``[N, 3, H, W]`` -> ``[N, 1280, ceil(H / 32), ceil(W / 32)]``.
     """
-    stages: list[nn.Module] = [nn.Sequential(_conv(3, _STEM_CHANNELS, 3, stride=2), _norm(_STEM_CHANNELS), nn.ReLU6())]
+    stages: list[nn.Module] = [_Layer(_conv(3, _STEM_CHANNELS, 3, stride=2), _norm(_STEM_CHANNELS), _clip())]
     channels = _STEM_CHANNELS
     for num_blocks, kernel, stride, expansion, channels_out in _STAGES:
         blocks: list[nn.Module] = []
@@ -38,7 +39,7 @@ def lite0_stages() -> list[nn.Module]:
             blocks.append(block(channels, channels_out, kernel, stride if place == 0 else 1, expansion))
             channels = channels_out
         stages.append(nn.Sequential(*blocks))
-    stages.append(nn.Sequential(_conv(channels, _LAST_CHANNELS, 1), _norm(_LAST_CHANNELS), nn.ReLU6()))
+    stages.append(_Layer(_conv(channels, _LAST_CHANNELS, 1), _norm(_LAST_CHANNELS), _clip()))
     return stages
 
 
@@ -46,11 +47,12 @@ class _SamePaddedConv(nn.Conv2d):
     """A strided convolution with TensorFlow's padding: as little as gives ceil(size / stride) places, the odd one after
     the picture."""
 
-    def forward(self, input: Tensor) -> Tensor:
+    def _conv_forward(self, input: Tensor, weight: Tensor, bias: Tensor | None) -> Tensor:
         kernel, stride = self.kernel_size[0], self.stride[0]
         height, width = (max((-(-size // stride) - 1) * stride + kernel - size, 0) for size in input.shape[-2:])
         padded = F.pad(input, (width // 2, width - width // 2, height // 2, height - height // 2))
-        return super().forward(padded)
+        convolved: Tensor = super()._conv_forward(padded, weight, bias)
+        return convolved
 
 
 def _conv(channels: int, channels_out: int, kernel: int, stride: int = 1, groups: int = 1) -> nn.Conv2d:
@@ -65,6 +67,34 @@ def _norm(channels: int) -> nn.BatchNorm2d:
     return nn.BatchNorm2d(channels, eps=1e-3)
 
 
+def _clip() -> nn.ReLU6:
+    return nn.ReLU6(inplace=True)  # neither convolution nor batch norm wants its result back for its derivative
+
+
+def _convolve(conv: nn.Conv2d, norm: nn.BatchNorm2d, x: Tensor) -> Tensor:
+    """``norm(conv(x))``. In fine-tuning with frozen statistics the batch norm is a scale and shift of each channel, and
+    goes through the weights: same function and derivatives, without two passes over the maps, which take a third of
+    the time of a step."""
+    if norm.training or not (torch.is_grad_enabled() and conv.weight.requires_grad):
+        result: Tensor = norm(conv(x))
+        return result
+    assert norm.running_mean is not None
+    assert norm.running_var is not None
+    scale = norm.weight * torch.rsqrt(norm.running_var + norm.eps)
+    weight, shift = conv.weight * scale[:, None, None, None], norm.bias - norm.running_mean * scale
+    folded: Tensor = conv._conv_forward(x, weight, shift)
+    return folded
+
+
+class _Layer(nn.Sequential):
+    """Convolution, batch norm, ReLU6."""
+
+    def forward(self, input: Tensor) -> Tensor:
+        conv, norm, clip = self
+        result: Tensor = clip(_convolve(conv, norm, input))  # type: ignore[arg-type]
+        return result
+
+
 class _DepthwiseBlock(nn.Module):
     """Each channel for itself, then channels among one another."""
 
@@ -72,13 +102,13 @@ class _DepthwiseBlock(nn.Module):
         super().__init__()
         self.conv_dw = _conv(channels, channels, kernel, stride, groups=channels)
         self.bn1 = _norm(channels)
-        self.act = nn.ReLU6()
+        self.act = _clip()
         self.conv_pw = _conv(channels, channels_out, 1)
         self.bn2 = _norm(channels_out)
         self.has_skip = stride == 1 and channels == channels_out
 
     def forward(self, x: Tensor) -> Tensor:
-        out: Tensor = self.bn2(self.conv_pw(self.act(self.bn1(self.conv_dw(x)))))
+        out = _convolve(self.conv_pw, self.bn2, self.act(_convolve(self.conv_dw, self.bn1, x)))
         return out + x if self.has_skip else out
 
 
@@ -92,13 +122,13 @@ class _InvertedResidual(nn.Module):
         self.bn1 = _norm(wide)
         self.conv_dw = _conv(wide, wide, kernel, stride, groups=wide)
         self.bn2 = _norm(wide)
-        self.act = nn.ReLU6()
+        self.act = _clip()
         self.conv_pwl = _conv(wide, channels_out, 1)
         self.bn3 = _norm(channels_out)
         self.has_skip = stride == 1 and channels == channels_out
 
     def forward(self, x: Tensor) -> Tensor:
-        out: Tensor = self.act(self.bn1(self.conv_pw(x)))
-        out = self.act(self.bn2(self.conv_dw(out)))
-        out = self.bn3(self.conv_pwl(out))
+        out = self.act(_convolve(self.conv_pw, self.bn1, x))
+        out = self.act(_convolve(self.conv_dw, self.bn2, out))
+        out = _convolve(self.conv_pwl, self.bn3, out)
         return out + x if self.has_skip else out
