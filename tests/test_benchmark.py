@@ -59,3 +59,22 @@ def test_the_heads_group_writes_its_record(tmp_path: Path, monkeypatch: pytest.M
     page = (tmp_path / "heads.md").read_text()
     assert "| torch.compile of the naive loop | not measured |" in page
     assert (tmp_path / "heads.png").stat().st_size > 1000
+
+
+def test_the_ceilings_group_writes_its_record(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """On a CPU, where a CUDA graph is said to be not measured."""
+    import benchmark
+
+    from benchmarks import ceilings, heads
+
+    monkeypatch.setattr(ceilings, "SIZES", (heads.Size(1, 3, 4, 3, 2),))
+    small = {"_SIDE": 8, "_COPIED_BYTES": 1000, "_NUM_FRAMES": 3, "_FRAMES_A_CALL": 2, "_STEPS_A_ROUND": 2}
+    for name, value in small.items():
+        monkeypatch.setattr(ceilings, name, {"cpu": value})
+    options = ["--groups", "ceilings", "--rounds", "1", "--output", str(tmp_path)]
+    monkeypatch.setattr(sys, "argv", ["benchmark.py", *options])
+    assert benchmark.main() == 0
+    *shares, rates = json.loads((tmp_path / "ceilings.json").read_text())["tables"]
+    assert [table["rows"]["a matrix product"]["% of the product's"] for table in shares] == [100, 100]
+    assert rates["rows"]["features of cached frames"]["frames a second"] > 0
+    assert rates["rows"][ceilings.GRAPH] == {"frames a second": None}

@@ -23,11 +23,12 @@ sys.path.append(str(ROOT))  # for tests.reference, where the slow versions live
 from benchmarks.tables import Findings  # noqa: E402
 from benchmarks.timing import machine  # noqa: E402
 
-from benchmarks import export, heads, start, training, windows  # noqa: E402
+from benchmarks import ceilings, export, heads, start, training, windows  # noqa: E402
 
 # name -> (device, rounds, whether torch.compile can work) -> what was found
 GROUPS: dict[str, Callable[[str, int, bool], Findings]] = {
     "heads": heads.measure,
+    "ceilings": ceilings.measure,
     "windows": windows.measure,
     "ten_minutes": windows.measure_ten_minutes,
     "lengths": windows.measure_lengths,
