@@ -80,7 +80,8 @@ class ExportOptions:
     """What to write and where, and how to make and judge the 8-bit files."""
 
     format: str = "onnx"
-    """onnx: a graph for clips, one for a stream's next frame, and the backbone alone; each a file."""
+    """onnx: a graph for clips, one for a stream's next frame, and the backbone alone; each a file. torch: the same as
+    programs of torch.export, with clips of the training length alone."""
     output: str | None = None
     """Folder for the files; unset: beside the model."""
     int8: bool = False

@@ -27,6 +27,7 @@ from pipeline.export.assembly import assemble
 from pipeline.export.files import export_onnx
 from pipeline.export.parity import check_parity
 from pipeline.export.pieces import Pieces, make_pieces
+from pipeline.export.programs import METADATA_NAME, export_programs
 from pipeline.inference import Model, load_model
 from pipeline.models.temporal.stack import TEMPORAL_HEADS
 from pipeline.transforms.frames import ClipTransform
@@ -291,3 +292,43 @@ def test_wrong_input_is_told(exported: Path, video: Path, tmp_path: Path, capsys
     for command, message in cases.items():
         assert main(list(map(str, command))) == 2, command
         assert message in capsys.readouterr().err
+
+
+@pytest.mark.parametrize(
+    "file",
+    [differences_model(), small_model(heads=("gru", "lstm"))],
+    ids=["convgru on differences", "gru and lstm"],
+)
+def test_programs_of_torch_export_carry_the_state(file: ModelFile, tmp_path: Path) -> None:
+    """Read back from disk: frame by frame they score as the clip does, at a batch that they were not made with."""
+    paths, differences = export_programs(file, tmp_path / "model")
+    assert {path.name for path in paths} == {f"model.{kind}.pt2" for kind in ("backbone", "clip", "step")}
+    assert all(difference < 1e-5 for difference in differences.values())
+    files: dict[str, Any] = {METADATA_NAME: ""}
+    step = torch.export.load(tmp_path / "model.step.pt2", extra_files=files).module()
+    said = json.loads(files[METADATA_NAME])
+    assert said["labels"] == list(file.labels)
+    clip = torch.export.load(tmp_path / "model.clip.pt2").module()
+    context, length = file.transform.num_context_frames, file.sampling.num_frames
+    frames = clips(file, 4, length)
+    states = [torch.zeros([4 if side == "batch" else side for side in slot["shape"]]) for slot in said["states"]]
+    for number in range(length):
+        scores, *states = step(frames[:, number : number + 1 + context], states)
+    with torch.inference_mode():
+        pictures = ClipTransform(file.transform, file.normalization).evaluate(frames)
+        expected = file.recognizer(pictures).softmax(-1)
+    torch.testing.assert_close(clip(frames), expected, atol=1e-5, rtol=0)
+    if file.recognizer.config.readout == "last":
+        torch.testing.assert_close(scores, expected, atol=1e-5, rtol=0)
+
+
+def test_export_as_programs_by_the_command_line(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    """Of a bidirectional model, which has no step."""
+    save_model(tmp_path / "model.safetensors", small_model(heads=("gru",), bidirectional=True))
+    command = ["export", str(tmp_path / "model.safetensors"), "--format", "torch"]
+    assert main(command) == 0
+    written = json.loads(capsys.readouterr().out)["written"]
+    assert [Path(path).name for path in written] == ["model.backbone.pt2", "model.clip.pt2"]
+    assert all(Path(path).stat().st_size > 1000 for path in written)
+    assert main([*command, "--int8"]) == 2
+    assert "--int8 makes 8-bit files in ONNX alone" in capsys.readouterr().err

@@ -10,7 +10,7 @@ from typing import TYPE_CHECKING, Any
 
 from pipeline.cli.models import rows_of
 from pipeline.cli.parser import add_experiment, add_options, console, make_parser, read_options
-from pipeline.errors import unknown_name
+from pipeline.errors import UserError, unknown_name
 from pipeline.options import ExportOptions
 
 if TYPE_CHECKING:
@@ -73,5 +73,25 @@ def _int8_data(file: ModelFile, given_data: Any, options: ExportOptions, progres
     return Int8Data(calibration_rows, options.calibration_clips, rows, data, progress)
 
 
+def _export_programs(path: Path, given_data: Any, options: ExportOptions) -> Exported:
+    from pipeline.checkpoint import load_model_file
+    from pipeline.export.files import Exported
+    from pipeline.export.programs import export_programs
+
+    if options.int8:
+        raise UserError("--int8 makes 8-bit files in ONNX alone; leave out --format torch or --int8")
+    file = load_model_file(path)
+    if not options.quiet:
+        note = (
+            f"the clip has {file.sampling.num_frames} frames, since torch.export unrolls time; the step has any number"
+        )
+        console().print(f"note: {note}", soft_wrap=True)
+    stem = (Path(options.output) if options.output else path.parent) / path.stem
+    return Exported(*export_programs(file, stem))
+
+
 # format -> (model file, data settings given, options) -> what was written
-FORMATS: dict[str, Callable[[Path, Any, ExportOptions], Exported]] = {"onnx": _export_onnx}
+FORMATS: dict[str, Callable[[Path, Any, ExportOptions], Exported]] = {
+    "onnx": _export_onnx,
+    "torch": _export_programs,
+}

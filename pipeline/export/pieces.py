@@ -26,7 +26,7 @@ from pipeline.models.temporal.head import State
 from pipeline.transforms.frames import ClipTransform
 
 OPSET = 20
-_BATCH, _TIME = torch.export.Dim("batch", min=1), torch.export.Dim("time", min=1)
+BATCH, _TIME = torch.export.Dim("batch", min=1), torch.export.Dim("time", min=1)
 
 
 @dataclass(frozen=True)
@@ -66,22 +66,22 @@ def make_pieces(file: ModelFile) -> Pieces:
     Raises:
         UserError: torch cannot export the network.
     """
-    embed = _Embed(file).eval()
+    embed = Embed(file).eval()
     frames = example_frames(file, 2, 3)
     with torch.no_grad():
         features = embed(frames)
-    whole = _to_onnx(embed, (frames,), ({0: _BATCH, 1: _TIME},), [FRAMES], [FEATURES])
-    backbone = _to_onnx(_Backbone(embed), (_of_backbone(file, frames),), ({0: _BATCH},), [FRAMES], [FEATURES])
+    whole = _to_onnx(embed, (frames,), ({0: BATCH, 1: _TIME},), [FRAMES], [FEATURES])
+    backbone = _to_onnx(Backbone(embed), (_of_backbone(file, frames),), ({0: BATCH},), [FRAMES], [FEATURES])
     if not file.recognizer.temporal.streams:
         windows = features[:, :1].repeat_interleave(file.sampling.num_frames, dim=1)
-        clip = _to_onnx(_Windows(file.recognizer), (windows,), ({0: _BATCH},), [FEATURES], [LOGITS])
+        clip = _to_onnx(_Windows(file.recognizer), (windows,), ({0: BATCH},), [FEATURES], [LOGITS])
         return Pieces(backbone, whole, None, clip, ())
     slots, states, form = state_slots(file.recognizer, features)
-    dynamic = [{} if slot.batch_axis is None else {slot.batch_axis: _BATCH} for slot in slots]
+    dynamic = [{} if slot.batch_axis is None else {slot.batch_axis: BATCH} for slot in slots]
     names = [slot.name for slot in slots]
     outputs = [STEP_LOGITS, *(f"next_{name}" for name in names)]
     step = _to_onnx(
-        _Step(file.recognizer, form), (features[:, 0], states), ({0: _BATCH}, dynamic), [STEP_FEATURES, *names], outputs
+        Step(file.recognizer, form), (features[:, 0], states), ({0: BATCH}, dynamic), [STEP_FEATURES, *names], outputs
     )
     return Pieces(backbone, whole, step, None, slots)
 
@@ -129,7 +129,7 @@ def _nested(form: State, tensors: Iterator[Tensor]) -> State:
     return next(tensors) if form is None else tuple(_nested(part, tensors) for part in form)
 
 
-class _Embed(nn.Module):
+class Embed(nn.Module):
     """As ``inference.torch_runtime.Embedder``, for an exporter."""
 
     def __init__(self, file: ModelFile) -> None:
@@ -143,10 +143,10 @@ class _Embed(nn.Module):
         return self.recognizer.project(features.reshape(*pictures.shape[:2], *features.shape[1:]))
 
 
-class _Backbone(nn.Module):
+class Backbone(nn.Module):
     """Fitted frames -> features, each frame alone."""
 
-    def __init__(self, embed: _Embed) -> None:
+    def __init__(self, embed: Embed) -> None:
         super().__init__()
         self.embed = embed
 
@@ -155,7 +155,7 @@ class _Backbone(nn.Module):
         return self.embed.recognizer.embed(pictures, self.embed.backbone)
 
 
-class _Step(nn.Module):
+class Step(nn.Module):
     """Features of one frame and the state -> logits and the next state."""
 
     def __init__(self, recognizer: Recognizer, form: State) -> None:
