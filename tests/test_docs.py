@@ -25,7 +25,7 @@ PAGES = [
 
 
 def commands_in(text: str) -> list[str]:
-    lines = re.findall(r"^(?: {4}|# ?)(clipgru .*(?:\\\n.*)*)$", text, flags=re.MULTILINE)
+    lines = re.findall(r"^(?: {4}|# ?)(clipgru (?:.*\\\n)*.*)$", text, flags=re.MULTILINE)
     return [line.replace("\\\n", " ") for line in lines]
 
 
