@@ -20,7 +20,15 @@ import pytest
 import yaml
 
 from pipeline.cli import main
-from tools.dockerfile import Instruction, assignments, context, copies, exec_form, instructions, usual_command
+from tools.containers.dockerfile import (
+    Instruction,
+    assignments,
+    context,
+    copies,
+    exec_form,
+    instructions,
+    usual_command,
+)
 
 ROOT = Path(__file__).parent.parent
 DOCKERFILES = sorted((ROOT / "docker").glob("Dockerfile*"))
