@@ -126,14 +126,15 @@ def verdict(steps: list[Step]) -> str:
     return f"{minutes:.1f} minutes, {asked} than ten; {without_install:.1f} of them after the installation."
 
 
-def write(steps: list[Step], videos: dict[str, float], on: dict[str, Any], folder: Path) -> None:
+def write(steps: list[Step], videos: dict[str, float], on: dict[str, Any], note: str, folder: Path) -> None:
     """``newcomer.md`` and ``newcomer.json``."""
     parts = [
         "# A newcomer's way through the tutorial",
         "    python tools/check_tutorial.py VIDEOS LONG_VIDEO --output benchmarks",
         f"Every command of docs/tutorial.md as it stands there, from a fresh clone and empty caches. {verdict(steps)}",
         f"{videos['videos']} videos of {videos['classes']} classes, {videos['seconds_of_all']} s together; the long "
-        f"one has {videos['seconds_of_long_video']} s. {on['cores']} cores ({on['cpu']}), commit {on['commit']}. Load "
+        f"one has {videos['seconds_of_long_video']} s. {note}",
+        f"{on['cores']} cores ({on['cpu']}), commit {on['commit']}. Load "
         f"average {on['load_before']} before the start, {on['load_average']} in the end: what is above 0 before the "
         "start are other programs, which had their share of the cores. Python's packages came from an index near by. "
         "Nobody's typing and reading is in these seconds.",
@@ -149,6 +150,7 @@ def main() -> int:
     parser.add_argument("videos", type=Path, help="a folder with a folder of videos for each class")
     parser.add_argument("long_video", type=Path, help="one video in which the classes happen")
     parser.add_argument("--output", type=Path, help="folder for newcomer.md and newcomer.json")
+    parser.add_argument("--note", default="", help="a sentence for the record, on what the videos are")
     args = parser.parse_args()
     from benchmarks.timing import machine
 
@@ -160,7 +162,7 @@ def main() -> int:
         videos = about_videos(folder / "own")
     print(f"\n{table(steps)}\n\n{verdict(steps)}")
     if args.output:
-        write(steps, videos, machine("cpu") | {"load_before": load_before}, args.output)
+        write(steps, videos, machine("cpu") | {"load_before": load_before}, args.note, args.output)
     return int(steps[-1].exit_code != 0 or total_seconds(steps) > _PROMISED_SECONDS)
 
 

@@ -80,6 +80,7 @@ def learn(root: Path, options: LearnOptions, console: Console) -> Learned:
     save_model(Path(options.output), model)
     if not options.quiet:
         _print(choice, model, len(videos), time.perf_counter() - start, console)
+        console.print(f"written: {options.output}", soft_wrap=True)
     return Learned(model, choice, tuple(bad), of_one_source)
 
 
