@@ -280,7 +280,7 @@ RUN exit 3
 WORKDIR /never
 """
     image = Image(tmp_path / "root", tmp_path / "checkout", ["a.txt"])
-    rows = build(image, instructions(text), set())
+    rows = build(image, instructions(text), {})
     words = ["ran", "ran", "ran", "ran", "not run", "not run", "noted", "FAILED"]
     assert [row.outcome.word for row in rows] == words
     assert (tmp_path / "root" / "opt" / "app" / "b.txt").read_text() == "a"

@@ -52,21 +52,18 @@ def timed(what: str, act: Callable[[], Outcome], image: Image) -> Row:
     return row
 
 
-def build(image: Image, steps: Sequence[Instruction], known: set[Instruction]) -> list[Row]:
-    """Step by step, up to the first that fails. What another Dockerfile did before in this folder is not done again."""
+def build(image: Image, steps: Sequence[Instruction], known: dict[Instruction, str]) -> list[Row]:
+    """Step by step, up to the first that fails. What another Dockerfile did before in this folder is not done again;
+    ``known`` says what it came to, and grows."""
     rows = []
     for step in steps:
         is_known = step in known and step.keyword in ("FROM", "RUN", "COPY")
-        act = _as_before if is_known else STEPS[step.keyword]
-        rows.append(timed(" ".join(step), partial(act, image, step.rest), image))
-        known.add(step)
+        act = partial(Outcome, AS_BEFORE, known[step]) if is_known else partial(STEPS[step.keyword], image, step.rest)
+        rows.append(timed(" ".join(step), act, image))
+        known.setdefault(step, rows[-1].outcome.word)
         if rows[-1].outcome.word == FAILED:
             break
     return rows
-
-
-def _as_before(image: Image, rest: str) -> Outcome:
-    return Outcome(AS_BEFORE)
 
 
 def check(image: Image, text: str) -> list[Row]:
@@ -96,8 +93,9 @@ def record(tables: Mapping[str, Sequence[Row]], files: Sequence[str], image: Ima
         "    python tools/check_docker.py --output benchmarks",
         "**No image was built and no container was started:** no engine was at hand. The steps ran as a script in an "
         "empty folder that stands for the image's root; those that would change the machine did not run, and the table "
-        "says what was looked at in their place. What this cannot show: that the base image and Debian's packages are "
-        "what they are taken for, that an engine reads the files as this script does, and how GPUs reach a container.",
+        "says what was looked at in their place. The usual command meets an untrained model and generated "
+        "videos. What this cannot show: that the base image and Debian's packages are what they are taken for, that an "
+        "engine reads the files as this script does, how GPUs reach a container, and what it is to be process 1 of one.",
         f"{on['cores']} shared cores ({on['cpu']}), load average {on['load_average']} in the end, commit "
         f"{on['commit']}. Seconds are those of a busy machine with a package index near by. The build context, which "
         f"is the tracked files that .dockerignore leaves: {len(files)} files, {size:.1f} MB. The folder in the end: "
@@ -131,7 +129,7 @@ def main() -> int:
     files = context(tracked_files(), (ROOT / ".dockerignore").read_text())
     root = args.keep or Path(tempfile.mkdtemp(prefix="clipgru-image-"))
     tables: dict[str, list[Row]] = {}
-    known: set[Instruction] = set()
+    known: dict[Instruction, str] = {}
     try:
         for path in sorted((ROOT / "docker").glob("Dockerfile*")):
             print(f"\n{path.name}")

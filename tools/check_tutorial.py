@@ -135,8 +135,8 @@ def write(steps: list[Step], videos: dict[str, float], on: dict[str, Any], note:
         f"{videos['videos']} videos of {videos['classes']} classes, {videos['seconds_of_all']} s together; the long "
         f"one has {videos['seconds_of_long_video']} s. {note}",
         f"{on['cores']} cores ({on['cpu']}), commit {on['commit']}. Load average {on['load_before']} before the start, "
-        f"{on['load_average']} in the end: what is above 0 before the start are other programs, which had their share of "
-        "the cores. Python's packages came from an index near by; a slow line adds what some gigabytes take on it. "
+        f"{on['load_average']} in the end: what is above 0 before the start are other programs, which had their share "
+        "of the cores. Python's packages came from an index near by; a slow line adds what some gigabytes take on it. "
         "Nobody's typing and reading is in these seconds.",
         table(steps),
     ]

@@ -33,6 +33,7 @@ def states(image: Image) -> dict[str, int]:
 
 
 def nothing_else_written(image: Image, before: Mapping[str, int]) -> Outcome:
+    """Compiled Python does not count: a container's user may not write it, and Python does without."""
     written = sorted(file for file, when in states(image).items() if before.get(file) != when)
     return Outcome(FAILED, f"{len(written)}, as {written[0]}") if written else Outcome(RAN)
 
@@ -134,7 +135,11 @@ def system_libraries_are_there(image: Image, text: str) -> Outcome:
     if missing:
         return Outcome(FAILED, f"apt-get does not bring {', '.join(sorted(missing))}")
     packages = ", ".join(sorted(owners - _OPTIONAL)) or "not known, for this is no Debian"
-    return Outcome(RAN, f"{_IMPORTS} load; the packages of what they take from the system, all brought: {packages}")
+    return Outcome(
+        RAN,
+        f"{_IMPORTS} load; the packages of what they take from the system, all brought by the "
+        f"list of apt-get as this machine's Debian has it: {packages}",
+    )
 
 
 def owners_of(names: Sequence[str]) -> set[str]:
@@ -157,14 +162,20 @@ def brought_by(packages: Sequence[str]) -> set[str]:
 
 def anybody_may_read(image: Image, text: str) -> Outcome:
     """A container runs as whoever starts it."""
-    files = [Path(folder, name) for folder, _, names in os.walk(image.root) for name in names]
-    closed = [file for file in files if not file.is_symlink() and not file.stat().st_mode & 0o004]
-    remark = f"{len(files):,} files, {len(closed)} of them closed to others"
+    paths = [Path(folder, name) for folder, *names in os.walk(image.root) for name in (*names[0], *names[1])]
+    closed = [path for path in paths if not path.is_symlink() and not is_open(path)]
+    remark = f"{len(paths):,} files and folders, {len(closed)} of them closed to others"
     return Outcome(FAILED if closed else RAN, remark + (f", as {closed[0]}" if closed else ""))
 
 
+def is_open(path: Path) -> bool:
+    """To everybody."""
+    wanted = 0o005 if path.is_dir() else 0o004
+    return path.stat().st_mode & wanted == wanted
+
+
 CHECKS: dict[str, Callable[[Image, str], Outcome]] = {
-    "ENTRYPOINT with CMD": help_is_shown,
+    "the entry point with its default command": help_is_shown,
     "the usual command": usual_command_works,
     "the health check beside a served page": health_follows_the_page,
     "the code that runs is the installed one": code_is_the_installed,
