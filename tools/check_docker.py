@@ -95,7 +95,7 @@ def record(tables: Mapping[str, Sequence[Row]], files: Sequence[str], image: Ima
         "empty folder that stands for the image's root; those that would change the machine did not run, and the table "
         "says what was looked at in their place. The usual command meets an untrained model and generated "
         "videos. What this cannot show: that the base image and Debian's packages are what they are taken for, that an "
-        "engine reads the files as this script does, how GPUs reach a container, and what it is to be process 1 of one.",
+        "engine reads the files as this script does, how GPUs reach a container, or what it is to be its process 1.",
         f"{on['cores']} shared cores ({on['cpu']}), load average {on['load_average']} in the end, commit "
         f"{on['commit']}. Seconds are those of a busy machine with a package index near by. The build context, which "
         f"is the tracked files that .dockerignore leaves: {len(files)} files, {size:.1f} MB. The folder in the end: "
