@@ -122,7 +122,8 @@ def predict_files(model: Model, videos: Sequence[Path | str], options: PredictOp
     if not options.quiet:
         for written in dict.fromkeys((*targets_of(options).values(), options.stats)):
             if written and written != STDOUT:
-                console.print(f"written: {written}", soft_wrap=True)
+                folder = "/" if Path(written).is_dir() else ""
+                console.print(f"written: {written}{folder}", soft_wrap=True)
     return stop.exit_code or (1 if failed else 0)
 
 

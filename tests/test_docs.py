@@ -88,3 +88,16 @@ def test_the_tutorial_word_by_word(
         assert (tmp_path / name).stat().st_size > 0
     *_, last = capsys.readouterr().out.splitlines()
     assert json.loads(last)["event"] == "ended"
+
+
+def test_the_timed_way_through_the_tutorial_begins_with_its_installation(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.syspath_prepend(ROOT / "tools")
+    from check_tutorial import Step, clipgru_commands, install_commands, verdict
+
+    tutorial = (ROOT / "docs" / "tutorial.md").read_text()
+    assert install_commands(tutorial) == ["make venv", "source .venv/bin/activate"]
+    assert clipgru_commands(tutorial) == commands_in(tutorial)
+    steps = [Step("make venv", 120.0, 0), Step("a", 60.0, 0)]
+    assert verdict(steps) == "3.0 minutes, less than ten; 1.0 of them after the installation."
+    assert "MORE than ten" in verdict([*steps, Step("b", 600.0, 0)])
+    assert verdict([*steps, Step("b", 1.0, 2)]) == "Failed at `b`."

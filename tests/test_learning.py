@@ -50,8 +50,9 @@ def test_a_model_is_learnt_from_five_videos_a_class(
     printed = capsys.readouterr()
     answer = json.loads(printed.out)
     assert [Path(name).name for name in answer["left_out"]] == ["broken.mp4"]
-    assert all(name in printed.err for name in (*CANDIDATES, "broken.mp4"))
+    assert all(name in printed.err for name in (*CANDIDATES, "broken.mp4", f"written: {output}"))
     assert answer["expected_accuracy"] > 0.9
+    assert answer["classes_of_one_source"] == []
     model = load_model(output, "cpu")
     assert model.labels == tuple(COLOURS)
     for place, (label, colour) in enumerate(COLOURS.items()):
@@ -60,6 +61,26 @@ def test_a_model_is_learnt_from_five_videos_a_class(
         assert prediction.label == label
         assert prediction.score > 0.7
     assert model.file.calibration.unknown_threshold is not None
+
+
+def test_a_class_of_one_recording_is_learnt_but_nothing_is_promised(
+    colours: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    """Five clips of one recording of red: there is nothing to hold out, and a user with no more wants a model too."""
+    for number, path in enumerate(sorted((colours / "red").glob("?.mp4"))):
+        (tmp_path / "videos" / "red").mkdir(parents=True, exist_ok=True)
+        (tmp_path / "videos" / "red" / f"v_red_g01_c{number:02}.mp4").write_bytes(path.read_bytes())
+    (tmp_path / "videos" / "blue").symlink_to(colours / "blue")
+    output = tmp_path / "m.safetensors"
+    options = ["--output", str(output), "--num_folds", "2", "--num_seeds", "1"]
+    assert main(["learn", str(tmp_path / "videos"), *options]) == 0
+    printed = capsys.readouterr()
+    answer = json.loads(printed.out)
+    assert answer["classes_of_one_source"] == ["red"]
+    assert not [name for name in answer if name.startswith("expected_accuracy")]
+    assert "all videos of red are cut from one recording a class" in printed.err
+    assert "how often it is right on new recordings is not known" in printed.err
+    assert not [name for name in load_model(output, "cpu").file.metrics if name.startswith("expected_accuracy")]
 
 
 @pytest.mark.parametrize(

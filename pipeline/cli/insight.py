@@ -64,7 +64,7 @@ def explain_sampling_command(args: Sequence[str]) -> int:
 
     sheet = sampling_sheet(load_model_file(arguments.model_file), Path(arguments.video), arguments.seed)
     write_atomically(Path(arguments.output), sheet)
-    print(arguments.output)
+    console().print(f"written: {arguments.output}", soft_wrap=True)
     return 0
 
 

@@ -89,6 +89,7 @@ def learn_command(args: Sequence[str]) -> int:
         "temperature": round(calibration.temperature, 4),
         "unknown_threshold": calibration.unknown_threshold,
         "left_out": [video.path for video in learned.bad],
+        "classes_of_one_source": list(learned.of_one_source),
     }
     print(json.dumps(answer, indent=1))
     return EXIT_SOME_FAILED if learned.bad else 0

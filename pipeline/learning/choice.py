@@ -70,10 +70,20 @@ class Choice:
 
 def num_folds_for(videos: Sequence[VideoFeatures], wanted: int) -> int:
     """As many as wanted, or as the class with the fewest sources has; two at least."""
+    return max(2, min(wanted, *map(len, _sources_of(videos).values())))
+
+
+def classes_of_one_source(videos: Sequence[VideoFeatures]) -> tuple[str, ...]:
+    """Of which no source can be held out."""
+    return tuple(sorted(label for label, sources in _sources_of(videos).items() if len(sources) == 1))
+
+
+def _sources_of(videos: Sequence[VideoFeatures]) -> dict[str, set[str]]:
+    """By class."""
     sources: dict[str, set[str]] = {}
     for video in videos:
         sources.setdefault(video.row.label, set()).add(video.row.group)
-    return max(2, min(wanted, *map(len, sources.values())))
+    return sources
 
 
 def cross_validate(

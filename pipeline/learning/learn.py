@@ -5,8 +5,8 @@ from __future__ import annotations
 import sys
 import time
 from collections import Counter
-from collections.abc import Sequence
-from dataclasses import dataclass
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, replace
 from pathlib import Path
 
 from rich.console import Console
@@ -21,7 +21,7 @@ from pipeline.datasets.folders import read_folder
 from pipeline.datasets.videos import BadVideo
 from pipeline.errors import UserError
 from pipeline.learning.candidates import CANDIDATES, MAX_FRAMES, MIN_FRAMES, shared_experiment
-from pipeline.learning.choice import Choice, cross_validate, num_folds_for
+from pipeline.learning.choice import Choice, classes_of_one_source, cross_validate, num_folds_for
 from pipeline.learning.features import VideoFeatures, embed_videos
 from pipeline.learning.heads import fit_head
 from pipeline.options import LearnOptions
@@ -34,6 +34,8 @@ class Learned:
     model: ModelFile
     choice: Choice
     bad: tuple[BadVideo, ...]
+    of_one_source: tuple[str, ...] = ()
+    """Classes whose videos are all cut from one recording; with such, nobody knows what to expect of new ones."""
 
 
 def learn(root: Path, options: LearnOptions, console: Console) -> Learned:
@@ -51,6 +53,10 @@ def learn(root: Path, options: LearnOptions, console: Console) -> Learned:
         videos, bad = embed_videos(shared, rows, labels, lambda: progress.advance(task))
         _report_bad(bad, console)
         _require_enough(videos, labels)
+        of_one_source = classes_of_one_source(videos)
+        if of_one_source:
+            _warn_of_one_source(of_one_source, root, console)
+            videos = _taken_apart(videos, of_one_source)
         num_folds = num_folds_for(videos, options.num_folds)
         experiments = _experiments(root, options.seed, videos, 1 - 1 / num_folds)
         total = num_folds * options.num_seeds * len(experiments)
@@ -68,13 +74,14 @@ def learn(root: Path, options: LearnOptions, console: Console) -> Learned:
         experiment.transform,
         experiment.decode,
         provenance_of(experiment) | {"num_training_videos": len(videos), "chosen": choice.best},
-        _metrics(choice, calibration),
+        _metrics(choice, calibration, is_expectation_known=not of_one_source),
         calibration,
     )
     save_model(Path(options.output), model)
     if not options.quiet:
         _print(choice, model, len(videos), time.perf_counter() - start, console)
-    return Learned(model, choice, tuple(bad))
+        console.print(f"written: {options.output}", soft_wrap=True)
+    return Learned(model, choice, tuple(bad), of_one_source)
 
 
 def _rows_of(root: Path) -> tuple[tuple[str, ...], list[VideoRow]]:
@@ -106,6 +113,26 @@ def _require_enough(videos: Sequence[VideoFeatures], labels: Sequence[str]) -> N
         )
 
 
+def _warn_of_one_source(labels: Sequence[str], root: Path, console: Console) -> None:
+    console.print(
+        f"all videos of {', '.join(labels)} are cut from one recording a class, by their names (..._g01_c02) or "
+        "groups.csv. No recording can be held out of such a class; its videos are, one by one, so the figures flatter, "
+        "and nobody knows what to expect of new recordings. Better record it again, at another time and place. If each "
+        f"video is a recording of its own, write so into {root / 'groups.csv'}, with -1 as the source of each",
+        style="yellow",
+        soft_wrap=True,
+        markup=False,
+    )
+
+
+def _taken_apart(videos: Sequence[VideoFeatures], labels: Sequence[str]) -> list[VideoFeatures]:
+    """The same, but each video of these classes counts as a source of its own."""
+    return [
+        replace(video, row=replace(video.row, group=video.row.name)) if video.row.label in labels else video
+        for video in videos
+    ]
+
+
 def _experiments(root: Path, seed: int, videos: Sequence[VideoFeatures], share: float) -> dict[str, Experiment]:
     """The candidates, for trainings on that share of the videos. A clip is as long as most videos, within limits."""
     lengths = sorted(len(video.maps["rgb"]) for video in videos)
@@ -114,14 +141,16 @@ def _experiments(root: Path, seed: int, videos: Sequence[VideoFeatures], share: 
     return {name: build(shared) for name, build in CANDIDATES.items()}
 
 
-def _metrics(choice: Choice, calibration: Calibration) -> dict[str, float]:
-    """What to expect on new videos, and the calibration error of the held-out clips."""
-    accuracy, low, high = choice.expected_accuracy()
+def _metrics(choice: Choice, calibration: Calibration, is_expectation_known: bool) -> dict[str, float]:
+    """What to expect on new videos, where that is known, and the calibration error of the held-out clips."""
     best = choice.held_out[choice.best]
     errors = {
         name: reliability(reading.probabilities(best.logits), best.truth).expected_error
         for name, reading in {"calibration_error_before": UNCALIBRATED, "calibration_error": calibration}.items()
     }
+    if not is_expectation_known:
+        return errors
+    accuracy, low, high = choice.expected_accuracy()
     return {"expected_accuracy": accuracy, "expected_accuracy_low": low, "expected_accuracy_high": high} | errors
 
 
@@ -131,9 +160,13 @@ def _print(choice: Choice, model: ModelFile, num_videos: int, seconds: float, co
         style = "bold" if name == choice.best else None
         table.add_row(name, f"{found.right.mean():.1%}", f"{found.loss.mean():.3f}", style=style)
     console.print(table)
-    accuracy, low, high = (model.metrics[f"expected_accuracy{end}"] for end in ("", "_low", "_high"))
-    console.print(
-        f"{choice.best}, trained on all {num_videos} videos in {seconds:.0f} s; on new ones like these expect "
-        f"{accuracy:.0%} right (95 % interval {low:.0%} to {high:.0%})",
-        soft_wrap=True,
-    )
+    trained = f"{choice.best}, trained on all {num_videos} videos in {seconds:.0f} s"
+    console.print(f"{trained}; {_expectation(model.metrics)}", soft_wrap=True)
+
+
+def _expectation(metrics: Mapping[str, float]) -> str:
+    """In words."""
+    if "expected_accuracy" not in metrics:
+        return "how often it is right on new recordings is not known"
+    accuracy, low, high = (metrics[f"expected_accuracy{end}"] for end in ("", "_low", "_high"))
+    return f"on new ones like these expect {accuracy:.0%} right (95 % interval {low:.0%} to {high:.0%})"
