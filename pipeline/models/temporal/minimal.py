@@ -25,6 +25,8 @@ from pipeline.models.temporal.derivatives import Gradients, first_order, is_trac
 from pipeline.models.temporal.head import State, TemporalHead
 from pipeline.models.temporal.scan import weighted_scan
 
+_aten = torch.ops.aten
+
 
 class MinGRU(TemporalHead):
     """Minimal GRU over vectors.
@@ -99,7 +101,7 @@ def _state_dtype(x: Tensor) -> torch.dtype:
 
 def _run(gates: Tensor, state: Tensor) -> tuple[Tensor, Tensor]:
     """``gates [B, T, 2 hidden, ...]`` -> the outputs ``[B, T, hidden, ...]`` and the last state."""
-    by_step = gates.transpose(0, 1)  # [B, T, ...] -> [T, B, ...]
+    by_step, state = gates.transpose(0, 1), state.to(_state_dtype(state))  # [B, T, ...] -> [T, B, ...]
     if state.device.type == "cpu" and not is_traced():
         states: Tensor = MinimalRecurrence.apply(by_step, state)
     else:
@@ -117,31 +119,32 @@ class MinimalRecurrence(torch.autograd.Function):
     @staticmethod
     def forward(ctx: Any, gates: Tensor, state: Tensor) -> Tensor:
         take, candidate = gates.chunk(2, dim=2)
-        states, weights, slopes = (torch.empty_like(take, dtype=state.dtype) for _ in range(3))
+        states, weights, values = (torch.empty_like(take, dtype=state.dtype) for _ in range(3))
         before = state
         for step in range(len(gates)):
             weight = torch.sigmoid(take[step].to(state.dtype), out=weights[step])
             line = candidate[step].to(state.dtype)
-            value = torch.sigmoid(line)
-            torch.addcmul(value, value, value, value=-1, out=slopes[step]).masked_fill_(line >= 0, 1.0)
-            # Of both pieces of g the greater one is g: the sigmoid lies above a + 1/2 below 0, and under it above 0.
+            value = torch.sigmoid(line, out=values[step])
+            # The greater one is g: the sigmoid lies above the line a + 1/2 where a is below 0, and under it above 0.
             torch.maximum(value, line + 0.5, out=value)
             before = torch.lerp(before, value, weight, out=states[step])
-        ctx.save_for_backward(state, states, weights, slopes)
+        ctx.save_for_backward(state, states, weights, values)
         ctx.gates = torch.empty_like(gates, device="meta")  # shape, order in memory and dtype of their gradient
         return states
 
     @staticmethod
     @first_order
     def backward(ctx: Any, grad: Tensor) -> Gradients:
-        state, states, weights, slopes = ctx.saved_tensors
+        state, states, weights, values = ctx.saved_tensors
         of_gates = torch.empty_like(ctx.gates, dtype=state.dtype, device=state.device)
         of_take, of_candidate = of_gates.chunk(2, dim=2)
         carried = torch.zeros_like(state)
         for step in reversed(range(len(grad))):
             of_state = carried.add_(grad[step])
             of_value = of_state * weights[step]
-            torch.mul(of_value, slopes[step], out=of_candidate[step])
+            value = values[step]  # from 1/2 on g is that line, of slope 1
+            of_curve = _aten.sigmoid_backward.grad_input(of_value, value, grad_input=of_candidate[step])
+            torch.where(value >= 0.5, of_value, of_curve, out=of_curve)
             carried = of_state.sub_(of_value)
             # The derivative w (1 - w) . (n - h') of the weight's, with w . (n - h') = h - h'.
             torch.sub(states[step], states[step - 1] if step else state, out=of_take[step]).mul_(carried)

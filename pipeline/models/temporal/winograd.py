@@ -80,15 +80,15 @@ class Winograd:
         result: Tensor = _Convolution.apply(self, maps, weight, bias)
         return result
 
-    def convolve(self, maps: Tensor, weight: Tensor) -> Tensor:
-        """As a call without bias, without a derivative."""
+    def convolve(self, maps: Tensor, weight: Tensor, bias: Tensor | None = None) -> Tensor:
+        """As a call, without a derivative."""
         self.num_calls += 1
         convolved = _new_maps(maps, len(weight))
         of_weight = self._transform(weight).transpose(1, 2)
         for some, memory in self._with_memory(maps):
             transformed = self._values.transformed(maps[some], memory)
             torch.bmm(transformed, of_weight, out=self._results.products(convolved[some]))
-            self._results.join(convolved[some])
+            self._results.join(convolved[some], bias)
         return convolved
 
     def _with_memory(self, maps: Tensor) -> Iterator[tuple[slice, Tensor | None]]:
@@ -136,9 +136,9 @@ class _Convolution(torch.autograd.Function):
     def forward(ctx: Any, winograd: Winograd, maps: Tensor, weight: Tensor, bias: Tensor | None) -> Tensor:
         ctx.save_for_backward(maps, weight)
         ctx.winograd = winograd
-        convolved = winograd.convolve(maps, weight)
+        convolved = winograd.convolve(maps, weight, bias)
         ctx.call = winograd.num_calls
-        return convolved if bias is None else convolved.add_(bias[:, None, None])
+        return convolved
 
     @staticmethod
     @first_order
@@ -215,14 +215,19 @@ class _Tiles:
             self._products = maps.new_empty(_products_shape(maps))
         return self._products
 
-    def join(self, maps: Tensor) -> None:
-        """The transpose of ``transformed``, written over ``maps [N, C, H, W]``; where tiles overlap they add up."""
+    def join(self, maps: Tensor, bias: Tensor | None = None) -> None:
+        """The transpose of ``transformed``, and a bias, written over ``maps [N, C, H, W]``; where tiles overlap they
+        add up."""
         products = self._products.view(_NUM_PRODUCTS, -1)
         torch.mm(self._matrix(maps).t(), products, out=self._joined.view(self.side**2, -1))
-        if self.side == _VALUES:
-            maps.zero_()
-        for places, tile in self._overlaps(maps, self._joined):
-            places.add_(tile) if self.side == _VALUES else places.copy_(tile)
+        for number, (places, tile) in enumerate(self._overlaps(maps, self._joined)):
+            # What the tiles above and to the left have written, this one adds to; values overlap, results do not.
+            row, column = divmod(number, self._joined.shape[3])
+            above, left = (self.side - _RESULTS if place else 0 for place in (row, column))
+            places[:above] += tile[:above]
+            places[above:, :left] += tile[above:, :left]
+            places, tile = places[above:, left:], tile[above:, left:]
+            places.copy_(tile) if bias is None else torch.add(tile, bias, out=places)
 
     def _matrix(self, maps: Tensor) -> Tensor:
         results, _, values = _transforms(maps.dtype)
