@@ -10,15 +10,21 @@ from __future__ import annotations
 
 import argparse
 import json
+import os
 import shutil
 import sys
 from collections.abc import Callable
 from pathlib import Path
 
-import torch
+from pipeline.cli import ENVIRONMENT
+from pipeline.machine import keep_freed_memory
 
 ROOT = Path(__file__).resolve().parents[1]
 sys.path.append(str(ROOT))  # for tests.reference, where the slow versions live
+os.environ.update(ENVIRONMENT | os.environ)  # before torch reads it
+keep_freed_memory()  # both as under the commands that train
+
+import torch  # noqa: E402
 
 from benchmarks.tables import Findings  # noqa: E402
 from benchmarks.timing import machine  # noqa: E402
