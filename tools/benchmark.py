@@ -25,7 +25,6 @@ os.environ.update(ENVIRONMENT | os.environ)  # before torch reads it
 keep_freed_memory()  # both as under the commands that train
 
 import torch  # noqa: E402
-
 from benchmarks.tables import Findings  # noqa: E402
 from benchmarks.timing import machine  # noqa: E402
 
