@@ -301,9 +301,9 @@ def test_wrong_input_is_told(exported: Path, video: Path, tmp_path: Path, capsys
 )
 def test_programs_of_torch_export_carry_the_state(file: ModelFile, tmp_path: Path) -> None:
     """Read back from disk: frame by frame they score as the clip does, at a batch that they were not made with."""
-    paths, differences = export_programs(file, tmp_path / "model")
-    assert {path.name for path in paths} == {f"model.{kind}.pt2" for kind in ("backbone", "clip", "step")}
-    assert all(difference < 1e-5 for difference in differences.values())
+    exported = export_programs(file, tmp_path / "model")
+    assert {path.name for path in exported.paths} == {f"model.{kind}.pt2" for kind in ("backbone", "clip", "step")}
+    assert all(difference < 1e-5 for difference in exported.differences.values())
     files: dict[str, Any] = {METADATA_NAME: ""}
     step = torch.export.load(tmp_path / "model.step.pt2", extra_files=files).module()
     said = json.loads(files[METADATA_NAME])
@@ -320,6 +320,26 @@ def test_programs_of_torch_export_carry_the_state(file: ModelFile, tmp_path: Pat
     torch.testing.assert_close(clip(frames), expected, atol=1e-5, rtol=0)
     if file.recognizer.config.readout == "last":
         torch.testing.assert_close(scores, expected, atol=1e-5, rtol=0)
+
+
+def test_programs_want_no_package_of_onnx(tmp_path: Path) -> None:
+    save_model(tmp_path / "model.safetensors", small_model(heads=("mean",)))
+    code = WITHOUT_TORCH.replace(
+        '["torch", "torchvision", "timm", "lightning"]', '["onnx", "onnxscript", "onnxruntime"]'
+    )
+    command = [
+        sys.executable,
+        "-c",
+        code,
+        "export",
+        str(tmp_path / "model.safetensors"),
+        "--format",
+        "torch",
+        "--quiet",
+    ]
+    result = subprocess.run(command, capture_output=True, text=True)
+    assert result.returncode == 0, result.stderr
+    assert (tmp_path / "model.clip.pt2").stat().st_size > 1000
 
 
 def test_export_as_programs_by_the_command_line(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:

@@ -15,7 +15,8 @@ from pipeline.options import ExportOptions
 
 if TYPE_CHECKING:
     from pipeline.checkpoint import ModelFile
-    from pipeline.export.files import Exported, Int8Data
+    from pipeline.export.files import Int8Data
+    from pipeline.export.outcome import Exported
 
 
 def export_command(args: Sequence[str]) -> int:
@@ -75,7 +76,6 @@ def _int8_data(file: ModelFile, given_data: Any, options: ExportOptions, progres
 
 def _export_programs(path: Path, given_data: Any, options: ExportOptions) -> Exported:
     from pipeline.checkpoint import load_model_file
-    from pipeline.export.files import Exported
     from pipeline.export.programs import export_programs
 
     if options.int8:
@@ -87,7 +87,7 @@ def _export_programs(path: Path, given_data: Any, options: ExportOptions) -> Exp
         )
         console().print(f"note: {note}", soft_wrap=True)
     stem = (Path(options.output) if options.output else path.parent) / path.stem
-    return Exported(*export_programs(file, stem))
+    return export_programs(file, stem)
 
 
 # format -> (model file, data settings given, options) -> what was written

@@ -5,6 +5,7 @@
     parity      the graphs against PyTorch, at several batch sizes and lengths, before a file gets its name
     int8        the same graphs in 8 bits, calibrated on clips of the user, and what that costs in accuracy
     files       ``export_onnx``: all of it
+    outcome     what comes of an export, how near it must be, and what its files say of themselves
     programs    the same pieces as programs of torch.export, for whoever deploys with torch
 
 ``inference.onnx_runtime`` runs the files.

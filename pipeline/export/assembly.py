@@ -17,7 +17,8 @@ import onnx
 from onnx import TensorProto, compose, helper
 from onnx.helper import make_node
 
-from pipeline.checkpoint import ModelFile, describe
+from pipeline.checkpoint import ModelFile
+from pipeline.export.outcome import describe_part
 from pipeline.export.pieces import OPSET, Pieces, StateSlot
 from pipeline.inference.onnx_runtime import (
     FEATURES,
@@ -54,13 +55,7 @@ def assemble(file: ModelFile, pieces: Pieces) -> dict[str, Any]:
 
 def describe_graph(model: Any, file: ModelFile, kind: str, slots: Sequence[StateSlot], **more: Any) -> None:
     """Writes into the graph what the model file says, and what the graph is."""
-    said = describe(file) | {
-        "onnx_format": FORMAT_VERSION,
-        "kind": kind,
-        "states": [slot.described() for slot in slots],
-        "num_context_frames": file.transform.num_context_frames,
-        **more,
-    }
+    said = describe_part(file, kind, slots) | {"onnx_format": FORMAT_VERSION, **more}
     del model.metadata_props[:]
     helper.set_model_props(model, {METADATA_KEY: json.dumps(said, ensure_ascii=False, sort_keys=True)})
 

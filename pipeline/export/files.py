@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Sequence
-from dataclasses import dataclass, field
+from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
@@ -12,6 +12,7 @@ from pipeline.config import DataConfig
 from pipeline.datasets.annotations import VideoRow
 from pipeline.export.assembly import assemble, describe_graph
 from pipeline.export.int8 import calibration_clips, measure_cost, quantize
+from pipeline.export.outcome import Exported
 from pipeline.export.parity import check_parity
 from pipeline.export.pieces import Pieces, make_pieces
 from pipeline.files import write_atomically
@@ -26,17 +27,6 @@ class Int8Data:
     rows: Sequence[VideoRow]
     data: DataConfig
     progress: Callable[[int], None]
-
-
-@dataclass(frozen=True)
-class Exported:
-    """What came of an export."""
-
-    paths: tuple[Path, ...]
-    differences: dict[str, float]
-    """The greatest difference of each graph from the model in PyTorch."""
-    cost: dict[str, float] = field(default_factory=dict)
-    """Accuracy in float32 and in 8 bits; empty without 8-bit files."""
 
 
 def export_onnx(file: ModelFile, stem: Path, int8: Int8Data | None = None) -> Exported:

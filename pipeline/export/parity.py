@@ -14,12 +14,11 @@ from torch import Tensor
 from pipeline.checkpoint import ModelFile
 from pipeline.errors import UserError
 from pipeline.export.assembly import CONTEXT
+from pipeline.export.outcome import TOLERANCE
 from pipeline.export.pieces import StateSlot, example_frames, leaves
 from pipeline.inference.onnx_runtime import FEATURES, FRAMES, KNOWNNESS, SCORES, Run, initial_states, open_session
 from pipeline.transforms.frames import ClipTransform
 
-TOLERANCE = 1e-4
-"""Greatest difference of scores; of features and states, in terms of their greatest value where that is above 1."""
 _BATCHES, _NUM_STEPS = (1, 3), 8
 
 

@@ -16,9 +16,9 @@ from typing import Any
 import torch
 from torch import Tensor, nn
 
-from pipeline.checkpoint import ModelFile, describe
+from pipeline.checkpoint import ModelFile
 from pipeline.errors import UserError
-from pipeline.export.parity import TOLERANCE
+from pipeline.export.outcome import TOLERANCE, Exported, describe_part
 from pipeline.export.pieces import BATCH, Backbone, Embed, StateSlot, Step, example_frames, quietly, state_slots
 from pipeline.files import write_atomically
 
@@ -50,9 +50,8 @@ class _StreamStep(nn.Module):
         return self._calibration.probabilities(logits), *following
 
 
-def export_programs(file: ModelFile, stem: Path) -> tuple[tuple[Path, ...], dict[str, float]]:
-    """Writes ``<stem>.backbone.pt2``, ``<stem>.clip.pt2``, and ``<stem>.step.pt2`` if the model can stream. Returns
-    their paths and the greatest difference of each from the model.
+def export_programs(file: ModelFile, stem: Path) -> Exported:
+    """Writes ``<stem>.backbone.pt2``, ``<stem>.clip.pt2``, and ``<stem>.step.pt2`` if the model can stream.
 
     Raises:
         UserError: torch cannot export the network, or a program computes something else; nothing is written then.
@@ -66,11 +65,11 @@ def export_programs(file: ModelFile, stem: Path) -> tuple[tuple[Path, ...], dict
         modules["step"] = _StreamStep(file, embed, Step(file.recognizer, form))
     archives, differences = {}, {}
     for kind, module in modules.items():
-        archives[kind] = _archive(module.eval(), _inputs(file, kind, slots, batch=3), _describe(file, kind, slots))
+        archives[kind] = _archive(module.eval(), _inputs(file, kind, slots, batch=3), slots, file, kind)
         differences[kind] = _difference(file, kind, slots, module, archives[kind])
     for kind, content in archives.items():
         write_atomically(Path(f"{stem}.{kind}.pt2"), content)
-    return tuple(Path(f"{stem}.{kind}.pt2") for kind in archives), differences
+    return Exported(tuple(Path(f"{stem}.{kind}.pt2") for kind in archives), differences)
 
 
 def _inputs(file: ModelFile, kind: str, slots: tuple[StateSlot, ...], batch: int) -> tuple[Any, ...]:
@@ -86,34 +85,21 @@ def _inputs(file: ModelFile, kind: str, slots: tuple[StateSlot, ...], batch: int
     return frames, [torch.rand(shape, generator=generator) for shape in shapes]
 
 
-def _archive(module: nn.Module, inputs: tuple[Any, ...], described: dict[str, Any]) -> bytes:
-    frames, *states = inputs
-    dynamic = [{0: BATCH}, *([_state_dims(described, some) for some in states])]
+def _archive(
+    module: nn.Module, inputs: tuple[Any, ...], slots: Sequence[StateSlot], file: ModelFile, kind: str
+) -> bytes:
+    of_states = [{} if slot.batch_axis is None else {slot.batch_axis: BATCH} for slot in slots]
+    dynamic = ({0: BATCH}, of_states)[: len(inputs)]  # only the step reads states
     # With gradients on, the recogniser takes the way without pieces of a batch, which depend on its size.
     with torch.enable_grad(), quietly():
         try:
-            program = torch.export.export(module, (frames, *states), dynamic_shapes=tuple(dynamic))
+            program = torch.export.export(module, inputs, dynamic_shapes=dynamic)
         except (torch._dynamo.exc.TorchDynamoException, RuntimeError, ValueError) as error:
             raise UserError(f"torch.export cannot follow this network: {str(error).strip().splitlines()[0]}") from error
         buffer = io.BytesIO()
-        text = json.dumps(described, ensure_ascii=False, sort_keys=True)
+        text = json.dumps(describe_part(file, kind, slots), ensure_ascii=False, sort_keys=True)
         torch.export.save(program, buffer, extra_files={METADATA_NAME: text})
     return buffer.getvalue()
-
-
-def _state_dims(described: dict[str, Any], states: Sequence[Tensor]) -> list[dict[int, Any]]:
-    return [
-        {axis: BATCH for axis, side in enumerate(slot["shape"]) if side == "batch"}
-        for slot, _ in zip(described["states"], states, strict=True)
-    ]
-
-
-def _describe(file: ModelFile, kind: str, slots: tuple[StateSlot, ...]) -> dict[str, Any]:
-    return describe(file) | {
-        "kind": kind,
-        "states": [slot.described() for slot in slots],
-        "num_context_frames": file.transform.num_context_frames,
-    }
 
 
 @torch.inference_mode()

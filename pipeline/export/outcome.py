@@ -1,0 +1,34 @@
+"""What comes of an export, whatever its format, and how near the model it must be. Needs no package of a format."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Any
+
+from pipeline.checkpoint import ModelFile, describe
+from pipeline.export.pieces import StateSlot
+
+TOLERANCE = 1e-4
+"""Greatest difference of scores; of features and states, in terms of their greatest value where that is above 1."""
+
+
+@dataclass(frozen=True)
+class Exported:
+    """What was written."""
+
+    paths: tuple[Path, ...]
+    differences: dict[str, float]
+    """The greatest difference of each part from the model in PyTorch."""
+    cost: dict[str, float] = field(default_factory=dict)
+    """Accuracy in float32 and in 8 bits; empty without 8-bit files."""
+
+
+def describe_part(file: ModelFile, kind: str, slots: Sequence[StateSlot]) -> dict[str, Any]:
+    """What the model file says, and which part of it this is: the metadata of an exported file."""
+    return describe(file) | {
+        "kind": kind,
+        "states": [slot.described() for slot in slots],
+        "num_context_frames": file.transform.num_context_frames,
+    }
