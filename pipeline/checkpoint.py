@@ -110,6 +110,7 @@ def load_model_file(path: str | Path, device: str | torch.device = "cpu") -> Mod
             len(description["labels"]),
             load_weights=False,
             input_size_px=transform.input_size_px,
+            num_pictures=transform.num_pictures,
         )
         recognizer.load_state_dict(state)
         recognizer.backbone.normalization = from_dict(Normalization, description["normalization"])

@@ -26,7 +26,7 @@ def small_experiment(motion_root: Path, output_dir: Path, **training: Any) -> Ex
     )
 
 
-def small_model(num_classes: int = 3, **model: Any) -> ModelFile:
+def small_model(num_classes: int = 3, *, representation: Any = "rgb", **model: Any) -> ModelFile:
     """An untrained model of ``num_classes`` classes."""
     import torch
 
@@ -34,5 +34,6 @@ def small_model(num_classes: int = 3, **model: Any) -> ModelFile:
     experiment = small_experiment(Path("."), Path("."))
     config = replace(experiment.model, **model)
     labels = tuple(f"class {index}" for index in range(num_classes))
-    recognizer = Recognizer(config, num_classes).eval()
-    return ModelFile(recognizer, labels, experiment.sampling, experiment.transform, experiment.decode, {"by": "test"})
+    transform = replace(experiment.transform, representation=representation)
+    recognizer = Recognizer(config, num_classes, num_pictures=transform.num_pictures).eval()
+    return ModelFile(recognizer, labels, experiment.sampling, transform, experiment.decode, {"by": "test"})

@@ -42,8 +42,7 @@ sys.exit(main(sys.argv[1:]))
 
 
 def differences_model(**model: object) -> ModelFile:
-    file = small_model(**model)
-    return replace(file, transform=replace(file.transform, representation="difference"))
+    return small_model(representation="difference", **model)
 
 
 @pytest.fixture(scope="module")

@@ -61,8 +61,7 @@ def test_windows_score_as_if_each_were_computed_alone(long_video: Path, head: st
 
 
 def test_windows_of_differences_and_of_bidirectional_heads(long_video: Path) -> None:
-    file = small_model(heads=("gru",), bidirectional=True)
-    file = replace(file, transform=replace(file.transform, representation="difference"))
+    file = small_model(heads=("gru",), bidirectional=True, representation="difference")
     got = scores_of(Model(file), long_video, stride_frames=2, batch_size=5)
     expected = window_by_window(file, long_video, 2)
     assert [s.window.start for s in got] == [start for start, _ in expected]
@@ -112,9 +111,8 @@ def test_each_frame_of_ten_minutes_passes_the_backbone_once(ten_minutes: Path, s
 
 
 def test_a_stream_of_a_file_is_the_sequence_scored_once(long_video: Path) -> None:
-    for representation in ("rgb", "difference"):
-        file = small_model()
-        file = replace(file, transform=replace(file.transform, representation=representation))
+    for representation in ("rgb", "difference", "rgb_and_difference"):
+        file = small_model(representation=representation)
         model = Model(file)
         got = scores_of(model, long_video, mode="stream", batch_size=7)
         context = file.transform.num_context_frames

@@ -36,8 +36,7 @@ STREAM = InferenceConfig(mode="stream")
 
 
 def file_for(representation: str) -> ModelFile:
-    file = small_model()
-    return replace(file, transform=replace(file.transform, representation=representation))
+    return small_model(representation=representation)
 
 
 @pytest.fixture(scope="module")
@@ -86,7 +85,7 @@ def assert_close(got: Sequence[Happening], expected: Sequence[Prediction | Segme
     np.testing.assert_allclose([g.score for g in got], [e.score for e in expected], atol=1e-5)  # type: ignore[union-attr]
 
 
-@pytest.mark.parametrize("representation", ["rgb", "difference"])
+@pytest.mark.parametrize("representation", ["rgb", "difference", "rgb_and_difference"])
 @pytest.mark.parametrize(
     "inference",
     [InferenceConfig(stride_frames=3), InferenceConfig(batch_size=7), STREAM, replace(STREAM, batch_size=3)],

@@ -66,6 +66,15 @@ def test_difference_is_the_change_since_the_frame_before() -> None:
     assert (ClipTransform(config, UNIT).evaluate(frames[:, :1].expand(-1, 5, -1, -1, -1)) == 0).all()
 
 
+def test_both_pictures_of_a_frame_lie_side_by_side() -> None:
+    frames = torch.randint(0, 256, (2, 5, 3, 16, 16), dtype=torch.uint8)
+    kinds = ("rgb", "difference", "rgb_and_difference")
+    configs = [TransformConfig(fit_size_px=16, input_size_px=16, representation=kind) for kind in kinds]
+    pictures, changes, both = (ClipTransform(config, UNIT).evaluate(frames) for config in configs)
+    assert [config.num_pictures for config in configs] == [1, 1, 2]
+    assert torch.equal(both, torch.cat([pictures[:, 1:], changes], dim=2))
+
+
 def test_flip_zero_never_flips_and_one_always_does() -> None:
     clips = noise_clip(side=16)
     for probability, expected in ((0.0, clips), (1.0, clips.flip(-1))):

@@ -135,8 +135,9 @@ class TransformConfig:
     """Side of the square uint8 frames that leave the decoding worker."""
     input_size_px: int = 112
     """Side of the network's input, a crop of the fitted frame (random in training, centre in evaluation)."""
-    representation: Literal["rgb", "difference"] = "rgb"
-    """rgb, or the change from each frame to the next (a clip then reads one frame more)."""
+    representation: Literal["rgb", "difference", "rgb_and_difference"] = "rgb"
+    """rgb; the change from each frame to the next (a clip then reads one frame more); or both, side by side: the
+    backbone looks at each and the heads read the features of both, at twice the work."""
     min_crop_area: float = 0.5
     """Training: the random crop covers between this share of the frame and all of it; 1 crops at a fixed scale."""
     crop_padding_px: int = 0
@@ -179,7 +180,12 @@ class TransformConfig:
     @property
     def num_context_frames(self) -> int:
         """Frames before the first one that a clip needs as well."""
-        return 1 if self.representation == "difference" else 0
+        return 0 if self.representation == "rgb" else 1
+
+    @property
+    def num_pictures(self) -> int:
+        """Pictures of each frame that the backbone looks at (P)."""
+        return 2 if self.representation == "rgb_and_difference" else 1
 
 
 @dataclass(frozen=True)
@@ -238,6 +244,8 @@ class TrainingConfig:
 
     epochs: int = 20
     """Passes over the training set."""
+    initial_model: str | None = None
+    """A model file to start from, trained on other data: its backbone, and its temporal heads if they are the same."""
     optimizer: Literal["adamw", "sgd"] = "adamw"
     """sgd uses Nesterov momentum 0.9."""
     learning_rate: float = 1e-3

@@ -26,7 +26,7 @@ class VideoFeatures:
     """A video, and by representation its grid frames' feature maps, float16 ``[G, D, h, w]``."""
 
     row: VideoRow
-    maps: Mapping[Literal["rgb", "difference"], Tensor]
+    maps: Mapping[str, Tensor]
 
     def of(self, experiment: Experiment) -> Tensor:
         """What the candidate's head reads: its representation, as maps or as their means over space."""
@@ -52,7 +52,7 @@ def embed_videos(
         assert isinstance(batch, ClipBatch)
         bad += [reason for _, reason in batch.bad]
         if not batch.bad:
-            maps = {name: _embed(embedder, batch.frames[0]) for name, embedder in embedders.items()}
+            maps: dict[str, Tensor] = {name: _embed(embedder, batch.frames[0]) for name, embedder in embedders.items()}
             videos.append(VideoFeatures(row, maps))
         progress()
     return videos, bad

@@ -28,6 +28,7 @@ class Recognizer(nn.Module):
         num_classes: K.
         load_weights: False leaves the backbone as initialised, for a caller that loads all weights itself.
         input_size_px: side of the frames, which decides how long the rows are that a head of vectors reads.
+        num_pictures: pictures of each frame (P), as ``transform.representation`` makes them.
     """
 
     def __init__(
@@ -37,29 +38,30 @@ class Recognizer(nn.Module):
         *,
         load_weights: bool = True,
         input_size_px: int = TransformConfig.input_size_px,
+        num_pictures: int = 1,
     ) -> None:
         super().__init__()
         self.config = config
         self.backbone = build_backbone(config.backbone, config.weights if load_weights else "none", config.num_stages)
+        self.num_features = num_pictures * self.backbone.num_features
         self.reads_maps = config.read != "frames" or config.heads[0] in MAP_HEADS
         self.temporal = build_temporal(self._num_inputs(input_size_px), config)
         # Published backbones end in features of very unequal scale; a recurrent head learns several times faster, and
         # better, from equal ones.
         normalize = config.feature_norm == "batch"
-        self.feature_norm = nn.BatchNorm1d(self.backbone.num_features) if normalize else nn.Identity()
+        self.feature_norm = nn.BatchNorm1d(self.num_features) if normalize else nn.Identity()
         self.classifier = nn.Linear(self.temporal.num_outputs, num_classes)
 
     def _num_inputs(self, input_size_px: int) -> int:
         """Features of a step, as the first temporal head reads it."""
-        num_features = self.backbone.num_features
         if self.config.read == "frames" or self.config.heads[0] in MAP_HEADS:
-            return num_features
+            return self.num_features
         maps = self.backbone.look(input_size_px)
         part = READINGS[self.config.read].steps(maps.unsqueeze(0))  # [1, S, D, h', w']
-        return num_features * part.shape[3] * part.shape[4]
+        return self.num_features * part.shape[3] * part.shape[4]
 
     def embed(self, frames: Tensor, backbone: nn.Module | None = None) -> Tensor:
-        """Normalised frames ``[N, 3, H, W]`` -> features: maps ``[N, D, h, w]`` if they are read by parts or by
+        """Normalised frames ``[N, 3 P, H, W]`` -> features: maps ``[N, D, h, w]`` if they are read by parts or by
         a head of maps, else their average over space ``[N, D]``. ``backbone``: another network that gives what ours
         gives."""
         backbone = self.backbone if backbone is None else backbone
@@ -71,7 +73,12 @@ class Recognizer(nn.Module):
         return torch.cat([self._embed(some, backbone) for some in frames.split(num_at_once)])
 
     def _embed(self, frames: Tensor, backbone: nn.Module) -> Tensor:
+        num_pictures = frames.shape[1] // 3
+        frames = frames.reshape(-1, 3, *frames.shape[2:])  # [N, 3 P, H, W] -> [N P, 3, H, W]
         features: Tensor = backbone(frames.contiguous(memory_format=torch.channels_last))
+        if num_pictures > 1:
+            # [N P, D, h, w] -> [N, P D, h, w]
+            features = features.unflatten(0, (-1, num_pictures)).flatten(1, 2)
         return features if self.reads_maps else features.mean(dim=(2, 3))
 
     def score(self, features: Tensor, state: State = None) -> tuple[Tensor, State]:
@@ -116,8 +123,8 @@ class Recognizer(nn.Module):
         return scores.select(dim, -1) if self.config.readout == "last" else scores.mean(dim=dim)
 
     def forward(self, clips: Tensor) -> Tensor:
-        """Normalised clips ``[B, T, 3, H, W]`` -> logits ``[B, K]``."""
-        features = self.embed(clips.flatten(0, 1))  # [B, T, 3, H, W] -> [B T, 3, H, W]
+        """Normalised clips ``[B, T, 3 P, H, W]`` -> logits ``[B, K]``."""
+        features = self.embed(clips.flatten(0, 1))  # [B, T, 3 P, H, W] -> [B T, 3 P, H, W]
         return self.classify(features.reshape(*clips.shape[:2], *features.shape[1:]))
 
     def classify(self, features: Tensor) -> Tensor:

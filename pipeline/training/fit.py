@@ -38,6 +38,7 @@ from pipeline.training.callbacks import (
     StopOnSignal,
     Throughput,
 )
+from pipeline.training.initial import start_from
 from pipeline.training.module import ClipClassifier, balanced_class_weights
 
 PRECISIONS = {"fp32": "32-true", "bf16": "bf16-mixed"}
@@ -89,9 +90,15 @@ def train(
     with ranks.agreement():
         _check_run_dir(run_dir, last, resume)
         with ranks.in_turn():
-            splits = splits or _read_splits(experiment, quiet)
+            has_own_split, splits = splits is None, splits or _read_splits(experiment, quiet)
         seed_everything(experiment.seed, verbose=False)
         module, data = _build_module(experiment, splits, ranks), VideoDataModule(experiment, splits, ranks)
+        if experiment.training.initial_model and not resume:
+            found = start_from(
+                experiment.training.initial_model, module.recognizer, experiment, has_own_split=has_own_split
+            )
+            module.transform.normalization = module.recognizer.backbone.normalization
+            _say(found, quiet)
     stop = StopOnSignal(last, ranks)
     with calm_lightning(), stop.listening():
         # The stop comes last, when the others have done their part of the batch (the average of weights has its step).
@@ -108,10 +115,15 @@ def train(
 
 def _read_splits(experiment: Experiment, quiet: bool) -> Splits:
     annotations = read_annotations(experiment.data)
-    if annotations.absent and not quiet:
+    if annotations.absent:
         count, first = len(annotations.absent), annotations.absent[0]
-        Console(stderr=True).print(f"{count} videos of the lists are not there and left out, the first: {first}")
+        _say(f"{count} videos of the lists are not there and left out, the first: {first}", quiet)
     return make_splits(annotations, experiment.data, experiment.seed)
+
+
+def _say(text: str, quiet: bool) -> None:
+    if not quiet:
+        Console(stderr=True).print(text, markup=False, highlight=False, soft_wrap=True)
 
 
 def _cache_features(data: VideoDataModule, module: ClipClassifier, quiet: bool) -> None:
@@ -133,7 +145,8 @@ def _check_settings_agree(experiment: Experiment) -> None:
             )
         if training.mixup_alpha or training.cutmix_alpha:
             raise UserError("data.cache features cannot mix pictures; set training.mixup_alpha and cutmix_alpha to 0")
-    if experiment.model.weights == "none" and training.freeze_batch_norm:
+    starts_at_random = experiment.model.weights == "none" and training.initial_model is None
+    if starts_at_random and training.freeze_batch_norm:
         raise UserError(
             "model.weights none starts from random weights, whose batch-norm statistics must be learned: "
             "set training.freeze_batch_norm false"

@@ -43,8 +43,14 @@ class ClipClassifier(LightningModule):
     ) -> None:
         super().__init__()
         self.experiment, self.ranks = experiment, ranks
-        size = experiment.transform.input_size_px
-        self.recognizer = Recognizer(experiment.model, num_classes, input_size_px=size)
+        size, num_pictures = experiment.transform.input_size_px, experiment.transform.num_pictures
+        self.recognizer = Recognizer(
+            experiment.model,
+            num_classes,
+            load_weights=experiment.training.initial_model is None,
+            input_size_px=size,
+            num_pictures=num_pictures,
+        )
         self.transform = TrainTransform(experiment.transform, self.recognizer.backbone.normalization)
         self.bad_videos: dict[str, BadVideo] = {}
         self.train_accuracy = MulticlassAccuracy(num_classes, average="micro")

@@ -57,14 +57,14 @@ class ClipTransform:
         self.normalization = normalization
 
     def evaluate(self, frames: Tensor) -> Tensor:
-        """uint8 ``[B, T + context, 3, S, S]`` -> float ``[B, T, 3, I, I]``, the centre: I = ``input_size_px``."""
+        """uint8 ``[B, T + context, 3, S, S]`` -> float ``[B, T, 3 P, I, I]``, the centre: I = ``input_size_px``."""
         return self.to_input(_center(frames, self.config.input_size_px))
 
     def to_input(self, frames: Tensor) -> Tensor:
-        """uint8 ``[..., T + context, 3, I, I]`` -> normalised float ``[..., T, 3, I, I]``.
+        """uint8 ``[..., T + context, 3, I, I]`` -> normalised float ``[..., T, 3 P, I, I]``, P pictures of each frame.
 
         ``difference`` gives the change of the normalised picture since the frame before, so that each output frame
-        needs its predecessor: the context frame.
+        needs its predecessor: the context frame. ``rgb_and_difference`` gives the picture, then its change.
         """
         mean, std = (
             torch.tensor(value, device=frames.device).view(3, 1, 1)
@@ -73,4 +73,5 @@ class ClipTransform:
         pictures = frames.float().div_(255).sub_(mean).div_(std)
         if self.config.representation == "rgb":
             return pictures
-        return pictures[..., 1:, :, :, :] - pictures[..., :-1, :, :, :]
+        now, before = pictures[..., 1:, :, :, :], pictures[..., :-1, :, :, :]
+        return now - before if self.config.num_pictures == 1 else torch.cat([now, now - before], dim=-3)
