@@ -32,7 +32,9 @@ ROOT = Path(__file__).resolve().parents[1]
 WHOLE = "the recipe"
 VARIANTS: dict[str, str] = {
     WHOLE: "",
-    "pictures instead of changes": "--transform.representation rgb",
+    "pictures instead of changes": "--transform.representation rgb --model.pooling mean",
+    "pictures beside their changes": "--transform.representation rgb_and_difference",
+    "mean over space": "--model.pooling mean",
     "frame average": "--model.heads [mean] --model.bidirectional false",
     "forwards only": "--model.bidirectional false",
     "LSTM": "--model.heads [lstm]",

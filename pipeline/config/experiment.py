@@ -201,6 +201,10 @@ class ModelConfig:
     """Use only the backbone's first stages: finer maps, less work; unset: all of it."""
     feature_norm: Literal["batch", "none"] = "batch"
     """Bring each feature to mean 0 and variance 1 over the training clips before the temporal heads."""
+    pooling: Literal["mean", "motion"] = "mean"
+    """How a frame's feature map becomes a vector, for heads of vectors: its mean over space; or motion, a mean that
+    weighs each place by how much the picture has changed there since the frame before, for action that is small in the
+    picture (of a still frame: the mean). It needs transform.representation difference or rgb_and_difference."""
     read: Literal["frames", "rows", "columns", "patches"] = "frames"
     """What is a step of the sequence: a frame; or each row, column or place of its feature map, in scan order."""
     heads: tuple[str, ...] = ("convgru",)

@@ -7,6 +7,7 @@ calls both on a clip; inference embeds each frame of a video once and scores as 
 from __future__ import annotations
 
 import torch
+import torch.nn.functional as F
 from torch import Tensor, nn
 
 from pipeline.config import ModelConfig, TransformConfig
@@ -18,6 +19,9 @@ from pipeline.models.temporal.stack import MAP_HEADS, build_temporal, drop_featu
 # On a CPU a backbone is fastest when its largest maps stay in the caches: 4 frames of 224x224 a call took 8.9 ms each,
 # 32 frames 11.9 (2 cores, efficientnet_lite0).
 _PIXELS_A_CALL = 4 * 224 * 224
+_NOISE = 0.05
+"""Changes of a normalised picture up to this are the camera's and the codec's: about 6 of 255 where the standard
+deviation is 0.5."""
 
 
 class Recognizer(nn.Module):
@@ -62,8 +66,8 @@ class Recognizer(nn.Module):
 
     def embed(self, frames: Tensor, backbone: nn.Module | None = None) -> Tensor:
         """Normalised frames ``[N, 3 P, H, W]`` -> features: maps ``[N, D, h, w]`` if they are read by parts or by
-        a head of maps, else their average over space ``[N, D]``. ``backbone``: another network that gives what ours
-        gives."""
+        a head of maps, else their mean over space, as ``pooling`` weighs it, ``[N, D]``. ``backbone``: another
+        network that gives what ours gives."""
         backbone = self.backbone if backbone is None else backbone
         if torch.is_grad_enabled() or self.backbone.training or frames.device.type != "cpu":
             return self._embed(frames, backbone)
@@ -73,13 +77,17 @@ class Recognizer(nn.Module):
         return torch.cat([self._embed(some, backbone) for some in frames.split(num_at_once)])
 
     def _embed(self, frames: Tensor, backbone: nn.Module) -> Tensor:
-        num_pictures = frames.shape[1] // 3
+        num_pictures, changes = frames.shape[1] // 3, frames[:, -3:]
         frames = frames.reshape(-1, 3, *frames.shape[2:])  # [N, 3 P, H, W] -> [N P, 3, H, W]
         features: Tensor = backbone(frames.contiguous(memory_format=torch.channels_last))
         if num_pictures > 1:
             # [N P, D, h, w] -> [N, P D, h, w]
             features = features.unflatten(0, (-1, num_pictures)).flatten(1, 2)
-        return features if self.reads_maps else features.mean(dim=(2, 3))
+        if self.reads_maps:
+            return features
+        if self.config.pooling == "mean":
+            return features.mean(dim=(2, 3))
+        return (features * motion_weights(changes, features.shape[2], features.shape[3])).sum(dim=(2, 3))
 
     def score(self, features: Tensor, state: State = None) -> tuple[Tensor, State]:
         """Features ``[B, T, D, ...]`` -> class scores after each step ``[B, T, K]`` (logits) and the state."""
@@ -130,3 +138,11 @@ class Recognizer(nn.Module):
     def classify(self, features: Tensor) -> Tensor:
         """Features of clips ``[B, T, D, ...]`` -> logits ``[B, K]``."""
         return self.read_out(self.score(features)[0])
+
+
+def motion_weights(changes: Tensor, height: int, width: int) -> Tensor:
+    """What each place of a map ``height`` x ``width`` weighs, ``[N, 1, height, width]`` of sum 1, by how much of
+    ``changes [N, 3, H, W]`` lies there; the same everywhere where nothing moves."""
+    moving = (changes.abs().mean(dim=1, keepdim=True) - _NOISE).clamp_min(0)
+    amounts = F.adaptive_avg_pool2d(moving, (height, width)) + 1e-4
+    return amounts / amounts.sum(dim=(2, 3), keepdim=True)

@@ -145,11 +145,20 @@ def _check_settings_agree(experiment: Experiment) -> None:
             )
         if training.mixup_alpha or training.cutmix_alpha:
             raise UserError("data.cache features cannot mix pictures; set training.mixup_alpha and cutmix_alpha to 0")
+    _check_pooling(experiment)
     starts_at_random = experiment.model.weights == "none" and training.initial_model is None
     if starts_at_random and training.freeze_batch_norm:
         raise UserError(
             "model.weights none starts from random weights, whose batch-norm statistics must be learned: "
             "set training.freeze_batch_norm false"
+        )
+
+
+def _check_pooling(experiment: Experiment) -> None:
+    if experiment.model.pooling == "motion" and experiment.transform.num_context_frames == 0:
+        raise UserError(
+            "model.pooling motion weighs places by their change since the frame before: set transform.representation "
+            "difference or rgb_and_difference, or model.pooling mean"
         )
 
 
