@@ -23,7 +23,7 @@ from pipeline.checkpoint import ModelFile
 from pipeline.config import DataConfig, Experiment
 from pipeline.datasets.annotations import VideoRow
 from pipeline.datasets.datamodule import make_feature_loader, make_loader, read_features
-from pipeline.datasets.features import FeatureCache, FrameEmbedder
+from pipeline.datasets.features import FeatureCache, FrameEmbedder, can_keep_features
 from pipeline.datasets.store import cache_store
 from pipeline.datasets.videos import BadVideo, ClipBatch, Sample, fixed_clips
 from pipeline.errors import UserError
@@ -224,7 +224,7 @@ def _feature_loader(
     model: ModelFile, rows: Sequence[VideoRow], experiment: Experiment, ranks: Ranks
 ) -> DataLoader[Sample] | None:
     """Features as the training with a frozen backbone kept them; None where features do not stand for frames."""
-    if model.transform.num_context_frames:
+    if not can_keep_features(experiment):
         return None
     embedder = FrameEmbedder(model.recognizer, TrainTransform(model.transform, model.normalization))
     cache = FeatureCache(embedder, cache_store(experiment.data), experiment)

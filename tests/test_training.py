@@ -12,6 +12,7 @@ import time
 from collections.abc import Callable
 from dataclasses import replace
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import pytest
@@ -102,16 +103,25 @@ def test_a_run_leaves_a_model_that_says_what_it_is(motion_root: Path, tmp_path: 
         train(replace(experiment, name="new"), resume=True, quiet=True)
 
 
+@pytest.mark.parametrize(
+    ("representation", "model", "num_frames"),
+    [
+        ("rgb", {"heads": ("convgru",)}, 4),
+        ("difference", {"heads": ("gru",), "pooling": "motion"}, 4),
+        ("rgb_and_difference", {"heads": ("gru",)}, 40),  # longer than the videos
+    ],
+)
 def test_a_frozen_backbone_does_not_change_and_cached_features_train_the_same(
-    motion_root: Path, tmp_path: Path
+    motion_root: Path, tmp_path: Path, representation: Any, model: dict[str, Any], num_frames: int
 ) -> None:
     settings = {"backbone_learning_rate_ratio": 0.0, "optimizer": "sgd", "learning_rate": 0.05}
     experiment = small_experiment(motion_root, tmp_path, **settings)
     still = {"min_crop_area": 1.0, "horizontal_flip": 0.0, "brightness": 0, "contrast": 0, "saturation": 0}
     experiment = replace(
         experiment,
-        transform=replace(experiment.transform, input_size_px=40, **still),
-        model=replace(experiment.model, dropout=0.0),
+        sampling=replace(experiment.sampling, num_frames=num_frames),
+        transform=replace(experiment.transform, input_size_px=40, representation=representation, **still),
+        model=replace(experiment.model, dropout=0.0, **model),
     )
     torch.manual_seed(experiment.seed)
     plain = weights_of(replace(experiment, name="plain"))
@@ -215,6 +225,16 @@ def test_bad_videos_are_named_and_left_out_and_too_many_fail(motion_root: Path, 
     [
         (lambda e: replace(e, training=replace(e.training, freeze_batch_norm=True)), "freeze_batch_norm false"),
         (lambda e: replace(e, data=replace(e.data, cache="features")), "data.cache features keeps what a frozen"),
+        (
+            lambda e: replace(
+                e,
+                data=replace(e.data, cache="features"),
+                sampling=replace(e.sampling, mode="uniform"),
+                transform=replace(e.transform, representation="difference"),
+                training=replace(e.training, backbone_learning_rate_ratio=0.0),
+            ),
+            "set sampling.mode dense and sampling.short_video hold_last",
+        ),
         (lambda e: replace(e, data=replace(e.data, format="ucf")), "unknown data format 'ucf'"),
     ],
 )

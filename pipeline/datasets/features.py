@@ -1,9 +1,14 @@
-"""Features of a frozen backbone: each grid frame of each video embedded once, then heads train on slices of them."""
+"""Features of a frozen backbone: each grid frame of each video embedded once, then heads train on slices of them.
+
+Of a model that looks at changes, row k of a video's features stands for the change from grid frame k to k + 1, and the
+last row for no change, which is what a clip sees where a short video holds its last frame.
+"""
 
 from __future__ import annotations
 
 import hashlib
 from collections.abc import Iterator, Sequence
+from itertools import pairwise
 from typing import Any
 
 import numpy as np
@@ -22,6 +27,13 @@ from pipeline.transforms.augmentation import TrainTransform
 _FRAMES_A_CALL = 128
 
 
+def can_keep_features(experiment: Experiment) -> bool:
+    """Whether features of grid frames are what clips need: changes are, where a clip's frames are neighbours."""
+    sampling = experiment.sampling
+    has_neighbours = sampling.mode == "dense" and sampling.short_video != "loop"
+    return has_neighbours or experiment.transform.num_context_frames == 0
+
+
 class FrameEmbedder:
     """Fitted frames -> features, by a recogniser whose backbone does not change.
 
@@ -35,7 +47,7 @@ class FrameEmbedder:
         self._device = next(recognizer.parameters()).device
 
     def embed(self, frames: Tensor) -> Tensor:
-        """uint8 ``[N, 3, S, S]`` -> features ``[N, D, ...]``, as in evaluation."""
+        """uint8 ``[N + context, 3, S, S]`` -> features ``[N, D, ...]``, as in evaluation."""
         return self.recognizer.embed(self.transform.evaluate(frames.to(self._device)))
 
     def embed_augmented(self, frames: Tensor, seed: int) -> Tensor:
@@ -55,6 +67,8 @@ class FrameEmbedder:
             "weights": content.hexdigest(),
             "normalization": to_dict(self.transform.normalization),
             "maps": self.recognizer.reads_maps,
+            "pooling": self.recognizer.config.pooling,
+            "representation": self.transform.config.representation,
             "runs": [torch.__version__, self._device.type],
         }
 
@@ -91,12 +105,19 @@ class FeatureDataset(Dataset[Sample]):
             return Sample(key.row, self.labels[key.row], None, copies)
         features = copies[self._draw_copy(key, len(copies))]
         clips = self.choose(range(len(features)), key, self.experiment)
+        if self.experiment.transform.num_context_frames:
+            clips = [_rows_of_changes(clip, still=len(features) - 1) for clip in clips]
         return Sample(key.row, self.labels[key.row], torch.stack([features[clip] for clip in clips]).float())
 
     def _draw_copy(self, key: SampleKey, num_copies: int) -> int:
         if num_copies == 1 or self.choose is not random_clip:
             return 0
         return int(np.random.default_rng([self.experiment.seed, key.epoch, key.row, 1]).integers(num_copies))
+
+
+def _rows_of_changes(clip: Sequence[int], still: int) -> list[int]:
+    """The rows of the features for a clip's frames, its context frame before them."""
+    return [before if now == before + 1 else still for before, now in pairwise(clip)]
 
 
 class FeatureCache:
@@ -133,7 +154,10 @@ class FeatureCache:
 
     @torch.inference_mode()
     def _embed(self, frames: Tensor, copy: int, seed: int) -> Iterator[Tensor]:
-        for part in frames.split(_FRAMES_A_CALL):
+        num_context = self._experiment.transform.num_context_frames
+        frames = torch.cat([frames, *[frames[-1:]] * num_context])
+        for start in range(0, len(frames) - num_context, _FRAMES_A_CALL):
+            part = frames[start : start + _FRAMES_A_CALL + num_context]
             features = self._embedder.embed_augmented(part, seed) if copy else self._embedder.embed(part)
             yield features.half().cpu()
 

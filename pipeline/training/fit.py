@@ -24,7 +24,7 @@ from rich.progress import Progress
 from pipeline.checkpoint import ModelFile, provenance_of, save_model
 from pipeline.config import Experiment, TrainerConfig, to_yaml
 from pipeline.datasets.datamodule import Splits, VideoDataModule, make_splits, read_annotations
-from pipeline.datasets.features import FrameEmbedder
+from pipeline.datasets.features import FrameEmbedder, can_keep_features
 from pipeline.datasets.summary import summarize_splits
 from pipeline.errors import UserError
 from pipeline.files import write_atomically
@@ -138,10 +138,16 @@ def _cache_features(data: VideoDataModule, module: ClipClassifier, quiet: bool) 
 def _check_settings_agree(experiment: Experiment) -> None:
     training = experiment.training
     if experiment.data.cache == "features":
-        if training.backbone_learning_rate_ratio != 0 or experiment.transform.representation != "rgb":
+        if training.backbone_learning_rate_ratio != 0:
             raise UserError(
                 "data.cache features keeps what a frozen backbone says of each frame: set "
-                "training.backbone_learning_rate_ratio 0 and transform.representation rgb, or data.cache none"
+                "training.backbone_learning_rate_ratio 0, or data.cache none"
+            )
+        if not can_keep_features(experiment):
+            raise UserError(
+                "data.cache features keeps the change from each frame to the next, and these clips do not consist of "
+                "neighbours: set sampling.mode dense and sampling.short_video hold_last, transform.representation rgb, "
+                "or data.cache none"
             )
         if training.mixup_alpha or training.cutmix_alpha:
             raise UserError("data.cache features cannot mix pictures; set training.mixup_alpha and cutmix_alpha to 0")
