@@ -208,8 +208,9 @@ class ModelConfig:
     read: Literal["frames", "rows", "columns", "patches"] = "frames"
     """What is a step of the sequence: a frame; or each row, column or place of its feature map, in scan order."""
     heads: tuple[str, ...] = ("convgru",)
-    """Temporal heads in the order of the data. Of vectors: mean, change, rnn, lstm, gru, mingru; of maps: convlstm,
-    convgru, convmingru. Several make a stack, which the two min heads need to let the past decide what is kept."""
+    """Temporal heads in the order of the data. Of vectors: mean, moments, change, rnn, lstm, gru, mingru; of maps:
+    convlstm, convgru, convmingru. Several make a stack, which the two min heads need to let the past decide what is
+    kept."""
     hidden_channels: int = 128
     """Channels of each recurrent head's state."""
     kernel_size: int = 3

@@ -1,4 +1,4 @@
-"""Heads that read vectors ``[B, T, D]``: the running mean, the change, and torch's own recurrent layers."""
+"""Heads that read vectors ``[B, T, D]``: running mean and deviation, the change, and torch's own recurrent layers."""
 
 from __future__ import annotations
 
@@ -28,6 +28,36 @@ class Mean(TemporalHead):
         sums = total.unsqueeze(1) + projected.cumsum(dim=1)
         counts = count + torch.arange(1, projected.shape[1] + 1, device=projected.device, dtype=projected.dtype)
         return sums / counts.view(1, -1, 1), (sums[:, -1], count + projected.shape[1])
+
+
+class Moments(TemporalHead):
+    """Running mean and standard deviation of each feature, side by side: how much a picture varies, blind to the order.
+    Without weights: what little data can be asked for."""
+
+    streams = True
+    reads_maps = False
+
+    def __init__(self, num_features: int) -> None:
+        super().__init__()
+        self.num_outputs = 2 * num_features
+
+    def initial_state(self, x: Tensor) -> State:
+        """Sum and sum of squares ``[B, D]``, and number of frames so far."""
+        zeros = x.new_zeros(x.shape[0], x.shape[2])
+        return zeros, zeros.clone(), 0
+
+    def recur(self, projected: Tensor, state: State = None) -> tuple[Tensor, State]:
+        """``[B, T, D]`` -> ``[B, T, 2 D]``."""
+        total, total_of_squares, count = self.initial_state(projected) if state is None else state
+        sums = total.unsqueeze(1) + projected.cumsum(dim=1)
+        sums_of_squares = total_of_squares.unsqueeze(1) + projected.square().cumsum(dim=1)
+        counts = count + torch.arange(1, projected.shape[1] + 1, device=projected.device, dtype=projected.dtype)
+        counts = counts.view(1, -1, 1)
+        means = sums / counts
+        # The small number keeps the root's derivative finite where nothing varies, as after the first frame.
+        deviations = (sums_of_squares / counts - means.square()).clamp_min(0).add(1e-4).sqrt()
+        following = sums[:, -1], sums_of_squares[:, -1], count + projected.shape[1]
+        return torch.cat([means, deviations], dim=2), following
 
 
 class Change(TemporalHead):
