@@ -2,8 +2,9 @@
 
     python tools/ablate.py --config configs/fights.yaml --root FIGHTS --output benchmarks
 
-A variant is what one would add to ``clipgru evaluate --protocol``. Folds that are finished are kept in ``--runs``, so
-that the same command goes on where it was stopped; tables are written after every variant.
+A variant is what one would add to ``clipgru evaluate --protocol``; one that changes nothing about the recipe is left
+out. Folds that are finished are kept in ``--runs``, so that the same command goes on where it was stopped; tables are
+written after every variant.
 """
 
 from __future__ import annotations
@@ -13,6 +14,7 @@ import json
 import os
 import shlex
 import sys
+from collections.abc import Sequence
 from dataclasses import replace
 from pathlib import Path
 from statistics import mean
@@ -35,12 +37,15 @@ VARIANTS: dict[str, str] = {
     "pictures instead of changes": "--transform.representation rgb --model.pooling mean",
     "pictures beside their changes": "--transform.representation rgb_and_difference",
     "mean over space": "--model.pooling mean",
+    "pooling by motion": "--model.pooling motion",
     "frame average": "--model.heads [mean] --model.bidirectional false",
-    "forwards only": "--model.bidirectional false",
-    "LSTM": "--model.heads [lstm]",
-    "two GRUs": "--model.heads [gru,gru]",
-    "ConvGRU on maps": "--model.heads [convgru] --model.hidden_channels 64",
-    "GRU of vectors and their changes": "--model.heads [change,gru]",
+    "means and deviations over time": "--model.heads [moments] --model.bidirectional false --model.readout last",
+    "GRU": "--model.heads [gru] --model.bidirectional false --model.readout mean",
+    "GRU both ways": "--model.heads [gru] --model.bidirectional true --model.readout mean",
+    "LSTM both ways": "--model.heads [lstm] --model.bidirectional true --model.readout mean",
+    "two GRUs both ways": "--model.heads [gru,gru] --model.bidirectional true --model.readout mean",
+    "ConvGRU on maps": "--model.heads [convgru] --model.hidden_channels 64 --model.readout mean",
+    "GRU of vectors and their changes": "--model.heads [change,gru] --model.bidirectional true --model.readout mean",
     "frozen backbone": "--training.backbone_learning_rate_ratio 0",
     "whole backbone learns": "--training.num_frozen_stages 0",
     "no crops, no mirror images, no colours": (
@@ -62,10 +67,16 @@ def variant(words: str, arguments: argparse.Namespace) -> Experiment:
     return to_experiment(parser, parser.parse_args(given))
 
 
+def changing(names: Sequence[str], arguments: argparse.Namespace) -> list[str]:
+    """Those of the variants that change something."""
+    recipe = variant(VARIANTS[WHOLE], arguments)
+    return [name for name in names if name != WHOLE and variant(VARIANTS[name], arguments) != recipe]
+
+
 def run_variant(name: str, arguments: argparse.Namespace) -> list[FoldResult]:
     """Every fold with every seed."""
     experiment = variant(VARIANTS[name], arguments)
-    folder = arguments.runs / arguments.config.stem
+    folder = arguments.runs / arguments.name
     experiment = replace(experiment, name=name.replace(" ", "_").replace(",", ""), output_dir=str(folder))
     asked = EvaluationSettings(arguments.clips, arguments.mirror)
     results = []
@@ -98,20 +109,24 @@ def by_seed(results: list[FoldResult]) -> dict[int, float]:
 
 
 def write(rows: dict[str, dict[str, float | None]], arguments: argparse.Namespace) -> Table:
-    """``ablation_<config>.md`` and ``.json``."""
+    """``ablation_<name>.md`` and ``.json``."""
     on = machine("cpu")
     command = (
         f"python tools/ablate.py --config configs/{arguments.config.name} --root ... --protocol {arguments.protocol}"
     )
     command += f" --seeds {arguments.seeds} --clips {arguments.clips} --budget '{arguments.budget}'"
     command += " --mirror" if arguments.mirror else ""
+    command += f" --name {arguments.name}" if arguments.name != arguments.config.stem else ""
+    names = " ".join(shlex.quote(name) for name in rows)
+    command += f" --variants {names}" if list(rows) != [WHOLE, *changing(list(VARIANTS), arguments)] else ""
     where = f"{on['cpu']}, {on['threads']} threads, torch {on['torch']}, commit {on['commit']}"
     note = f"{arguments.seeds} seeds, {arguments.protocol}; every answer of every fold counts once. {where}. Written by"
     changes = "\n".join(f"- {name}: `{words}`" for name, words in VARIANTS.items() if words and name in rows)
     table = Table("One part changed at a time", "The difference is taken seed by seed, on the same folds.", rows)
     title = f"# What the parts of {arguments.config.name} are worth"
+    title += f": {arguments.name}" if arguments.name != arguments.config.stem else ""
     text = "\n\n".join([title, note, f"    {command}", table.markdown(), changes])
-    stem = arguments.output / f"ablation_{arguments.config.stem}"
+    stem = arguments.output / f"ablation_{arguments.name}"
     write_atomically(stem.with_suffix(".md"), (text + "\n").encode())
     record = {"machine": on, "command": command, "variants": VARIANTS, "rows": rows}
     write_atomically(stem.with_suffix(".json"), (json.dumps(record, indent=1) + "\n").encode())
@@ -128,15 +143,17 @@ def main() -> int:
     parser.add_argument("--mirror", action="store_true", help="and their mirror images")
     parser.add_argument("--budget", default="", help="options for all variants, such as '--training.epochs 6'")
     parser.add_argument("--variants", nargs="+", default=list(VARIANTS), choices=list(VARIANTS), help="which")
+    parser.add_argument("--name", help="of the table; that of the config without it")
     parser.add_argument("--runs", type=Path, default=ROOT / "runs" / "ablation", help="folder of the trained folds")
     parser.add_argument("--output", type=Path, default=ROOT / "runs" / "benchmarks", help="folder for the table")
     arguments = parser.parse_args()
+    arguments.name = arguments.name or arguments.config.stem
     keep_freed_memory()
     whole = run_variant(WHOLE, arguments)
     rows = {WHOLE: row_of(whole, whole)}
-    for name in arguments.variants:
-        if name != WHOLE:
-            rows[name] = row_of(run_variant(name, arguments), whole)
+    table = write(rows, arguments)
+    for name in changing(arguments.variants, arguments):
+        rows[name] = row_of(run_variant(name, arguments), whole)
         table = write(rows, arguments)
     print(table.markdown())
     return 0
