@@ -1,0 +1,155 @@
+"""What frozen features are worth for a data set, inside the training parts of a protocol's folds.
+
+    python tools/probe.py --config configs/fights.yaml --root FIGHTS --output benchmarks
+
+Inside the training part of each fold of a protocol, folds by group are drawn once more, and a logistic regression on
+means and deviations over time is trained and tested on those. Settings can so be chosen before the protocol is run: a
+choice that every part makes for itself has not seen the test videos of its fold. Features are cached, so that only the
+first run takes minutes.
+"""
+
+from __future__ import annotations
+
+import argparse
+import os
+import shlex
+import sys
+from collections.abc import Sequence
+from dataclasses import replace
+from pathlib import Path
+from statistics import mean
+
+import numpy as np
+from benchmarks.tables import Table
+from benchmarks.timing import machine
+from numpy.typing import NDArray
+from sklearn.linear_model import LogisticRegression
+from sklearn.pipeline import make_pipeline
+from sklearn.preprocessing import StandardScaler
+
+from pipeline.cli import ENVIRONMENT
+from pipeline.cli.parser import add_experiment, make_parser, to_experiment
+from pipeline.config import Experiment
+from pipeline.datasets.annotations import VideoRow
+from pipeline.datasets.datamodule import read_annotations, read_features
+from pipeline.datasets.features import FeatureCache, FrameEmbedder
+from pipeline.datasets.splits import group_folds
+from pipeline.datasets.store import cache_store
+from pipeline.datasets.videos import BadVideo
+from pipeline.errors import UserError
+from pipeline.files import write_atomically
+from pipeline.machine import keep_freed_memory
+from pipeline.models.recognizer import Recognizer
+from pipeline.protocols import PROTOCOLS
+from pipeline.transforms.augmentation import TrainTransform
+
+ROOT = Path(__file__).resolve().parents[1]
+_CHANGES = "--transform.representation difference --model.pooling"
+VARIANTS: dict[str, str] = {
+    "pictures": "--transform.representation rgb --model.pooling mean",
+    "changes": f"{_CHANGES} mean",
+    "changes, by motion": f"{_CHANGES} motion",
+    "pictures and changes, by motion": "--transform.representation rgb_and_difference --model.pooling motion",
+    **{
+        f"changes, by motion, {side} px": (
+            f"{_CHANGES} motion --transform.fit_size_px {side} --transform.input_size_px {side}"
+        )
+        for side in (96, 128, 160, 224)
+    },
+    **{f"changes, by motion, {fps} a second": f"{_CHANGES} motion --sampling.sample_fps {fps}" for fps in (3, 5, 15)},
+}
+_NUM_INNER_FOLDS = 4
+
+
+def experiment_of(words: str, arguments: argparse.Namespace) -> Experiment:
+    """The config with the variant's words, its backbone frozen, dense clips, single steps."""
+    fixed = ["--data.root", arguments.root, "--sampling.mode", "dense", "--sampling.short_video", "hold_last"]
+    parser = make_parser("train", "")
+    add_experiment(parser)
+    given = ["--config", str(arguments.config), *fixed, "--model.heads", "[mean]", "--model.bidirectional", "false"]
+    return to_experiment(parser, parser.parse_args([*given, *shlex.split(words)]))
+
+
+def moments(experiment: Experiment, rows: Sequence[VideoRow], labels: Sequence[str]) -> NDArray[np.float32]:
+    """Means and deviations over time of each video's features, ``[N, 2 D]``."""
+    transform = experiment.transform
+    recognizer = Recognizer(
+        experiment.model, len(labels), input_size_px=transform.input_size_px, num_pictures=transform.num_pictures
+    )
+    embedder = FrameEmbedder(recognizer.eval(), TrainTransform(transform, recognizer.backbone.normalization))
+    cache = FeatureCache(embedder, cache_store(experiment.data), experiment)
+    found = []
+    for row, copies in zip(rows, read_features(cache, rows, labels, experiment, 0, lambda: None), strict=True):
+        if isinstance(copies, BadVideo):
+            raise UserError(f"{row.path}: {copies.cause}; a probe needs videos that can be read")
+        steps = copies[0].float()
+        # The last row of changes stands for no change at all.
+        steps = steps[:-1] if transform.num_context_frames and len(steps) > 1 else steps
+        found.append(np.concatenate([steps.mean(0), steps.std(0, correction=0)]))
+    return np.stack(found)
+
+
+def inside(experiment: Experiment, arguments: argparse.Namespace) -> list[float]:
+    """Per cent right inside the training part of each fold."""
+    annotations = read_annotations(experiment.data)
+    rows = [row for part in annotations.splits.values() for row in part]
+    places = {row.path: place for place, row in enumerate(rows)}
+    features = moments(experiment, rows, annotations.labels)
+    labels = np.array([row.label for row in rows])
+    return [
+        100 * mean(_right(features, labels, places, fold.train, seed) for seed in range(arguments.seeds))
+        for fold in PROTOCOLS[arguments.protocol](experiment)
+    ]
+
+
+def _right(
+    features: NDArray[np.float32],
+    labels: NDArray[np.str_],
+    places: dict[Path, int],
+    rows: Sequence[VideoRow],
+    seed: int,
+) -> float:
+    right = total = 0
+    for train, test in group_folds(rows, _NUM_INNER_FOLDS, seed):
+        known, asked = ([places[row.path] for row in part] for part in (train, test))
+        probe = make_pipeline(StandardScaler(), LogisticRegression(C=0.003, max_iter=500))
+        answers = probe.fit(features[known], labels[known]).predict(features[asked])
+        right, total = right + int((answers == labels[asked]).sum()), total + len(asked)
+    return right / total
+
+
+def main() -> int:
+    parser = argparse.ArgumentParser(description=(__doc__ or "").splitlines()[0])
+    parser.add_argument("--config", type=Path, required=True, help="the recipe")
+    parser.add_argument("--root", required=True, help="the videos")
+    parser.add_argument("--protocol", default="group_5_fold", choices=list(PROTOCOLS), help="whose training parts")
+    parser.add_argument("--seeds", type=int, default=3, help="how often inner folds are drawn")
+    parser.add_argument("--variants", nargs="+", default=list(VARIANTS), choices=list(VARIANTS), help="which")
+    parser.add_argument("--output", type=Path, default=ROOT / "runs" / "benchmarks", help="folder for the table")
+    arguments = parser.parse_args()
+    keep_freed_memory()
+    rows: dict[str, dict[str, float | None]] = {}
+    for name in arguments.variants:
+        by_fold = inside(replace(experiment_of(VARIANTS[name], arguments), seed=0), arguments)
+        rows[name] = {"right, %": mean(by_fold)}
+        rows[name] |= {f"part {number}": right for number, right in enumerate(by_fold, start=1)}
+        print(f"{name}: {rows[name]['right, %']:.1f}", file=sys.stderr, flush=True)
+    on = machine("cpu")
+    note = (
+        f"A logistic regression inside the training parts of {arguments.protocol}, {arguments.seeds} times "
+        f"{_NUM_INNER_FOLDS} folds by group. Part k knows nothing of the test videos of fold k, but of those of "
+        "other folds: a choice is free of all test videos where every part would make it. "
+        f"{on['cpu']}, torch {on['torch']}, commit {on['commit']}. Written by"
+    )
+    command = f"    python tools/probe.py --config configs/{arguments.config.name} --root ..."
+    table = Table("Frozen features", "Means and deviations over time.", rows)
+    changes = "\n".join(f"- {name}: `{VARIANTS[name]}`" for name in rows)
+    text = "\n\n".join([f"# Probes for {arguments.config.name}", note, command, table.markdown(), changes])
+    write_atomically(arguments.output / f"probes_{arguments.config.stem}.md", (text + "\n").encode())
+    print(table.markdown())
+    return 0
+
+
+if __name__ == "__main__":
+    os.environ.update(ENVIRONMENT | os.environ)
+    sys.exit(main())
