@@ -8,7 +8,7 @@ from pathlib import Path
 import pytest
 import torch
 
-from pipeline.checkpoint import ModelFile, load_model_file, provenance_of, save_model
+from pipeline.checkpoint import load_model_file, provenance_of, save_model
 from pipeline.config import Experiment
 from pipeline.errors import UserError
 from pipeline.models.recognizer import Recognizer
@@ -52,7 +52,7 @@ def test_the_backbone_is_taken_and_the_heads_where_they_are_the_same(
     torch.manual_seed(9)
     new = Recognizer(experiment.model, 3)
     classifier = new.classifier.weight.clone()
-    said = start_from(path, new, experiment, has_own_split=True)
+    said, provenance = start_from(path, new, experiment)
     old = load_model_file(path).recognizer
     assert is_same(new.backbone, old.backbone)
     assert is_same(new.feature_norm, old.feature_norm)
@@ -60,6 +60,7 @@ def test_the_backbone_is_taken_and_the_heads_where_they_are_the_same(
     if heads_taken:
         assert is_same(new.temporal, old.temporal)
     assert torch.equal(new.classifier.weight, classifier)
+    assert provenance == load_model_file(path).provenance
 
 
 def test_a_run_starts_there_and_learns_on(
@@ -84,28 +85,32 @@ def test_another_backbone_is_refused(tmp_path: Path) -> None:
     path, experiment = saved(tmp_path), small_experiment(Path("here"), tmp_path)
     model = replace(experiment.model, backbone="pixels_4x4")
     with pytest.raises(UserError, match=r"its backbone is tiny, num_stages None; this run's is pixels_4x4"):
-        start_from(path, Recognizer(model, 3), replace(experiment, model=model), has_own_split=True)
+        start_from(path, Recognizer(model, 3), replace(experiment, model=model))
 
 
-def test_a_model_that_has_seen_what_is_held_out_is_refused(motion_root: Path, tmp_path: Path) -> None:
-    path = saved(tmp_path, str(motion_root))
+def test_a_model_of_the_same_data_is_refused(motion_root: Path, tmp_path: Path) -> None:
+    experiment = starting_from(saved(tmp_path, str(motion_root)), small_experiment(motion_root, tmp_path, epochs=1))
+    with pytest.raises(UserError, match="it may have seen videos that are held out now"):
+        train(experiment, quiet=True)
+    with pytest.raises(UserError, match="it may have seen videos that are held out now"):
+        next(run_protocol(replace(experiment, name="folds"), "group_5_fold", quiet=True))
+
+
+def test_so_is_one_whose_predecessor_was_trained_on_it(motion_root: Path, tmp_path: Path) -> None:
+    """From other data to these: the file says so, also after an interruption; from there to the first data: refused."""
+    path = saved(tmp_path)
     experiment = starting_from(path, small_experiment(motion_root, tmp_path, epochs=1))
-    new = Recognizer(experiment.model, 3)
-    assert "backbone" in start_from(path, new, experiment, has_own_split=True)
-    for other in (replace(experiment, seed=1), replace(experiment, data=replace(experiment.data, test_fraction=0.5))):
-        with pytest.raises(UserError, match="it has seen videos that are held out now"):
-            start_from(path, new, other, has_own_split=True)
-    with pytest.raises(UserError, match="it has seen videos that are held out now"):
-        next(run_protocol(experiment, "group_5_fold", quiet=True))
+    first = train(experiment, quiet=True)
+    assert first.model.provenance["initial_model"] == load_model_file(path).provenance
+    longer = replace(experiment, training=replace(experiment.training, epochs=2))
+    resumed = train(longer, resume=True, quiet=True)
+    assert resumed.model.provenance["initial_model"] == load_model_file(path).provenance
+    back = starting_from(str(resumed.model_path), small_experiment(Path("elsewhere"), tmp_path))
+    with pytest.raises(UserError, match="it, or a model that it started from, was trained on elsewhere"):
+        start_from(str(resumed.model_path), Recognizer(back.model, 3), back)
 
 
 def test_a_model_file_is_wanted(tmp_path: Path) -> None:
     experiment = small_experiment(Path("here"), tmp_path)
     with pytest.raises(UserError, match="no such model file"):
-        start_from(str(tmp_path / "none.safetensors"), Recognizer(experiment.model, 3), experiment, has_own_split=True)
-
-
-def test_provenance_names_it(motion_root: Path, tmp_path: Path) -> None:
-    path = saved(tmp_path)
-    made: ModelFile = train(starting_from(path, small_experiment(motion_root, tmp_path, epochs=1)), quiet=True).model
-    assert made.provenance["experiment"]["training"]["initial_model"] == path
+        start_from(str(tmp_path / "none.safetensors"), Recognizer(experiment.model, 3), experiment)

@@ -24,7 +24,7 @@ from benchmarks.timing import machine
 from compare_heads import interval
 
 from pipeline.cli import ENVIRONMENT
-from pipeline.cli.parser import add_experiment, make_parser, to_experiment
+from pipeline.cli.parser import read_experiment
 from pipeline.config import Experiment
 from pipeline.files import write_atomically
 from pipeline.machine import keep_freed_memory
@@ -61,10 +61,7 @@ VARIANTS: dict[str, str] = {
 def variant(words: str, arguments: argparse.Namespace) -> Experiment:
     """The config with the common budget, then the variant's words."""
     budget = ["--data.root", arguments.root, "--data.cache", "frames", *shlex.split(arguments.budget)]
-    parser = make_parser("train", "")
-    add_experiment(parser)
-    given = ["--config", str(arguments.config), *budget, *shlex.split(words)]
-    return to_experiment(parser, parser.parse_args(given))
+    return read_experiment(arguments.config, [*budget, *shlex.split(words)])
 
 
 def changing(names: Sequence[str], arguments: argparse.Namespace) -> list[str]:

@@ -15,7 +15,6 @@ import os
 import shlex
 import sys
 from collections.abc import Sequence
-from dataclasses import replace
 from pathlib import Path
 from statistics import mean
 
@@ -28,11 +27,11 @@ from sklearn.pipeline import make_pipeline
 from sklearn.preprocessing import StandardScaler
 
 from pipeline.cli import ENVIRONMENT
-from pipeline.cli.parser import add_experiment, make_parser, to_experiment
+from pipeline.cli.parser import read_experiment
 from pipeline.config import Experiment
 from pipeline.datasets.annotations import VideoRow
 from pipeline.datasets.datamodule import read_annotations, read_features
-from pipeline.datasets.features import FeatureCache, FrameEmbedder
+from pipeline.datasets.features import FeatureCache, FrameEmbedder, without_still
 from pipeline.datasets.splits import group_folds
 from pipeline.datasets.store import cache_store
 from pipeline.datasets.videos import BadVideo
@@ -64,10 +63,8 @@ _NUM_INNER_FOLDS = 4
 def experiment_of(words: str, arguments: argparse.Namespace) -> Experiment:
     """The config with the variant's words, its backbone frozen, dense clips, single steps."""
     fixed = ["--data.root", arguments.root, "--sampling.mode", "dense", "--sampling.short_video", "hold_last"]
-    parser = make_parser("train", "")
-    add_experiment(parser)
-    given = ["--config", str(arguments.config), *fixed, "--model.heads", "[mean]", "--model.bidirectional", "false"]
-    return to_experiment(parser, parser.parse_args([*given, *shlex.split(words)]))
+    fixed += ["--model.heads", "[mean]", "--model.bidirectional", "false"]
+    return read_experiment(arguments.config, [*fixed, *shlex.split(words)])
 
 
 def moments(experiment: Experiment, rows: Sequence[VideoRow], labels: Sequence[str]) -> NDArray[np.float32]:
@@ -82,9 +79,7 @@ def moments(experiment: Experiment, rows: Sequence[VideoRow], labels: Sequence[s
     for row, copies in zip(rows, read_features(cache, rows, labels, experiment, 0, lambda: None), strict=True):
         if isinstance(copies, BadVideo):
             raise UserError(f"{row.path}: {copies.cause}; a probe needs videos that can be read")
-        steps = copies[0].float()
-        # The last row of changes stands for no change at all.
-        steps = steps[:-1] if transform.num_context_frames and len(steps) > 1 else steps
+        steps = without_still(copies[0].float(), transform.num_context_frames)
         found.append(np.concatenate([steps.mean(0), steps.std(0, correction=0)]))
     return np.stack(found)
 
@@ -130,7 +125,7 @@ def main() -> int:
     keep_freed_memory()
     rows: dict[str, dict[str, float | None]] = {}
     for name in arguments.variants:
-        by_fold = inside(replace(experiment_of(VARIANTS[name], arguments), seed=0), arguments)
+        by_fold = inside(experiment_of(VARIANTS[name], arguments), arguments)
         rows[name] = {"right, %": mean(by_fold)}
         rows[name] |= {f"part {number}": right for number, right in enumerate(by_fold, start=1)}
         print(f"{name}: {rows[name]['right, %']:.1f}", file=sys.stderr, flush=True)

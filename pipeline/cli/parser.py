@@ -78,15 +78,15 @@ def to_experiment(parser: Parser, arguments: Any) -> Experiment:
     return Experiment(**{name: instantiated[name] for name in groups})
 
 
-def read_experiment(path: Path) -> Experiment:
-    """The experiment that a YAML file describes.
+def read_experiment(path: Path, words: Sequence[str] = ()) -> Experiment:
+    """The experiment that a YAML file describes, with what ``words`` change as on the command line.
 
     Raises:
         UserError: the file is missing, or a key or value in it is wrong.
     """
     parser = make_parser("train", "")
     add_experiment(parser)
-    return to_experiment(parser, parser.parse_args(["--config", str(path)]))
+    return to_experiment(parser, parser.parse_args(["--config", str(path), *words]))
 
 
 def add_experiment(parser: Parser) -> None:

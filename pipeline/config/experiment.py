@@ -202,15 +202,13 @@ class ModelConfig:
     feature_norm: Literal["batch", "none"] = "batch"
     """Bring each feature to mean 0 and variance 1 over the training clips before the temporal heads."""
     pooling: Literal["mean", "motion"] = "mean"
-    """How a frame's feature map becomes a vector, for heads of vectors: its mean over space; or motion, a mean that
-    weighs each place by how much the picture has changed there since the frame before, for action that is small in the
-    picture (of a still frame: the mean). It needs transform.representation difference or rgb_and_difference."""
+    """How a frame's map becomes a vector, for heads of vectors: its mean; or motion, which weighs each place by its
+    change since the frame before, for small action. It needs representation difference or rgb_and_difference."""
     read: Literal["frames", "rows", "columns", "patches"] = "frames"
     """What is a step of the sequence: a frame; or each row, column or place of its feature map, in scan order."""
     heads: tuple[str, ...] = ("convgru",)
     """Temporal heads in the order of the data. Of vectors: mean, moments, change, rnn, lstm, gru, mingru; of maps:
-    convlstm, convgru, convmingru. Several make a stack, which the two min heads need to let the past decide what is
-    kept."""
+    convlstm, convgru, convmingru. Several make a stack, which min heads need to let the past decide what is kept."""
     hidden_channels: int = 128
     """Channels of each recurrent head's state."""
     kernel_size: int = 3

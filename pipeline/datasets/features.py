@@ -7,7 +7,7 @@ last row for no change, which is what a clip sees where a short video holds its 
 from __future__ import annotations
 
 import hashlib
-from collections.abc import Iterator, Sequence
+from collections.abc import Sequence
 from itertools import pairwise
 from typing import Any
 
@@ -56,6 +56,19 @@ class FrameEmbedder:
             torch.manual_seed(seed)
             pictures = self.transform.train(frames.unsqueeze(0).to(self._device))[0]
         return self.recognizer.embed(pictures)
+
+    @torch.inference_mode()
+    def embed_grid(self, frames: Tensor, seed: int | None = None) -> Tensor:
+        """All grid frames of a video, uint8 ``[G, 3, S, S]`` -> features, float16 ``[G, D, ...]`` on the CPU, as the
+        module says; with a seed augmented by it."""
+        num_context = self.transform.config.num_context_frames
+        frames = torch.cat([frames, *[frames[-1:]] * num_context])
+        features = []
+        for start in range(0, len(frames) - num_context, _FRAMES_A_CALL):
+            part = frames[start : start + _FRAMES_A_CALL + num_context]
+            embedded = self.embed(part) if seed is None else self.embed_augmented(part, seed)
+            features.append(embedded.half().cpu())
+        return torch.cat(features)
 
     def facts(self) -> dict[str, Any]:
         """What tells one frozen network from another: its weights, layer by layer, and what runs it."""
@@ -115,6 +128,11 @@ class FeatureDataset(Dataset[Sample]):
         return int(np.random.default_rng([self.experiment.seed, key.epoch, key.row, 1]).integers(num_copies))
 
 
+def without_still(features: Tensor, num_context_frames: int) -> Tensor:
+    """Features of a video ``[G, ...]`` without the row that stands for no change, unless there is no other."""
+    return features[:-1] if num_context_frames and len(features) > 1 else features
+
+
 def _rows_of_changes(clip: Sequence[int], still: int) -> list[int]:
     """The rows of the features for a clip's frames, its context frame before them."""
     return [before if now == before + 1 else still for before, now in pairwise(clip)]
@@ -147,19 +165,10 @@ class FeatureCache:
         made = []
         for copy in range(1 + num_copies):
             key = self._key(row, copy)
-            features = torch.cat(list(self._embed(frames, copy, seed=int(key[:12], 16))))
+            features = self._embedder.embed_grid(frames, seed=int(key[:12], 16) if copy else None)
             self._store.put(key, features, {"video": row.path.name, "copy": copy})
             made.append(features)
         return made
-
-    @torch.inference_mode()
-    def _embed(self, frames: Tensor, copy: int, seed: int) -> Iterator[Tensor]:
-        num_context = self._experiment.transform.num_context_frames
-        frames = torch.cat([frames, *[frames[-1:]] * num_context])
-        for start in range(0, len(frames) - num_context, _FRAMES_A_CALL):
-            part = frames[start : start + _FRAMES_A_CALL + num_context]
-            features = self._embedder.embed_augmented(part, seed) if copy else self._embedder.embed(part)
-            yield features.half().cpu()
 
     def _find(self, key: str) -> Tensor | None:
         entry = self._store.get(key)

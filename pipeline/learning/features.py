@@ -6,18 +6,16 @@ from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, replace
 from typing import Literal
 
-import torch
 from torch import Tensor
 
 from pipeline.config import Experiment
 from pipeline.datasets.annotations import VideoRow
 from pipeline.datasets.datamodule import make_loader
-from pipeline.datasets.features import FrameEmbedder
+from pipeline.datasets.features import FrameEmbedder, without_still
 from pipeline.datasets.videos import BadVideo, ClipBatch, whole_grid
 from pipeline.models.recognizer import Recognizer
 from pipeline.transforms.augmentation import TrainTransform
 
-_FRAMES_A_CALL = 128
 REPRESENTATIONS: tuple[Literal["rgb", "difference"], ...] = ("rgb", "difference")
 
 
@@ -52,17 +50,11 @@ def embed_videos(
         assert isinstance(batch, ClipBatch)
         bad += [reason for _, reason in batch.bad]
         if not batch.bad:
-            maps: dict[str, Tensor] = {name: _embed(embedder, batch.frames[0]) for name, embedder in embedders.items()}
-            videos.append(VideoFeatures(row, maps))
+            videos.append(VideoFeatures(row, {name: _maps(one, batch.frames[0]) for name, one in embedders.items()}))
         progress()
     return videos, bad
 
 
-@torch.inference_mode()
-def _embed(embedder: FrameEmbedder, frames: Tensor) -> Tensor:
+def _maps(embedder: FrameEmbedder, frames: Tensor) -> Tensor:
     """uint8 ``[G, 3, S, S]`` -> float16 maps ``[G, D, h, w]``, or of the changes one fewer, but one at least."""
-    context = embedder.transform.config.num_context_frames
-    if len(frames) <= context:
-        frames = frames[[0] * (context + 1)]  # a single picture does not change
-    starts = range(0, len(frames) - context, _FRAMES_A_CALL)
-    return torch.cat([embedder.embed(frames[start : start + _FRAMES_A_CALL + context]).half() for start in starts])
+    return without_still(embedder.embed_grid(frames), embedder.transform.config.num_context_frames)

@@ -90,15 +90,13 @@ def train(
     with ranks.agreement():
         _check_run_dir(run_dir, last, resume)
         with ranks.in_turn():
-            has_own_split, splits = splits is None, splits or _read_splits(experiment, quiet)
+            splits = splits or _read_splits(experiment, quiet)
         seed_everything(experiment.seed, verbose=False)
         module, data = _build_module(experiment, splits, ranks), VideoDataModule(experiment, splits, ranks)
         if experiment.training.initial_model and not resume:
-            found = start_from(
-                experiment.training.initial_model, module.recognizer, experiment, has_own_split=has_own_split
-            )
+            said, module.came_from = start_from(experiment.training.initial_model, module.recognizer, experiment)
             module.transform.normalization = module.recognizer.backbone.normalization
-            _say(found, quiet)
+            _say(said, quiet)
     stop = StopOnSignal(last, ranks)
     with calm_lightning(), stop.listening():
         # The stop comes last, when the others have done their part of the batch (the average of weights has its step).
@@ -261,13 +259,14 @@ def _finish(experiment: Experiment, data: VideoDataModule, module: ClipClassifie
     metrics = {name: float(figures[key]) for key, name in names.items() if key in figures}
     metrics |= checkpoint["figures"] | {"epoch": checkpoint["epoch"] + 1}
     calibration = calibrate(module, data.val_dataloader(), ranks)
+    initial = {"initial_model": module.came_from} if module.came_from else {}
     model = ModelFile(
         module.recognizer.eval().cpu(),
         splits.labels,
         experiment.sampling,
         experiment.transform,
         experiment.decode,
-        provenance_of(experiment) | {"num_training_videos": len(splits.train)},
+        provenance_of(experiment) | {"num_training_videos": len(splits.train)} | initial,
         metrics,
         calibration,
     )

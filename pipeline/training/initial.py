@@ -2,18 +2,17 @@
 
 from __future__ import annotations
 
+from collections.abc import Iterator, Mapping
 from pathlib import Path
+from typing import Any
 
 from pipeline.checkpoint import ModelFile, load_model_file
 from pipeline.config import Experiment
 from pipeline.errors import UserError
 from pipeline.models.recognizer import Recognizer
 
-# What decides which videos are learned from.
-_SPLIT_SETTINGS = ("format", "annotations", "split", "val_fraction", "test_fraction")
 
-
-def start_from(path: str, recognizer: Recognizer, experiment: Experiment, *, has_own_split: bool) -> str:
+def start_from(path: str, recognizer: Recognizer, experiment: Experiment) -> tuple[str, dict[str, Any]]:
     """Puts a model file's backbone into a recogniser, and its temporal heads if theirs are the same; the classifier
     stays new.
 
@@ -21,17 +20,16 @@ def start_from(path: str, recognizer: Recognizer, experiment: Experiment, *, has
         path: the model file.
         recognizer: the new one; changed in place.
         experiment: its settings.
-        has_own_split: the split is that of ``experiment.data``, and not a fold of a protocol.
 
     Returns:
-        What was taken, for people.
+        What was taken, for people; and where the earlier model came from, for the new one's file.
 
     Raises:
-        UserError: the file is no model file, has another backbone, or has learned from videos that are held out now.
+        UserError: the file is no model file, has another backbone, or was trained on the same data.
     """
     file = load_model_file(path)
     _check_backbone(path, file, experiment)
-    _check_no_leak(path, file, experiment, has_own_split)
+    _check_no_leak(path, file, experiment)
     recognizer.backbone.load_state_dict(file.recognizer.backbone.state_dict())
     recognizer.backbone.normalization = file.normalization
     taken = ["backbone"]
@@ -41,7 +39,7 @@ def start_from(path: str, recognizer: Recognizer, experiment: Experiment, *, has
         if shapes and shapes == {key: tensor.shape for key, tensor in given.items()}:
             own.load_state_dict(given)
             taken.append({"feature_norm": "scales of the features", "temporal": "temporal heads"}[name])
-    return f"starts from {path}: {', '.join(taken)}"
+    return f"starts from {path}: {', '.join(taken)}", file.provenance
 
 
 def _check_backbone(path: str, file: ModelFile, experiment: Experiment) -> None:
@@ -54,18 +52,21 @@ def _check_backbone(path: str, file: ModelFile, experiment: Experiment) -> None:
         )
 
 
-def _check_no_leak(path: str, file: ModelFile, experiment: Experiment, has_own_split: bool) -> None:
-    """A model that has seen what is now held out would make every figure meaningless."""
-    before = file.provenance.get("experiment", {})
-    data = before.get("data", {})
-    root = data.get("root")
-    if root is None or Path(root).resolve() != Path(experiment.data.root).resolve():
-        return
-    same = before.get("seed") == experiment.seed and all(
-        data.get(name) == getattr(experiment.data, name) for name in _SPLIT_SETTINGS
-    )
-    if not (has_own_split and same):
+def _check_no_leak(path: str, file: ModelFile, experiment: Experiment) -> None:
+    """A model that has seen what is now held out would make every figure meaningless. Which videos it saw is not in its
+    file, so that all data of a root it has learned from is taken for seen."""
+    here = Path(experiment.data.root).resolve()
+    if here in {Path(root).resolve() for root in _roots(file.provenance)}:
         raise UserError(
-            f"{path}: it was trained on {root} with another split, so it has seen videos that are held out now. Start "
-            "from a model of other data, or use the same split: the same seed and data settings, and no folds"
+            f"{path}: it, or a model that it started from, was trained on {experiment.data.root}, so it may have seen "
+            "videos that are held out now. Start from a model of other data, or leave training.initial_model out"
         )
+
+
+def _roots(provenance: Mapping[str, Any]) -> Iterator[str]:
+    """The data that a model has learned from, its predecessors' too."""
+    root = provenance.get("experiment", {}).get("data", {}).get("root")
+    if root is not None:
+        yield root
+    if provenance.get("initial_model"):
+        yield from _roots(provenance["initial_model"])

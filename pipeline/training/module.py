@@ -36,6 +36,7 @@ class ClipClassifier(LightningModule):
 
     Attributes:
         bad_videos: unreadable videos that this rank met so far, by path.
+        came_from: the provenance of the model that it started from, or None.
     """
 
     def __init__(
@@ -53,6 +54,7 @@ class ClipClassifier(LightningModule):
         )
         self.transform = TrainTransform(experiment.transform, self.recognizer.backbone.normalization)
         self.bad_videos: dict[str, BadVideo] = {}
+        self.came_from: dict[str, Any] | None = None
         self.train_accuracy = MulticlassAccuracy(num_classes, average="micro")
         self.register_buffer("class_weights", class_weights, persistent=False)
         self.class_weights: Tensor | None
@@ -179,10 +181,15 @@ class ClipClassifier(LightningModule):
             self.log("val_order", correct / videos - 1e-6 * loss / videos)
 
     def on_save_checkpoint(self, checkpoint: dict[str, Any]) -> None:
-        """A checkpoint knows how good its weights were."""
+        """A checkpoint knows how good its weights were, and where they started."""
+        checkpoint["came_from"] = self.came_from
         names = ("val_accuracy", "val_loss")
         figures = self.trainer.callback_metrics
         checkpoint["figures"] = {name: float(figures[name]) for name in names if name in figures}
+
+    def on_load_checkpoint(self, checkpoint: dict[str, Any]) -> None:
+        """A resumed run started where the first part did."""
+        self.came_from = checkpoint.get("came_from")
 
     def _note_bad(self, batch: ClipBatch) -> None:
         add_bad_videos(self.bad_videos, (bad for _, bad in batch.bad))

@@ -40,24 +40,19 @@ class Moments(TemporalHead):
     def __init__(self, num_features: int) -> None:
         super().__init__()
         self.num_outputs = 2 * num_features
+        self._mean = Mean(self.num_outputs)
 
     def initial_state(self, x: Tensor) -> State:
-        """Sum and sum of squares ``[B, D]``, and number of frames so far."""
-        zeros = x.new_zeros(x.shape[0], x.shape[2])
-        return zeros, zeros.clone(), 0
+        """That of the mean of features and their squares."""
+        return self._mean.initial_state(torch.cat([x, x], dim=2))
 
     def recur(self, projected: Tensor, state: State = None) -> tuple[Tensor, State]:
         """``[B, T, D]`` -> ``[B, T, 2 D]``."""
-        total, total_of_squares, count = self.initial_state(projected) if state is None else state
-        sums = total.unsqueeze(1) + projected.cumsum(dim=1)
-        sums_of_squares = total_of_squares.unsqueeze(1) + projected.square().cumsum(dim=1)
-        counts = count + torch.arange(1, projected.shape[1] + 1, device=projected.device, dtype=projected.dtype)
-        counts = counts.view(1, -1, 1)
-        means = sums / counts
+        running, state = self._mean.recur(torch.cat([projected, projected.square()], dim=2), state)
+        means, mean_squares = running.chunk(2, dim=2)
         # The small number keeps the root's derivative finite where nothing varies, as after the first frame.
-        deviations = (sums_of_squares / counts - means.square()).clamp_min(0).add(1e-4).sqrt()
-        following = sums[:, -1], sums_of_squares[:, -1], count + projected.shape[1]
-        return torch.cat([means, deviations], dim=2), following
+        deviations = (mean_squares - means.square()).clamp_min(0).add(1e-4).sqrt()
+        return torch.cat([means, deviations], dim=2), state
 
 
 class Change(TemporalHead):
