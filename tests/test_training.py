@@ -22,6 +22,7 @@ from sklearn.utils.class_weight import compute_class_weight
 from pipeline.checkpoint import load_model_file
 from pipeline.config import Experiment, TrainingConfig, to_yaml
 from pipeline.errors import UserError
+from pipeline.models.recognizer import Recognizer
 from pipeline.training import callbacks
 from pipeline.training.callbacks import Interrupted
 from pipeline.training.fit import train
@@ -29,6 +30,7 @@ from pipeline.training.module import (
     ClipClassifier,
     average_by_video,
     balanced_class_weights,
+    draw_frames,
     parameter_groups,
     warmup_cosine,
 )
@@ -179,6 +181,33 @@ def test_small_sums() -> None:
     np.testing.assert_allclose(balanced_class_weights(labels.tolist(), 3).numpy(), expected, rtol=1e-6)
 
 
+@pytest.mark.parametrize(("num_frames", "count"), [(28, 10), (7, 7), (9, 1)])
+def test_frames_are_drawn_one_from_each_equal_part(num_frames: int, count: int) -> None:
+    clips = torch.arange(num_frames).repeat(4000, 1)  # frames that say where they were
+    places = draw_frames(clips, count).numpy()
+    edges = [place * num_frames // count for place in range(count + 1)]
+    for part in range(count):
+        drawn, share = np.unique(places[:, part], return_counts=True)
+        assert drawn.tolist() == list(range(edges[part], edges[part + 1])), "each of the part, and no other"
+        assert share / 4000 == pytest.approx(1 / len(drawn), abs=0.05), "all equally often"
+
+
+def test_a_clip_costs_as_many_frames_as_it_is_learnt_from(motion_root: Path, tmp_path: Path) -> None:
+    experiment = small_experiment(motion_root, tmp_path, epochs=1, frames_per_clip=3)
+    assert experiment.sampling.num_frames > 3
+    seen: dict[bool, set[int]] = {True: set(), False: set()}
+    original = Recognizer.classify
+
+    def classify(self: Recognizer, features: torch.Tensor) -> torch.Tensor:
+        seen[self.training].add(features.shape[1])
+        return original(self, features)
+
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr(Recognizer, "classify", classify)
+        train(experiment, quiet=True)
+    assert seen == {True: {3}, False: {experiment.sampling.num_frames}}, "few in training, all in validation"
+
+
 @pytest.mark.parametrize(
     "settings",
     [
@@ -186,6 +215,7 @@ def test_small_sums() -> None:
         {"optimizer": "sgd", "learning_rate": 0.01, "accumulate_batches": 2},
         {"class_weights": "balanced", "label_smoothing": 0.0, "gradient_clip_norm": 0.0},
         {"mixup_alpha": 0.4, "early_stopping_epochs": 1},
+        {"frames_per_clip": 2, "mixup_alpha": 0.4},
     ],
 )
 def test_every_setting_trains(motion_root: Path, tmp_path: Path, settings: dict[str, object]) -> None:
@@ -235,6 +265,7 @@ def test_bad_videos_are_named_and_left_out_and_too_many_fail(motion_root: Path, 
             ),
             "set sampling.mode dense and sampling.short_video hold_last",
         ),
+        (lambda e: replace(e, training=replace(e.training, frames_per_clip=99)), "is more than a clip has"),
         (lambda e: replace(e, data=replace(e.data, format="ucf")), "unknown data format 'ucf'"),
     ],
 )

@@ -247,6 +247,8 @@ class TrainingConfig:
 
     epochs: int = 20
     """Passes over the training set."""
+    frames_per_clip: int | None = None
+    """Learn from so many frames of each clip, one drawn from each of as many equal parts; unset: from all."""
     initial_model: str | None = None
     """A model file to start from, trained on other data: its backbone, and its temporal heads if they are the same."""
     optimizer: Literal["adamw", "sgd"] = "adamw"
@@ -284,7 +286,9 @@ class TrainingConfig:
     """Stop after this many epochs without a better validation accuracy; 0 never stops early."""
 
     def __post_init__(self) -> None:
-        require(self.epochs > 0, f"training.epochs must be at least 1, got {self.epochs}")
+        for name in ("epochs", "frames_per_clip"):
+            value = getattr(self, name)
+            require(value is None or value > 0, f"training.{name} must be at least 1, got {value}")
         require(self.learning_rate > 0, f"training.learning_rate must be positive, got {self.learning_rate}")
         require(0 <= self.ema_decay < 1, f"training.ema_decay must be in [0, 1), got {self.ema_decay}")
         require(

@@ -150,6 +150,12 @@ def _check_settings_agree(experiment: Experiment) -> None:
         if training.mixup_alpha or training.cutmix_alpha:
             raise UserError("data.cache features cannot mix pictures; set training.mixup_alpha and cutmix_alpha to 0")
     _check_pooling(experiment)
+    drawn, num_frames = training.frames_per_clip, experiment.sampling.num_frames
+    if drawn is not None and drawn > num_frames:
+        raise UserError(
+            f"training.frames_per_clip ({drawn}) is more than a clip has, sampling.num_frames ({num_frames}): lower "
+            "it, or leave it unset to learn from all"
+        )
     starts_at_random = experiment.model.weights == "none" and training.initial_model is None
     if starts_at_random and training.freeze_batch_norm:
         raise UserError(

@@ -138,12 +138,17 @@ class ClipClassifier(LightningModule):
     def _forward(self, batch: ClipBatch) -> tuple[Tensor, Tensor]:
         """Logits ``[B, K]`` and targets: class indices ``[B]``, or ``[B, K]`` shares where clips are mixed."""
         if batch.frames.is_floating_point():  # cached features
-            return self.recognizer.classify(batch.frames), batch.labels
-        clips, targets = self.transform.train(batch.frames), batch.labels
+            return self.recognizer.classify(self._drawn(batch.frames)), batch.labels
+        clips, targets = self._drawn(self.transform.train(batch.frames)), batch.labels
         if self._mix is not None:
             clips, targets = self._mix(tv_tensors.Video(clips), targets)
             clips = clips.as_subclass(Tensor)
         return self.recognizer(clips), targets
+
+    def _drawn(self, clips: Tensor) -> Tensor:
+        """Clips ``[B, T, ...]`` or those of their frames that this step learns from, ``[B, frames_per_clip, ...]``."""
+        count = self.experiment.training.frames_per_clip
+        return clips if count is None else draw_frames(clips, count)
 
     def on_validation_epoch_start(self) -> None:
         """Counts start anew."""
@@ -208,6 +213,16 @@ class ClipClassifier(LightningModule):
             optimizer, lambda step: warmup_cosine(step, total, config.warmup_fraction)
         )
         return {"optimizer": optimizer, "lr_scheduler": {"scheduler": schedule, "interval": "step"}}
+
+
+def draw_frames(clips: Tensor, count: int) -> Tensor:
+    """One frame of each of ``count`` equal parts of each clip, in order: ``[B, T, ...]`` -> ``[B, count, ...]``, with
+    ``count <= T`` (Wang et al., "Temporal Segment Networks", 2016). Draws from torch's global generator."""
+    batch, steps = clips.shape[:2]
+    edges = torch.arange(count + 1, device=clips.device) * steps // count
+    lengths = edges[1:] - edges[:-1]
+    places = edges[:-1] + (torch.rand(batch, count, device=clips.device) * lengths).long()
+    return clips[torch.arange(batch, device=clips.device)[:, None], places]
 
 
 def add_bad_videos(known: dict[str, BadVideo], met: Iterable[BadVideo]) -> None:
