@@ -4,17 +4,9 @@ These dataclasses are the command line (``--stage.key value``), the YAML files i
 ``--help``. They live below every stage, so that help needs none of the packages the stages need.
 """
 
-from pipeline.config.experiment import (
-    DataConfig,
-    DecodeConfig,
-    Experiment,
-    ModelConfig,
-    Normalization,
-    SamplingConfig,
-    TrainerConfig,
-    TrainingConfig,
-    TransformConfig,
-)
+from pipeline.config.data import DataConfig, DecodeConfig, Normalization, SamplingConfig, TransformConfig
+from pipeline.config.experiment import Experiment
+from pipeline.config.model import ModelConfig, TrainerConfig, TrainingConfig
 from pipeline.config.requirement import require
 from pipeline.config.running import InferenceConfig, StreamingConfig, TimelineConfig
 from pipeline.config.text import from_dict, to_dict, to_yaml

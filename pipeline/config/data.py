@@ -1,0 +1,187 @@
+"""Settings from files to network input: data, decoding, sampling, transforms."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from typing import Literal
+
+from pipeline.config.requirement import require
+
+
+@dataclass(frozen=True)
+class DataConfig:
+    """Which videos, which labels, which split."""
+
+    format: str = "folder"
+    """How the annotations are written: folder, manifest, ucf101, hmdb51, kinetics, ut_interaction, motion or shards
+    (what clipgru shard packed); of pictures: images (a folder or zip) or cifar10 (downloaded to the root if it is not
+    there)."""
+    root: str = "data/videos"
+    """The folder that holds the videos; data/README.md shows the trees."""
+    annotations: str | None = None
+    """The manifest, the folder of official split lists or groups.csv, if it is not at its usual place."""
+    split: int = 1
+    """Which official split to use, where the dataset has several (UCF101, HMDB51: 1 to 3)."""
+    val_fraction: float = 0.15
+    """Share of the training groups held out to choose the best epoch, where the dataset has no such split."""
+    test_fraction: float = 0.2
+    """Share of the groups held out for testing, where the dataset has no test split."""
+    batch_size: int = 16
+    """Clips in a batch."""
+    num_workers: int | None = None
+    """Processes that decode; unset: as many as there are cores, 8 at most."""
+    cache: Literal["none", "frames", "features"] = "none"
+    """frames: keep fitted frames after the first epoch; features: with a frozen backbone, embed each frame once."""
+    cache_dir: str | None = None
+    """Where the cache is; unset: clipgru's folder in the user's cache folder. Several runs may share it."""
+    cache_max_gb: float = 20.0
+    """The cache is kept below this; what was longest unused gives way."""
+    feature_copies: int = 0
+    """cache features: also keep this many augmented copies of each training video; an epoch draws one of all."""
+    allow_links: bool = False
+    """manifest: its paths may be links to files outside the root."""
+    max_bad_fraction: float = 0.05
+    """A run fails when more than this share of its videos cannot be read."""
+
+    def __post_init__(self) -> None:
+        require(self.batch_size > 0, f"data.batch_size must be at least 1, got {self.batch_size}")
+        require(self.cache_max_gb > 0, f"data.cache_max_gb must be positive, got {self.cache_max_gb}")
+        require(self.feature_copies >= 0, f"data.feature_copies must not be negative, got {self.feature_copies}")
+        require(
+            self.cache == "none" or self.format not in ("images", "cifar10"),
+            f"data.cache {self.cache} is for videos; pictures are kept in memory in any case: set data.cache none",
+        )
+        for name in ("val_fraction", "test_fraction", "max_bad_fraction"):
+            value = getattr(self, name)
+            require(0 <= value <= 1, f"data.{name} is a share between 0 and 1, got {value}")
+
+
+@dataclass(frozen=True)
+class DecodeConfig:
+    """How video files become frames."""
+
+    decoder: str = "pyav"
+    """pyav (exact on every container); decord, opencv or torchcodec (refuse files where they would be wrong)."""
+    isolate: bool = False
+    """Decode in a separate process, so that a file that hangs or crashes a decoder ends that process alone."""
+    timeout_seconds: float = 60.0
+    """isolate: how long opening, indexing or reading a clip may take before the process is killed; allow_url: how long
+    a server may be silent."""
+    max_memory_mb: int = 1000
+    """isolate: how much the process may allocate for one file (enforced on Linux)."""
+    max_pixels: int = 4096 * 2304
+    """A picture with more pixels (width times height) is refused before it is decoded."""
+    max_frames: int = 10_000_000
+    """A video with more frames is refused."""
+    max_seconds: float = 86_400.0
+    """A video that lasts longer is refused."""
+    allow_url: bool = False
+    """Also read http:// and https:// addresses: the file is fetched whole, then read like a local one."""
+    max_download_mb: int = 4000
+    """allow_url: a larger file is not fetched."""
+    index_cache: bool = False
+    """Keep what is known of each file's frames in ~/.cache/clipgru, so that it opens faster the next time."""
+
+    def __post_init__(self) -> None:
+        for name in (
+            "timeout_seconds",
+            "max_memory_mb",
+            "max_pixels",
+            "max_frames",
+            "max_seconds",
+            "max_download_mb",
+        ):
+            value = getattr(self, name)
+            require(value > 0, f"decode.{name} must be positive, got {value}")
+
+
+@dataclass(frozen=True)
+class SamplingConfig:
+    """Which frames make a clip. Grid frame k is the picture shown at k / sample_fps seconds."""
+
+    sample_fps: float = 8.0
+    """Grid frames per second. A model means the same at any frame rate of the file."""
+    num_frames: int = 16
+    """Grid frames in a clip (T)."""
+    mode: Literal["dense", "uniform"] = "dense"
+    """dense: consecutive grid frames from a random start; uniform: spread evenly over the video."""
+    short_video: Literal["hold_last", "loop", "error"] = "hold_last"
+    """What to do when a video has fewer grid frames than a clip: repeat the last one, start over, or refuse."""
+    num_eval_clips: int = 3
+    """Clips a video whose scores are averaged in evaluation: of evenly spaced starts, or other frames of each part."""
+
+    def __post_init__(self) -> None:
+        require(self.sample_fps > 0, f"sampling.sample_fps must be positive, got {self.sample_fps}")
+        require(self.num_frames > 0, f"sampling.num_frames must be at least 1, got {self.num_frames}")
+        require(self.num_eval_clips > 0, f"sampling.num_eval_clips must be at least 1, got {self.num_eval_clips}")
+
+
+@dataclass(frozen=True)
+class Normalization:
+    """Per-channel mean and standard deviation of RGB in 0..1. Comes with a backbone's weights; never a setting."""
+
+    mean: tuple[float, float, float]
+    std: tuple[float, float, float]
+
+
+@dataclass(frozen=True)
+class TransformConfig:
+    """How frames become network input: fitted once when decoded, the rest on the model's device."""
+
+    fit: Literal["stretch", "crop"] = "stretch"
+    """stretch: resize to a square and lose the aspect ratio; crop: short side to size, then the centre square."""
+    fit_size_px: int = 128
+    """Side of the square uint8 frames that leave the decoding worker."""
+    input_size_px: int = 112
+    """Side of the network's input, a crop of the fitted frame (random in training, centre in evaluation)."""
+    representation: Literal["rgb", "difference", "rgb_and_difference"] = "rgb"
+    """rgb; the change from each frame to the next (a clip then reads one frame more); or both, side by side: the
+    backbone looks at each and the heads read the features of both, at twice the work."""
+    min_crop_area: float = 0.5
+    """Training: the random crop covers between this share of the frame and all of it; 1 crops at a fixed scale."""
+    crop_padding_px: int = 0
+    """Training: continue frames by reflection this far on every side before a crop of fixed scale: small shifts."""
+    cutout_px: int = 0
+    """Training: blank a square of this side at a random place of each clip (DeVries and Taylor, 2017); 0 is off."""
+    horizontal_flip: float = 0.5
+    """Training: probability of mirroring a clip. Set 0 where left and right mean different classes."""
+    brightness: float = 0.2
+    """Training: brightness is scaled by up to this much either way."""
+    contrast: float = 0.2
+    """Training: contrast is scaled by up to this much either way."""
+    saturation: float = 0.2
+    """Training: saturation is scaled by up to this much either way."""
+    grayscale: float = 0.0
+    """Training: probability of removing colour."""
+
+    def __post_init__(self) -> None:
+        require(
+            0 < self.input_size_px <= self.fit_size_px,
+            f"transform.input_size_px ({self.input_size_px}) must be positive and no larger than "
+            f"transform.fit_size_px ({self.fit_size_px})",
+        )
+        for name in ("min_crop_area", "horizontal_flip", "brightness", "contrast", "saturation", "grayscale"):
+            value = getattr(self, name)
+            require(0 <= value <= 1, f"transform.{name} must be between 0 and 1, got {value}")
+        require(
+            0 <= self.crop_padding_px < self.fit_size_px,
+            f"transform.crop_padding_px must be less than transform.fit_size_px, got {self.crop_padding_px}",
+        )
+        require(
+            self.crop_padding_px == 0 or self.min_crop_area == 1,
+            "transform.crop_padding_px shifts crops of a fixed scale: set transform.min_crop_area 1",
+        )
+        require(
+            0 <= self.cutout_px <= self.input_size_px,
+            f"transform.cutout_px must be between 0 and transform.input_size_px, got {self.cutout_px}",
+        )
+
+    @property
+    def num_context_frames(self) -> int:
+        """Frames before the first one that a clip needs as well."""
+        return 0 if self.representation == "rgb" else 1
+
+    @property
+    def num_pictures(self) -> int:
+        """Pictures of each frame that the backbone looks at (P)."""
+        return 2 if self.representation == "rgb_and_difference" else 1

