@@ -22,7 +22,8 @@ from pipeline.errors import DecodeError, UserError
 from pipeline.training.callbacks import Interrupted
 from pipeline.training.fit import train
 from tests.small import small_experiment
-from tests.test_training import assert_same, signal_in_batch, weights_of
+from tests.stopping import signal_in_batch
+from tests.test_training import assert_same, weights_of
 
 
 def in_files(motion_root: Path) -> Annotations:

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import json
-import os
 import shutil
 import signal
 import subprocess
@@ -23,7 +22,6 @@ from pipeline.checkpoint import load_model_file
 from pipeline.config import Experiment, TrainingConfig, to_yaml
 from pipeline.errors import UserError
 from pipeline.models.recognizer import Recognizer
-from pipeline.training import callbacks
 from pipeline.training.callbacks import Interrupted
 from pipeline.training.fit import train
 from pipeline.training.module import (
@@ -35,6 +33,7 @@ from pipeline.training.module import (
     warmup_cosine,
 )
 from tests.small import small_experiment
+from tests.stopping import signal_in_batch
 
 
 def weights_of(experiment: Experiment, *, resume: bool = False) -> dict[str, torch.Tensor]:
@@ -45,21 +44,6 @@ def assert_same(a: dict[str, torch.Tensor], b: dict[str, torch.Tensor]) -> None:
     assert a.keys() == b.keys()
     for name in a:
         assert torch.equal(a[name], b[name]), name
-
-
-def signal_in_batch(monkeypatch: pytest.MonkeyPatch, number: int, which: signal.Signals) -> None:
-    """The process gets a signal while the batch of that number is trained on."""
-    count = 0
-    original = callbacks.Throughput.on_train_batch_end
-
-    def hook(self: callbacks.Throughput, *args: object, **kwargs: object) -> None:
-        nonlocal count
-        count += 1
-        if count == number:
-            os.kill(os.getpid(), which)
-        original(self, *args, **kwargs)  # type: ignore[arg-type]
-
-    monkeypatch.setattr(callbacks.Throughput, "on_train_batch_end", hook)
 
 
 @pytest.mark.parametrize("batch", [2, 4, 7], ids=["mid-epoch", "end of epoch", "second epoch"])

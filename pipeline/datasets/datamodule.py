@@ -210,7 +210,7 @@ class VideoDataModule(LightningDataModule):
     def __init__(self, experiment: Experiment, splits: Splits, ranks: Ranks = ALONE) -> None:
         super().__init__()
         self.experiment, self.splits, self.ranks = experiment, splits, ranks
-        self._resume_at = (-1, 0)
+        self._resume_at = (0, 0)
         self._features: dict[ChooseClips, list[list[Tensor] | BadVideo]] = {}
 
     def cache_features(self, embedder: FrameEmbedder, progress: Callable[[], None]) -> None:
@@ -233,7 +233,12 @@ class VideoDataModule(LightningDataModule):
         """Random clips of the training rows."""
         loader = self._make_loader(self.splits.train, random_clip)
         assert isinstance(loader.batch_sampler, RankBatches)
-        loader.batch_sampler.sampler.skip(*self._resume_at)
+        epoch, num_done = self._resume_at
+        order = loader.batch_sampler.sampler
+        order.skip(epoch, num_done)
+        # Workers begin with their first batches before the trainer tells the sampler which epoch it is.
+        num_in_epoch = len(loader) * self.experiment.data.batch_size * self.ranks.count
+        order.set_epoch(epoch if num_done < num_in_epoch else epoch + 1)
         return loader
 
     def val_dataloader(self) -> DataLoader[Sample] | list[Any]:
