@@ -70,6 +70,11 @@ def spread(length: int, count: int) -> list[int]:
     return [(2 * i + 1) * length // (2 * count) for i in range(count)]
 
 
+def part_edges(length: int, count: int) -> list[int]:
+    """Where ``count`` equal parts of ``range(length)`` begin, and where the last one ends: ``count + 1`` positions."""
+    return [i * length // count for i in range(count + 1)]
+
+
 def training_clip(grid: range, config: SamplingConfig, num_context_frames: int, rng: np.random.Generator) -> list[int]:
     """Grid frames of one training clip, ``[num_frames + num_context_frames]``.
 
@@ -80,8 +85,7 @@ def training_clip(grid: range, config: SamplingConfig, num_context_frames: int, 
     if config.mode == "dense":
         start = int(rng.integers(0, len(frames) - wanted + 1))
         return frames[start : start + wanted]
-    edges = [i * len(frames) // wanted for i in range(wanted + 1)]
-    return [frames[int(rng.integers(low, high))] for low, high in pairwise(edges)]
+    return [frames[int(rng.integers(low, high))] for low, high in pairwise(part_edges(len(frames), wanted))]
 
 
 def evaluation_clips(grid: range, config: SamplingConfig, num_context_frames: int) -> list[list[int]]:

@@ -22,6 +22,7 @@ from pipeline.datasets.videos import BadVideo, ClipBatch
 from pipeline.errors import UserError
 from pipeline.models.recognizer import Recognizer
 from pipeline.ranks import ALONE, Ranks
+from pipeline.sampling import part_edges
 from pipeline.transforms.augmentation import TrainTransform
 
 
@@ -217,9 +218,11 @@ class ClipClassifier(LightningModule):
 
 def draw_frames(clips: Tensor, count: int) -> Tensor:
     """One frame of each of ``count`` equal parts of each clip, in order: ``[B, T, ...]`` -> ``[B, count, ...]``, with
-    ``count <= T`` (Wang et al., "Temporal Segment Networks", 2016). Draws from torch's global generator."""
+    ``count <= T`` (Wang et al., "Temporal Segment Networks", 2016). Draws from torch's global generator.
+
+    This is not a matter of sampling: what a transform says of a frame, its change, needs the frame before it."""
     batch, steps = clips.shape[:2]
-    edges = torch.arange(count + 1, device=clips.device) * steps // count
+    edges = torch.tensor(part_edges(steps, count), device=clips.device)
     lengths = edges[1:] - edges[:-1]
     places = edges[:-1] + (torch.rand(batch, count, device=clips.device) * lengths).long()
     return clips[torch.arange(batch, device=clips.device)[:, None], places]
