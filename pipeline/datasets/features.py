@@ -81,6 +81,7 @@ class FrameEmbedder:
             "normalization": to_dict(self.transform.normalization),
             "maps": self.recognizer.reads_maps,
             "pooling": self.recognizer.config.pooling,
+            "change_gain": self.recognizer.config.change_gain,
             "representation": self.transform.config.representation,
             "runs": [torch.__version__, self._device.type],
         }

@@ -6,6 +6,8 @@ calls both on a clip; inference embeds each frame of a video once and scores as 
 
 from __future__ import annotations
 
+from collections.abc import Callable
+
 import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
@@ -22,6 +24,22 @@ _PIXELS_A_CALL = 4 * 224 * 224
 _NOISE = 0.05
 """Changes of a normalised picture up to this are the camera's and the codec's: about 6 of 255 where the standard
 deviation is 0.5."""
+
+
+class SignedRoot(nn.Module):
+    """x / sqrt(|x| + 0.001): the root of each value with its sign, but for small ones, where the root is steep."""
+
+    def forward(self, x: Tensor) -> Tensor:
+        """Any shape."""
+        return x * (x.abs() + 1e-3).rsqrt()
+
+
+# ModelConfig.feature_norm -> number of features -> what brings them to one scale
+FEATURE_NORMS: dict[str, Callable[[int], nn.Module]] = {
+    "batch": nn.BatchNorm1d,
+    "power": lambda num_features: nn.Sequential(SignedRoot(), nn.BatchNorm1d(num_features)),
+    "none": lambda num_features: nn.Identity(),
+}
 
 
 class Recognizer(nn.Module):
@@ -52,9 +70,10 @@ class Recognizer(nn.Module):
         self.temporal = build_temporal(self._num_inputs(input_size_px), config)
         # Published backbones end in features of very unequal scale; a recurrent head learns several times faster, and
         # better, from equal ones.
-        normalize = config.feature_norm == "batch"
-        self.feature_norm = nn.BatchNorm1d(self.num_features) if normalize else nn.Identity()
-        self.classifier = nn.Linear(self.temporal.num_outputs, num_classes)
+        self.feature_norm = FEATURE_NORMS[config.feature_norm](self.num_features)
+        num_outputs = self.temporal.num_outputs
+        self.output_norm = nn.BatchNorm1d(num_outputs) if config.output_norm == "batch" else nn.Identity()
+        self.classifier = nn.Linear(num_outputs, num_classes)
 
     def _num_inputs(self, input_size_px: int) -> int:
         """Features of a step, as the first temporal head reads it."""
@@ -78,6 +97,8 @@ class Recognizer(nn.Module):
 
     def _embed(self, frames: Tensor, backbone: nn.Module) -> Tensor:
         num_pictures, changes = frames.shape[1] // 3, frames[:, -3:]
+        if self.config.change_gain != 1:
+            frames = torch.cat([frames[:, :-3], changes * self.config.change_gain], dim=1)
         frames = frames.reshape(-1, 3, *frames.shape[2:])  # [N, 3 P, H, W] -> [N P, 3, H, W]
         features: Tensor = backbone(frames.contiguous(memory_format=torch.channels_last))
         if num_pictures > 1:
@@ -101,13 +122,19 @@ class Recognizer(nn.Module):
     def score_projected(self, projected: Tensor, state: State = None) -> tuple[Tensor, State]:
         """As ``score``, from what ``project`` gave."""
         outputs, state = self._recur(projected, state)
-        if outputs.ndim == 5:
-            outputs = outputs.mean(dim=(3, 4))  # [B, T, C, h, w] -> [B, T, C]
-        scores: Tensor = self.classifier(drop_features(outputs, self.config.dropout, self.training))
+        scores = self._classify_steps(outputs)
         if self.config.read == "frames":
             return scores, state
         # [B, T S, K] -> [B, T, S, K]; a frame's score is read out of its parts as a clip's is of its frames.
         return self._read_out(scores.unflatten(1, (projected.shape[1], -1)), dim=2), state
+
+    def _classify_steps(self, outputs: Tensor) -> Tensor:
+        """The last head's outputs ``[B, T, C, ...]`` -> class scores of each step ``[B, T, K]``."""
+        if outputs.ndim == 5:
+            outputs = outputs.mean(dim=(3, 4))  # [B, T, C, h, w] -> [B, T, C]
+        outputs = self.output_norm(outputs.flatten(0, 1)).reshape(outputs.shape)
+        scores: Tensor = self.classifier(drop_features(outputs, self.config.dropout, self.training))
+        return scores
 
     def _recur(self, projected: Tensor, state: State) -> tuple[Tensor, State]:
         if self.config.read == "frames":
@@ -137,7 +164,10 @@ class Recognizer(nn.Module):
 
     def classify(self, features: Tensor) -> Tensor:
         """Features of clips ``[B, T, D, ...]`` -> logits ``[B, K]``."""
-        return self.read_out(self.score(features)[0])
+        if self.config.readout == "mean" or self.config.read != "frames":
+            return self.read_out(self.score(features)[0])
+        outputs, _ = self._recur(self.project(features), None)
+        return self._classify_steps(outputs[:, -1:]).squeeze(1)  # no other step is asked, or measured by output_norm
 
 
 def motion_weights(changes: Tensor, height: int, width: int) -> Tensor:

@@ -149,7 +149,7 @@ def _check_settings_agree(experiment: Experiment) -> None:
             )
         if training.mixup_alpha or training.cutmix_alpha:
             raise UserError("data.cache features cannot mix pictures; set training.mixup_alpha and cutmix_alpha to 0")
-    _check_pooling(experiment)
+    _check_changes_are_seen(experiment)
     drawn, num_frames = training.frames_per_clip, experiment.sampling.num_frames
     if drawn is not None and drawn > num_frames:
         raise UserError(
@@ -164,11 +164,18 @@ def _check_settings_agree(experiment: Experiment) -> None:
         )
 
 
-def _check_pooling(experiment: Experiment) -> None:
-    if experiment.model.pooling == "motion" and experiment.transform.num_context_frames == 0:
+def _check_changes_are_seen(experiment: Experiment) -> None:
+    if experiment.transform.num_context_frames:
+        return
+    needed = "set transform.representation difference or rgb_and_difference, or"
+    if experiment.model.pooling == "motion":
         raise UserError(
-            "model.pooling motion weighs places by their change since the frame before: set transform.representation "
-            "difference or rgb_and_difference, or model.pooling mean"
+            f"model.pooling motion weighs places by their change since the frame before: {needed} model.pooling mean"
+        )
+    if experiment.model.change_gain != 1:
+        raise UserError(
+            "model.change_gain enlarges the change since the frame before, and single pictures have none: "
+            f"{needed} model.change_gain 1"
         )
 
 
