@@ -92,8 +92,10 @@ def test_outputs_are_normalised_by_what_the_clips_end_with() -> None:
     expected = (largest - largest.mean(0)) / torch.sqrt(largest.var(0, correction=0) + 1e-5)
     torch.testing.assert_close(recognizer.classify(features), recognizer.classifier(expected))
     torch.testing.assert_close(recognizer.output_norm.running_mean, 0.1 * largest.mean(0))
+    alone = recognizer.classify(features[:1])  # a last batch may be of one
     recognizer.eval()
     torch.testing.assert_close(recognizer.classify(features), recognizer.score(features)[0][:, -1])
+    torch.testing.assert_close(alone, recognizer.classify(features[:1]))
 
 
 def test_power_normalisation_is_the_signed_root() -> None:

@@ -59,7 +59,7 @@ def test_part_k_never_sees_the_test_videos_of_fold_k(
     class Arguments:
         config, root, protocol, seeds = tmp_path / "small.yaml", str(motion_root), "group_5_fold", 1
 
-    monkeypatch.setattr(probe, "moments", of_rows)
+    monkeypatch.setattr(probe, "summaries", of_rows)
     first, *others = probe.inside(probe.experiment_of("", Arguments), Arguments)
     assert first == 100.0
     assert max(others) < 100.0

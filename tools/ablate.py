@@ -32,28 +32,45 @@ from pipeline.protocols import MODEL, PROTOCOLS, EvaluationSettings, FoldResult,
 
 ROOT = Path(__file__).resolve().parents[1]
 WHOLE = "the recipe"
+_ONE_WAY, _BOTH_WAYS = "--model.bidirectional false", "--model.bidirectional true --model.readout mean"
+_LEARNED = (  # as heads with weights learn, should the recipe be made for one without
+    "--training.optimizer adamw --training.learning_rate 0.001 --training.weight_decay 0.05 --model.dropout 0.4 "
+    "--model.output_norm none"
+)
 VARIANTS: dict[str, str] = {
     WHOLE: "",
-    "pictures instead of changes": "--transform.representation rgb --model.pooling mean",
+    "pictures instead of changes": "--transform.representation rgb --model.pooling mean --model.change_gain 1",
     "pictures beside their changes": "--transform.representation rgb_and_difference",
+    "changes as they are": "--model.change_gain 1",
+    "changes four times as large": "--model.change_gain 4",
     "mean over space": "--model.pooling mean",
     "pooling by motion": "--model.pooling motion",
-    "frame average": "--model.heads [mean] --model.bidirectional false",
-    "means and deviations over time": "--model.heads [moments] --model.bidirectional false --model.readout last",
-    "GRU": "--model.heads [gru] --model.bidirectional false --model.readout mean",
-    "GRU both ways": "--model.heads [gru] --model.bidirectional true --model.readout mean",
-    "LSTM both ways": "--model.heads [lstm] --model.bidirectional true --model.readout mean",
-    "two GRUs both ways": "--model.heads [gru,gru] --model.bidirectional true --model.readout mean",
-    "ConvGRU on maps": "--model.heads [convgru] --model.hidden_channels 64 --model.readout mean",
-    "GRU of vectors and their changes": "--model.heads [change,gru] --model.bidirectional true --model.readout mean",
+    "features, not their roots": "--model.feature_norm batch",
+    "outputs not normalised": "--model.output_norm none",
+    "frame average": f"--model.heads [mean] {_ONE_WAY}",
+    "the greatest over time": f"--model.heads [max] {_ONE_WAY} --model.readout last",
+    "means and deviations over time": f"--model.heads [moments] {_ONE_WAY} --model.readout last",
+    "GRU": f"--model.heads [gru] {_ONE_WAY} --model.readout mean {_LEARNED}",
+    "GRU both ways": f"--model.heads [gru] {_BOTH_WAYS} {_LEARNED}",
+    "LSTM both ways": f"--model.heads [lstm] {_BOTH_WAYS} {_LEARNED}",
+    "two GRUs both ways": f"--model.heads [gru,gru] {_BOTH_WAYS} {_LEARNED}",
+    "ConvGRU on maps": f"--model.heads [convgru] --model.hidden_channels 64 --model.readout mean {_LEARNED}",
+    "GRU of vectors and their changes": f"--model.heads [change,gru] {_BOTH_WAYS} {_LEARNED}",
     "frozen backbone": "--training.backbone_learning_rate_ratio 0",
-    "whole backbone learns": "--training.num_frozen_stages 0",
+    "later stages learn": (
+        "--data.cache frames --training.backbone_learning_rate_ratio 0.2 --training.num_frozen_stages 5"
+    ),
+    "whole backbone learns": (
+        "--data.cache frames --training.backbone_learning_rate_ratio 0.2 --training.num_frozen_stages 0"
+    ),
+    "four augmented copies of the features": "--data.feature_copies 4",
     "no crops, no mirror images, no colours": (
         "--transform.min_crop_area 1 --transform.horizontal_flip 0 --transform.brightness 0 "
         "--transform.contrast 0 --transform.saturation 0"
     ),
     "stronger crops": "--transform.min_crop_area 0.3",
     "mixup": "--training.mixup_alpha 0.2",
+    "label smoothing": "--training.label_smoothing 0.1",
     "averaged weights": "--training.ema_decay 0.98",
 }
 

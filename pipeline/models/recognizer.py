@@ -42,6 +42,17 @@ FEATURE_NORMS: dict[str, Callable[[int], nn.Module]] = {
 }
 
 
+class OutputNorm(nn.BatchNorm1d):
+    """Batch norm of ``[N, C]`` that, for a batch of one, which has no variance, takes the statistics known so far."""
+
+    def forward(self, x: Tensor) -> Tensor:
+        """``[N, C]`` -> ``[N, C]``."""
+        if not self.training or len(x) > 1:
+            normalized: Tensor = super().forward(x)
+            return normalized
+        return F.batch_norm(x, self.running_mean, self.running_var, self.weight, self.bias, eps=self.eps)
+
+
 class Recognizer(nn.Module):
     """CNN + temporal heads + linear classifier.
 
@@ -72,7 +83,7 @@ class Recognizer(nn.Module):
         # better, from equal ones.
         self.feature_norm = FEATURE_NORMS[config.feature_norm](self.num_features)
         num_outputs = self.temporal.num_outputs
-        self.output_norm = nn.BatchNorm1d(num_outputs) if config.output_norm == "batch" else nn.Identity()
+        self.output_norm = OutputNorm(num_outputs) if config.output_norm == "batch" else nn.Identity()
         self.classifier = nn.Linear(num_outputs, num_classes)
 
     def _num_inputs(self, input_size_px: int) -> int:
