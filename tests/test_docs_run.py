@@ -43,7 +43,7 @@ COMMAND = re.compile(
 )
 
 SUBSTITUTIONS = [  # what stands on the page, what is run instead, why
-    (r"/path/to/|\.\.\./(?=set1)", "data/", "a reader's own folder"),
+    (r"/path/to/|\.\.\./(?=set1|fights)", "data/", "a reader's own folder"),
     (r"(?<=webcam model\.safetensors )(0|/dev/video2)\b", "{camera}", "no camera here: a server on the loopback"),
     (r"rtsp://\S+|http://other/camera\.mjpg", "{camera}", "the same; RTSP itself is in test_streaming_network.py"),
     (r"^clipgru webcam (?!.*--(?:headless|serve)).*", r"\g<0> --headless", "no display here"),
