@@ -33,7 +33,7 @@ from pipeline.protocols import MODEL, PROTOCOLS, EvaluationSettings, FoldResult,
 ROOT = Path(__file__).resolve().parents[1]
 WHOLE = "the recipe"
 _ONE_WAY, _BOTH_WAYS = "--model.bidirectional false", "--model.bidirectional true --model.readout mean"
-_LEARNED = (  # as heads with weights learn, should the recipe be made for one without
+_LEARNED = (  # how heads with weights are trained: a recipe may be made for one without
     "--training.optimizer adamw --training.learning_rate 0.001 --training.weight_decay 0.05 --model.dropout 0.4 "
     "--model.output_norm none"
 )
