@@ -20,7 +20,7 @@ from pipeline.errors import UserError
 from pipeline.models.recognizer import Recognizer
 from pipeline.transforms.frames import ClipTransform
 
-CIFAR10 = {"cifar10_cnn_gru", "cifar10_rows_gru"}
+CIFAR10 = {"cifar10_cnn_gru", "cifar10_small_gru", "cifar10_rows_gru"}
 CONFIGS = sorted((Path(__file__).parent.parent / "configs").glob("*.yaml"))
 MEMBERS = [*vars(config).values(), *vars(options).values()]
 DATACLASSES = [item for item in MEMBERS if isinstance(item, type) and is_dataclass(item)]

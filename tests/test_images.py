@@ -18,7 +18,7 @@ from pipeline.cli import main
 from pipeline.config import DataConfig, DecodeConfig, Experiment, ModelConfig, SamplingConfig, TrainingConfig
 from pipeline.config import TransformConfig as Transform
 from pipeline.datasets.datamodule import make_loader, make_splits, read_annotations
-from pipeline.datasets.images import PICTURE_FORMATS, read_images
+from pipeline.datasets.images import PICTURE_FORMATS, PictureClips, read_images
 from pipeline.datasets.videos import ClipBatch, fixed_clips
 from pipeline.decode import VideoOpener, open_video
 from pipeline.errors import DecodeError, UserError
@@ -31,6 +31,7 @@ from pipeline.models.recognizer import Recognizer
 from pipeline.models.temporal.stack import MAP_HEADS, TEMPORAL_HEADS, build_temporal
 from pipeline.training.fit import train
 from pipeline.transforms.augmentation import blank_squares, shift_and_flip
+from pipeline.transforms.frames import fit_frames
 from tests.small import small_model
 
 
@@ -276,6 +277,21 @@ def test_pictures_are_refused_where_they_are_no_videos_or_too_large(pictures: Pa
     text.write_text("no picture")
     with pytest.raises(DecodeError, match="no picture of a known kind"):
         VideoOpener(DecodeConfig(), opens_pictures=True).open(text)
+
+
+@pytest.mark.parametrize("side", [16, 20, 48])
+@pytest.mark.parametrize("fit", ["crop", "stretch"])
+def test_a_picture_is_decoded_once_and_fitted_alike(pictures: Path, tmp_path: Path, side: int, fit: str) -> None:
+    experiment = experiment_on(pictures, tmp_path)
+    transform = replace(experiment.transform, fit=fit, fit_size_px=side)
+    row = read_images("images", pictures).splits["train"][0]
+    decoded = torch.from_numpy(cv2.imread(str(row.path))[..., ::-1].copy()).permute(2, 0, 1).unsqueeze(0)
+    clips = PictureClips(replace(experiment, transform=transform))
+    first = clips.clips(row, lambda grid: [list(grid)])
+    row.path.unlink()
+    again = clips.clips(row, lambda grid: [list(grid)])
+    assert torch.equal(first, again)
+    assert torch.equal(first[0], fit_frames(decoded, transform))
 
 
 def test_what_is_wrong_with_the_pictures_is_said(pictures: Path, tmp_path: Path) -> None:

@@ -163,7 +163,7 @@ def read_images(format: str, root: Path) -> Annotations:
 
 
 class PictureClips:
-    """Clips of one frame from pictures that are decoded and fitted once and kept in memory."""
+    """Clips of one frame from pictures decoded once and kept in memory, fitted, or as they are where that is less."""
 
     def __init__(self, experiment: Experiment) -> None:
         self.experiment = experiment
@@ -173,11 +173,12 @@ class PictureClips:
 
     def clips(self, row: VideoRow, choose: Choose) -> Tensor:
         """uint8 ``[N, T, 3, S, S]``: a picture is a grid of one frame. Raises ``DecodeError``."""
-        frame = self._kept.get(row.path)
-        if frame is None:
-            frame = self._kept[row.path] = self._fitted(row)
+        if row.path not in self._kept:
+            picture = torch.from_numpy(self._files.read(row.path.relative_to(self._root).as_posix()))
+            decoded = picture.permute(2, 0, 1).unsqueeze(0)  # [H, W, 3] -> [1, 3, H, W]
+            self._kept[row.path] = min(decoded, self._fitted(decoded), key=Tensor.numel)
+        frame = self._fitted(self._kept[row.path])  # nothing changes in what is fitted
         return torch.stack([frame.expand(len(clip), -1, -1, -1) for clip in choose(range(1))])
 
-    def _fitted(self, row: VideoRow) -> Tensor:
-        picture = torch.from_numpy(self._files.read(row.path.relative_to(self._root).as_posix()))
-        return fit_frames(picture.permute(2, 0, 1).unsqueeze(0), self.experiment.transform)  # [H, W, 3] -> [1, 3, S, S]
+    def _fitted(self, picture: Tensor) -> Tensor:
+        return fit_frames(picture, self.experiment.transform)
