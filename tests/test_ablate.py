@@ -21,13 +21,21 @@ def tools_can_be_imported(monkeypatch: pytest.MonkeyPatch) -> None:
 
 
 ALREADY_THERE = {
-    "fights": {"changes four times as large", "pooling by motion", "the greatest over time", "frozen backbone"},
+    "fights": {
+        "changes four times as large",
+        "pooling by motion",
+        "the greatest over time",
+        "frozen backbone",
+        "other videos first",
+    },
     "ut_interaction": {
         "changes as they are",
         "features, not their roots",
         "mean over space",
         "outputs not normalised",
         "label smoothing",
+        "whole backbone learns",
+        "other videos first",
     },
 }
 
@@ -37,7 +45,7 @@ def test_each_variant_changes_the_recipe_in_its_own_way(config: str) -> None:
     from ablate import VARIANTS, WHOLE, changing, variant
 
     class Arguments:
-        root, budget, config = "somewhere", "--training.epochs 2", Path()
+        root, budget, config, first = "somewhere", "--training.epochs 2", Path(), None
 
     Arguments.config = ROOT / "configs" / f"{config}.yaml"
     found = [variant(words, Arguments) for words in VARIANTS.values()]  # type: ignore[arg-type]

@@ -58,11 +58,13 @@ VARIANTS: dict[str, str] = {
     "GRU of vectors and their changes": f"--model.heads [change,gru] {_BOTH_WAYS} {_LEARNED}",
     "frozen backbone": "--training.backbone_learning_rate_ratio 0",
     "later stages learn": (
-        "--data.cache frames --training.backbone_learning_rate_ratio 0.2 --training.num_frozen_stages 5"
+        "--data.cache frames --training.backbone_learning_rate_ratio 0.3 --training.num_frozen_stages 5"
     ),
     "whole backbone learns": (
-        "--data.cache frames --training.backbone_learning_rate_ratio 0.2 --training.num_frozen_stages 0"
+        "--data.cache frames --training.backbone_learning_rate_ratio 0.3 --training.num_frozen_stages 0"
     ),
+    "batch-norm statistics learn": "--training.freeze_batch_norm false",
+    "other videos first": "--training.initial_model {first}",
     "four augmented copies of the features": "--data.feature_copies 4",
     "no crops, no mirror images, no colours": (
         "--transform.min_crop_area 1 --transform.horizontal_flip 0 --transform.brightness 0 "
@@ -70,6 +72,7 @@ VARIANTS: dict[str, str] = {
     ),
     "stronger crops": "--transform.min_crop_area 0.3",
     "mixup": "--training.mixup_alpha 0.2",
+    "cutmix": "--training.cutmix_alpha 1",
     "label smoothing": "--training.label_smoothing 0.1",
     "averaged weights": "--training.ema_decay 0.98",
 }
@@ -78,7 +81,7 @@ VARIANTS: dict[str, str] = {
 def variant(words: str, arguments: argparse.Namespace) -> Experiment:
     """The config with the common budget, then the variant's words."""
     budget = ["--data.root", arguments.root, "--data.cache", "frames", *shlex.split(arguments.budget)]
-    return read_experiment(arguments.config, [*budget, *shlex.split(words)])
+    return read_experiment(arguments.config, [*budget, *shlex.split(words.format(first=arguments.first or "null"))])
 
 
 def changing(names: Sequence[str], arguments: argparse.Namespace) -> list[str]:
@@ -131,11 +134,14 @@ def write(rows: dict[str, dict[str, float | None]], arguments: argparse.Namespac
     command += f" --seeds {arguments.seeds} --clips {arguments.clips} --budget '{arguments.budget}'"
     command += " --mirror" if arguments.mirror else ""
     command += f" --name {arguments.name}" if arguments.name != arguments.config.stem else ""
+    command += " --first MODEL" if arguments.first else ""
     names = " ".join(shlex.quote(name) for name in rows)
     command += f" --variants {names}" if list(rows) != [WHOLE, *changing(list(VARIANTS), arguments)] else ""
     where = f"{on['cpu']}, {on['threads']} threads, torch {on['torch']}, commit {on['commit']}"
     note = f"{arguments.seeds} seeds, {arguments.protocol}; every answer of every fold counts once. {where}. Written by"
-    changes = "\n".join(f"- {name}: `{words}`" for name, words in VARIANTS.items() if words and name in rows)
+    changes = "\n".join(
+        f"- {name}: `{words.format(first='MODEL')}`" for name, words in VARIANTS.items() if words and name in rows
+    )
     table = Table("One part changed at a time", "The difference is taken seed by seed, on the same folds.", rows)
     title = f"# What the parts of {arguments.config.name} are worth"
     title += f": {arguments.name}" if arguments.name != arguments.config.stem else ""
@@ -157,6 +163,7 @@ def main() -> int:
     parser.add_argument("--mirror", action="store_true", help="and their mirror images")
     parser.add_argument("--budget", default="", help="options for all variants, such as '--training.epochs 6'")
     parser.add_argument("--variants", nargs="+", default=list(VARIANTS), choices=list(VARIANTS), help="which")
+    parser.add_argument("--first", help="a model that was trained on other videos, for the variant that starts from it")
     parser.add_argument("--name", help="of the table; that of the config without it")
     parser.add_argument("--runs", type=Path, default=ROOT / "runs" / "ablation", help="folder of the trained folds")
     parser.add_argument("--output", type=Path, default=ROOT / "runs" / "benchmarks", help="folder for the table")
