@@ -381,3 +381,24 @@ def test_long_videos_are_coded_as_real_ones_are(motion_set: Path) -> None:
 def test_segments_without_a_set_are_refused(tmp_path: Path) -> None:
     with pytest.raises(UserError, match="make the motion set first"):
         read_segments(tmp_path)
+
+
+def test_the_tool_makes_the_set_it_is_asked_for(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    monkeypatch.syspath_prepend(Path(__file__).parent.parent / "tools")
+    import make_motion_set as tool
+
+    sizes = ["--num_train_clips", "2", "--num_val_clips", "1", "--num_test_clips", "1", "--num_untrimmed", "0"]
+    monkeypatch.setattr("sys.argv", ["make_motion_set.py", str(tmp_path / "small"), *sizes, "--seed", "3"])
+    assert tool.main() == 0
+    config = MotionSetConfig(num_train_clips=2, num_val_clips=1, num_test_clips=1, num_untrimmed=0, seed=3)
+    before = (tmp_path / "small" / "motion_set.json").stat().st_mtime_ns
+    make_motion_set(tmp_path / "small", config)
+    assert (tmp_path / "small" / "motion_set.json").stat().st_mtime_ns == before  # it was that very set
+    (tmp_path / "mine").mkdir()
+    (tmp_path / "mine" / "thesis.txt").write_text("mine")
+    monkeypatch.setattr("sys.argv", ["make_motion_set.py", str(tmp_path / "mine")])
+    assert tool.main() == 2
+    assert "holds something that is no motion set" in capsys.readouterr().err
+    assert (tmp_path / "mine" / "thesis.txt").read_text() == "mine"
