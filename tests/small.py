@@ -21,7 +21,13 @@ def small_experiment(motion_root: Path, output_dir: Path, **training: Any) -> Ex
         transform=TransformConfig(fit_size_px=40, input_size_px=32),
         model=ModelConfig(backbone="tiny", weights="none", heads=("convgru",), hidden_channels=8, dropout=0.2),
         training=TrainingConfig(
-            **{"epochs": 2, "backbone_learning_rate_ratio": 1.0, "freeze_batch_norm": False, **training}
+            **{
+                "epochs": 2,
+                "backbone_learning_rate_ratio": 1.0,
+                "freeze_batch_norm": False,
+                "precision": "fp32",  # auto would choose by the processor
+                **training,
+            }
         ),
     )
 

@@ -79,7 +79,11 @@ def experiment_on(root: Path, output_dir: Path, **model: object) -> Experiment:
         ),
         model=ModelConfig(weights="none", hidden_channels=16, dropout=0.0, **settings),  # type: ignore[arg-type]
         training=TrainingConfig(
-            epochs=8, learning_rate=0.02, backbone_learning_rate_ratio=1.0, freeze_batch_norm=False
+            epochs=8,
+            learning_rate=0.02,
+            backbone_learning_rate_ratio=1.0,
+            freeze_batch_norm=False,
+            precision="fp32",
         ),
     )
 

@@ -28,7 +28,7 @@ import torch  # noqa: E402
 from benchmarks.tables import Findings  # noqa: E402
 from benchmarks.timing import machine  # noqa: E402
 
-from benchmarks import ceilings, export, heads, start, training, windows  # noqa: E402
+from benchmarks import ceilings, export, heads, precision, start, training, windows  # noqa: E402
 
 # name -> (device, rounds, whether torch.compile can work) -> what was found
 GROUPS: dict[str, Callable[[str, int, bool], Findings]] = {
@@ -38,6 +38,7 @@ GROUPS: dict[str, Callable[[str, int, bool], Findings]] = {
     "ten_minutes": windows.measure_ten_minutes,
     "lengths": windows.measure_lengths,
     "training": training.measure,
+    "precision": precision.measure,
     "export": export.measure,
     "start": start.measure,
 }

@@ -105,9 +105,9 @@ class TrainingConfig:
     """Gradients are scaled down to this norm; 0 is off."""
     accumulate_batches: int = 1
     """Batches whose gradients make one step."""
-    precision: Literal["fp32", "bf16"] = "fp32"
-    """bf16: automatic mixed precision, for GPUs and CPUs with matrix units (AMX). On other CPUs fp32 may be faster: on
-    two Zen 4 cores EfficientNet-Lite0 learned from half as many frames a second again."""
+    precision: Literal["auto", "fp32", "bf16"] = "auto"
+    """auto: bf16 (automatic mixed precision) on GPUs that have it, and on CPUs with matrix units (AMX) where the
+    network gains by it; else fp32. The choice is printed, and kept in the run's config.yaml."""
     ema_decay: float = 0.0
     """Evaluate and save an exponential moving average of the weights with this decay a step; 0 is off."""
     early_stopping_epochs: int = 0

@@ -119,7 +119,8 @@ def num_prefetched(experiment: Experiment, workers: int) -> int:
     return max(1, min(4, free_bytes // 10 // (workers * batch_bytes)))
 
 
-def _uses_cuda(config: TrainerConfig) -> bool:
+def uses_cuda(config: TrainerConfig) -> bool:
+    """Return whether a training runs on an NVIDIA (or ROCm) GPU."""
     return config.accelerator in ("auto", "gpu", "cuda") and torch.cuda.is_available()
 
 
@@ -158,7 +159,7 @@ def _loader(
         worker_init_fn=_start_worker,
         persistent_workers=training and workers > 0,
         prefetch_factor=prefetched if workers else None,
-        pin_memory=_uses_cuda(experiment.trainer),
+        pin_memory=uses_cuda(experiment.trainer),
     )
 
 

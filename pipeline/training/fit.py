@@ -23,7 +23,7 @@ from rich.progress import Progress
 
 from pipeline.checkpoint import ModelFile, provenance_of, save_model
 from pipeline.config import Experiment, TrainerConfig, to_yaml
-from pipeline.datasets.datamodule import Splits, VideoDataModule, make_splits, read_annotations
+from pipeline.datasets.datamodule import Splits, VideoDataModule, make_splits, read_annotations, uses_cuda
 from pipeline.datasets.features import FrameEmbedder, can_keep_features
 from pipeline.datasets.summary import summarize_splits
 from pipeline.errors import UserError
@@ -39,7 +39,9 @@ from pipeline.training.callbacks import (
     Throughput,
 )
 from pipeline.training.initial import start_from
+from pipeline.training.memory import check_step_fits, gpu_memory_errors
 from pipeline.training.module import ClipClassifier, balanced_class_weights
+from pipeline.training.precision import settle_precision
 
 PRECISIONS = {"fp32": "32-true", "bf16": "bf16-mixed"}
 
@@ -93,6 +95,11 @@ def train(
             splits = splits or _read_splits(experiment, quiet)
         seed_everything(experiment.seed, verbose=False)
         module, data = _build_module(experiment, splits, ranks), VideoDataModule(experiment, splits, ranks)
+        device = torch.device("cuda" if uses_cuda(experiment.trainer) else "cpu")
+        experiment, settled = settle_precision(experiment, module.recognizer, device)
+        _say(settled, quiet)
+        if device.type == "cpu" and experiment.data.cache != "features":
+            check_step_fits(module, experiment.training.precision)
         if experiment.training.initial_model and not resume:
             said, module.came_from = start_from(experiment.training.initial_model, module.recognizer, experiment)
             module.transform.normalization = module.recognizer.backbone.normalization
@@ -107,7 +114,8 @@ def train(
             write_atomically(run_dir / "data.json", json.dumps(summary, indent=1, ensure_ascii=False).encode())
         if experiment.data.cache == "features":
             _cache_features(data, module.to(trainer.strategy.root_device), quiet)
-        trainer.fit(module, datamodule=data, ckpt_path=str(last) if resume else None, weights_only=True)
+        with gpu_memory_errors(experiment):
+            trainer.fit(module, datamodule=data, ckpt_path=str(last) if resume else None, weights_only=True)
     return _finish(experiment, data, module, trainer)
 
 
@@ -120,7 +128,7 @@ def _read_splits(experiment: Experiment, quiet: bool) -> Splits:
 
 
 def _say(text: str, quiet: bool) -> None:
-    if not quiet:
+    if text and not quiet:
         Console(stderr=True).print(text, markup=False, highlight=False, soft_wrap=True)
 
 

@@ -93,7 +93,7 @@ class ClipClassifier(LightningModule):
         """The loss of a batch. If none of its videos could be read: None, a skipped step; with several ranks, where no
         step can be skipped, a gradient of zero."""
         self._note_bad(batch)
-        loss, weight = self._loss(batch)
+        loss, weight = self.loss(batch)
         loss, mean_loss, num_clips = self._share(loss, weight, len(batch.labels))
         if num_clips == 0:
             return loss if self.ranks.count > 1 else None
@@ -107,7 +107,7 @@ class ClipClassifier(LightningModule):
         self.log("train_accuracy", self.train_accuracy, prog_bar=True, on_step=False, on_epoch=True)
         return loss
 
-    def _loss(self, batch: ClipBatch) -> tuple[Tensor, Tensor]:
+    def loss(self, batch: ClipBatch) -> tuple[Tensor, Tensor]:
         """Mean loss of the clips and what it weighs against other ranks' means; 0 and 0 where there are none."""
         if len(batch.labels) == 0:
             # Still a function of every weight: the ranks meet where its gradient is ready.

@@ -30,7 +30,7 @@ _NUM_PRODUCTS = _VALUES**2
 # Barabasz, Anderson, Soodhalter and Gregg, "Error Analysis and Improving the Accuracy of Winograd Convolution", 2020.
 _POINTS = (0.0, 0.75, -0.75, 1.5, -1.5)
 # With fewer channels, on either side or together, the transforms cost what the products save.
-_MIN_CHANNELS, _MIN_CHANNELS_TOGETHER = 128, 512
+MIN_CHANNELS, _MIN_CHANNELS_TOGETHER = 128, 512
 _MIN_TILES = 64  # of all maps together
 _MAX_MULTIPLICATIONS = 0.5  # of those of a direct convolution; more where maps fill their last tiles badly
 # Tiles that go through all steps together: enough for fast products, few enough to stay in a cache.
@@ -48,7 +48,7 @@ def pays(maps: Tensor, weight: Tensor) -> bool:
         weight.shape[2:] == (_KERNEL, _KERNEL)
         and maps.dtype == weight.dtype == torch.float32
         and maps.device.type == "cpu"
-        and min(weight.shape[:2]) >= _MIN_CHANNELS
+        and min(weight.shape[:2]) >= MIN_CHANNELS
         and sum(weight.shape[:2]) >= _MIN_CHANNELS_TOGETHER
         and len(maps) * num_tiles >= _MIN_TILES
         and share <= _MAX_MULTIPLICATIONS

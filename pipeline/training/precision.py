@@ -1,0 +1,85 @@
+"""The precision of a training step: bf16 where the processor is made for it and the network gains by it, else fp32.
+
+On a CPU a table decides and never a clock: equal runs stay equal. ``benchmarks/precision.md`` justifies the table;
+``python tools/benchmark.py --groups precision`` measures it anew.
+"""
+
+from __future__ import annotations
+
+import os
+from dataclasses import replace
+from typing import Any, Literal
+
+import torch
+from torch import nn
+
+from pipeline.config import Experiment, ModelConfig
+from pipeline.models.recognizer import Recognizer
+from pipeline.models.temporal.stack import MAP_HEADS
+from pipeline.models.temporal.winograd import MIN_CHANNELS
+
+# oneDNN obeys it; the names of its limits that leave AMX in use contain that word.
+_LIMITS = ("ONEDNN_MAX_CPU_ISA", "DNNL_MAX_CPU_ISA")
+# A step in bf16 over one in fp32 where convolutions run by torch's slow reference path, for want of AVX-512.
+_RUINOUS_FACTOR = 57
+
+
+def settle_precision(experiment: Experiment, recognizer: Recognizer, device: torch.device) -> tuple[Experiment, str]:
+    """Return the experiment with ``training.precision`` settled, and a line that says what was chosen, or what is
+    wrong with an explicit choice; empty if there is nothing to say."""
+    asked = experiment.training.precision
+    if asked == "auto":
+        chosen, reason = _choose(experiment.model, recognizer, device)
+        settled = replace(experiment, training=replace(experiment.training, precision=chosen))
+        return settled, f"training.precision auto: {chosen} ({reason})"
+    if asked == "bf16" and device.type == "cpu" and _lacks_bf16():
+        return experiment, (
+            "training.precision bf16: this processor has no instructions for it, and a step may take "
+            f"{_RUINOUS_FACTOR} times as long as in fp32; set training.precision auto"
+        )
+    return experiment, ""
+
+
+def _choose(config: ModelConfig, recognizer: Recognizer, device: torch.device) -> tuple[Literal["fp32", "bf16"], str]:
+    """Precision and the reason for it."""
+    if device.type == "cuda":
+        has_bf16 = torch.cuda.is_bf16_supported(including_emulation=False)
+        return ("bf16", "this GPU has it") if has_bf16 else ("fp32", "this GPU has no bf16")
+    if device.type != "cpu":
+        return "fp32", f"bf16 was never tried on {device.type}"
+    if not _has_amx():
+        return "fp32", "this processor has no matrix units (AMX) for bf16"
+    slow = _slow_in_bf16(config, recognizer)
+    return ("fp32", f"{slow} are slower in bf16") if slow else ("bf16", "this processor has matrix units (AMX)")
+
+
+def _has_amx() -> bool:
+    limits = [os.environ[name].upper() for name in _LIMITS if name in os.environ]
+    if any("AMX" not in limit and limit not in ("ALL", "DEFAULT") for limit in limits):
+        return False
+    # Older versions of torch do not tell.
+    capabilities: dict[str, Any] = getattr(torch.cpu, "get_capabilities", dict)()
+    return bool(capabilities.get("amx_bf16"))
+
+
+def _slow_in_bf16(config: ModelConfig, recognizer: Recognizer) -> str:
+    """Convolutions of the network that take longer in bf16 than in fp32 although there is AMX; empty if none matter."""
+    learning = [layer for layer in recognizer.backbone.modules() if isinstance(layer, nn.Conv2d) and _learns(layer)]
+    if any(layer.groups > 1 for layer in learning):
+        return "depthwise convolutions that learn"
+    if MAP_HEADS.isdisjoint(config.heads):
+        return ""
+    if config.read in ("rows", "columns"):
+        return "convolutions along rows"
+    if not learning and config.hidden_channels >= MIN_CHANNELS:
+        return "large 3x3 convolutions, which fp32 does with fewer multiplications,"
+    return ""
+
+
+def _learns(layer: nn.Conv2d) -> bool:
+    return layer.weight.requires_grad
+
+
+def _lacks_bf16() -> bool:
+    """Return whether oneDNN has no bf16 here, so that torch falls back on its slow convolutions."""
+    return not torch.ops.mkldnn._is_mkldnn_bf16_supported()
