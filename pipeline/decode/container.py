@@ -236,13 +236,14 @@ class OpenVideo:
             num_video_streams=len(self.container.streams.video),
         )
 
-    def start_seconds(self, first_tick: int | None) -> float:
-        """Return a time of the stream on the file's clock, which begins with the earliest of its streams, as players
-        show it. None stands for the time at which FFmpeg sees the stream begin."""
-        tick = self.stream.start_time if first_tick is None else first_tick
-        begin = Fraction(self.container.start_time or 0, av.time_base)
-        seconds = 0.0 if tick is None else float(tick * (self.stream.time_base or 0) - begin)
-        return max(round(seconds, 6), 0.0)  # the clock is rounded to microseconds
+    def on_clock(self, ticks: int) -> float:
+        """Return a time of the stream, in seconds, on the file's clock, which begins with the earliest of its streams:
+        the clock that players show."""
+        seconds = ticks * (self.stream.time_base or Fraction(0))
+        streams = (*self.container.streams.video, *self.container.streams.audio)
+        others = [stream for stream in streams if stream.index != self.stream.index]
+        starts = [stream.start_time * (stream.time_base or 0) for stream in others if stream.start_time is not None]
+        return float(seconds - min([seconds, *starts]))
 
     def sample_aspect_ratio(self) -> Fraction:
         """Return the width of a stored pixel in its heights; 1 if the file does not say, or cannot mean it."""

@@ -43,6 +43,7 @@ _THUMBNAIL_SECONDS = (0.0, 0.25, 0.5, *(2.0**k for k in range(17)))
 _STRICTER = {"vp8": "libvpx", "vp9": "libvpx-vp9"}
 # A header rounds; less than this is not missing.
 _MIN_SECONDS_MISSING, _MIN_SHARE_MISSING = 0.5, 0.05
+_MIN_START_SECONDS = 0.1  # sound often begins a few hundredths of a second earlier
 _HDR = {ColorTrc.SMPTE2084: "PQ", ColorTrc.ARIB_STD_B67: "HLG"}
 # FFmpeg has one log for the whole process: who listens for errors has it alone.
 _LOG = Lock()
@@ -131,6 +132,8 @@ class _Facts:
     """What one decode of the whole file found."""
 
     num_packets: int = 0
+    num_hidden: int = 0
+    """Packets that an edit list hides."""
     num_frames: int = 0
     num_exact: int = 0
     num_errors: int = 0
@@ -260,6 +263,7 @@ def _decode_packet(packet: Packet[VideoStream], video: OpenVideo, index: VideoIn
         facts.num_packets += 1
         facts.is_last_corrupt = packet.is_corrupt
         facts.last_dts = packet.dts if packet.dts is not None else facts.last_dts
+    facts.num_hidden += packet.is_discard
     facts.num_corrupt += packet.is_corrupt
     try:
         frames = packet.decode()
@@ -314,7 +318,7 @@ def _reasons(path: Path, header: Header, index: VideoIndex | None, facts: _Facts
 
 def _missing(path: Path, header: Header, facts: _Facts, claimed_seconds: float) -> str:
     """What the header announces and the file does not hold, and where it is likely to be missing."""
-    claimed, found = header.num_frames, facts.num_packets
+    claimed, found = header.num_frames - facts.num_hidden, facts.num_packets
     is_sound = not (facts.num_errors or facts.num_corrupt or facts.complaints)
     has_empty_chunks = header.container == "avi" and facts.last_dts + 1 >= claimed and is_sound
     if claimed > found and not has_empty_chunks:
@@ -375,7 +379,7 @@ def _notes(index: VideoIndex, facts: _Facts) -> Iterator[str]:
     info = index.info
     if info.why_counted:
         yield f"times of pictures are counted: {info.why_counted}"
-    if info.start_seconds_in_file:
+    if info.start_seconds_in_file >= _MIN_START_SECONDS:
         yield f"its pictures begin at {info.start_seconds_in_file:.3f} s of the file; times are counted from the first"
     if facts.color_trc in _HDR:
         yield f"HDR ({_HDR[ColorTrc(facts.color_trc)]}): its colours are not converted, so it looks dull"

@@ -141,8 +141,9 @@ def _packet_stamps(packets: Packets, header: Header) -> Stamps:
     none = np.empty(0, np.int64)
     if header.is_timed and packets.pts is not None:
         pts = np.sort(packets.pts)
-        return Stamps(pts, none, _num_ticks_shown(packets, int(pts[-1])))
-    return Stamps(none, none if packets.dts is None else packets.dts)
+        return Stamps(pts, none, num_ticks_last=_num_ticks_shown(packets, int(pts[-1])))
+    dts = none if packets.dts is None else packets.dts
+    return Stamps(none, dts, packets.first_dts)
 
 
 def _decoded_stamps(video: OpenVideo, packets: Packets) -> tuple[int, Stamps]:
@@ -155,7 +156,7 @@ def _decoded_stamps(video: OpenVideo, packets: Packets) -> tuple[int, Stamps]:
         check_length(video.path, video.config, num_frames=len(pts))
     video.rewind()
     last = _num_ticks_shown(packets, max(pts, default=0)) if video.header().is_timed else 0
-    return len(pts), Stamps(np.array(pts, np.int64), np.array(dts, np.int64), last)
+    return len(pts), Stamps(np.array(pts, np.int64), np.array(dts, np.int64), packets.first_dts, last)
 
 
 def _do_increase(ticks: NDArray[np.int64]) -> bool:
@@ -193,5 +194,5 @@ def _info(video: OpenVideo, first: VideoFrame, num_frames: int, timeline: Timeli
         sample_aspect_ratio=1 / aspect_ratio if is_turned else aspect_ratio,
         times="counted" if timeline.why_counted else "file",
         why_counted=timeline.why_counted,
-        start_seconds_in_file=video.start_seconds(timeline.first_tick),
+        start_seconds_in_file=0.0 if timeline.first_tick is None else video.on_clock(timeline.first_tick),
     )

@@ -28,6 +28,8 @@ class Packets:
     """``[M]``: display times in ticks; None if one is missing."""
     dts: NDArray[np.int64] | None
     """``[M]``: decoding times in ticks; None if one is missing."""
+    first_dts: int | None
+    """Of the first packet that is shown; None if it has none."""
     num_ticks_shown: NDArray[np.int64]
     """``[M]``: how long each is shown; 0 where the container does not say."""
     is_key: NDArray[np.bool_]
@@ -57,6 +59,7 @@ def _from_table(video: OpenVideo, table: SampleTable) -> Packets:
         first=first,
         pts=table.pts,
         dts=table.dts,
+        first_dts=int(table.dts[0]),
         num_ticks_shown=table.num_ticks_shown,
         is_key=table.is_key,
         num_pictures=b"\x01" * len(table.pts),
@@ -90,6 +93,7 @@ def _demux(video: OpenVideo, header: Header) -> Packets:
         first=first,
         pts=_if_complete(pts),
         dts=_if_complete(dts),
+        first_dts=dts[0] if dts else None,
         num_ticks_shown=np.array(shown, np.int64),
         is_key=np.array(is_key, np.bool_),
         num_pictures=bytes(num_pictures),

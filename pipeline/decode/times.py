@@ -42,6 +42,8 @@ class Stamps:
     """``[N]``: display times; or empty."""
     dts: Ticks
     """``[N]``: decoding times of the packets at which the decoder gave the pictures; or empty."""
+    first_dts: int | None = None
+    """Decoding time of the first packet."""
     num_ticks_last: int = 0
     """How long the last picture is shown; 0 if the container does not say."""
 
@@ -55,7 +57,7 @@ class Timeline:
     average_fps: Fraction
     duration_seconds: float
     first_tick: int | None
-    """The first picture's display time in the file; None where the file does not tell it."""
+    """The first picture's time in the file; None where the file does not tell it."""
     why_counted: str = ""
     """The rate that times are counted at, and why; empty if they are the file's."""
 
@@ -67,14 +69,14 @@ def make_timeline(num_frames: int, stamps: Stamps, header: Header) -> Timeline |
         ticks, fault = _completed(given, num_frames)
         fault = fault or _span_fault(ticks, header)
         if not fault:
-            return _of_file(ticks, stamps.num_ticks_last, header, is_display=given is stamps.pts)
+            return _of_file(ticks, stamps, header, is_display=given is stamps.pts)
         faults.append(fault)
     rate, reason = _counted_rate(num_frames, stamps, header)
     if not rate:
         return None
     why = f"{float(rate):.6g} pictures a second, {reason}, because {faults[0]}"
     times = np.arange(num_frames, dtype=np.float64) / float(rate)
-    return Timeline(times, rate, float(num_frames / rate), None, why)
+    return Timeline(times, rate, float(num_frames / rate), stamps.first_dts, why)
 
 
 def _completed(given: Ticks, num_frames: int) -> tuple[Ticks, str]:
@@ -104,9 +106,9 @@ def _span_fault(ticks: Ticks, header: Header) -> str:
     return f"they last {float(seconds):.6g} s and the header says {float(claimed):.6g} s"
 
 
-def _of_file(ticks: Ticks, num_ticks_last: int, header: Header, *, is_display: bool) -> Timeline:
+def _of_file(ticks: Ticks, stamps: Stamps, header: Header, *, is_display: bool) -> Timeline:
     tick, first, rates = header.seconds_per_tick, int(ticks[0]), _header_rates(header)
-    usual = num_ticks_last or (int(np.median(np.diff(ticks))) if len(ticks) > 1 else 0)
+    usual = stamps.num_ticks_last or (int(np.median(np.diff(ticks))) if len(ticks) > 1 else 0)
     last = usual * tick if usual else next((1 / rate for rate in reversed(rates)), tick)
     span = (int(ticks[-1]) - first) * tick + last
     if header.container == "avi":  # empty chunks at the end show the last picture for longer
@@ -116,7 +118,9 @@ def _of_file(ticks: Ticks, num_ticks_last: int, header: Header, *, is_display: b
     if abs(len(ticks) / fps - span) <= _SLACK_TICKS * tick:
         span = len(ticks) / fps
     pts_seconds = (ticks - first).astype(np.float64) * float(tick)
-    return Timeline(pts_seconds, fps, float(span), first if is_display else None)
+    # What a decoder holds back is not late: a player of AVI shows chunk k at tick k.
+    begin = first if is_display and header.container != "avi" else stamps.first_dts
+    return Timeline(pts_seconds, fps, float(span), begin)
 
 
 def _counted_rate(num_frames: int, stamps: Stamps, header: Header) -> tuple[Fraction, str]:
