@@ -45,6 +45,15 @@ class VideoInfo:
     start_seconds_in_file: float = 0.0
     """When the first picture is shown on the file's clock, as players show it: more than 0 where sound begins earlier.
     All other times are counted from the first picture."""
+    stream: int = 0
+    """Number of the video stream in the file."""
+    num_video_streams: int = 1
+    """Covers are not counted."""
+
+    @property
+    def shown_width(self) -> int:
+        """Pixels across if they were as wide as high."""
+        return max(1, round(self.width * self.sample_aspect_ratio))
 
 
 @dataclass(frozen=True)

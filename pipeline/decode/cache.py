@@ -17,11 +17,10 @@ from typing import Any
 
 import av
 
-from pipeline.decode.index import VideoIndex
+from pipeline.decode.index import INDEX_VERSION, VideoIndex
 from pipeline.decode.wire import pack_index, unpack_index
 from pipeline.files import write_atomically
 
-FORMAT_VERSION = 2
 _LENGTH = struct.Struct("<Q")
 _DIGEST_BYTES = 32
 # A file that changed so recently may change again without a new time of change.
@@ -43,7 +42,7 @@ def key_of(path: Path, stream: int | None) -> Key:
     """What an index must have been made of. To be taken before the file is read."""
     status = path.stat()
     return {
-        "format": FORMAT_VERSION,
+        "version": INDEX_VERSION,
         "pyav": av.__version__,
         "path": str(path.absolute()),
         "stream": stream,

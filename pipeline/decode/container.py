@@ -139,10 +139,15 @@ def _video_stream(container: InputContainer, path: Path, wanted: int | None) -> 
             cause = f"decode.stream is {wanted}, and its video streams are {sorted(streams) or 'none'}"
             raise DecodeError(path, "open", cause)
         return streams[wanted]
-    movies = [stream for stream in streams.values() if not stream.disposition & Disposition.attached_pic]
-    if not movies:  # a cover picture is no video
+    movies = _movies(container)
+    if not movies:
         raise DecodeError(path, "open", "has no video stream (audio only, or a header without content?)")
     return max(movies, key=_preference)  # of equals the first
+
+
+def _movies(container: InputContainer) -> list[VideoStream]:
+    """The video streams but for cover pictures."""
+    return [stream for stream in container.streams.video if not stream.disposition & Disposition.attached_pic]
 
 
 def _preference(stream: VideoStream) -> int:
@@ -249,6 +254,10 @@ class OpenVideo:
         """Return the width of a stored pixel in its heights; 1 if the file does not say, or cannot mean it."""
         ratio = self.stream.sample_aspect_ratio or Fraction(1)
         return ratio if 1 / _MAX_ASPECT_RATIO <= ratio <= _MAX_ASPECT_RATIO else Fraction(1)
+
+    def movies(self) -> list[VideoStream]:
+        """Return the video streams of the file, without covers."""
+        return _movies(self.container)
 
     def packets(self) -> Iterator[Packet[VideoStream]]:
         """The stream's packets in file order; the last is empty and makes the decoder give what it still holds. To be

@@ -27,6 +27,9 @@ from pipeline.decode.packets import Packets, scan
 from pipeline.decode.times import NO_TIME, Stamps, Timeline, make_timeline, shown_from
 from pipeline.errors import DecodeError
 
+INDEX_VERSION = 2
+"""Changes whenever the same file may come out with other times, or in another shape."""
+
 # Left out: vp8 has packets that are never shown; mpeg1video, mpeg2video and vc1 may have one packet a field.
 _ONE_PICTURE_CODECS = frozenset(
     "av1 libdav1d vp9 h264 hevc mpeg4 msmpeg4v2 msmpeg4v3 h263 cinepak dnxhd prores "  # noqa: SIM905 (a table of words)
@@ -194,5 +197,7 @@ def _info(video: OpenVideo, first: VideoFrame, num_frames: int, timeline: Timeli
         sample_aspect_ratio=1 / aspect_ratio if is_turned else aspect_ratio,
         times="counted" if timeline.why_counted else "file",
         why_counted=timeline.why_counted,
+        stream=video.stream.index,
+        num_video_streams=len(video.movies()),
         start_seconds_in_file=0.0 if timeline.first_tick is None else video.on_clock(timeline.first_tick),
     )
