@@ -20,8 +20,8 @@ _HAS_WHOLE_NUMBER_RESIZE = torch.backends.cpu.get_cpu_capability() in ("AVX2", "
 
 
 def fit_frames(frames: Tensor, config: TransformConfig, sample_aspect_ratio: Fraction = SQUARE) -> Tensor:
-    """uint8 ``[T, 3, H, W]`` of any size -> uint8 ``[T, 3, S, S]`` with S = ``fit_size_px``, antialiased. To ``crop``, the
-    ratio of width to height of a pixel tells the shape in which pictures are shown."""
+    """uint8 ``[T, 3, H, W]`` of any size -> uint8 ``[T, 3, S, S]`` with S = ``fit_size_px``, antialiased. ``crop`` cuts
+    out of the shape in which pixels of that ratio are shown."""
     size = config.fit_size_px
     if config.fit == "stretch":
         return _resize(frames, size, size)
