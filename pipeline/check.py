@@ -89,7 +89,8 @@ class CheckReport:
         writer = csv.DictWriter(text, [item.name for item in fields(FileHealth)])
         writer.writeheader()
         for health in self.files:
-            lists = {"reasons": " | ".join(health.reasons), "sizes": " ".join(health.sizes)}
+            lists = {name: " | ".join(getattr(health, name)) for name in ("reasons", "notes")}
+            lists["sizes"] = " ".join(health.sizes)
             writer.writerow(asdict(health) | lists)
         return text.getvalue()
 
@@ -250,6 +251,7 @@ def _lists(report: CheckReport) -> list[tuple[str, list[str]]]:
         ("problems", list(report.problems)),
         ("labels without a file", list(report.labels_without_file)),
         ("files without a label", list(report.files_without_label)),
+        ("good to know", [f"{health.path}: {note}" for health in report.files for note in health.notes]),
         ("the same bytes", [" = ".join(group) for group in report.same_bytes]),
         ("the same pictures", [" = ".join(group) for group in report.same_pictures]),
         ("the same on two sides of a split or under two labels", [" = ".join(pair) for pair in report.leaks]),

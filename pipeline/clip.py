@@ -8,7 +8,7 @@ from __future__ import annotations
 from dataclasses import dataclass
 from fractions import Fraction
 from pathlib import Path
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Literal
 
 if TYPE_CHECKING:
     from torch import Tensor
@@ -16,7 +16,7 @@ if TYPE_CHECKING:
 
 @dataclass(frozen=True)
 class VideoInfo:
-    """What a video file is, as a viewer sees it (after rotation)."""
+    """A video file as a viewer sees it: mirrored and turned as the file asks."""
 
     path: Path
     num_frames: int
@@ -33,6 +33,27 @@ class VideoInfo:
     """Counter-clockwise turn that the container asks for: 0, 90, 180 or 270. Frames come already turned."""
     codec: str
     container: str
+    is_mirrored: bool = False
+    """Left and right are swapped before the turn, as the container asks. Frames come so."""
+    sample_aspect_ratio: Fraction = Fraction(1)
+    """Width of a pixel as shown, in its heights: the picture is ``width * sample_aspect_ratio`` by ``height``."""
+    times: Literal["file", "counted"] = "file"
+    """file: each picture has the time that the file gives it; counted: picture k is at ``k / average_fps``, because the
+    file's times are missing or wrong."""
+    why_counted: str = ""
+    """The rate, where it comes from, and what is wrong with the file's times; empty if the times are the file's."""
+    start_seconds_in_file: float = 0.0
+    """When the first picture is shown on the file's clock, as players show it: more than 0 where sound begins earlier.
+    All other times are counted from the first picture."""
+    stream: int = 0
+    """Number of the video stream in the file."""
+    num_video_streams: int = 1
+    """Covers are not counted."""
+
+    @property
+    def shown_width(self) -> int:
+        """Pixels across if they were as wide as high."""
+        return max(1, round(self.width * self.sample_aspect_ratio))
 
 
 @dataclass(frozen=True)

@@ -2,10 +2,32 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass, field, replace
+from dataclasses import asdict, dataclass, field, replace
 from typing import Literal
 
 from pipeline.config import DecodeConfig, InferenceConfig, StreamingConfig, TimelineConfig, require
+
+
+@dataclass(frozen=True)
+class DecodeOptions:
+    """What to decode otherwise than the model file says; for learn, than is usual."""
+
+    stream: int | None = None
+    """The video stream to read, by its number in the file."""
+    max_pixels: int | None = None
+    """A picture with more pixels (width times height) is refused before it is decoded."""
+    max_frames: int | None = None
+    """A video with more frames is refused."""
+    max_seconds: float | None = None
+    """A video that lasts longer is refused."""
+    max_memory_mb: int | None = None
+    """isolate: how much the process may allocate for one file (enforced on Linux)."""
+    max_download_mb: int | None = None
+    """allow_url: a larger file is not fetched."""
+
+    def over(self, usual: DecodeConfig) -> DecodeConfig:
+        """Return ``usual`` with what is given here. Raises ``UserError`` for a value out of range."""
+        return replace(usual, **{name: value for name, value in asdict(self).items() if value is not None})
 
 
 @dataclass(frozen=True)
@@ -109,6 +131,8 @@ class LearnOptions:
     """Every head is tried with so many seeds, and the figures are means over them."""
     seed: int = 0
     """Decides folds, weights and clips."""
+    decode: DecodeOptions = field(default_factory=DecodeOptions)
+    """How to decode, now and in the model file."""
     quiet: bool = False
     """Print nothing but errors and the JSON summary."""
 
@@ -126,6 +150,8 @@ class ExplainOptions:
     top: int = 5
     """How many of the frames that decided the label are shown: those without which its probability falls most
      (leave-one-frame-out on the features)."""
+    decode: DecodeOptions = field(default_factory=DecodeOptions)
+    """How to decode."""
     device: str = "auto"
     """auto, cpu, cuda, cuda:1, mps."""
     quiet: bool = False
@@ -180,6 +206,8 @@ class PredictOptions:
     """isolate, allow_url: how long a file or a server may make us wait; unset: as the model file says."""
     allow_url: bool = False
     """Also read http:// and https:// addresses: the file is fetched whole, then read like a local one."""
+    decode: DecodeOptions = field(default_factory=DecodeOptions)
+    """How to decode."""
     engine: Literal["local", "pool", "ray"] = "local"
     """local: one video after the other, any output. For many videos, with --parquet alone: pool, processes on this
     machine; ray, on the Ray cluster that the environment's RAY_ADDRESS names, or else a Ray of its own (pip install
@@ -232,7 +260,7 @@ class PredictOptions:
     def decode_as(self, trained: DecodeConfig) -> DecodeConfig:
         """How to decode: as the model was trained, but for what is asked for here."""
         return replace(
-            trained,
+            self.decode.over(trained),
             isolate=self.isolate or trained.isolate,
             allow_url=self.allow_url or trained.allow_url,
             timeout_seconds=self.timeout_seconds or trained.timeout_seconds,
@@ -263,6 +291,8 @@ class WebcamOptions:
     """How scores become segments."""
     streaming: StreamingConfig = field(default_factory=StreamingConfig)
     """How to deal with sources that stall."""
+    decode: DecodeOptions = field(default_factory=DecodeOptions)
+    """replay: how to decode the files."""
     top_k: int = 5
     """Labels reported for each window."""
     stats: str | None = None

@@ -10,7 +10,7 @@ from hypothesis import strategies as st
 
 from pipeline.config import TransformConfig
 from pipeline.transforms.frames import fit_frames
-from pipeline.transforms.without_torch import fit_image
+from pipeline.transforms.without_torch import SQUARE, fit_image
 
 has_whole_number_resize = torch.backends.cpu.get_cpu_capability() in ("AVX2", "AVX512")
 
@@ -30,12 +30,14 @@ def test_the_same_bytes_as_torch(height: int, width: int, size: int, fit: str, s
     if fit == "crop" and max(height, width) > 40 * min(height, width):
         image = image[: 40 * min(height, width), : 40 * min(height, width)]  # no pictures of a hundred megapixels
     frames = torch.from_numpy(image).permute(2, 0, 1)[None]
-    got = fit_image(image, config)
+    got = fit_image(image, SQUARE, config)
     np.testing.assert_array_equal(got, fit_frames(frames, config)[0].numpy())
     assert got.dtype == np.uint8
 
 
 @pytest.mark.parametrize("value", [0, 255])
 def test_black_and_white_stay(value: int) -> None:
-    fitted = fit_image(np.full((123, 77, 3), value, np.uint8), TransformConfig(fit_size_px=40, input_size_px=32))
+    fitted = fit_image(
+        np.full((123, 77, 3), value, np.uint8), SQUARE, TransformConfig(fit_size_px=40, input_size_px=32)
+    )
     assert (fitted == value).all()

@@ -19,6 +19,7 @@ from pipeline.learning.candidates import CANDIDATES, shared_experiment
 from pipeline.learning.choice import Choice, HeldOut, cross_validate, num_folds_for
 from pipeline.learning.features import VideoFeatures
 from pipeline.learning.heads import loss_and_right
+from pipeline.options import LearnOptions
 
 COLOURS = {"blue": (40, 60, 200), "red": (200, 50, 40)}
 
@@ -127,7 +128,7 @@ def test_folds_keep_the_clips_of_a_source_together(monkeypatch: pytest.MonkeyPat
 
     monkeypatch.setattr(choice, "fit_head", fit_head)
     monkeypatch.setattr(choice, "scores_of", scores_of)
-    experiments = {"x": shared_experiment("", 0, 8, 8)}
+    experiments = {"x": shared_experiment("", LearnOptions(), 8, 8)}
     found = cross_validate(experiments, ["a", "b"], videos, 3, 2, lambda: None)
     assert len(trained) == 6
     assert found.held_out["x"].right.tolist() == [1.0] * 10

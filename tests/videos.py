@@ -5,7 +5,8 @@ from __future__ import annotations
 import importlib.util
 import json
 import os
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
+from fractions import Fraction
 from pathlib import Path
 from tempfile import TemporaryDirectory
 from typing import Any
@@ -122,3 +123,47 @@ def resident_megabytes() -> float:
     """Memory of this process as Linux counts it."""
     pages = int(Path("/proc/self/statm").read_text().split()[1])
     return pages * os.sysconf("SC_PAGE_SIZE") / 1e6
+
+
+# name: (encoder, container format, pixel format); pictures without B-frames, so that their times may be anything
+TIMED_KINDS: dict[str, tuple[str, str, str]] = {
+    "mpeg2.ts": ("mpeg2video", "mpegts", "yuv420p"),
+    "mpeg2.mpg": ("mpeg2video", "mpeg", "yuv420p"),
+    "mpeg2.vob": ("mpeg2video", "vob", "yuv420p"),
+    "h264.ts": ("libx264", "mpegts", "yuv420p"),
+    "h264.flv": ("libx264", "flv", "yuv420p"),
+    "flv1.flv": ("flv", "flv", "yuv420p"),
+    "wmv2.wmv": ("wmv2", "asf", "yuv420p"),
+    "mpeg4.asf": ("mpeg4", "asf", "yuv420p"),
+    "mpeg4.mkv": ("mpeg4", "matroska", "yuv420p"),
+    "vp8.webm": ("libvpx", "webm", "yuv420p"),
+    "vp8.ogv": ("libvpx", "ogg", "yuv420p"),
+    "mpeg4.avi": ("mpeg4", "avi", "yuv420p"),
+    "mjpeg.avi": ("mjpeg", "avi", "yuvj420p"),
+    "mjpeg.mov": ("mjpeg", "mov", "yuvj420p"),
+    "mpeg4.mp4": ("mpeg4", "mp4", "yuv420p"),
+    "mpeg4.nut": ("mpeg4", "nut", "yuv420p"),
+}
+
+
+def encode_at(folder: Path, name: str, times_seconds: Sequence[float], tick: str = "1/1000") -> Path | None:
+    """Writes a video whose pictures are shown at these times, in whole ticks; None where the encoder is lacking."""
+    encoder, container_format, pixel_format = TIMED_KINDS[name]
+    if encoder not in av.codecs_available:
+        return None
+    path, seconds_per_tick = folder / name, Fraction(tick)
+    options = {"bf": "0"} if encoder in ("libx264", "mpeg2video", "mpeg4") else {}
+    rate = round(1 / seconds_per_tick) if container_format in ("avi", "ogg") else 25
+    with av.open(str(path), "w", format=container_format) as container:
+        stream = container.add_stream(encoder, rate=rate, options=options)
+        stream.width, stream.height, stream.pix_fmt = 128, 96, pixel_format
+        packets = []
+        for number in range(len(times_seconds)):
+            frame = av.VideoFrame.from_ndarray(picture(number), format="rgb24")
+            frame.pts = number
+            packets += stream.encode(frame)
+        for packet, seconds in zip([*packets, *stream.encode()], times_seconds, strict=True):
+            packet.time_base, packet.duration = seconds_per_tick, 0
+            packet.pts = packet.dts = round(seconds / seconds_per_tick)
+            container.mux(packet)
+    return path

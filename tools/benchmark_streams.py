@@ -91,7 +91,9 @@ class EndlessFeed:
     def take(self, now_seconds: float, max_frames: int) -> Portion:
         picture = self._pictures[self.num_in % len(self._pictures)]
         self.num_in += 1
-        return Portion(self.num_in - 1, 0, self._fit(picture)[None], self.num_in == 1, 0, picture, now_seconds)
+        return Portion(
+            self.num_in - 1, 0, self._fit(picture, Fraction(1))[None], self.num_in == 1, 0, picture, now_seconds
+        )
 
     def due_seconds(self) -> float:
         return -math.inf

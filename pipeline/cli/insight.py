@@ -5,11 +5,12 @@ from __future__ import annotations
 import json
 import sys
 from collections.abc import Sequence
+from dataclasses import replace
 from pathlib import Path
 
-from pipeline.cli.models import end_with_report, rows_of
+from pipeline.cli.models import decoding_as, end_with_report, rows_of
 from pipeline.cli.parser import EXIT_SOME_FAILED, add_experiment, add_options, console, make_parser, read_options
-from pipeline.options import DiagnoseOptions, ExplainOptions
+from pipeline.options import DecodeOptions, DiagnoseOptions, ExplainOptions
 
 
 def diagnose_command(args: Sequence[str]) -> int:
@@ -35,7 +36,7 @@ def diagnose_command(args: Sequence[str]) -> int:
     from pipeline.run_report.journal import now
 
     began = now()
-    model = load_model_file(arguments.model_file, pick_device(options.device))
+    model = decoding_as(load_model_file(arguments.model_file, pick_device(options.device)), given)
     rows, data = rows_of(model, given.get("data"), options.split)
     with Progress(console=console(), disable=options.quiet or not sys.stderr.isatty()) as progress:
         task = progress.add_task("diagnosing", total=len(rows))
@@ -56,13 +57,17 @@ def explain_sampling_command(args: Sequence[str]) -> int:
     parser.add_argument("video", type=str, metavar="VIDEO", help="A video file.")
     parser.add_argument("--output", type=str, default="sampling.png", help="The picture to write.")
     parser.add_argument("--seed", type=int, default=0, help="Decides the training clips.")
+    parser.add_class_arguments(DecodeOptions, "decode")
     arguments = parser.parse_args(list(args))
+    decode = parser.instantiate(arguments).decode
 
     from pipeline.checkpoint import load_model_file
     from pipeline.explanation.sheets import sampling_sheet
     from pipeline.files import write_atomically
 
-    sheet = sampling_sheet(load_model_file(arguments.model_file), Path(arguments.video), arguments.seed)
+    model = load_model_file(arguments.model_file)
+    model = replace(model, decode=decode.over(model.decode))
+    sheet = sampling_sheet(model, Path(arguments.video), arguments.seed)
     write_atomically(Path(arguments.output), sheet)
     console().print(f"written: {arguments.output}", soft_wrap=True)
     return 0
@@ -90,7 +95,7 @@ def explain_command(args: Sequence[str]) -> int:
     from pipeline.inference import pick_device
 
     model = load_model_file(arguments.model_file, pick_device(options.device))
-    with VideoOpener(model.decode).open(arguments.video) as reader:
+    with VideoOpener(options.decode.over(model.decode)).open(arguments.video) as reader:
         memory = remember(model, reader)
         written = write_explanation(memory, reader, model.transform, Path(options.output), options.top)
     if not options.quiet:

@@ -5,6 +5,7 @@ from __future__ import annotations
 import json
 import sys
 from collections.abc import Sequence
+from dataclasses import replace
 from datetime import datetime
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -115,11 +116,11 @@ def evaluate_command(args: Sequence[str]) -> int:
         return _evaluate_protocol(to_experiment(parser, arguments), options, args)
     given = parser.parse_args(list(args), defaults=False)
     trainer = TrainerConfig(**given.get("trainer", {}))
-    return _evaluate_model(arguments.model_file, given.get("data"), options, trainer, args)
+    return _evaluate_model(arguments.model_file, given, options, trainer, args)
 
 
 def _evaluate_model(
-    model_path: str, given_data: Any, options: EvaluateOptions, trainer: TrainerConfig, args: Sequence[str]
+    model_path: str, given: Any, options: EvaluateOptions, trainer: TrainerConfig, args: Sequence[str]
 ) -> int:
     from rich.progress import Progress
 
@@ -131,9 +132,9 @@ def _evaluate_model(
 
     began, ranks = now(), join(trainer)
     with ranks.agreement():
-        model = load_model_file(model_path, ranks.device or pick_device(options.device))
+        model = decoding_as(load_model_file(model_path, ranks.device or pick_device(options.device)), given)
         with ranks.in_turn():
-            rows, data = rows_of(model, given_data, options.split)
+            rows, data = rows_of(model, given.get("data"), options.split)
     is_quiet = options.quiet or not ranks.is_first or not sys.stderr.isatty()
     with Progress(console=console(), disable=is_quiet) as progress, ranks.agreement():
         task = progress.add_task("evaluating", total=len(rows) / ranks.count)
@@ -154,6 +155,13 @@ def _evaluate_model(
     end_with_report(home, "evaluate", args, began, options.quiet)
     print(json.dumps(_rounded(evaluation.summary()), indent=1))
     return EXIT_SOME_FAILED if evaluation.num_errors else 0
+
+
+def decoding_as(model: ModelFile, given: Any) -> ModelFile:
+    """The model, to decode as it was trained but for the ``--decode.*`` options that are given."""
+    given_decode = given.get("decode")
+    changes = given_decode.as_dict() if given_decode else {}
+    return replace(model, decode=replace(model.decode, **changes))
 
 
 def rows_of(model: ModelFile, given_data: Any, split: str) -> tuple[Sequence[Any], DataConfig]:

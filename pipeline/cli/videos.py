@@ -79,7 +79,9 @@ def webcam_command(args: Sequence[str]) -> int:
     from pipeline.inference import load_model
     from pipeline.streaming.webcam import run_webcam
 
-    return run_webcam(load_model(arguments.model, options.device), sources, options, console())
+    model = load_model(arguments.model, options.device)
+    model.open_as(options.decode.over(model.file.decode))
+    return run_webcam(model, sources, options, console())
 
 
 def check_command(args: Sequence[str]) -> int:

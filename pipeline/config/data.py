@@ -69,7 +69,10 @@ class DecodeConfig:
     a server may be silent."""
     max_memory_mb: int = 1000
     """isolate: how much the process may allocate for one file (enforced on Linux)."""
-    max_pixels: int = 4096 * 2304
+    stream: int | None = None
+    """The video stream to read, by its number in the file; unset: the one that the ffmpeg command takes (most pixels,
+    with a large bonus for the one flagged as default)."""
+    max_pixels: int = 4096 * 4096
     """A picture with more pixels (width times height) is refused before it is decoded."""
     max_frames: int = 10_000_000
     """A video with more frames is refused."""
@@ -93,6 +96,7 @@ class DecodeConfig:
         ):
             value = getattr(self, name)
             require(value > 0, f"decode.{name} must be positive, got {value}")
+        require(self.stream is None or self.stream >= 0, f"decode.stream must not be negative, got {self.stream}")
 
 
 @dataclass(frozen=True)

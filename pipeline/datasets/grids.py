@@ -13,6 +13,7 @@ from pipeline.config import Experiment
 from pipeline.datasets.annotations import VideoRow
 from pipeline.datasets.store import DamagedEntryError, Store, digest
 from pipeline.decode import VideoOpener, VideoReader
+from pipeline.decode.index import INDEX_VERSION
 from pipeline.errors import DecodeError
 from pipeline.sampling import grid_range, grid_seconds
 from pipeline.transforms.frames import fit_frames
@@ -58,7 +59,7 @@ class DecodedClips:
 
     def _frames(self, reader: VideoReader, indices: list[int]) -> Tensor:
         frames = reader.at(grid_seconds(indices, self.experiment.sampling.sample_fps)).frames
-        return fit_frames(frames, self.experiment.transform)
+        return fit_frames(frames, self.experiment.transform, reader.info.sample_aspect_ratio)
 
 
 class CachedClips:
@@ -101,7 +102,7 @@ def row_facts(row: VideoRow, experiment: Experiment, store: Store) -> dict[str, 
     return {
         "file": row.part.sha256 if row.part else store.content_digest(row.path),
         "seconds": [row.start_seconds, row.end_seconds],
-        "decoder": [experiment.decode.decoder, av.__version__],
+        "decoder": [experiment.decode.decoder, experiment.decode.stream, av.__version__, INDEX_VERSION],
         "sample_fps": experiment.sampling.sample_fps,
         "fit": [experiment.transform.fit, experiment.transform.fit_size_px],
     }

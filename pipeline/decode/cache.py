@@ -17,11 +17,10 @@ from typing import Any
 
 import av
 
-from pipeline.decode.index import VideoIndex
+from pipeline.decode.index import INDEX_VERSION, VideoIndex
 from pipeline.decode.wire import pack_index, unpack_index
 from pipeline.files import write_atomically
 
-FORMAT_VERSION = 1
 _LENGTH = struct.Struct("<Q")
 _DIGEST_BYTES = 32
 # A file that changed so recently may change again without a new time of change.
@@ -31,17 +30,22 @@ Key = dict[str, Any]
 
 
 def cache_folder() -> Path:
-    """``$XDG_CACHE_HOME/clipgru/index``, or below ``~/.cache``."""
-    return Path(os.environ.get("XDG_CACHE_HOME") or Path.home() / ".cache") / "clipgru" / "index"
+    """``$XDG_CACHE_HOME/clipgru/index``, or below ``~/.cache``. Raises ``OSError`` for a user without a home."""
+    try:
+        root = Path(os.environ.get("XDG_CACHE_HOME") or Path.home() / ".cache")
+    except RuntimeError as error:
+        raise OSError(str(error)) from error
+    return root / "clipgru" / "index"
 
 
-def key_of(path: Path) -> Key:
+def key_of(path: Path, stream: int | None) -> Key:
     """What an index must have been made of. To be taken before the file is read."""
     status = path.stat()
     return {
-        "format": FORMAT_VERSION,
+        "version": INDEX_VERSION,
         "pyav": av.__version__,
         "path": str(path.absolute()),
+        "stream": stream,
         "num_bytes": status.st_size,
         "changed_ns": status.st_mtime_ns,
         "inode": status.st_ino,

@@ -12,12 +12,14 @@ from fractions import Fraction
 from itertools import islice
 from pathlib import Path
 from types import TracebackType
+from typing import Any
 
 import av
 from av.container import InputContainer
 from av.error import FFmpegError, tag_to_code
 from av.packet import Packet
 from av.stream import Disposition
+from av.video.codeccontext import VideoCodecContext
 from av.video.frame import VideoFrame
 from av.video.stream import VideoStream
 
@@ -31,7 +33,7 @@ FORMATS = (
     "3g2,3gp,asf,av1,avi,dv,flv,gif,gxf,h261,h263,h264,hevc,ivf,m4a,m4v,matroska,mj2,mjpeg,mov,mp4,mpeg,mpegts,"
     "mpegvideo,mxf,nut,obu,ogg,rm,vc1,webm,wtv,yuv4mpegpipe"
 )
-# Here a picture's time is stored with it. Elsewhere FFmpeg guesses times, and with B-frames it guesses wrong.
+# Here a picture can be told by its time, so that seeking can be verified. When it is shown is another matter.
 TIMED_CONTAINERS = ("mov,mp4,m4a,3gp,3g2,mj2", "matroska,webm")
 # Opening decodes pictures too. Before version 18, options for that make PyAV crash where streams are found on the way
 # (MPEG-PS); such pictures are then decoded once before they are refused.
@@ -44,7 +46,10 @@ _LIKELY_CAUSES = {
 }
 # Packets of a file up to this size stay in memory between indexing and decoding, which saves reading it twice.
 _MAX_KEPT_BYTES = 8_000_000
-_MIN_TOLERANCE_SECONDS, _MAX_TOLERANCE_SECONDS = 1e-6, 0.5e-3
+# So many pixels the default flag of a stream is worth where the ffmpeg command chooses among several.
+_PIXELS_OF_DEFAULT = 5_000_000
+# Pixels that are longer still are damage; a fitted picture of them could take any memory.
+_MAX_ASPECT_RATIO = Fraction(10)
 
 
 class ffmpeg_errors:  # noqa: N801 (used like a function; as one it would cost each picture several microseconds)
@@ -111,28 +116,57 @@ class Header:
     seconds_per_tick: Fraction
     average_fps: Fraction
     """0 if the header does not say."""
+    guessed_fps: Fraction
+    """The standard rate that FFmpeg finds in the first pictures, a multiple where their steps vary; 0 if none."""
+    duration_seconds: Fraction
+    """Of the stream if the header says it, else of the file; 0 if it does not say. Where no header does, in MPEG-TS and
+    -PS, FFmpeg makes it of the first and the last times."""
     num_frames: int
     """As claimed; 0 if the header does not say."""
     num_video_streams: int
 
     @property
     def is_timed(self) -> bool:
-        """Whether the container stores when each picture is shown."""
+        """Whether times are stored with pictures in a way that seeking can be verified by."""
         return self.container in TIMED_CONTAINERS
 
-    @property
-    def tolerance_seconds(self) -> float:
-        """How far before its stored time a picture may be taken as shown: times are rounded to ticks (1 ms in
-        Matroska), so 1/30 s, asked for as 0.033333, may be stored as 0.033 or as 0.034."""
-        half_tick = float(self.seconds_per_tick) / 2 if self.is_timed else 0.0
-        return min(max(half_tick, _MIN_TOLERANCE_SECONDS), _MAX_TOLERANCE_SECONDS)
+
+def _video_stream(container: InputContainer, path: Path, wanted: int | None) -> VideoStream:
+    """The stream with index ``wanted``; None: the one that the ffmpeg command takes of several."""
+    streams = {stream.index: stream for stream in container.streams.video}
+    if wanted is not None:
+        if wanted not in streams:
+            cause = f"decode.stream is {wanted}, and its video streams are {sorted(streams) or 'none'}"
+            raise DecodeError(path, "open", cause)
+        return streams[wanted]
+    movies = _movies(container)
+    if not movies:
+        raise DecodeError(path, "open", "has no video stream (audio only, or a header without content?)")
+    return max(movies, key=_preference)  # of equals the first
 
 
-def _video_stream(container: InputContainer, path: Path) -> VideoStream:
-    for stream in container.streams.video:
-        if not stream.disposition & Disposition.attached_pic:  # a cover picture is no video
-            return stream
-    raise DecodeError(path, "open", "has no video stream (audio only, or a header without content?)")
+def _movies(container: InputContainer) -> list[VideoStream]:
+    """The video streams but for cover pictures."""
+    return [stream for stream in container.streams.video if not stream.disposition & Disposition.attached_pic]
+
+
+def _preference(stream: VideoStream) -> int:
+    context: VideoCodecContext | None = stream.codec_context  # None for a codec that this FFmpeg does not know
+    num_pixels = context.width * context.height if context else -_PIXELS_OF_DEFAULT
+    return num_pixels + _PIXELS_OF_DEFAULT * bool(stream.disposition & Disposition.default)
+
+
+def _num_claimed(stream: VideoStream) -> int:
+    """Pictures that the header announces. In AVI it counts empty chunks too, which show the picture before them for
+    longer; the file's own index has only the others."""
+    num_indexed = len(getattr(stream, "index_entries", ()))  # not in every version of PyAV
+    is_known = stream.container.format.name == "avi" and 1 < num_indexed < stream.frames  # FFmpeg adds one itself
+    return num_indexed if is_known else stream.frames
+
+
+def is_blank(packet: Packet[Any]) -> bool:
+    """Whether a packet is empty and not the last: Ogg's "the same picture again", which decoders do not take."""
+    return not packet.size and packet.dts is not None
 
 
 def _open_container(path: Path, max_pixels: int) -> InputContainer:
@@ -158,7 +192,7 @@ def _check_pictures(path: Path, stream: VideoStream, max_pixels: int) -> None:
 
 
 class OpenVideo:
-    """One open container and its first video stream, with a decoder on one thread; for one user at a time.
+    """One open container and one of its video streams, with a decoder on one thread; for one user at a time.
 
     Raises:
         DecodeError: the file cannot be opened, is of a kind not allowed, has no video, or has too large pictures.
@@ -178,7 +212,7 @@ class OpenVideo:
         with ffmpeg_errors(self.path, "open"):
             self.container = _open_container(self.path, self.config.max_pixels)
         try:
-            self.stream = _video_stream(self.container, self.path)
+            self.stream = _video_stream(self.container, self.path, self.config.stream)
             _check_pictures(self.path, self.stream, self.config.max_pixels)
         except DecodeError:
             self.container.close()
@@ -195,21 +229,42 @@ class OpenVideo:
 
     def header(self) -> Header:
         stream, context = self.stream, self.stream.codec_context
+        duration = (stream.duration or 0) * (stream.time_base or Fraction(0))
         return Header(
             container=self.container.format.name,
             codec=context.name,
             seconds_per_tick=stream.time_base or Fraction(0),
             average_fps=stream.average_rate or stream.guessed_rate or Fraction(0),
-            num_frames=stream.frames,
+            guessed_fps=stream.guessed_rate or Fraction(0),
+            duration_seconds=duration or Fraction(self.container.duration or 0, av.time_base),
+            num_frames=_num_claimed(stream),
             num_video_streams=len(self.container.streams.video),
         )
+
+    def on_clock(self, ticks: int) -> float:
+        """Return a time of the stream, in seconds, on the file's clock, which begins with the earliest of its streams:
+        the clock that players show."""
+        seconds = ticks * (self.stream.time_base or Fraction(0))
+        streams = (*self.container.streams.video, *self.container.streams.audio)
+        others = [stream for stream in streams if stream.index != self.stream.index]
+        starts = [stream.start_time * (stream.time_base or 0) for stream in others if stream.start_time is not None]
+        return float(seconds - min([seconds, *starts]))
+
+    def sample_aspect_ratio(self) -> Fraction:
+        """Return the width of a stored pixel in its heights; 1 if the file does not say, or cannot mean it."""
+        ratio = self.stream.sample_aspect_ratio or Fraction(1)
+        return ratio if 1 / _MAX_ASPECT_RATIO <= ratio <= _MAX_ASPECT_RATIO else Fraction(1)
+
+    def movies(self) -> list[VideoStream]:
+        """Return the video streams of the file, without covers."""
+        return _movies(self.container)
 
     def packets(self) -> Iterator[Packet[VideoStream]]:
         """The stream's packets in file order; the last is empty and makes the decoder give what it still holds. To be
         read once, to any place, and followed by ``rewind``."""
         num_bytes = 0
         with ffmpeg_errors(self.path, "index"):
-            for packet in self.container.demux(self.stream):
+            for packet in self._demuxed():
                 num_bytes += packet.size
                 if num_bytes <= _MAX_KEPT_BYTES:
                     self._kept.append(packet)
@@ -244,7 +299,10 @@ class OpenVideo:
         yield from islice(self._kept, self._start, None)
         if not self._has_all:
             self._is_kept = False
-            yield from self.container.demux(self.stream)
+            yield from self._demuxed()
+
+    def _demuxed(self) -> Iterator[Packet[VideoStream]]:
+        return (packet for packet in self.container.demux(self.stream) if not is_blank(packet))
 
     def seek(self, ticks: int) -> None:
         """Moves to a keyframe at or before that time: the last one among packets that are all in memory, else as the

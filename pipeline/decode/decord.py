@@ -13,7 +13,7 @@ import decord
 import numpy as np
 from numpy.typing import NDArray
 
-from pipeline.decode.proof import check_size, refuse_unproven
+from pipeline.decode.proof import check_size, refuse_mirrored, refuse_unproven
 from pipeline.decode.reader import Picture, VideoFile, indexed_picture
 from pipeline.errors import DecodeError
 
@@ -28,6 +28,7 @@ class DecordBackend:
     def __init__(self, file: VideoFile) -> None:
         self._file, self._index = file, file.index
         refuse_unproven(file, "decord")
+        refuse_mirrored(file, "decord")
         self._open()  # to fail early
 
     def walk(self) -> Generator[Picture, None, None]:

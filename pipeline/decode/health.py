@@ -11,6 +11,7 @@ from collections.abc import Container, Iterator
 from contextlib import closing, contextmanager
 from dataclasses import asdict, dataclass, field
 from pathlib import Path
+from threading import Lock
 from typing import Any, cast
 
 import av
@@ -20,15 +21,18 @@ from av.error import FFmpegError
 from av.packet import Packet
 from av.video.codeccontext import VideoCodecContext
 from av.video.frame import VideoFrame
+from av.video.reformatter import ColorTrc
 from av.video.stream import VideoStream
 from numpy.typing import NDArray
 
 from pipeline.config import DecodeConfig
 from pipeline.decode.bitstream import are_nal_units_sound, num_length_bytes
 from pipeline.decode.causes import framing_fault, is_cut_off
-from pipeline.decode.container import Header, OpenVideo, ffmpeg_errors
-from pipeline.decode.index import VideoIndex, check_length, quarter_turns
+from pipeline.decode.container import Header, OpenVideo, ffmpeg_errors, is_blank
+from pipeline.decode.index import VideoIndex, check_length
+from pipeline.decode.orientation import orientation_of
 from pipeline.decode.reader import VideoFile
+from pipeline.decode.times import is_constant_rate
 from pipeline.errors import DecodeError
 
 USABLE, DEGRADED, UNUSABLE = "usable", "degraded", "unusable"
@@ -39,6 +43,10 @@ _THUMBNAIL_SECONDS = (0.0, 0.25, 0.5, *(2.0**k for k in range(17)))
 _STRICTER = {"vp8": "libvpx", "vp9": "libvpx-vp9"}
 # A header rounds; less than this is not missing.
 _MIN_SECONDS_MISSING, _MIN_SHARE_MISSING = 0.5, 0.05
+_MIN_START_SECONDS = 0.1  # sound often begins a few hundredths of a second earlier
+_HDR = {ColorTrc.SMPTE2084: "PQ", ColorTrc.ARIB_STD_B67: "HLG"}
+# FFmpeg has one log for the whole process: who listens for errors has it alone.
+_LOG = Lock()
 
 
 @dataclass(frozen=True)
@@ -59,6 +67,13 @@ class FileHealth:
     """As shown."""
     rotation_degrees: int = 0
     """Counter-clockwise turn that the container asks for."""
+    is_mirrored: bool = False
+    """It asks for left and right to be swapped before the turn."""
+    sample_aspect_ratio: str = ""
+    """Width to height of a pixel as shown, such as 16:11."""
+    times: str = ""
+    """Of pictures: the file's, or counted at a constant rate; then ``notes`` says which and why."""
+    start_seconds_in_file: float = 0.0
     duration_seconds: float = 0.0
     average_fps: float = 0.0
     is_constant_rate: bool = True
@@ -78,6 +93,8 @@ class FileHealth:
     """Errors that the decoder reports while it gives frames."""
     sizes: tuple[str, ...] = ()
     """As stored; more than one if the resolution changes."""
+    notes: tuple[str, ...] = ()
+    """What is no fault, and good to know: counted times, HDR, half pictures, odd pixels, other streams."""
 
     def to_json(self) -> dict[str, Any]:
         """As plain values."""
@@ -105,7 +122,7 @@ class Examination:
     @staticmethod
     def from_message(message: dict[str, Any], payload: bytes | bytearray) -> Examination:
         """What ``to_message`` gave."""
-        lists = {name: tuple(message[name]) for name in ("reasons", "sizes")}
+        lists = {name: tuple(message[name]) for name in ("reasons", "sizes", "notes")}
         thumbnails = np.frombuffer(payload, np.uint8).reshape(-1, THUMBNAIL_SIDE_PX, THUMBNAIL_SIDE_PX)
         return Examination(FileHealth(**(message | lists)), thumbnails)
 
@@ -115,6 +132,8 @@ class _Facts:
     """What one decode of the whole file found."""
 
     num_packets: int = 0
+    num_hidden: int = 0
+    """Packets that an edit list hides."""
     num_frames: int = 0
     num_exact: int = 0
     num_errors: int = 0
@@ -129,6 +148,9 @@ class _Facts:
     is_last_corrupt: bool = False
     last_dts: int = -1
     last_pts: int | None = None
+    num_interlaced: int = 0
+    other_streams: list[str] = field(default_factory=list)
+    color_trc: int = 0
     num_untimed: int = 0
     """Frames without a display time, or with one not after the frame before."""
     end_seconds: float = 0.0
@@ -146,12 +168,13 @@ def examine(path: Path, config: DecodeConfig) -> Examination:
                 index = file.index
             except DecodeError as error:
                 refusal = f"{error.stage}: {error.cause}"
-            with _complaints(facts.complaints, header.container):
-                video = OpenVideo(path, config)  # anew: what the index has read is kept by the other
-            sounds = [stream.codec_context.name for stream in video.container.streams.audio if stream.codec_context]
-            with video, _complaints(facts.complaints, but=sounds):
-                claimed_seconds = (video.container.duration or 0) / av.time_base
-                _decode_all(video, header, facts)
+            with _log_alone():
+                with _complaints(facts.complaints, header.container):
+                    video = OpenVideo(path, config)  # anew: what the index has read is kept by the other
+                sounds = [stream.codec_context.name for stream in video.container.streams.audio if stream.codec_context]
+                with video, _complaints(facts.complaints, but=sounds):
+                    claimed_seconds = (video.container.duration or 0) / av.time_base
+                    _decode_all(video, header, index, facts)
     except DecodeError as error:
         return Examination.of_unreadable(path, f"{error.stage}: {error.cause}")
     reasons = _reasons(path, header, index, facts, claimed_seconds)
@@ -165,32 +188,53 @@ def _stack(thumbnails: list[NDArray[np.uint8]]) -> NDArray[np.uint8]:
 
 
 @contextmanager
+def _log_alone() -> Iterator[None]:
+    """All that FFmpeg reports as errors can be heard within, whatever was set or said before."""
+    with _LOG:
+        level, does_skip = av.logging.get_level(), av.logging.get_skip_repeated()
+        av.logging.set_level(av.logging.ERROR)
+        av.logging.set_skip_repeated(False)  # a message like the last one, of another file, would be lost
+        try:
+            with av.logging.Capture():
+                av.logging.log(av.logging.ERROR, "clipgru", "")  # brings out what is left of skipped ones
+            yield
+        finally:
+            av.logging.set_skip_repeated(does_skip)
+            av.logging.set_level(level)
+
+
+@contextmanager
 def _complaints(found: list[str], of: str = "", but: Container[str] = ()) -> Iterator[None]:
     """Collects what FFmpeg reports as errors on this thread; of one part of it alone, or but for some parts."""
-    level = av.logging.get_level()
-    av.logging.set_level(av.logging.ERROR)
-    try:
-        with av.logging.Capture() as messages:
-            yield
-        heard = [text.strip() for _, name, text in messages if of in ("", name) and name not in but]
-        found.extend(text.splitlines()[0] for text in heard if text)
-    finally:
-        av.logging.set_level(level)
+    with av.logging.Capture() as messages:
+        yield
+    heard = [text.strip() for _, name, text in messages if of in ("", name) and name not in but]
+    found.extend(text.splitlines()[0] for text in heard if text)
 
 
-def _decode_all(video: OpenVideo, header: Header, facts: _Facts) -> None:
+def _decode_all(video: OpenVideo, header: Header, index: VideoIndex | None, facts: _Facts) -> None:
     """Decodes every packet, whatever comes, and notes it."""
+    facts.color_trc = video.stream.codec_context.color_trc
+    others = [stream for stream in video.container.streams.video if stream.index != video.stream.index]
+    facts.other_streams = [_in_words(stream) for stream in others]
     second = _second_decoder(header.codec, video.config)
     length_bytes = num_length_bytes(header.codec, video.stream.codec_context.extradata)
     with ffmpeg_errors(video.path, "decode"):
         for packet in video.container.demux():
+            if is_blank(packet):
+                continue
             if packet.pts is not None and packet.time_base:
                 end = float((packet.pts + (packet.duration or 0)) * packet.time_base)
                 facts.end_seconds = max(facts.end_seconds, end)
             if packet.stream.index == video.stream.index:
-                _decode_packet(cast("Packet[VideoStream]", packet), video, header, facts)
+                _decode_packet(cast("Packet[VideoStream]", packet), video, index, facts)
                 facts.num_refused += _is_refused(second, packet)
                 facts.num_unsound += bool(length_bytes) and not are_nal_units_sound(bytes(packet), length_bytes)
+
+
+def _in_words(stream: VideoStream) -> str:
+    context = stream.codec_context
+    return f"{stream.index} ({context.name}, {context.width}x{context.height})" if context else f"{stream.index}"
 
 
 def _second_decoder(codec: str, config: DecodeConfig) -> VideoCodecContext | None:
@@ -214,11 +258,12 @@ def _is_refused(decoder: VideoCodecContext | None, packet: Packet[Any]) -> bool:
     return False
 
 
-def _decode_packet(packet: Packet[VideoStream], video: OpenVideo, header: Header, facts: _Facts) -> None:
+def _decode_packet(packet: Packet[VideoStream], video: OpenVideo, index: VideoIndex | None, facts: _Facts) -> None:
     if packet.size and not packet.is_discard:
         facts.num_packets += 1
         facts.is_last_corrupt = packet.is_corrupt
         facts.last_dts = packet.dts if packet.dts is not None else facts.last_dts
+    facts.num_hidden += packet.is_discard
     facts.num_corrupt += packet.is_corrupt
     try:
         frames = packet.decode()
@@ -227,23 +272,26 @@ def _decode_packet(packet: Packet[VideoStream], video: OpenVideo, header: Header
         facts.first_error = facts.first_error or f"{error.strerror} at frame {facts.num_frames}"
         return
     for frame in frames:
-        _note_frame(frame, header, facts)
+        _note_frame(frame, index, facts)
         check_length(video.path, video.config, num_frames=facts.num_frames)
 
 
-def _note_frame(frame: VideoFrame, header: Header, facts: _Facts) -> None:
-    fps = float(header.average_fps) or 25.0
-    seconds = facts.num_frames / fps  # near enough, and the same for every encoding of the same pictures
+def _note_frame(frame: VideoFrame, index: VideoIndex | None, facts: _Facts) -> None:
+    number, half_step = facts.num_frames, 0.02
+    seconds = number / 25  # near enough where nothing is known
+    if index is not None and number < index.info.num_frames:
+        seconds, half_step = float(index.pts_seconds[number]), float(1 / index.info.average_fps) / 2
     facts.num_frames += 1
+    facts.num_interlaced += frame.interlaced_frame
     facts.num_untimed += frame.pts is None or (facts.last_pts is not None and frame.pts <= facts.last_pts)
     facts.last_pts = frame.pts
     facts.num_exact += not facts.num_errors
     facts.num_corrupt += frame.is_corrupt
     facts.sizes[f"{frame.width}x{frame.height}"] = None
     num_taken = len(facts.thumbnails)
-    if num_taken < len(_THUMBNAIL_SECONDS) and seconds + 0.5 / fps >= _THUMBNAIL_SECONDS[num_taken]:
+    if num_taken < len(_THUMBNAIL_SECONDS) and seconds + half_step >= _THUMBNAIL_SECONDS[num_taken]:
         small = frame.reformat(THUMBNAIL_SIDE_PX, THUMBNAIL_SIDE_PX, "gray", interpolation="AREA").to_ndarray()
-        facts.thumbnails.append(np.rot90(small.astype(np.uint8), quarter_turns(frame)))
+        facts.thumbnails.append(orientation_of(frame).upright(small.astype(np.uint8)))
 
 
 def _reasons(path: Path, header: Header, index: VideoIndex | None, facts: _Facts, claimed_seconds: float) -> list[str]:
@@ -270,13 +318,13 @@ def _reasons(path: Path, header: Header, index: VideoIndex | None, facts: _Facts
 
 def _missing(path: Path, header: Header, facts: _Facts, claimed_seconds: float) -> str:
     """What the header announces and the file does not hold, and where it is likely to be missing."""
-    claimed, found = header.num_frames, facts.num_packets
-    if claimed > found:
+    claimed, found = header.num_frames - facts.num_hidden, facts.num_packets
+    is_sound = not (facts.num_errors or facts.num_corrupt or facts.complaints)
+    has_empty_chunks = header.container == "avi" and facts.last_dts + 1 >= claimed and is_sound
+    if claimed > found and not has_empty_chunks:
         numbers = f"the header announces {claimed} frames and {found} are there"
         if facts.is_last_corrupt or is_cut_off(path):
             return f"cut off: {numbers}; a copy or download may have been interrupted"
-        if facts.last_dts + 1 >= claimed and not (facts.num_errors or facts.num_corrupt or facts.complaints):
-            return f"frames are left out: {numbers}, and their times are not known; re-encode it at a constant rate"
         return f"a hole: {numbers}; a part inside the file is damaged or was never written"
     seconds_missing = claimed_seconds - facts.end_seconds
     is_much = seconds_missing > max(_MIN_SECONDS_MISSING, _MIN_SHARE_MISSING * claimed_seconds)
@@ -311,15 +359,33 @@ def _health(
         "width": index.info.width,
         "height": index.info.height,
         "rotation_degrees": index.info.rotation_degrees,
+        "is_mirrored": index.info.is_mirrored,
+        "sample_aspect_ratio": _ratio(index),
+        "times": index.info.times,
+        "start_seconds_in_file": index.info.start_seconds_in_file,
         "duration_seconds": index.info.duration_seconds,
         "average_fps": float(index.info.average_fps),
-        "is_constant_rate": _is_constant_rate(index),
+        "is_constant_rate": is_constant_rate(index.pts_seconds, index.tick_seconds),
+        "notes": tuple(_notes(index, facts)),
     }
     return FileHealth(**(asdict(health) | about))
 
 
-def _is_constant_rate(index: VideoIndex) -> bool:
-    if index.ticks is None or len(index.ticks) < 3:
-        return True
-    steps = np.diff(index.ticks)
-    return int(steps.max() - steps.min()) <= 1  # times are rounded to ticks
+def _ratio(index: VideoIndex) -> str:
+    return "{}:{}".format(*index.info.sample_aspect_ratio.as_integer_ratio())
+
+
+def _notes(index: VideoIndex, facts: _Facts) -> Iterator[str]:
+    info = index.info
+    if info.why_counted:
+        yield f"times of pictures are counted: {info.why_counted}"
+    if info.start_seconds_in_file >= _MIN_START_SECONDS:
+        yield f"its pictures begin at {info.start_seconds_in_file:.3f} s of the file; times are counted from the first"
+    if facts.color_trc in _HDR:
+        yield f"HDR ({_HDR[ColorTrc(facts.color_trc)]}): its colours are not converted, so it looks dull"
+    if facts.num_interlaced:
+        yield f"interlaced: {facts.num_interlaced} of {facts.num_frames} pictures are two half pictures, read as one"
+    if info.sample_aspect_ratio != 1:
+        yield f"its pixels are {_ratio(index)}, wide to high; transform.fit crop keeps the shape of what is shown"
+    if facts.other_streams:
+        yield f"video streams that are not read: {', '.join(facts.other_streams)}; decode.stream chooses"

@@ -4,15 +4,15 @@ One pass over the packets, without decoding, takes about a millisecond for a ten
 one packet is one picture: each rule of ``_one_picture_a_packet`` names a case in which that fails. For every other
 file the pictures are counted by decoding them all once.
 
-Display times are trusted only in containers that store them, and only if present and different. AVI, MPEG program and
-transport streams and raw streams have none worth the name: there picture k is shown at k / average fps.
+Which pictures these are is held against stored display times while seeking and reading, in the containers where that is
+safe. When they are shown is another matter, which ``times`` decides for every container.
 """
 
 from __future__ import annotations
 
 import re
 from dataclasses import dataclass
-from fractions import Fraction
+from functools import cached_property
 from pathlib import Path
 
 import numpy as np
@@ -22,8 +22,13 @@ from numpy.typing import NDArray
 from pipeline.clip import VideoInfo
 from pipeline.config import DecodeConfig
 from pipeline.decode.container import TIMED_CONTAINERS, Header, OpenVideo
+from pipeline.decode.orientation import orientation_of
 from pipeline.decode.packets import Packets, scan
+from pipeline.decode.times import NO_TIME, Stamps, Timeline, make_timeline, shown_from
 from pipeline.errors import DecodeError
+
+INDEX_VERSION = 2
+"""Changes whenever the same file may come out with other times, or in another shape."""
 
 # Left out: vp8 has packets that are never shown; mpeg1video, mpeg2video and vc1 may have one packet a field.
 _ONE_PICTURE_CODECS = frozenset(
@@ -47,17 +52,21 @@ class VideoIndex:
     pts_seconds: NDArray[np.float64]
     """``[N]``: when each picture is shown; the first at 0."""
     ticks: NDArray[np.int64] | None
-    """``[N]``: the container's own display times, increasing; None where they cannot be trusted."""
+    """``[N]``: the container's own display times, increasing; None where pictures cannot be told by them."""
     keyframes: NDArray[np.int64]
     """Numbers of the pictures whose packets claim to be keyframes; empty where there is no seeking."""
     is_proven: bool
     """True if the packets prove the count, False if it was counted by decoding."""
+    tick_seconds: float = 0.0
+    """What the times are rounded to; 0 where they are counted."""
 
-    def end_seconds(self, number: int) -> float:
-        """When picture ``number`` gives way to the next, or the video ends."""
-        if number + 1 < len(self.pts_seconds):
-            return float(self.pts_seconds[number + 1])
-        return self.info.duration_seconds
+    @cached_property
+    def _shown_from(self) -> NDArray[np.float64]:
+        return shown_from(self.pts_seconds, self.tick_seconds)
+
+    def numbers_at(self, times_seconds: NDArray[np.float64]) -> NDArray[np.int64]:
+        """Return the number of the picture shown at each time: the last whose time is not later, but for rounding."""
+        return np.maximum(np.searchsorted(self._shown_from, times_seconds, side="right") - 1, 0)
 
 
 def build_index(video: OpenVideo) -> VideoIndex:
@@ -72,19 +81,24 @@ def build_index(video: OpenVideo) -> VideoIndex:
     if packets.first is None:
         raise DecodeError(video.path, "index", _no_picture_cause(video))
     is_proven = _one_picture_a_packet(packets, header)
-    if is_proven:  # packets come in the order of decoding
-        num_frames, pts = len(packets.is_key), None if packets.pts is None else np.sort(packets.pts)
+    if is_proven:
+        num_frames, stamps = len(packets.is_key), _packet_stamps(packets, header)
     else:
-        num_frames, pts = _decoded_pts(video)
-    ticks = _trusted_ticks(pts, header)
+        num_frames, stamps = _decoded_stamps(video, packets)
+    has_ticks = header.is_timed and header.seconds_per_tick and len(stamps.pts) and NO_TIME not in stamps.pts
+    ticks = stamps.pts if has_ticks and _do_increase(stamps.pts) else None
     keyframes = np.empty(0, np.int64)
     if ticks is not None and is_proven and packets.pts is not None:
         keyframes = np.sort(np.searchsorted(ticks, packets.pts[packets.is_key]))
     check_length(video.path, video.config, num_frames=num_frames)
-    pts_seconds, fps, duration = _timeline(video.path, num_frames, ticks, packets, header)
-    check_length(video.path, video.config, seconds=duration)
-    info = _info(video.path, packets.first, num_frames, fps, duration, header)
-    return VideoIndex(info, pts_seconds, ticks, keyframes, is_proven)
+    timeline = make_timeline(num_frames, stamps, header)
+    if timeline is None:
+        cause = "the file tells neither display times nor pictures per second; re-encode it"
+        raise DecodeError(video.path, "index", cause)
+    check_length(video.path, video.config, seconds=timeline.duration_seconds)
+    info = _info(video, packets.first, num_frames, timeline, header)
+    tick_seconds = 0.0 if timeline.why_counted else float(header.seconds_per_tick)
+    return VideoIndex(info, timeline.pts_seconds, ticks, keyframes, is_proven, tick_seconds)
 
 
 def _no_picture_cause(video: OpenVideo) -> str:
@@ -117,91 +131,73 @@ def _one_picture_a_packet(packets: Packets, header: Header) -> bool:
     is_simple = packets.num_pictures.count(1) == len(packets.num_pictures)  # far quicker than the pattern
     if not is_simple and not _ONE_EACH.fullmatch(packets.num_pictures):
         return False
-    if not header.is_timed:
-        return True
+    if not header.is_timed:  # AVI: empty chunks between them are told by the decoder
+        return packets.dts is not None and _are_even(packets.dts)
     if packets.pts is None or not len(packets.pts):
         return False
     # A first picture later than the earliest packet: the decoder drops what it has no reference for.
     return _do_increase(np.sort(packets.pts)) and first.pts == int(packets.pts.min())
 
 
-def _decoded_pts(video: OpenVideo) -> tuple[int, NDArray[np.int64] | None]:
-    """Number of pictures, and their display times in decoder order if all have one; where no other way is sure."""
+def _packet_stamps(packets: Packets, header: Header) -> Stamps:
+    """Packets come in the order of decoding. In AVI each is shown for one tick."""
+    none = np.empty(0, np.int64)
+    if header.is_timed and packets.pts is not None:
+        pts = np.sort(packets.pts)
+        return Stamps(pts, none, num_ticks_last=_num_ticks_shown(packets, int(pts[-1])))
+    dts = none if packets.dts is None else packets.dts
+    return Stamps(none, dts, packets.first_dts)
+
+
+def _decoded_stamps(video: OpenVideo, packets: Packets) -> tuple[int, Stamps]:
+    """Number of pictures, and their times in decoder order; where no other way is sure."""
     pts: list[int] = []
-    num_frames = 0
+    dts: list[int] = []
     for frame in video.frames():
-        num_frames += 1
-        check_length(video.path, video.config, num_frames=num_frames)
-        if frame.pts is not None:
-            pts.append(frame.pts)
+        pts.append(NO_TIME if frame.pts is None else frame.pts)
+        dts.append(NO_TIME if frame.dts is None else frame.dts)
+        check_length(video.path, video.config, num_frames=len(pts))
     video.rewind()
-    return num_frames, np.array(pts, np.int64) if len(pts) == num_frames else None
-
-
-def _trusted_ticks(pts: NDArray[np.int64] | None, header: Header) -> NDArray[np.int64] | None:
-    if pts is None or not header.is_timed or not header.seconds_per_tick:
-        return None
-    return pts if _do_increase(pts) else None
+    last = _num_ticks_shown(packets, max(pts, default=0)) if video.header().is_timed else 0
+    return len(pts), Stamps(np.array(pts, np.int64), np.array(dts, np.int64), packets.first_dts, last)
 
 
 def _do_increase(ticks: NDArray[np.int64]) -> bool:
     return bool(np.all(np.diff(ticks) > 0))
 
 
-def _timeline(
-    path: Path, num_frames: int, ticks: NDArray[np.int64] | None, packets: Packets, header: Header
-) -> tuple[NDArray[np.float64], Fraction, float]:
-    """Times of the pictures, average fps, and duration in seconds."""
-    claimed = header.average_fps
-    if ticks is None:
-        check_rate(path, header)
-        return np.arange(num_frames, dtype=np.float64) / float(claimed), claimed, float(num_frames / claimed)
-    tick = header.seconds_per_tick
-    last, first = int(ticks[-1]), int(ticks[0])
-    duration = (last - first) * tick + last_picture_seconds(_ticks_shown(packets, last), header)
-    fps = claimed
-    # Headers of variable-rate files are often wrong; those of constant rate say 30000/1001, which rounded ticks do not.
-    if not claimed or abs(num_frames / claimed - duration) > 1 / (2 * claimed):
-        fps = num_frames / duration
-    return (ticks - first).astype(np.float64) * float(tick), fps, float(duration)
+def _are_even(ticks: NDArray[np.int64]) -> bool:
+    steps = np.diff(ticks)
+    return not len(steps) or bool(steps[0] > 0 and np.all(steps == steps[0]))
 
 
-def _ticks_shown(packets: Packets, ticks: int) -> int:
+def _num_ticks_shown(packets: Packets, ticks: int) -> int:
     """How long the packet with that time says it is shown; 0 if it does not."""
     if packets.pts is None:
         return 0
     return int(packets.num_ticks_shown[packets.pts == ticks][-1:].sum())
 
 
-def check_rate(path: Path, header: Header) -> None:
-    """Raises ``DecodeError`` if nothing tells when the pictures of this file are shown."""
-    if not header.average_fps:
-        raise DecodeError(path, "index", "the file tells neither display times nor pictures per second; re-encode it")
-
-
-def last_picture_seconds(ticks_shown: int, header: Header) -> Fraction:
-    """How long the last picture is shown: as its packet says, else one picture at the average rate."""
-    if ticks_shown > 0:
-        return ticks_shown * header.seconds_per_tick
-    return 1 / header.average_fps if header.average_fps else header.seconds_per_tick
-
-
-def quarter_turns(frame: VideoFrame) -> int:
-    """Counter-clockwise quarter turns, 0 to 3, that make the picture upright."""
-    return round(frame.rotation / 90) % 4
-
-
-def _info(path: Path, first: VideoFrame, num_frames: int, fps: Fraction, duration: float, header: Header) -> VideoInfo:
-    turns = quarter_turns(first)
-    width, height = (first.height, first.width) if turns % 2 else (first.width, first.height)
+def _info(video: OpenVideo, first: VideoFrame, num_frames: int, timeline: Timeline, header: Header) -> VideoInfo:
+    orientation = orientation_of(first)
+    is_turned = orientation.quarter_turns % 2 == 1
+    width, height = (first.height, first.width) if is_turned else (first.width, first.height)
+    aspect_ratio = video.sample_aspect_ratio()
     return VideoInfo(
-        path=path,
+        path=video.path,
         num_frames=num_frames,
         width=width,
         height=height,
-        average_fps=fps,
-        duration_seconds=duration,
-        rotation_degrees=90 * turns,
+        average_fps=timeline.average_fps,
+        duration_seconds=timeline.duration_seconds,
+        rotation_degrees=90 * orientation.quarter_turns,
         codec=header.codec,
         container=header.container,
+        is_mirrored=orientation.is_mirrored,
+        sample_aspect_ratio=1 / aspect_ratio if is_turned else aspect_ratio,
+        times="counted" if timeline.why_counted else "file",
+        why_counted=timeline.why_counted,
+        stream=video.stream.index,
+        num_video_streams=len(video.movies()),
+        start_seconds_in_file=0.0 if timeline.first_tick is None else video.on_clock(timeline.first_tick),
     )

@@ -14,6 +14,7 @@ import cv2
 import numpy as np
 from numpy.typing import NDArray
 
+from pipeline.decode.orientation import Orientation
 from pipeline.decode.proof import check_size, check_time, refuse_unproven
 from pipeline.decode.reader import Picture, VideoFile, indexed_picture
 from pipeline.errors import DecodeError
@@ -53,7 +54,7 @@ class OpencvBackend:
         try:
             if not capture.isOpened():
                 raise DecodeError(self._file.path, "open", "OpenCV cannot open it; use the pyav decoder")
-            capture.set(cv2.CAP_PROP_ORIENTATION_AUTO, 1)  # turns pictures upright; the default has changed before
+            capture.set(cv2.CAP_PROP_ORIENTATION_AUTO, 0)  # it turns pictures and forgets to mirror them
             yield capture
         finally:
             capture.release()
@@ -68,6 +69,8 @@ class OpencvBackend:
         is_given, bgr = capture.retrieve()
         if not is_given:
             raise DecodeError(self._file.path, "decode", f"OpenCV cannot convert frame {number}; use the pyav decoder")
-        rgb = cv2.cvtColor(bgr, cv2.COLOR_BGR2RGB).astype(np.uint8, copy=False)
+        info = self._index.info
+        orientation = Orientation(info.is_mirrored, info.rotation_degrees // 90)
+        rgb = orientation.upright(cv2.cvtColor(bgr, cv2.COLOR_BGR2RGB).astype(np.uint8, copy=False))
         check_size(self._file, rgb, number, "OpenCV")
         return rgb

@@ -26,6 +26,10 @@ class Packets:
     """The first picture; None if none can be decoded."""
     pts: NDArray[np.int64] | None
     """``[M]``: display times in ticks; None if one is missing."""
+    dts: NDArray[np.int64] | None
+    """``[M]``: decoding times in ticks; None if one is missing."""
+    first_dts: int | None
+    """Of the first packet that is shown; None if it has none."""
     num_ticks_shown: NDArray[np.int64]
     """``[M]``: how long each is shown; 0 where the container does not say."""
     is_key: NDArray[np.bool_]
@@ -54,6 +58,8 @@ def _from_table(video: OpenVideo, table: SampleTable) -> Packets:
     return Packets(
         first=first,
         pts=table.pts,
+        dts=table.dts,
+        first_dts=int(table.dts[0]),
         num_ticks_shown=table.num_ticks_shown,
         is_key=table.is_key,
         num_pictures=b"\x01" * len(table.pts),
@@ -65,6 +71,7 @@ def _from_table(video: OpenVideo, table: SampleTable) -> Packets:
 def _demux(video: OpenVideo, header: Header) -> Packets:
     first, is_mpeg4 = None, header.codec == "mpeg4"
     pts: list[int | None] = []
+    dts: list[int | None] = []
     shown: list[int] = []
     is_key: list[bool] = []
     num_pictures, num_hidden, are_whole = bytearray(), 0, True
@@ -77,20 +84,27 @@ def _demux(video: OpenVideo, header: Header) -> Packets:
             num_hidden += 1
         elif packet.size:
             pts.append(packet.pts)
+            dts.append(packet.dts)
             shown.append(packet.duration or 0)
             is_key.append(packet.is_keyframe)
             num_pictures.append(_num_pictures(packet) if is_mpeg4 else 1)
             are_whole = are_whole and not packet.is_corrupt
-    present = [ticks for ticks in pts if ticks is not None]
     return Packets(
         first=first,
-        pts=np.array(present, np.int64) if len(present) == len(pts) else None,
+        pts=_if_complete(pts),
+        dts=_if_complete(dts),
+        first_dts=dts[0] if dts else None,
         num_ticks_shown=np.array(shown, np.int64),
         is_key=np.array(is_key, np.bool_),
         num_pictures=bytes(num_pictures),
         num_hidden=num_hidden,
         are_whole=are_whole,
     )
+
+
+def _if_complete(ticks: list[int | None]) -> NDArray[np.int64] | None:
+    present = [tick for tick in ticks if tick is not None]
+    return np.array(present, np.int64) if len(present) == len(ticks) else None
 
 
 def _num_pictures(packet: Packet[VideoStream]) -> int:

@@ -64,7 +64,7 @@ def open_picture(path: Path, config: DecodeConfig) -> VideoReader:
     info = VideoInfo(path, 1, width, height, rate, 1.0, 0, kind, "picture")
     first = np.zeros(1, np.int64)
     index = VideoIndex(info, np.zeros(1), ticks=None, keyframes=first, is_proven=True)
-    file = _PictureFile(path, Header("picture", kind, Fraction(0), rate, 1, 1), index)
+    file = _PictureFile(path, Header("picture", kind, Fraction(0), rate, rate, Fraction(1), 1, 1), index)
     return VideoReader(file, _PictureBackend(index, picture))
 
 

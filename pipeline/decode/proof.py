@@ -28,6 +28,16 @@ def refuse_unproven(file: VideoFile, decoder: str) -> None:
         raise DecodeError(file.path, "open", f"its times cannot be trusted, so {decoder} cannot be checked; {_CURE}")
 
 
+def refuse_mirrored(file: VideoFile, decoder: str) -> None:
+    """Refuses a file whose pictures are to be mirrored, for a decoder that only turns them.
+
+    Raises:
+        DecodeError: at stage ``open``.
+    """
+    if file.index.info.is_mirrored:
+        raise DecodeError(file.path, "open", f"{decoder} does not mirror pictures, as the file asks; {_CURE}")
+
+
 def check_time(file: VideoFile, number: int, seconds: float, decoder: str) -> None:
     """Holds the time that a decoder reports for a picture against the index, where the container stores times.
 

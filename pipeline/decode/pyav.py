@@ -19,7 +19,8 @@ from av.video.reformatter import VideoReformatter
 from numpy.typing import NDArray
 
 from pipeline.decode.container import OpenVideo, ffmpeg_errors
-from pipeline.decode.index import VideoIndex, check_length, check_rate, last_picture_seconds, quarter_turns
+from pipeline.decode.index import VideoIndex
+from pipeline.decode.orientation import orientation_of
 from pipeline.decode.reader import Picture, VideoFile, indexed_picture
 from pipeline.errors import DecodeError
 
@@ -44,24 +45,10 @@ class PyavBackend:
         self._file = file
 
     def walk(self) -> Generator[Picture, None, None]:
-        # One picture behind the decoder: a picture ends when the next one starts.
-        held: tuple[int, VideoFrame, float] | None = None
-        failure: DecodeError | None = None
-        to_rgb = self._converter()
+        index, to_rgb = self._file.index, self._converter()
         with self._file.take() as video:
-            timed = self._indexed(video) if self._file.has_index else self._unindexed(video)
-            try:
-                for number, frame, pts_seconds in timed:
-                    if held:
-                        yield _held_picture(*held, end_seconds=pts_seconds, to_rgb=to_rgb)
-                    held = number, frame, pts_seconds
-            except DecodeError as error:  # the picture before it is good
-                failure = error
-        if held:
-            seconds = last_picture_seconds(held[1].duration or 0, self._file.header)
-            yield _held_picture(*held, held[2] + float(seconds), to_rgb, is_last=failure is None)
-        if failure:
-            raise failure
+            for number, frame in self._from_start(video):
+                yield indexed_picture(index, number, partial(to_rgb, frame))
 
     def pick(self, numbers: Sequence[int]) -> Generator[Picture, None, None]:
         index, to_rgb, num_picked = self._file.index, self._converter(), 0
@@ -81,44 +68,17 @@ class PyavBackend:
                 yield from _select(decoded, run)
 
     def _from_start(self, video: OpenVideo) -> Iterator[tuple[int, VideoFrame]]:
-        return ((number, frame) for number, frame, _ in self._indexed(video))
-
-    def _indexed(self, video: OpenVideo) -> Iterator[tuple[int, VideoFrame, float]]:
-        """Number, picture and time from the start, held against the index."""
+        """Number and picture from the start, held against the index."""
         index, path, number = self._file.index, self._file.path, -1
         num_frames = index.info.num_frames
         for number, frame in enumerate(video.frames()):
             if number >= num_frames or (index.ticks is not None and frame.pts != index.ticks[number]):
                 cause = "is not the one the packets announce: pictures are missing or damaged before it"
                 raise DecodeError(path, "decode", f"picture {number} of {num_frames} {cause}")
-            yield number, frame, float(index.pts_seconds[number])
+            yield number, frame
         if number + 1 < num_frames:
             cause = f"{num_frames} pictures are announced and only {number + 1} can be decoded: the file is damaged"
             raise DecodeError(path, "decode", cause)
-
-    def _unindexed(self, video: OpenVideo) -> Iterator[tuple[int, VideoFrame, float]]:
-        """The same when nothing is known but the header: what the index would say, found out on the way."""
-        header, path = self._file.header, self._file.path
-        if not header.is_timed:
-            check_rate(path, header)
-            for number, frame in enumerate(video.frames()):
-                self._check_length(number, number / float(header.average_fps))
-                yield number, frame, number / float(header.average_fps)
-            return
-        first = previous = None
-        for number, frame in enumerate(video.frames()):
-            if frame.pts is None or (previous is not None and frame.pts <= previous):
-                raise DecodeError(
-                    path, "decode", f"picture {number} has no time, or one not after the picture before it"
-                )
-            previous = frame.pts
-            first = frame.pts if first is None else first
-            pts_seconds = (frame.pts - first) * float(header.seconds_per_tick)
-            self._check_length(number, pts_seconds)
-            yield number, frame, pts_seconds
-
-    def _check_length(self, number: int, pts_seconds: float) -> None:
-        check_length(self._file.path, self._file.config, num_frames=number + 1, seconds=pts_seconds)
 
     def _converter(self) -> Converter:
         """Makes upright pictures, uint8 RGB ``[H, W, 3]``; for one reading."""
@@ -129,16 +89,9 @@ class PyavBackend:
                 converted = reformatter.reformat(frame, format="rgb24", **_ONE_THREAD)
             # What is RGB already is the decoder's own, and it may still need it.
             rgb = converted.to_ndarray().astype(np.uint8, copy=converted is frame)
-            turns = quarter_turns(frame)
-            return np.ascontiguousarray(np.rot90(rgb, turns)) if turns else rgb
+            return orientation_of(frame).upright(rgb)
 
         return to_rgb
-
-
-def _held_picture(
-    number: int, frame: VideoFrame, pts_seconds: float, end_seconds: float, to_rgb: Converter, is_last: bool = False
-) -> Picture:
-    return Picture(number, pts_seconds, end_seconds, is_last, rgb=partial(to_rgb, frame))
 
 
 def _runs(index: VideoIndex, numbers: Sequence[int]) -> list[tuple[int | None, list[int]]]:

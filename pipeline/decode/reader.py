@@ -36,17 +36,13 @@ class Picture:
     number: int
     """0 for the first picture that a plain sequential decode gives."""
     pts_seconds: float
-    end_seconds: float
-    """When the next picture replaces it, or the video ends."""
-    is_last: bool
     rgb: Callable[[], NDArray[np.uint8]]
     """Makes the upright picture, uint8 RGB ``[H, W, 3]``: a fresh array that the caller may keep and change."""
 
 
 def indexed_picture(index: VideoIndex, number: int, rgb: Callable[[], NDArray[np.uint8]]) -> Picture:
-    """Picture ``number`` with the times that the index has for it."""
-    is_last = number + 1 == index.info.num_frames
-    return Picture(number, float(index.pts_seconds[number]), index.end_seconds(number), is_last, rgb)
+    """Picture ``number`` with the time that the index has for it."""
+    return Picture(number, float(index.pts_seconds[number]), rgb)
 
 
 class Backend(Protocol):
@@ -73,7 +69,7 @@ class VideoFile:
         self._open: set[OpenVideo] = set()
         self._index: VideoIndex | None = None
         check_regular_file(path)
-        self._key = key_of(path) if config.index_cache else {}
+        self._key = key_of(path, config.stream) if config.index_cache else {}
         # Opened at once, to fail early; the first who reads gets it, so that no file is opened in vain.
         self._fresh: OpenVideo | None = self._track(OpenVideo(path, config))
         self.header: Header = self._fresh.header()
@@ -98,10 +94,6 @@ class VideoFile:
         check_process(self.path, self._process_id)
         if self.is_closed:
             raise ValueError(f"{self.path}: the reader is closed")
-
-    @property
-    def has_index(self) -> bool:
-        return self._index is not None
 
     @property
     def index(self) -> VideoIndex:
@@ -175,8 +167,9 @@ class VideoReader:
 
     @property
     def info(self) -> VideoInfo:
-        """Size, rate, duration and number of frames. The first use reads through the file's packets once, without
-        decoding, and decodes it where packets cannot tell the number of frames (MPEG-PS and -TS, VP8, interlaced).
+        """Size, rate, duration and number of frames. The first use of this, or of any frame, reads through the file's
+        packets once, without decoding, and decodes it where packets cannot tell the number of frames (MPEG-PS and -TS,
+        VP8, interlaced).
 
         Raises:
             DecodeError: the file cannot be read to its end.
@@ -226,14 +219,13 @@ class VideoReader:
             DecodeError: a time is past the video's end, and as ``frames``.
             ValueError: a time is not a finite number.
         """
-        index, tolerance = self._file.index, self._file.header.tolerance_seconds
+        index = self._file.index
         times = np.array([_finite(time) for time in times_seconds], np.float64)
         end = index.info.duration_seconds
-        if times.size and times.max() > end + tolerance:
+        if times.size and times.max() > end + _END_TOLERANCE_SECONDS:
             cause = f"nothing is shown at {times.max():.6f} s: the video ends at {end:.6f} s"
             raise DecodeError(self._file.path, "seek", cause)
-        numbers = np.searchsorted(index.pts_seconds, times + tolerance, side="right") - 1
-        return self.frames(np.maximum(numbers, 0).tolist())
+        return self.frames(index.numbers_at(times).tolist())
 
     def __iter__(self) -> Iterator[tuple[Tensor, float]]:
         """Each frame, uint8 RGB ``[3, H, W]``, with its time in seconds; one frame in memory at a time. Where the size
@@ -258,15 +250,15 @@ class VideoReader:
         """The frame shown at each time, uint8 RGB ``[H, W, 3]``, and that frame's own time, for increasing times; ends
         with the video.
 
-        Decodes once from the start, in bounded memory, and converts only the frames asked for; builds no index. The
-        times may go on for ever (``itertools.count``). Times that show the same frame get the same array: do not write
-        into it.
+        Decodes from the start, in bounded memory, and converts only the frames asked for. The times may go on for ever
+        (``itertools.count``). Times that show the same frame get the same array: do not write into it.
 
         Raises:
-            DecodeError: a frame cannot be decoded or has no time.
+            DecodeError: the file cannot be indexed, or a frame cannot be decoded.
             ValueError: a time is less than the one before it.
         """
-        tolerance, previous = self._file.header.tolerance_seconds, -math.inf
+        index, previous = self._file.index, -math.inf
+        last_second = index.info.duration_seconds - _END_TOLERANCE_SECONDS
         with closing(self._backend.walk()) as pictures:
             picture = next(pictures, None)
             image: NDArray[np.uint8] | None = None
@@ -274,9 +266,8 @@ class VideoReader:
                 if _finite(time) < previous:
                     raise ValueError(f"times must increase, got {time} after {previous}")
                 previous = time
-                while (
-                    picture and time + (_END_TOLERANCE_SECONDS if picture.is_last else tolerance) >= picture.end_seconds
-                ):
+                number = index.info.num_frames if time >= last_second else int(index.numbers_at(np.array(time)))
+                while picture and picture.number < number:
                     picture, image = next(pictures, None), None
                 if picture is None:
                     return

@@ -15,7 +15,7 @@ import numpy as np
 from numpy.typing import NDArray
 from torchcodec.decoders import VideoDecoder
 
-from pipeline.decode.proof import check_size, check_time, refuse_unproven
+from pipeline.decode.proof import check_size, check_time, refuse_mirrored, refuse_unproven
 from pipeline.decode.reader import Picture, VideoFile, indexed_picture
 from pipeline.errors import DecodeError, UserError
 
@@ -39,6 +39,7 @@ class TorchcodecBackend:
             cause = f"torchcodec is not known to be exact on {kind}; {_CURE}"
             raise DecodeError(file.path, "open", cause)
         refuse_unproven(file, "torchcodec")
+        refuse_mirrored(file, "torchcodec")
         self._open()  # to fail early
 
     def walk(self) -> Generator[Picture, None, None]:

@@ -8,7 +8,7 @@ from __future__ import annotations
 import json
 import socket
 import struct
-from dataclasses import asdict
+from dataclasses import asdict, fields
 from fractions import Fraction
 from pathlib import Path
 from time import monotonic
@@ -78,32 +78,36 @@ def _take(connection: socket.socket, num_bytes: int, end: float | None) -> bytea
     return taken
 
 
-def pack_header(header: Header) -> Message:
+def pack_header(header: Header | VideoInfo) -> Message:
     """As JSON; fractions are texts, such as "30000/1001"."""
     return {name: str(value) if isinstance(value, Fraction) else value for name, value in asdict(header).items()}
 
 
+def _fractions(kind: type[Header | VideoInfo], message: Message) -> Message:
+    return {item.name: Fraction(message[item.name]) for item in fields(kind) if item.type == "Fraction"}
+
+
 def unpack_header(message: Message) -> Header:
     """What ``pack_header`` packed."""
-    fractions = {name: Fraction(message[name]) for name in ("seconds_per_tick", "average_fps")}
-    return Header(**(message | fractions))
+    return Header(**(message | _fractions(Header, message)))
 
 
 def pack_index(index: VideoIndex) -> tuple[Message, bytes]:
     """As JSON, and the arrays one after the other."""
-    info = asdict(index.info) | {"path": "", "average_fps": str(index.info.average_fps)}
+    info = pack_header(index.info) | {"path": ""}
     num_ticks = -1 if index.ticks is None else len(index.ticks)
     arrays = [index.pts_seconds, index.keyframes, *([] if index.ticks is None else [index.ticks])]
     payload = b"".join(array.tobytes() for array in arrays)
     sizes = [len(index.pts_seconds), len(index.keyframes), num_ticks]
-    return {"info": info, "sizes": sizes, "is_proven": index.is_proven}, payload
+    return {"info": info, "sizes": sizes, "is_proven": index.is_proven, "tick_seconds": index.tick_seconds}, payload
 
 
 def unpack_index(message: Message, payload: bytearray, path: Path) -> VideoIndex:
     """What ``pack_index`` packed, for the file as the reader knows it."""
     num_frames, num_keyframes, num_ticks = message["sizes"]
-    info = VideoInfo(**(message["info"] | {"path": path, "average_fps": Fraction(message["info"]["average_fps"])}))
+    info = VideoInfo(**(message["info"] | {"path": path} | _fractions(VideoInfo, message["info"])))
     pts_seconds = np.frombuffer(payload, np.float64, num_frames)
     integers: NDArray[np.int64] = np.frombuffer(payload, np.int64, offset=8 * num_frames)
     ticks = integers[num_keyframes:] if num_ticks >= 0 else None
-    return VideoIndex(info, pts_seconds, ticks, integers[:num_keyframes], message["is_proven"])
+    keyframes = integers[:num_keyframes]
+    return VideoIndex(info, pts_seconds, ticks, keyframes, message["is_proven"], message["tick_seconds"])

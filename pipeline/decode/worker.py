@@ -65,8 +65,7 @@ class Worker:
         if picture is None:
             return self.stop(reading)
         self._pictures[reading] = picture
-        times = {"pts_seconds": picture.pts_seconds, "end_seconds": picture.end_seconds}
-        about = {"number": picture.number, "is_last": picture.is_last} | times
+        about = {"number": picture.number, "pts_seconds": picture.pts_seconds}
         shape, pixels = self.rgb(reading) if with_pixels else ({}, b"")
         return about | shape, pixels
 

@@ -15,7 +15,7 @@ from pipeline.decode import VideoReader
 from pipeline.errors import UserError
 from pipeline.explanation.memory import Memory
 from pipeline.files import write_atomically
-from pipeline.report.drawing import Caption, Image, draw_caption
+from pipeline.report.drawing import Caption, Image, as_shown, draw_caption
 from pipeline.report.heat import Box, Floats, Strip, lay_over, strip_picture
 from pipeline.report.mp4 import Mp4File
 from pipeline.report.records import rounded
@@ -64,7 +64,7 @@ def explanation_record(memory: Memory, num_top: int) -> dict[str, Any]:
 
 
 def seen_box(width: int, height: int, transform: TransformConfig) -> Box:
-    """The part of a picture that the network's input is in evaluation, in pixels."""
+    """The part of a picture as shown, with square pixels, that the network's input is in evaluation, in pixels."""
     share = transform.input_size_px / transform.fit_size_px
     side = min(width, height)
     wide, high = (width, height) if transform.fit == "stretch" else (side, side)
@@ -120,7 +120,8 @@ class _Overlay:
         return self._strip.drawn_under(draw_caption(self._heated(frame, place), caption), time_seconds)
 
     def _heated(self, frame: Tensor, place: int) -> Image:
-        image: Image = frame.permute(1, 2, 0).numpy()  # [3, H, W] -> [H, W, 3]
+        stored: Image = frame.permute(1, 2, 0).numpy()  # [3, H, W] -> [H, W, 3]
+        image = as_shown(stored, self._reader.info.sample_aspect_ratio)
         if self._heat is None:
             return image
         return lay_over(image, self._heat[place], seen_box(image.shape[1], image.shape[0], self._transform))

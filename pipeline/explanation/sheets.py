@@ -48,7 +48,8 @@ def _clip_rows(
         for number, clip in enumerate(choose(grid, key, experiment), start=1):
             shown = reader.at(grid_seconds(clip, fps))
             notes = [f"{seconds:.2f} s" for seconds in shown.pts_seconds.tolist()]
-            pictures = fit_frames(shown.frames, model.transform).permute(0, 2, 3, 1)  # [T, 3, S, S] -> [T, S, S, 3]
+            fitted = fit_frames(shown.frames, model.transform, reader.info.sample_aspect_ratio)
+            pictures = fitted.permute(0, 2, 3, 1)  # [T, 3, S, S] -> [T, S, S, 3]
             sheet.append(SheetRow(f"{name}, clip {number}", pictures.numpy(), notes))
     return sheet
 

@@ -3,17 +3,17 @@
 from __future__ import annotations
 
 import itertools
-from collections.abc import Callable, Generator
+from collections.abc import Generator
 
 from pipeline.config import SamplingConfig
 from pipeline.decode import VideoReader
-from pipeline.inference.runtime import Image
+from pipeline.inference.runtime import Fit, Image
 from pipeline.inference.stats import RunStats
 from pipeline.sampling import grid_seconds, lengthen
 
 
 def grid_frames(
-    reader: VideoReader, sampling: SamplingConfig, fit: Callable[[Image], Image], num_needed: int, stats: RunStats
+    reader: VideoReader, sampling: SamplingConfig, fit: Fit, num_needed: int, stats: RunStats
 ) -> Generator[Image, None, None]:
     """Grid frames of an open video as ``fit`` makes them, uint8 ``[3, S, S]``, in order; a video with fewer than
     ``num_needed`` is lengthened as ``sampling.short_video`` says. Counts what it decodes, and the time that takes, in
@@ -26,16 +26,14 @@ def grid_frames(
     yield from frames
 
 
-def _fitted(
-    reader: VideoReader, sample_fps: float, fit: Callable[[Image], Image], stats: RunStats
-) -> Generator[Image, None, None]:
+def _fitted(reader: VideoReader, sample_fps: float, fit: Fit, stats: RunStats) -> Generator[Image, None, None]:
     times = (time for k in itertools.count() for time in grid_seconds([k], sample_fps))
-    source = reader.images_at(times)
+    source, sample_aspect_ratio = reader.images_at(times), reader.info.sample_aspect_ratio
     while True:
         with stats.timed("decode"):
             shown = next(source, None)
             if shown is None:
                 return
             stats.frames_decoded += 1
-            fitted = fit(shown[0])
+            fitted = fit(shown[0], sample_aspect_ratio)
         yield fitted

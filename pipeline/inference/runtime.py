@@ -5,6 +5,7 @@ from __future__ import annotations
 
 from collections.abc import Callable
 from dataclasses import dataclass
+from fractions import Fraction
 from typing import Any, Protocol
 
 import numpy as np
@@ -14,6 +15,9 @@ from pipeline.config import DecodeConfig, SamplingConfig, TransformConfig
 from pipeline.inference.arrays import Features
 
 Image = NDArray[np.uint8]
+Fit = Callable[[Image, Fraction], Image]
+"""uint8 RGB ``[H, W, 3]`` of any size, and the sample aspect ratio of its pixels -> uint8 ``[3, S, S]`` as the model
+reads it, channels-last in memory."""
 Scores = NDArray[np.float32]
 State = Any  # opaque to everyone but its heads; None is before the first frame
 
@@ -70,8 +74,7 @@ class Heads(Protocol):
 class Runtime:
     """The parts of a model that do the work."""
 
-    fit: Callable[[Image], Image]
-    """uint8 RGB ``[H, W, 3]`` of any size -> uint8 ``[3, S, S]`` as the model reads it, channels-last in memory."""
+    fit: Fit
     embed: Callable[[Image], Features]
     """uint8 ``[B, T + context, 3, S, S]`` -> ``[B, T, ...]``, each frame alone."""
     heads: Heads

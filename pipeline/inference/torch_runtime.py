@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from fractions import Fraction
 from typing import Any
 
 import torch
@@ -19,9 +20,9 @@ from pipeline.transforms.frames import ClipTransform, fit_frames
 def torch_runtime(file: ModelFile) -> Runtime:
     """The file's recogniser, on the device it is on."""
 
-    def fit(image: Image) -> Image:
+    def fit(image: Image, sample_aspect_ratio: Fraction) -> Image:
         frames = torch.from_numpy(image).permute(2, 0, 1).unsqueeze(0)  # [H, W, 3] -> [1, 3, H, W]
-        fitted: Image = fit_frames(frames, file.transform)[0].numpy()
+        fitted: Image = fit_frames(frames, file.transform, sample_aspect_ratio)[0].numpy()
         return fitted
 
     is_on_cpu = next(file.recognizer.parameters()).device.type == "cpu"

@@ -7,7 +7,16 @@ from collections.abc import Callable
 from dataclasses import replace
 from typing import Any
 
-from pipeline.config import DataConfig, Experiment, ModelConfig, SamplingConfig, TrainingConfig, TransformConfig
+from pipeline.config import (
+    DataConfig,
+    DecodeConfig,
+    Experiment,
+    ModelConfig,
+    SamplingConfig,
+    TrainingConfig,
+    TransformConfig,
+)
+from pipeline.options import LearnOptions
 
 # What a step of training takes does not depend on the number of videos, and few videos need as many as many.
 _NUM_STEPS, _BATCH_SIZE = 100, 16
@@ -41,20 +50,21 @@ CANDIDATES: dict[str, Callable[[Experiment], Experiment]] = {
 }
 
 
-def shared_experiment(root: str, seed: int, num_frames: int, num_training_videos: int) -> Experiment:
+def shared_experiment(root: str, options: LearnOptions, num_frames: int, num_training_videos: int) -> Experiment:
     """What all candidates have in common: the bundled backbone without its last layer, frozen, and short windows.
 
     Args:
         root: the folder of videos.
-        seed: decides weights and clips.
+        options: the seed, which decides weights and clips, and how to decode.
         num_frames: grid frames of a clip.
         num_training_videos: of one training; decides the number of epochs.
     """
     steps_an_epoch = max(1, num_training_videos // _BATCH_SIZE)
     return Experiment(
         name="learn",
-        seed=seed,
+        seed=options.seed,
         data=DataConfig(root=root, batch_size=_BATCH_SIZE, num_workers=0, val_fraction=0.0, test_fraction=0.0),
+        decode=options.decode.over(DecodeConfig()),
         sampling=SamplingConfig(sample_fps=_SAMPLE_FPS, num_frames=num_frames),
         transform=TransformConfig(fit_size_px=_SIZE_PX, input_size_px=_SIZE_PX),
         model=ModelConfig(num_stages=8, dropout=0.3, readout="mean"),

@@ -49,7 +49,7 @@ def learn(root: Path, options: LearnOptions, console: Console) -> Learned:
     labels, rows = _rows_of(root)
     with Progress(console=console, transient=True, disable=options.quiet or not sys.stderr.isatty()) as progress:
         task = progress.add_task("reading each video once", total=len(rows))
-        shared = shared_experiment(str(root), options.seed, MAX_FRAMES, len(rows))
+        shared = shared_experiment(str(root), options, MAX_FRAMES, len(rows))
         videos, bad = embed_videos(shared, rows, labels, lambda: progress.advance(task))
         _report_bad(bad, console)
         _require_enough(videos, labels)
@@ -58,13 +58,13 @@ def learn(root: Path, options: LearnOptions, console: Console) -> Learned:
             _warn_of_one_source(of_one_source, root, console)
             videos = _taken_apart(videos, of_one_source)
         num_folds = num_folds_for(videos, options.num_folds)
-        experiments = _experiments(root, options.seed, videos, 1 - 1 / num_folds)
+        experiments = _experiments(root, options, videos, 1 - 1 / num_folds)
         total = num_folds * options.num_seeds * len(experiments)
         task = progress.add_task(f"choosing a head by {num_folds} folds", total=total)
         choice = cross_validate(
             experiments, labels, videos, num_folds, options.num_seeds, lambda: progress.advance(task)
         )
-    experiment = _experiments(root, options.seed, videos, 1.0)[choice.best]
+    experiment = _experiments(root, options, videos, 1.0)[choice.best]
     best = choice.held_out[choice.best]
     calibration = fit_calibration(best.logits, best.truth)
     model = ModelFile(
@@ -133,11 +133,13 @@ def _taken_apart(videos: Sequence[VideoFeatures], labels: Sequence[str]) -> list
     ]
 
 
-def _experiments(root: Path, seed: int, videos: Sequence[VideoFeatures], share: float) -> dict[str, Experiment]:
+def _experiments(
+    root: Path, options: LearnOptions, videos: Sequence[VideoFeatures], share: float
+) -> dict[str, Experiment]:
     """The candidates, for trainings on that share of the videos. A clip is as long as most videos, within limits."""
     lengths = sorted(len(video.maps["rgb"]) for video in videos)
     num_frames = min(max(lengths[len(lengths) // 2], MIN_FRAMES), MAX_FRAMES)
-    shared = shared_experiment(str(root), seed, num_frames, int(share * len(videos)))
+    shared = shared_experiment(str(root), options, num_frames, int(share * len(videos)))
     return {name: build(shared) for name, build in CANDIDATES.items()}
 
 

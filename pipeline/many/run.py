@@ -90,7 +90,8 @@ def _plan(model_path: str, model: ModelFile, videos: Sequence[str], options: Pre
     paths = sorted(set(videos))
     folder = "" if all(is_url(path) or Path(path).is_absolute() for path in paths) else str(Path.cwd())
     job = Job(str(Path(model_path).absolute()), file_digest(Path(model_path)), folder, options)
-    run = {"clipgru": __version__, "model": job.model_sha256, "timeline": to_dict(options.timeline)}
+    timeline, stream = to_dict(options.timeline), options.decode.stream
+    run = {"clipgru": __version__, "model": job.model_sha256, "timeline": timeline, "stream": stream}
     run |= {name: getattr(options, name) for name in _DECIDING}
     header = {"labels": list(model.labels), "sampling": to_dict(model.sampling), "run": run}
     header |= {"videos": list_facts(paths)}

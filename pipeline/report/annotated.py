@@ -11,7 +11,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from pipeline.clip import Prediction, Segment
-from pipeline.report.drawing import Caption, draw_caption
+from pipeline.report.drawing import Caption, as_shown, draw_caption
 from pipeline.report.files import check_folder
 from pipeline.report.mp4 import Mp4File
 from pipeline.report.records import SourceVideo
@@ -94,7 +94,7 @@ class Track:
 
 
 class AnnotatedVideos:
-    """``<name>.annotated.mp4`` for each video of a run: its own frame times and size, upright.
+    """``<name>.annotated.mp4`` for each video of a run: its own frame times and size, upright and with square pixels.
 
     Args:
         folder: made if it is not there.
@@ -123,11 +123,12 @@ class AnnotatedVideos:
 
     def frame(self, image: NDArray[np.uint8], time_seconds: float) -> None:
         """Drawn and encoded."""
+        assert self._video.info is not None
         if self._out is None:
-            assert self._video.info is not None
             path = self._folder / f"{self._video.name}.annotated.mp4"
             self._out = AnnotatedVideo(path, self._video.info.average_fps)
         caption = self._track.caption(time_seconds)
+        image = as_shown(image, self._video.info.sample_aspect_ratio)
         self._out.write(image, time_seconds, caption.label, caption.score, caption.segment)
 
     def end_video(self, status: str, error: str) -> None:

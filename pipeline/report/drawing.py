@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import unicodedata
 from dataclasses import dataclass
+from fractions import Fraction
 
 import cv2
 import numpy as np
@@ -29,6 +30,15 @@ class Caption:
     """Its score, 0 to 1, drawn as a bar."""
     segment: str = ""
     """The action that is going on; empty: none."""
+
+
+def as_shown(image: Image, sample_aspect_ratio: Fraction) -> Image:
+    """``[H, W, 3]`` with pixels of that ratio -> ``[H, W', 3]`` with square ones, as wide as players show it."""
+    height, width = image.shape[:2]
+    shown_width = max(1, round(width * sample_aspect_ratio))
+    if shown_width == width:
+        return image
+    return cv2.resize(image, (shown_width, height), interpolation=cv2.INTER_AREA).astype(np.uint8, copy=False)
 
 
 def draw_caption(image: Image, caption: Caption) -> Image:

@@ -14,7 +14,9 @@ from pipeline.report.records import INTERRUPTED, OK, SourceVideo, rounded, segme
 
 
 class JsonFile:
-    """``{<header>, "videos": [{"path", "duration_seconds", "windows", "segments", "status", "error"} ...], "status"}``.
+    """``{<header>, "videos": [{"path", "duration_seconds", "start_seconds_in_file", "windows", "segments", "status",
+    "error"} ...], "status"}``. Times are counted from the first picture, which the file's clock has at
+    ``start_seconds_in_file``.
 
     Windows are written as they come; the segments of one video are held until it ends. A video that could not be
     opened has status ``error`` and the reason; one that broke off keeps what was seen. The last ``status`` is
@@ -34,7 +36,8 @@ class JsonFile:
 
     def begin_video(self, video: SourceVideo) -> None:
         """Opens its object."""
-        start = _dump({"path": video.path, "duration_seconds": rounded(video.duration_seconds)})
+        times = {"duration_seconds": video.duration_seconds, "start_seconds_in_file": video.start_seconds_in_file}
+        start = _dump({"path": video.path} | {name: rounded(seconds) for name, seconds in times.items()})
         self._out.write(("," if self._num_videos else "") + f'\n{start[:-1]}, "windows": [')
         self._num_videos += 1
         self._num_windows, self._segments = 0, []

@@ -63,7 +63,8 @@ class JsonLines:
     def begin_video(self, video: SourceVideo) -> None:
         """An event without times if it could not be opened."""
         self._path = video.path
-        facts = {"duration_seconds": video.duration_seconds} if video.info else {}
+        times = {"duration_seconds": video.duration_seconds, "start_seconds_in_file": video.start_seconds_in_file}
+        facts = times if video.info else {}
         self._events.event("video", path=video.path, **facts)
 
     def window(self, prediction: Prediction, probabilities: NDArray[np.float32]) -> None:

@@ -21,10 +21,10 @@ import numpy as np
 from numpy.typing import NDArray
 
 from pipeline.clip import Prediction, Segment, VideoInfo
-from pipeline.report.drawing import clock
+from pipeline.report.drawing import as_shown, clock
 from pipeline.report.files import check_folder, failures_of, write_text
 from pipeline.report.mp4 import Mp4File, encoder_name
-from pipeline.report.records import OK, SourceVideo, rounded, segment_record
+from pipeline.report.records import OK, SourceVideo, later, rounded, segment_record
 from pipeline.report.strip import ScoreStrip
 
 TEMPLATE = Path(__file__).with_name("page.html")
@@ -36,12 +36,16 @@ MAX_SEGMENTS = 2_000
 
 # What every current browser plays: by suffix, for a page that is opened from disk has no other sign; and by codec.
 MIME_TYPES = {".mp4": "video/mp4", ".m4v": "video/mp4", ".mov": "video/mp4", ".webm": "video/webm"}
+_MP4, _WEBM = "mov,mp4,m4a,3gp,3g2,mj2", "matroska,webm"  # FFmpeg's names
+PLAYED_CONTAINERS = {".mp4": _MP4, ".m4v": _MP4, ".mov": _MP4, ".webm": _WEBM}
 PLAYED_CODECS = frozenset({"h264", "vp8", "vp9", "av1", "libdav1d"})
 
 
 def browsers_play(info: VideoInfo) -> bool:
-    """Whether a browser can be expected to show the file as it is."""
-    return info.codec in PLAYED_CODECS and info.path.suffix.lower() in MIME_TYPES
+    """Whether a browser can be expected to show the file as it is: by its name and by what is really in it, with no
+    other video stream that it might take."""
+    is_named_so = info.container == PLAYED_CONTAINERS.get(info.path.suffix.lower())
+    return is_named_so and info.codec in PLAYED_CODECS and info.num_video_streams == 1
 
 
 class HtmlPages:
@@ -89,6 +93,7 @@ class HtmlPages:
         assert self._video.info is not None
         if self._preview is None:
             self._preview = Mp4File(self._folder / f"{self._video.name}.preview.mp4", self._video.info.average_fps)
+        image = as_shown(image, self._video.info.sample_aspect_ratio)
         scale = min(1.0, PREVIEW_SIZE_PX / max(image.shape[:2]))
         if scale < 1:
             size = (round(image.shape[1] * scale), round(image.shape[0] * scale))
@@ -100,12 +105,15 @@ class HtmlPages:
         if self._video.info is None:
             return
         source, mime = self._media(self._video.info)
-        data = page_data(self._video, self._segments, self._strip, self._labels, status, error)
+        # On the clock of what is played: that of the file, or of a copy that begins with the first picture.
+        start = self._video.info.start_seconds_in_file if browsers_play(self._video.info) else 0.0
+        segments = [later(segment, start) for segment in self._segments]
+        data = page_data(self._video, segments, self._strip, self._labels, status, error, start)
         parts = {
             "title": escape(Path(self._video.path).name),
             "media": media_html(source, mime, self._video.info),
             "note": "".join(f'<p class="note" role="status">{escape(note)}</p>' for note in self._notes(status, error)),
-            "segments": segments_html(self._segments),
+            "segments": segments_html(segments),
             "data": json.dumps(data, ensure_ascii=False).replace("<", "\\u003c"),  # so that no label ends the script
         }
         page = re.sub(r"{{(\w+)}}", lambda found: parts[found[1]], self._template)
@@ -156,18 +164,25 @@ def _relative_address(path: Path, folder: Path) -> str:
 
 
 def page_data(
-    video: SourceVideo, segments: Sequence[Segment], strip: ScoreStrip, labels: Sequence[str], status: str, error: str
+    video: SourceVideo,
+    segments: Sequence[Segment],
+    strip: ScoreStrip,
+    labels: Sequence[str],
+    status: str,
+    error: str,
+    start_seconds: float,
 ) -> dict[str, Any]:
-    """What the page's script reads: the same segments as in the JSON, and the strip of the best labels."""
+    """What the page's script reads: the segments, and the strip of the best labels, whose times, and the video's end,
+    are moved to the player's clock, on which the first picture is at ``start_seconds``."""
     top, means = strip.top_labels(NUM_STRIP_LABELS), strip.means()
     return {
         "path": video.path,
-        "duration_seconds": rounded(video.duration_seconds),
+        "duration_seconds": rounded(start_seconds + video.duration_seconds),
         "status": status,
         "error": error,
         "segments": [segment_record(segment) for segment in segments],
         "strip": {
-            "times_seconds": [rounded(time) for time in strip.times_seconds],
+            "times_seconds": [rounded(start_seconds + time) for time in strip.times_seconds],
             "rows": [{"label": labels[k], "scores": [rounded(score) for score in means[:, k]]} for k in top],
         },
     }
@@ -178,7 +193,7 @@ def media_html(source: str, mime: str, info: VideoInfo) -> str:
     if not source:
         return '<p class="note">No browser plays this kind of video, and no copy could be made.</p>'
     return (
-        f'<video id="video" controls preload="metadata" playsinline width="{info.width}" height="{info.height}">'
+        f'<video id="video" controls preload="metadata" playsinline width="{info.shown_width}" height="{info.height}">'
         f'<source src="{escape(source)}" type="{mime}">This browser does not play the video.</video>'
     )
 

@@ -4,7 +4,7 @@ float, which depend on the batch size and the machine, do not show."""
 from __future__ import annotations
 
 import os
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any, Protocol
 
@@ -37,6 +37,11 @@ class SourceVideo:
     def duration_seconds(self) -> float:
         """0 if it could not be opened."""
         return self.info.duration_seconds if self.info else 0.0
+
+    @property
+    def start_seconds_in_file(self) -> float:
+        """When its first picture, from which all times are counted, is shown on the file's clock; 0 as well."""
+        return self.info.start_seconds_in_file if self.info else 0.0
 
 
 class Writer(Protocol):
@@ -81,6 +86,12 @@ def readable(path: Path | str) -> str:
 def rounded(value: float) -> float:
     """To the decimals of all output."""
     return round(float(value), DECIMALS)
+
+
+def later(segment: Segment, seconds: float) -> Segment:
+    """A segment moved in time."""
+    start_seconds, end_seconds = segment.start_seconds + seconds, segment.end_seconds + seconds
+    return replace(segment, start_seconds=start_seconds, end_seconds=end_seconds)
 
 
 def window_record(prediction: Prediction) -> dict[str, Any]:

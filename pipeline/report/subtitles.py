@@ -12,7 +12,7 @@ from numpy.typing import NDArray
 
 from pipeline.clip import Prediction, Segment
 from pipeline.report.files import TextFile, check_folder
-from pipeline.report.records import SourceVideo
+from pipeline.report.records import SourceVideo, later
 
 
 @dataclass(frozen=True)
@@ -33,7 +33,7 @@ FORMATS = {
 
 
 class Subtitles:
-    """One file a video in a folder, named after it.
+    """One file a video in a folder, named after it, on the clock of the video file, as players show them.
 
     Args:
         folder: made if it is not there.
@@ -43,13 +43,13 @@ class Subtitles:
     def __init__(self, folder: Path, kind: str) -> None:
         self._folder, self._kind, self._format = folder, kind, FORMATS[kind]
         self._out: TextFile | None = None
-        self._num_cues = 0
+        self._num_cues, self._start_seconds = 0, 0.0
         check_folder(folder)
 
     def begin_video(self, video: SourceVideo) -> None:
         """Begins its file, unless it could not be opened."""
         if video.info is not None:
-            self._num_cues = 0
+            self._num_cues, self._start_seconds = 0, video.start_seconds_in_file
             self._out = TextFile(self._folder / f"{video.name}.{self._kind}")
             self._out.write(self._format.head)
 
@@ -60,6 +60,7 @@ class Subtitles:
         """One cue."""
         assert self._out is not None
         self._num_cues += 1
+        segment = later(segment, self._start_seconds)
         text = self._format.escape(f"{' '.join(segment.label.split())} ({segment.score:.0%})")
         start, end = (self._clock(seconds) for seconds in (segment.start_seconds, segment.end_seconds))
         self._out.write(f"{self._num_cues}\n{start} --> {end}\n{text}\n\n")

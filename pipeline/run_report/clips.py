@@ -13,6 +13,7 @@ from numpy.typing import NDArray
 from pipeline.config import DecodeConfig
 from pipeline.decode import VideoOpener, VideoReader
 from pipeline.errors import DecodeError
+from pipeline.report.drawing import as_shown
 from pipeline.run_report.records import Answer
 
 NUM_PICTURES = 12
@@ -58,7 +59,8 @@ def _thumbnail(answer: Answer, opener: VideoOpener) -> Thumbnail | None:
             end_seconds = min(answer.end_seconds or reader.info.duration_seconds, reader.info.duration_seconds)
             length = end_seconds - answer.start_seconds
             times = [answer.start_seconds + length * (place + 0.5) / NUM_PICTURES for place in range(NUM_PICTURES)]
-            pictures = [_small(picture) for part in _in_memory(times, reader) for picture in part]
+            ratio = reader.info.sample_aspect_ratio
+            pictures = [_small(as_shown(picture, ratio)) for part in _in_memory(times, reader) for picture in part]
     except DecodeError:
         return None
     height, width = pictures[0].shape[:2]

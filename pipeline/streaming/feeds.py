@@ -8,6 +8,7 @@ import time
 from collections import deque
 from collections.abc import Generator
 from dataclasses import dataclass, replace
+from fractions import Fraction
 from functools import partial
 from threading import Condition
 from typing import Protocol
@@ -15,17 +16,18 @@ from typing import Protocol
 import numpy as np
 
 from pipeline.config import InferenceConfig, StreamingConfig
-from pipeline.decode import VideoOpener
 from pipeline.errors import DecodeError
 from pipeline.inference import Model, RunStats
 from pipeline.inference.ahead import read_ahead
 from pipeline.inference.arrays import stacked
 from pipeline.inference.frames import grid_frames
+from pipeline.report.drawing import as_shown
 from pipeline.streaming.captures import Opener, open_source
 from pipeline.streaming.grabber import Grabber, SourceEvent
 from pipeline.streaming.grid import GridSlot, Image
 from pipeline.streaming.sources import Source
 from pipeline.streaming.status import SourceState
+from pipeline.transforms.without_torch import SQUARE
 
 
 @dataclass(frozen=True)
@@ -41,7 +43,7 @@ class Portion:
     """What came before is not continued."""
     num_dropped: int = 0
     picture: Image | None = None
-    """The last new one as it came, RGB ``[H, W, 3]``, for people; None where nobody can see it."""
+    """The last new one as it is shown, RGB ``[H, W, 3]``, for people; None where nobody can see it."""
     captured_seconds: float | None = None
     """When that was, by the monotonic clock; None for a file that is read as fast as it goes."""
 
@@ -89,13 +91,21 @@ class LiveFeed:
         open_capture: opens the source.
         config: limits in time.
         changed: notified when something happens.
+        sample_aspect_ratio: of its pixels; a camera's are square.
     """
 
     is_lossless = False
     end_seconds = math.inf
 
-    def __init__(self, model: Model, open_capture: Opener, config: StreamingConfig, changed: Condition) -> None:
-        self._fit = model.fit
+    def __init__(
+        self,
+        model: Model,
+        open_capture: Opener,
+        config: StreamingConfig,
+        changed: Condition,
+        sample_aspect_ratio: Fraction = SQUARE,
+    ) -> None:
+        self._fit, self._sample_aspect_ratio = model.fit, sample_aspect_ratio
         self._slot = GridSlot(model.file.sampling.sample_fps, config.max_gap_seconds)
         self._none = np.empty((0, 3, *[model.file.transform.fit_size_px] * 2), np.uint8)
         self._grabber = Grabber(open_capture, self._slot, config, changed)
@@ -121,9 +131,10 @@ class LiveFeed:
         shot, first_index = tick.shot, tick.index - tick.num_held
         if shot is None:  # the picture before, once more
             return Portion(first_index, tick.num_held + 1, self._none)
-        fitted = self._fit(shot.picture)[None]
+        fitted = self._fit(shot.picture, self._sample_aspect_ratio)[None]
+        picture = as_shown(shot.picture, self._sample_aspect_ratio)
         return Portion(
-            first_index, tick.num_held, fitted, tick.is_first, tick.num_dropped, shot.picture, shot.captured_seconds
+            first_index, tick.num_held, fitted, tick.is_first, tick.num_dropped, picture, shot.captured_seconds
         )
 
     def due_seconds(self) -> float:
@@ -199,13 +210,10 @@ def open_feed(
     """
     if source.kind == "file":
         return FileFeed(model, source, inference)
+    ratio = SQUARE
     if source.kind == "replay":
-        _check_video(source, model.opener)
+        with model.opener.open(source.address) as reader:
+            ratio = reader.info.sample_aspect_ratio  # raises where the file is no good
         streaming = replace(streaming, timeout_seconds=math.inf)  # a still picture is no hanging camera
     opener = partial(open_source, source, streaming.timeout_seconds, model.opener)
-    return LiveFeed(model, opener, streaming, changed)
-
-
-def _check_video(source: Source, opener: VideoOpener) -> None:
-    with opener.open(source.address) as reader:
-        reader.info  # noqa: B018 (raises where the file is no good)
+    return LiveFeed(model, opener, streaming, changed, ratio)

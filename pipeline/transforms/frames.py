@@ -7,24 +7,26 @@ prediction needs is here and wants torch alone; the random part of training is i
 
 from __future__ import annotations
 
+from fractions import Fraction
+
 import torch
 import torch.nn.functional as F
 from torch import Tensor
 
 from pipeline.config import Normalization, TransformConfig
+from pipeline.transforms.without_torch import SQUARE, size_before_crop
 
 _HAS_WHOLE_NUMBER_RESIZE = torch.backends.cpu.get_cpu_capability() in ("AVX2", "AVX512")
 
 
-def fit_frames(frames: Tensor, config: TransformConfig) -> Tensor:
-    """uint8 ``[T, 3, H, W]`` of any size -> uint8 ``[T, 3, S, S]`` with S = ``fit_size_px``, antialiased."""
+def fit_frames(frames: Tensor, config: TransformConfig, sample_aspect_ratio: Fraction = SQUARE) -> Tensor:
+    """uint8 ``[T, 3, H, W]`` of any size -> uint8 ``[T, 3, S, S]`` with S = ``fit_size_px``, antialiased. ``crop`` cuts
+    out of the shape in which pixels of that ratio are shown."""
     size = config.fit_size_px
     if config.fit == "stretch":
         return _resize(frames, size, size)
     height, width = frames.shape[-2:]
-    longer = int(size * max(height, width) / min(height, width))
-    fitted = _resize(frames, *((size, longer) if height <= width else (longer, size)))
-    return _center(fitted, size)
+    return _center(_resize(frames, *size_before_crop(height, width, size, sample_aspect_ratio)), size)
 
 
 def _resize(frames: Tensor, height: int, width: int) -> Tensor:

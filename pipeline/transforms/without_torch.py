@@ -8,6 +8,7 @@ float32 instead, and may differ by one.
 
 from __future__ import annotations
 
+from fractions import Fraction
 from functools import lru_cache
 
 import numpy as np
@@ -20,15 +21,25 @@ Image = NDArray[np.uint8]
 _MAX_PRECISION_BITS, _MAX_WEIGHT = 22, 1 << 15
 
 
-def fit_image(image: Image, config: TransformConfig) -> Image:
+SQUARE = Fraction(1)
+"""The sample aspect ratio of pixels that are as wide as high."""
+
+
+def size_before_crop(height: int, width: int, size_px: int, sample_aspect_ratio: Fraction) -> tuple[int, int]:
+    """Return the height and width that a picture is resized to before the centre square of ``size_px`` is cut out: its
+    shape as shown, the shorter side ``size_px``."""
+    shown_width = width * sample_aspect_ratio
+    longer = int(size_px * max(shown_width / height, height / shown_width))
+    return (size_px, longer) if height <= shown_width else (longer, size_px)
+
+
+def fit_image(image: Image, sample_aspect_ratio: Fraction, config: TransformConfig) -> Image:
     """uint8 RGB ``[H, W, 3]`` of any size -> uint8 ``[3, S, S]`` with S = ``fit_size_px``, channels-last in memory."""
     size = config.fit_size_px
     height, width = image.shape[:2]
     if config.fit == "stretch":
         return resized(image, size, size).transpose(2, 0, 1)  # [S, S, 3] -> [3, S, S]
-    short, long = min(height, width), max(height, width)
-    longer = int(size * long / short)
-    fitted = resized(image, *((size, longer) if height <= width else (longer, size)))
+    fitted = resized(image, *size_before_crop(height, width, size, sample_aspect_ratio))
     top, left = (round((side - size) / 2) for side in fitted.shape[:2])
     return fitted[top : top + size, left : left + size].transpose(2, 0, 1)
 

@@ -1,0 +1,182 @@
+"""When each picture is shown: the file's own times where they are plausible, else times counted at a rate.
+
+Plausible are times that every picture has, that increase in the order in which the decoder gives the pictures, and that
+last about as long as the header says. Display times come first. Where they fail (AVI stores none, and FFmpeg guesses
+wrong with B-frames), it is the decoding time of the packet at which the decoder gave the picture: what the ffprobe
+command reports too. The last pictures come without a packet, and follow at the usual step.
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from fractions import Fraction
+
+import numpy as np
+from numpy.typing import NDArray
+
+from pipeline.decode.container import Header
+
+Ticks = NDArray[np.int64]
+
+NO_TIME = np.iinfo(np.int64).min
+"""Stands where a picture has no time."""
+# A decoder holds back no more pictures.
+_MAX_WITHOUT_PACKET = 32
+# Two figures say the same within a tenth, and contradict each other by a factor of two.
+_AGREEMENT, _CONTRADICTION = 1.1, 2
+# A longer step, in usual ones, is a hole in the recording and says nothing of its rate.
+_MAX_STEPS = 3
+# Rounding to ticks moves a picture by less than a tick against the first, which is rounded too. A quarter more, so that
+# nothing lies on the edge.
+_SLACK_TICKS = Fraction(5, 4)
+# Ticks may be longer where the file shows that it rounds to them: its steps are of at least so many and differ by one.
+_MAX_PLAIN_TICK_SECONDS, _MIN_ROUNDED_STEP = 1e-3, 3
+_MIN_SLACK_SECONDS = 1e-6
+
+
+@dataclass(frozen=True)
+class Stamps:
+    """What a file says of its N pictures, in ticks, in the order they are shown."""
+
+    pts: Ticks
+    """``[N]``: display times; or empty."""
+    dts: Ticks
+    """``[N]``: decoding times of the packets at which the decoder gave the pictures; or empty."""
+    first_dts: int | None = None
+    """Decoding time of the first packet."""
+    num_ticks_last: int = 0
+    """How long the last picture is shown; 0 if the container does not say."""
+
+
+@dataclass(frozen=True)
+class Timeline:
+    """When N pictures are shown."""
+
+    pts_seconds: NDArray[np.float64]
+    """``[N]``: the first at 0."""
+    average_fps: Fraction
+    duration_seconds: float
+    first_tick: int | None
+    """The first picture's time in the file; None where the file does not tell it."""
+    why_counted: str = ""
+    """The rate that times are counted at, and why; empty if they are the file's."""
+
+
+def make_timeline(num_frames: int, stamps: Stamps, header: Header) -> Timeline | None:
+    """Return the times of a file's pictures; None if nothing tells them."""
+    faults = []
+    for given in (stamps.pts, stamps.dts):
+        ticks, fault = _completed(given, num_frames)
+        fault = fault or _span_fault(ticks, header)
+        if not fault:
+            return _of_file(ticks, stamps, header, is_display=given is stamps.pts)
+        faults.append(fault)
+    rate, reason = _counted_rate(num_frames, stamps, header)
+    if not rate:
+        return None
+    why = f"{float(rate):.6g} pictures a second, {reason}, because {faults[0]}"
+    times = np.arange(num_frames, dtype=np.float64) / float(rate)
+    return Timeline(times, rate, float(num_frames / rate), stamps.first_dts, why)
+
+
+def _completed(given: Ticks, num_frames: int) -> tuple[Ticks, str]:
+    """Increasing times of all pictures, or what is wrong with them."""
+    ticks = given[given != NO_TIME]
+    steps, num_missing = np.diff(ticks), num_frames - len(ticks)
+    if len(steps) and steps.min() <= 0:
+        return ticks, f"the time of picture {int(np.argmax(steps <= 0)) + 1} is not after that of the one before"
+    if not num_missing:
+        return ticks, ""
+    if num_missing > _MAX_WITHOUT_PACKET or not len(steps) or NO_TIME in given[: len(ticks)]:
+        return ticks, f"{num_missing} of {num_frames} pictures have no time"
+    return np.append(ticks, ticks[-1] + int(np.median(steps)) * np.arange(1, num_missing + 1)), ""
+
+
+def _span_fault(ticks: Ticks, header: Header) -> str:
+    """Something if the header's rate and its duration agree with each other, and both contradict the times."""
+    if not header.seconds_per_tick:
+        return "the file has no unit of time"
+    claimed, num_frames = header.duration_seconds, len(ticks)
+    is_sure = any(_are_near(num_frames / rate, claimed) for rate in _header_rates(header))
+    if num_frames < 2 or not is_sure:
+        return ""
+    seconds = Fraction(int(ticks[-1] - ticks[0]) * num_frames, num_frames - 1) * header.seconds_per_tick
+    if claimed < seconds * _CONTRADICTION and seconds < claimed * _CONTRADICTION:
+        return ""
+    return f"they last {float(seconds):.6g} s and the header says {float(claimed):.6g} s"
+
+
+def _of_file(ticks: Ticks, stamps: Stamps, header: Header, *, is_display: bool) -> Timeline:
+    tick, first, rates = header.seconds_per_tick, int(ticks[0]), _header_rates(header)
+    usual = stamps.num_ticks_last or (int(np.median(np.diff(ticks))) if len(ticks) > 1 else 0)
+    last = usual * tick if usual else next((1 / rate for rate in reversed(rates)), tick)
+    span = (int(ticks[-1]) - first) * tick + last
+    if header.container == "avi":  # empty chunks at the end show the last picture for longer
+        span = max(span, header.duration_seconds - first * tick)
+    # Headers of variable-rate files are often wrong; those of constant rate say 30000/1001, which rounded ticks do not.
+    fps = next((rate for rate in rates if abs(len(ticks) / rate - span) <= 1 / (2 * rate)), len(ticks) / span)
+    if abs(len(ticks) / fps - span) <= _SLACK_TICKS * tick:
+        span = len(ticks) / fps
+    pts_seconds = (ticks - first).astype(np.float64) * float(tick)
+    # What a decoder holds back is not late: a player of AVI shows chunk k at tick k.
+    begin = first if is_display and header.container != "avi" else stamps.first_dts
+    return Timeline(pts_seconds, fps, float(span), begin)
+
+
+def _counted_rate(num_frames: int, stamps: Stamps, header: Header) -> tuple[Fraction, str]:
+    """The header's rate if another witness agrees, or there is none: the usual step, the duration. Else a witness."""
+    steps = [_usual_step(given) * header.seconds_per_tick for given in (stamps.pts, stamps.dts)]
+    witnesses = [(1 / step, "as most of its pictures follow each other") for step in steps if step]
+    if header.duration_seconds > 0:
+        words = f"to fill the {float(header.duration_seconds):.6g} s that its header says"
+        witnesses.append((num_frames / header.duration_seconds, words))
+    for rate in _header_rates(header):
+        if not witnesses or any(_are_near(rate, witness) for witness, _ in witnesses):
+            return rate, "as its header says"
+    return witnesses[0] if witnesses else (Fraction(0), "")
+
+
+def _usual_step(given: Ticks) -> Fraction:
+    """Ticks from a picture to the next, as a mean without holes and steps back; 0 if that cannot be told."""
+    steps = np.diff(given[given != NO_TIME])
+    steps = steps[steps > 0]
+    if len(steps) < 2:
+        return Fraction(0)
+    steps = steps[steps <= _MAX_STEPS * np.median(steps)]
+    return Fraction(int(steps.sum()), len(steps))
+
+
+def _header_rates(header: Header) -> list[Fraction]:
+    """The likelier first. The guess is a standard rate where there is one near, but the least common multiple of the
+    steps where they vary."""
+    return [rate for rate in (header.guessed_fps, header.average_fps) if rate]
+
+
+def _are_near(one: Fraction, other: Fraction) -> bool:
+    return one < other * _AGREEMENT and other < one * _AGREEMENT
+
+
+def _steps(pts_seconds: NDArray[np.float64], tick_seconds: float) -> tuple[int, int]:
+    """The shortest and the longest step from a picture to the next, in ticks; (0, 0) if there are too few."""
+    if len(pts_seconds) < 3 or not tick_seconds:
+        return 0, 0
+    steps = np.rint(np.diff(pts_seconds) / tick_seconds)
+    return int(steps.min()), int(steps.max())
+
+
+def is_constant_rate(pts_seconds: NDArray[np.float64], tick_seconds: float) -> bool:
+    """Whether the steps from picture to picture are equal, but for rounding to ticks."""
+    shortest, longest = _steps(pts_seconds, tick_seconds)
+    return longest - shortest <= (shortest >= _MIN_ROUNDED_STEP)
+
+
+def shown_from(pts_seconds: NDArray[np.float64], tick_seconds: float) -> NDArray[np.float64]:
+    """Return the time that each picture is taken as shown from, ``[N]`` like ``pts_seconds``: a little before its time,
+    by no more than what rounding to ticks may have moved it, nor a third of the gap before it.
+
+    So 1/30 s, asked for as 0.033333, finds a picture that Matroska stores at 0.033 or at 0.034.
+    """
+    shortest, longest = _steps(pts_seconds, tick_seconds)
+    is_rounded = shortest < longest and is_constant_rate(pts_seconds, tick_seconds)
+    slack = float(_SLACK_TICKS) * (tick_seconds if is_rounded else min(tick_seconds, _MAX_PLAIN_TICK_SECONDS))
+    return pts_seconds - np.minimum(max(slack, _MIN_SLACK_SECONDS), np.diff(pts_seconds, prepend=-np.inf) / 3)
