@@ -1,5 +1,27 @@
-"""``python -m pipeline`` is ``clipgru``."""
+"""``python -m pipeline`` is ``clipgru``: the process around the command line."""
 
-from pipeline.cli import console_main
+from __future__ import annotations
 
-console_main()
+import sys
+from typing import NoReturn
+
+from pipeline.files.stopping import exit_code_of, interrupt_on_signals
+
+
+def console_main() -> NoReturn:
+    """Run the command line as a process of its own: a signal ends it without a traceback, even while it imports, and
+    no name or label is too foreign for the terminal's encoding."""
+    try:
+        interrupt_on_signals()
+        for stream in (sys.stdout, sys.stderr):
+            stream.reconfigure(errors="backslashreplace")  # type: ignore[union-attr]
+        from pipeline.cli import main
+
+        code = main()
+    except KeyboardInterrupt as interrupt:
+        code = exit_code_of(interrupt)
+    sys.exit(code)
+
+
+if __name__ == "__main__":
+    console_main()

@@ -14,22 +14,21 @@ from pathlib import Path
 from typing import Any
 
 import yaml
-from rich.console import Console
-from rich.markup import escape
 from rich.progress import Progress
 from rich.table import Table
 
 from pipeline.config import DataConfig, DecodeConfig
-from pipeline.datasets.annotations import Annotations, VideoRow, videos_below
+from pipeline.datasets.annotations import Annotations, VideoRow, annotation_files, videos_below
 from pipeline.datasets.formats import read_annotations
 from pipeline.datasets.tables import MANIFEST_SUFFIXES, read_manifest_rows
 from pipeline.decode import VideoOpener
 from pipeline.decode.health import DEGRADED, UNUSABLE, USABLE, Examination, FileHealth
 from pipeline.duplicates import Groups, same_bytes, same_pictures
 from pipeline.errors import UserError
-from pipeline.files import write_atomically
+from pipeline.files.writing import write_atomically
 from pipeline.machine import num_processes
 from pipeline.options import CheckOptions
+from pipeline.terminal import PlainConsole, printable
 
 CONFIG_SUFFIXES = (".yaml", ".yml")
 _MAX_LISTED = 20
@@ -44,6 +43,8 @@ class Found:
     """In order, each once."""
     rows: list[tuple[str, VideoRow]] = field(default_factory=list)
     """Split and row of every labelled video."""
+    tables: list[Path] = field(default_factory=list)
+    """Where annotations may be."""
     without_label: list[str] = field(default_factory=list)
     problems: list[str] = field(default_factory=list)
     """What is wrong with annotations."""
@@ -112,6 +113,7 @@ def find(paths: Iterable[str]) -> Found:
             _add_annotations(found, path.parent, lambda path=path: read_manifest_rows(path.parent, path))  # type: ignore[misc]
         elif path.suffix.lower() in CONFIG_SUFFIXES:
             data = _data_of(path)
+            found.tables += annotation_files(data.root, data.annotations)
             _add_annotations(found, Path(data.root), lambda data=data: _annotations_of(data))  # type: ignore[misc]
         else:
             found.files[path] = None
@@ -197,7 +199,7 @@ def _leaks(rows: Sequence[tuple[str, VideoRow]], groups: Groups) -> tuple[tuple[
     return tuple((a, b) for a, b in pairs if a in about and b in about and about[a] != about[b])
 
 
-def run_check(paths: Sequence[str], options: CheckOptions, config: DecodeConfig, console: Console) -> int:
+def run_check(paths: Sequence[str], options: CheckOptions, config: DecodeConfig, console: PlainConsole) -> int:
     """Checks everything and writes what ``options`` asks for. Returns 0, or 1 if anything cannot be used."""
     found = find(paths)
     if not found.files and not found.rows and not found.problems:
@@ -210,19 +212,17 @@ def run_check(paths: Sequence[str], options: CheckOptions, config: DecodeConfig,
             examinations.append(examination)
             progress.advance(task)
     report = make_report(found, examinations)
-    text = json.dumps(report.to_json(), indent=1, ensure_ascii=False) + "\n"
-    if options.json and options.json != "-":
-        write_atomically(Path(options.json), text.encode())
+    if options.json:
+        text = json.dumps(report.to_json(), indent=1, ensure_ascii=False) + "\n"
+        write_atomically(Path(options.json), text)
     if options.csv:
-        write_atomically(Path(options.csv), report.to_csv().encode())
-    if options.json == "-":
-        print(text, end="")
-    elif not options.quiet:
+        write_atomically(Path(options.csv), report.to_csv())
+    if not options.quiet:
         print_report(report, console, options.all)
     return 1 if report.is_bad else 0
 
 
-def print_report(report: CheckReport, console: Console, with_usable: bool) -> None:
+def print_report(report: CheckReport, console: PlainConsole, with_usable: bool) -> None:
     """A table of the files and lists of the rest."""
     listed = [health for health in report.files if with_usable or health.verdict != USABLE]
     if listed:
@@ -230,20 +230,20 @@ def print_report(report: CheckReport, console: Console, with_usable: bool) -> No
         for health in listed:
             frames = f"{health.num_frames_exact} of {max(health.num_frames_claimed, health.num_packets)}"
             size = f"{health.width}x{health.height}" if health.width else ""
-            why = "\n".join([health.path, *health.reasons])
-            table.add_row(*map(escape, [health.verdict, frames, size, why]), style=_STYLES[health.verdict])
-        console.print(table)
+            why = "\n".join(map(printable, [health.path, *health.reasons]))
+            table.add_row(health.verdict, frames, size, why, style=_STYLES[health.verdict])
+        console.print(table, soft_wrap=False)
     for split, counts in report.class_counts.items():
         few, many = min(counts.values()), max(counts.values())
         summary = f"{sum(counts.values())} rows in {len(counts)} classes, {few} to {many} a class"
-        console.print(f"{split}: {summary}", markup=False)
+        console.print(f"{split}: {summary}")
     for title, items in _lists(report):
         if items:
-            console.print(f"{title} ({len(items)}):", style="yellow", markup=False)
+            console.print(f"{title} ({len(items)}):", style="yellow")
             shown = items[:_MAX_LISTED] + (["..."] if len(items) > _MAX_LISTED else [])
-            console.print("\n".join(f"  {item}" for item in shown), soft_wrap=True, markup=False)
+            console.print("\n".join(f"  {printable(item)}" for item in shown))
     counts_text = ", ".join(f"{count} {verdict}" for verdict, count in report.counts.items())
-    console.print(f"{len(report.files)} files: {counts_text}", markup=False)
+    console.print(f"{len(report.files)} files: {counts_text}")
 
 
 def _lists(report: CheckReport) -> list[tuple[str, list[str]]]:

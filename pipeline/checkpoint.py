@@ -28,7 +28,7 @@ from pipeline.config import (
     to_dict,
 )
 from pipeline.errors import UserError
-from pipeline.files import write_atomically
+from pipeline.files.writing import write_atomically
 from pipeline.models.recognizer import Recognizer
 from pipeline.version import __version__
 

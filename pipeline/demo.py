@@ -12,7 +12,6 @@ from collections.abc import Sequence
 from dataclasses import replace
 from pathlib import Path
 
-from rich.console import Console
 from rich.table import Table
 
 from pipeline.clip import Segment
@@ -28,11 +27,12 @@ from pipeline.config import (
 from pipeline.datasets.datamodule import make_splits, read_annotations
 from pipeline.datasets.motion import BACKGROUND, read_segments
 from pipeline.evaluation import Evaluation, evaluate_model, write_evaluation
-from pipeline.files import write_atomically
+from pipeline.files.writing import write_atomically
 from pipeline.inference import Model
 from pipeline.options import DemoOptions, PredictOptions
 from pipeline.prediction import predict_files
 from pipeline.run_report.page import write_comparison, write_report
+from pipeline.terminal import PlainConsole
 from pipeline.timeline import TimelineAgreement, compare_timelines
 from pipeline.training.fit import TrainingResult, train
 
@@ -52,7 +52,7 @@ def motion_experiment() -> Experiment:
     )
 
 
-def run_demo(options: DemoOptions, console: Console) -> dict[str, float]:
+def run_demo(options: DemoOptions, console: PlainConsole) -> dict[str, float]:
     """Makes the set, trains both heads, evaluates them, finds the actions of the untrimmed videos.
 
     Returns the figures that it also writes to ``summary.json``; everything else lies beside that file.
@@ -62,7 +62,7 @@ def run_demo(options: DemoOptions, console: Console) -> dict[str, float]:
 
     def say(text: str) -> None:
         if not options.quiet:
-            console.print(text, soft_wrap=True)
+            console.print(text)
 
     experiment = _in_folder(motion_experiment(), folder, options.seed)
     say(f"1/4 making the motion set in {experiment.data.root}")
@@ -85,7 +85,7 @@ def run_demo(options: DemoOptions, console: Console) -> dict[str, float]:
     agreement = _timeline(results["convgru"], Path(experiment.data.root), folder, console)
     summary = _summary(evaluations) | {f"timeline_{name}": value for name, value in agreement.summary().items()}
     summary["seconds"] = time.perf_counter() - start
-    write_atomically(folder / "summary.json", json.dumps(summary, indent=1).encode())
+    write_atomically(folder / "summary.json", json.dumps(summary, indent=1))
     if not options.quiet:
         _print(console, evaluations, agreement, summary, folder)
     return summary
@@ -105,7 +105,7 @@ def _summary(evaluations: dict[str, Evaluation]) -> dict[str, float]:
     return {f"accuracy_{head}": paired(evaluation).top1 for head, evaluation in evaluations.items()}
 
 
-def _timeline(result: TrainingResult, root: Path, folder: Path, console: Console) -> TimelineAgreement:
+def _timeline(result: TrainingResult, root: Path, folder: Path, console: PlainConsole) -> TimelineAgreement:
     """Writes windows and segments of every untrimmed video; compares the segments with the truth."""
     truth = read_segments(root)
     model = Model(result.model)
@@ -117,7 +117,7 @@ def _timeline(result: TrainingResult, root: Path, folder: Path, console: Console
         quiet=True,
     )
     predict_files(model, list(truth), options, console)
-    written = json.loads((folder / "timeline.json").read_text())
+    written = json.loads((folder / "timeline.json").read_text(encoding="utf-8"))
     agreement = TimelineAgreement()
     for video in written["videos"]:
         found, right = _segments(video["segments"]), truth[Path(video["path"])]
@@ -130,7 +130,7 @@ def _segments(items: Sequence[dict[str, object]]) -> list[Segment]:
 
 
 def _print(
-    console: Console,
+    console: PlainConsole,
     evaluations: dict[str, Evaluation],
     agreement: TimelineAgreement,
     summary: dict[str, float],
@@ -142,15 +142,14 @@ def _print(
         right = sum(result.predicted == result.label for result in motion.results)
         background = evaluation.class_recall[BACKGROUND] or 0.0
         table.add_row(head, str(motion.num_videos), str(right), f"{motion.top1:.1%}", f"{background:.1%}")
-    console.print(table)
+    console.print(table, soft_wrap=False)
     console.print("The frame average cannot pass 50 %: each clip's reversal is in the test set under another label.")
     scores, counts = agreement.summary(), agreement.counts[0.5]
     console.print(
         f"timeline of the untrimmed videos: segment F1 {scores['f1_10']:.3f} / {scores['f1_25']:.3f} / "
         f"{scores['f1_50']:.3f} at IoU 0.1 / 0.25 / 0.5 "
         f"({counts.hits} found, {counts.missed} missed, {counts.false_alarms} false at 0.5), "
-        f"edit score {scores['edit']:.3f}, {scores['frame_accuracy']:.1%} of frames right",
-        soft_wrap=True,
+        f"edit score {scores['edit']:.3f}, {scores['frame_accuracy']:.1%} of frames right"
     )
     console.print(f"{summary['seconds']:.0f} s in all. Written:")
     for name in (
@@ -162,4 +161,4 @@ def _print(
         *(f"{h}/report.html" for h in HEADS),
         "comparison.html",
     ):
-        console.print(f"  {folder / name}", soft_wrap=True)
+        console.print(f"  {folder / name}")

@@ -15,7 +15,6 @@ from statistics import median
 from time import perf_counter
 from typing import Any
 
-from rich.console import Console
 from rich.progress import Progress
 from rich.table import Table
 from torch import Tensor
@@ -24,9 +23,10 @@ from pipeline.check import find
 from pipeline.config import DecodeConfig
 from pipeline.decode import DECODERS, VideoOpener
 from pipeline.errors import DecodeError, UserError
-from pipeline.files import write_atomically
+from pipeline.files.writing import write_atomically
 from pipeline.options import DoctorOptions
 from pipeline.sampling import spread
+from pipeline.terminal import PlainConsole
 
 NUM_UNIFORM, NUM_RANDOM = 16, 8
 # Decoders round differently when they convert colours, most of all from 10 bits. So a frame is right if it is nearer to
@@ -190,7 +190,7 @@ def _choose(findings: Sequence[Findings]) -> tuple[str, str]:
     return "pyav", "exact on every file that can be read, and no other that reads them all is clearly faster"
 
 
-def run_doctor(paths: Sequence[str], options: DoctorOptions, config: DecodeConfig, console: Console) -> int:
+def run_doctor(paths: Sequence[str], options: DoctorOptions, config: DecodeConfig, console: PlainConsole) -> int:
     """Measures and prints. Returns 0, or 1 if a file cannot be read or comes out wrong."""
     files = list(find(paths).files)
     if not files:
@@ -200,14 +200,14 @@ def run_doctor(paths: Sequence[str], options: DoctorOptions, config: DecodeConfi
         progress.add_task(f"measuring on {len(chosen)} of {len(files)} files", total=None)
         diagnosis = diagnose(chosen, config, options.rounds)
     if options.json:
-        write_atomically(Path(options.json), (json.dumps(diagnosis.to_json(), indent=1) + "\n").encode())
+        write_atomically(Path(options.json), json.dumps(diagnosis.to_json(), indent=1) + "\n")
     if not options.quiet:
         print_diagnosis(diagnosis, console)
     print(diagnosis.snippet, end="")
     return 1 if diagnosis.unreadable or any(found.num_wrong for found in diagnosis.findings) else 0
 
 
-def print_diagnosis(diagnosis: Diagnosis, console: Console) -> None:
+def print_diagnosis(diagnosis: Diagnosis, console: PlainConsole) -> None:
     """A table of the decoders, the refusals, and the advice."""
     table = Table("decoder", "exact", "wrong", "refused", "frames/s", "peak MB")
     for found in diagnosis.findings:
@@ -217,10 +217,10 @@ def print_diagnosis(diagnosis: Diagnosis, console: Console) -> None:
         figures = [found.num_exact, found.num_wrong, len(found.refused)]
         rates = [f"{found.frames_per_second:.0f}", f"{found.peak_memory_mb:.0f}"]
         table.add_row(found.decoder, *map(str, figures), *rates)
-    console.print(table)
+    console.print(table, soft_wrap=False)
     for path, why in diagnosis.unreadable.items():
-        console.print(f"nothing reads {path}: {why}", style="red", markup=False, soft_wrap=True)
+        console.print(f"nothing reads {path}: {why}", style="red")
     for found in diagnosis.findings:
         for path, why in found.refused.items():
-            console.print(f"{found.decoder} refuses {path}: {why}", markup=False, soft_wrap=True)
-    console.print(f"use {diagnosis.decoder}: {diagnosis.why}", markup=False)
+            console.print(f"{found.decoder} refuses {path}: {why}")
+    console.print(f"use {diagnosis.decoder}: {diagnosis.why}")

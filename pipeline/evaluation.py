@@ -24,15 +24,16 @@ from pipeline.config import DataConfig, Experiment
 from pipeline.datasets.annotations import VideoRow
 from pipeline.datasets.datamodule import make_feature_loader, make_loader, read_features
 from pipeline.datasets.features import FeatureCache, FrameEmbedder, can_keep_features
-from pipeline.datasets.store import cache_store
+from pipeline.datasets.grids import cache_store
 from pipeline.datasets.videos import BadVideo, ClipBatch, Sample, fixed_clips
 from pipeline.errors import UserError
-from pipeline.files import write_atomically
+from pipeline.files.writing import write_atomically
 from pipeline.ranks import ALONE, Ranks
 from pipeline.report.tables import confusion_csv, confusion_picture, results_csv
 from pipeline.transforms.augmentation import TrainTransform
 from pipeline.transforms.frames import ClipTransform
 
+EVALUATION_FILES = ("summary.json", "videos.csv", "confusion.csv", "confusion.png", "reliability.csv")
 Classify = Callable[[Tensor], Tensor]
 """uint8 clips ``[B, T + context, 3, S, S]`` -> logits ``[B, K]`` on the CPU."""
 
@@ -301,13 +302,13 @@ def write_evaluation(evaluation: Evaluation, folder: Path, summary: dict[str, fl
         for result in evaluation.results
     ]
     title = f"{evaluation.num_videos} videos, top-1 {evaluation.top1:.1%}"
-    files = {
-        "summary.json": json.dumps(summary | {"class_recall": evaluation.class_recall}, indent=1).encode(),
-        "videos.csv": results_csv(rows).encode(),
-        "confusion.csv": confusion_csv(evaluation.confusion, evaluation.labels).encode(),
-        "confusion.png": confusion_picture(evaluation.confusion, evaluation.labels, title),
-        "reliability.csv": results_csv(reliability_rows(evaluation)).encode(),
-    }
-    for name, content in files.items():
+    contents: tuple[bytes | str, ...] = (
+        json.dumps(summary | {"class_recall": evaluation.class_recall}, indent=1),
+        results_csv(rows),
+        confusion_csv(evaluation.confusion, evaluation.labels),
+        confusion_picture(evaluation.confusion, evaluation.labels, title),
+        results_csv(reliability_rows(evaluation)),
+    )
+    for name, content in zip(EVALUATION_FILES, contents, strict=True):
         write_atomically(folder / name, content)
-    return [folder / name for name in files]
+    return [folder / name for name in EVALUATION_FILES]

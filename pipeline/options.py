@@ -178,11 +178,11 @@ class PredictOptions:
     batch_size: int = 32
     """Frames in one call of the backbone."""
     json: str | None = None
-    """Write windows and segments to this JSON file; - is standard output."""
+    """Write windows and segments to this JSON file; here and below - is standard output."""
     csv: str | None = None
     """Write windows and segments to this CSV file."""
     jsonl: str | None = None
-    """Write windows and segments as they come, a JSON object a line, to this file; - is standard output."""
+    """Write windows and segments as they come, a JSON object a line, to this file."""
     parquet: str | None = None
     """Write windows and segments to this Parquet file; needs pyarrow (pip install pyarrow)."""
     srt: str | None = None
@@ -197,6 +197,8 @@ class PredictOptions:
     """html: videos up to this size are put into the page, larger ones are linked."""
     stats: str | None = None
     """Write what was decoded, embedded and reused to this JSON file."""
+    no_clobber: bool = False
+    """End with an error instead of replacing a file that is there already."""
     device: str = "auto"
     """auto, cpu, cuda, cuda:1, mps."""
     isolate: bool = False
@@ -237,9 +239,8 @@ class PredictOptions:
             f"timeout_seconds must be positive, got {self.timeout_seconds}",
         )
         require(self.html_embed_mb >= 0, f"html_embed_mb must not be negative, got {self.html_embed_mb}")
-        require(
-            not (self.json == "-" and self.jsonl == "-"), "--json - and --jsonl - would both write to standard output"
-        )
+        piped = [f"--{name} -" for name in ("json", "csv", "jsonl", "parquet", "stats") if getattr(self, name) == "-"]
+        require(len(piped) < 2, f"{' and '.join(piped)} would both write to standard output")
 
     def _check_engine(self) -> None:
         many = {"workers": self.workers is not None, "shard": self.shard is not None, "retry": self.retry}
@@ -256,6 +257,10 @@ class PredictOptions:
             number, _, count = self.shard.partition("/")
             is_right = number.isdecimal() and count.isdecimal() and 1 <= int(number) <= int(count)
             require(is_right, f"shard must be such as 1/4, 2/4, 3/4 or 4/4, got {self.shard!r}")
+
+    def files(self) -> dict[str, str | None]:
+        """Option -> file, of those outputs that are one file for all videos."""
+        return {f"--{name}": getattr(self, name) for name in ("json", "csv", "jsonl", "parquet", "stats")}
 
     def decode_as(self, trained: DecodeConfig) -> DecodeConfig:
         """How to decode: as the model was trained, but for what is asked for here."""

@@ -7,12 +7,14 @@ from __future__ import annotations
 
 import glob
 import json
-from collections.abc import Generator, Iterator, Sequence, Set
-from contextlib import closing
+import os
+import sys
+from collections.abc import Callable, Generator, Iterator, Sequence, Set
+from contextlib import ExitStack, closing
 from dataclasses import asdict, replace
 from pathlib import Path
 
-from rich.console import Console
+from rich.markup import escape
 from rich.progress import Progress
 
 from pipeline.clip import Segment
@@ -23,36 +25,51 @@ from pipeline.decode import VideoReader
 from pipeline.decode.picture import PICTURE_SUFFIXES
 from pipeline.decode.remote import file_name, is_url
 from pipeline.errors import DecodeError, UserError
+from pipeline.files.failures import OutputError
+from pipeline.files.stopping import StopRequest
+from pipeline.files.writing import STDOUT, OutputFile
 from pipeline.inference import Model, RunStats
 from pipeline.options import PredictOptions
-from pipeline.report.files import STDOUT, check_folder, write_text
+from pipeline.report.mp4 import is_own
 from pipeline.report.records import ERROR, INTERRUPTED, OK, FrameWriter, SourceVideo, readable
-from pipeline.report.writers import Writers, output_names, targets_of
-from pipeline.stopping import StopRequest
+from pipeline.report.writers import Writers, check_video_outputs, output_names, targets_of
+from pipeline.terminal import PlainConsole, printable, say
 from pipeline.timeline import Timeline, WindowScores
 
 
-def find_videos(sources: Sequence[str], allow_url: bool = False, *, pictures: bool = False) -> list[Path | str]:
+def find_videos(
+    sources: Sequence[str],
+    allow_url: bool = False,
+    *,
+    pictures: bool = False,
+    note: Callable[[str], object] | None = None,
+) -> list[Path | str]:
     """The videos that the sources name: files as given, folders searched whole (with ``pictures`` for these too),
     patterns expanded, lists followed (.txt: a source a line, seen from the list's folder; .csv, .jsonl: a manifest as
-    for training); in order, each once. Addresses stay texts.
+    for training); in order, each once. Addresses stay texts. Videos that ``predict`` wrote itself are left out of
+    folders and patterns, and ``note`` is told of them.
 
     Raises:
         UserError: a source names nothing, or is an address and none is allowed.
     """
     suffixes = VIDEO_SUFFIXES | PICTURE_SUFFIXES if pictures else VIDEO_SUFFIXES
     videos: dict[Path | str, None] = {}
+    own: list[Path] = []
     for source in sources:
         suffix = Path(source).suffix.lower() if Path(source).is_file() else ""
         if suffix == ".txt":
-            found = _read_list(Path(source), allow_url, suffixes)
+            found = _read_list(Path(source), allow_url, suffixes, own)
         elif suffix in MANIFEST_SUFFIXES:
             found = _read_manifest(Path(source))
         else:
-            found = _expand(source, allow_url, suffixes)
+            found = _expand(source, allow_url, suffixes, own)
         if not found:
             raise UserError(f"{source}: no video there (a file, a folder with videos, a .txt list, a quoted pattern)")
         videos.update(dict.fromkeys(found))
+    if own and note:
+        note(
+            f"left out: {len(own)} videos that an earlier run wrote, such as {own[0]}; name them to have them predicted"
+        )
     return list(videos)
 
 
@@ -62,7 +79,7 @@ def _read_manifest(path: Path) -> list[Path | str]:
     return [row.path for rows in splits.values() for row in rows]
 
 
-def _read_list(path: Path, allow_url: bool, suffixes: Set[str]) -> list[Path | str]:
+def _read_list(path: Path, allow_url: bool, suffixes: Set[str], own: list[Path]) -> list[Path | str]:
     """A line that names nothing stays as it is: a missing file of many becomes a record, it does not stop the rest."""
     try:
         lines = path.read_text(encoding="utf-8-sig").splitlines()
@@ -72,24 +89,38 @@ def _read_list(path: Path, allow_url: bool, suffixes: Set[str]) -> list[Path | s
     found: list[Path | str] = []
     for line in named:
         source = line if is_url(line) else str(path.parent / line)
-        found += _expand(source, allow_url, suffixes) or [Path(source)]
+        found += _expand(source, allow_url, suffixes, own) or [Path(source)]
     return found
 
 
-def _expand(source: str, allow_url: bool, suffixes: Set[str]) -> list[Path | str]:
+def _expand(source: str, allow_url: bool, suffixes: Set[str], own: list[Path]) -> list[Path | str]:
     if is_url(source):
         if not allow_url:
             raise UserError(f"{source}: an address, and only local files are read; --allow_url lets it be fetched")
         return [source]
     path = Path(source)
     if path.is_dir():
-        return sorted(file for file in path.rglob("*") if file.suffix.lower() in suffixes and file.is_file())
-    if path.exists():
+        found = (file for file in path.rglob("*") if file.suffix.lower() in suffixes and file.is_file())
+    elif path.exists():
         return [path]
-    return sorted(Path(match) for match in glob.glob(source, recursive=True) if Path(match).is_file())
+    else:
+        found = (match for match in _matches(source) if match.is_file())
+    files = sorted(found)
+    own += [file for file in files if is_own(file)]
+    return [file for file in files if file not in own]
 
 
-def predict_files(model: Model, videos: Sequence[Path | str], options: PredictOptions, console: Console) -> int:
+def _matches(pattern: str) -> list[Path]:
+    """What a pattern names. Its folders that are there as they are written, and then all of it, may have brackets in
+    their names: a[1]/*.mp4, b[2]*.mp4."""
+    parts = Path(pattern).parts
+    num_plain = next((count for count in range(len(parts), 0, -1) if Path(*parts[:count]).exists()), 0)
+    folder, rest = glob.escape(str(Path(*parts[:num_plain]))), parts[num_plain:]
+    found = glob.glob(os.path.join(folder, *rest), recursive=True)
+    return [Path(match) for match in found or glob.glob(pattern.replace("[", "[[]"), recursive=True)]
+
+
+def predict_files(model: Model, videos: Sequence[Path | str], options: PredictOptions, console: PlainConsole) -> int:
     """Predicts every video and writes what ``options`` asks for.
 
     SIGINT or SIGTERM ends the run at the next window or picture: the video at hand is completed as ``interrupted``
@@ -104,35 +135,35 @@ def predict_files(model: Model, videos: Sequence[Path | str], options: PredictOp
     _note_uniform(model, options, console)
     header = {"labels": list(model.labels), "sampling": to_dict(model.file.sampling)}
     failed, done, total = 0, 0, RunStats()
-    if options.stats:
-        check_folder(Path(options.stats).parent)
-    with StopRequest().listening() as stop:
-        with Writers(options, header) as writers:
-            run = VideoRun(model, options, writers, stop, console)
-            for path, name in zip(videos, output_names([file_name(video) for video in videos]), strict=True):
-                if stop:
-                    break
-                status = run.predict(path, name)
-                failed, done = failed + (status == ERROR), done + (status != INTERRUPTED)
-                total = total + model.stats
-        if options.stats:
-            write_text(Path(options.stats), json.dumps(asdict(total), indent=1))
+    names = output_names([file_name(video) for video in videos])
+    check_video_outputs(options, videos, names)
+    with StopRequest().listening() as stop, ExitStack() as outputs:
+        stats = options.stats and outputs.enter_context(OutputFile(Path(options.stats), no_clobber=options.no_clobber))
+        run = VideoRun(model, options, outputs.enter_context(Writers(options, header)), stop, console)
+        for path, name in zip(videos, names, strict=True):
+            if stop:
+                break
+            status = run.predict(path, name)
+            failed, done = failed + (status == ERROR), done + (status != INTERRUPTED)
+            total = total + model.stats
+        if stats:
+            stats.write(json.dumps(asdict(total), indent=1) + "\n")
     if stop:
-        console.print(f"interrupted: {done} of {len(videos)} videos done; what was seen is written", soft_wrap=True)
+        console.print(f"interrupted: {done} of {len(videos)} videos done; what was seen is written")
     if not options.quiet:
         for written in dict.fromkeys((*targets_of(options).values(), options.stats)):
             if written and written != STDOUT:
                 folder = "/" if Path(written).is_dir() else ""
-                console.print(f"written: {written}{folder}", soft_wrap=True)
+                console.print(f"written: {written}{folder}")
     return stop.exit_code or (1 if failed else 0)
 
 
-def _note_uniform(model: Model, options: PredictOptions, console: Console) -> None:
+def _note_uniform(model: Model, options: PredictOptions, console: PlainConsole) -> None:
     sampling = model.file.sampling
     if sampling.mode == "uniform" and not options.quiet:
         window_seconds = sampling.num_frames / sampling.sample_fps
         note = f"this model learned from frames spread over whole clips; here it sees {window_seconds:.1f} s at a time"
-        console.print(f"note: {note}", soft_wrap=True)
+        console.print(f"note: {note}")
 
 
 class VideoRun:
@@ -144,7 +175,7 @@ class VideoRun:
     """
 
     def __init__(
-        self, model: Model, options: PredictOptions, writers: FrameWriter, stop: StopRequest, console: Console
+        self, model: Model, options: PredictOptions, writers: FrameWriter, stop: StopRequest, console: PlainConsole
     ) -> None:
         self._model, self._options, self._writers = model, options, writers
         self._stop, self._console = stop, console
@@ -164,13 +195,17 @@ class VideoRun:
                     self._pass_frames(reader)
         except DecodeError as problem:
             error = str(problem).replace(str(path), video.path)
-            self._console.print(f"error: {error}", style="red", soft_wrap=True, markup=False)
         if video.info is None:
             self._writers.begin_video(video)
         status = ERROR if error else INTERRUPTED if self._stop else OK
-        self._writers.end_video(status, error)
-        if not error and not self._options.quiet and STDOUT not in (self._options.json, self._options.jsonl):
-            _print_segments(video.path, segments)
+        try:
+            self._writers.end_video(status, error)
+        except OutputError as problem:
+            status, error = ERROR, error or str(problem)
+        if error:
+            self._console.print(f"error: {error}", style="red")
+        elif not self._options.quiet:
+            _print_segments(video.path, segments, is_piped=STDOUT in targets_of(self._options).values())
         return status
 
     def _score(self, reader: VideoReader, video: SourceVideo) -> Generator[Segment, None, None]:
@@ -209,15 +244,16 @@ class VideoRun:
         """The windows, with a bar on a terminal. Standard output is left alone: answers may be going there."""
         fps, hidden = self._model.file.sampling.sample_fps, self._options.quiet or not self._console.is_terminal
         with Progress(console=self._console, transient=True, redirect_stdout=False, disable=hidden) as progress:
-            task = progress.add_task(name, total=end_seconds)
+            task = progress.add_task(escape(printable(name)), total=end_seconds)
             for scores in windows:
                 progress.update(task, completed=scores.window.stop / fps)
                 yield scores
 
 
-def _print_segments(name: str, segments: Sequence[Segment]) -> None:
-    print(name)
-    for segment in segments:
-        print(f"  {segment.start_seconds:9.2f} - {segment.end_seconds:9.2f} s  {segment.score:5.1%}  {segment.label}")
-    if not segments:
-        print("  no action found")
+def _print_segments(name: str, segments: Sequence[Segment], is_piped: bool) -> None:
+    """For people; to standard error where standard output has the data."""
+    lines = [
+        f"  {item.start_seconds:9.2f} - {item.end_seconds:9.2f} s  {item.score:5.1%}  {printable(item.label)}"
+        for item in segments
+    ]
+    say("\n".join([printable(name), *(lines or ["  no action found"])]), sys.stderr if is_piped else sys.stdout)

@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import json
 from collections.abc import Callable, Iterator, Sequence
+from contextlib import ExitStack
 from dataclasses import asdict, dataclass, replace
 from pathlib import Path
 from statistics import mean, stdev
@@ -21,7 +22,8 @@ from pipeline.datasets.official import NUM_OFFICIAL_SPLITS
 from pipeline.datasets.splits import check_split, group_folds, leave_one_group_out, split_by_group
 from pipeline.errors import UserError, unknown_name
 from pipeline.evaluation import Evaluation, VideoResult, evaluate_model, wilson_interval
-from pipeline.files import write_atomically
+from pipeline.files.lock import locked_folder
+from pipeline.files.writing import write_atomically
 from pipeline.ranks import Ranks, join
 from pipeline.report.tables import results_csv
 from pipeline.training.fit import train
@@ -190,25 +192,28 @@ def run_protocol(
 
     Raises:
         UserError: unknown protocol, a leaking fold, one whose training part lacks a class, or a run folder of other
-            settings.
+            settings, or one that another process trains in.
     """
     if name not in PROTOCOLS:
         raise unknown_name("protocol", name, PROTOCOLS)
     ranks = join(experiment.trainer)
-    with ranks.agreement():
-        with ranks.in_turn():
-            folds, annotations = PROTOCOLS[name](experiment), read_annotations(experiment.data)
-        if ranks.is_first:
-            _claim(experiment, name, evaluation)
-    kinds = {MODEL: experiment}
-    if baseline and experiment.model.heads != ("mean",):
-        kinds[BASELINE] = frame_average(experiment)
-    for seed in range(experiment.seed, experiment.seed + num_seeds):
-        for number, fold in enumerate(folds, start=1):
-            for kind, settings in kinds.items():
-                folder = experiment.run_dir / kind / f"seed_{seed}"
-                run = replace(settings, output_dir=str(folder), name=f"fold_{number:02d}", seed=seed)
-                yield FoldResult(kind, seed, number, _run_fold(run, annotations, fold, evaluation, quiet, ranks))
+    with ExitStack() as held:
+        with ranks.agreement():
+            if ranks.is_first:
+                held.enter_context(locked_folder(experiment.run_dir))
+            with ranks.in_turn():
+                folds, annotations = PROTOCOLS[name](experiment), read_annotations(experiment.data)
+            if ranks.is_first:
+                _claim(experiment, name, evaluation)
+        kinds = {MODEL: experiment}
+        if baseline and experiment.model.heads != ("mean",):
+            kinds[BASELINE] = frame_average(experiment)
+        for seed in range(experiment.seed, experiment.seed + num_seeds):
+            for number, fold in enumerate(folds, start=1):
+                for kind, settings in kinds.items():
+                    folder = experiment.run_dir / kind / f"seed_{seed}"
+                    run = replace(settings, output_dir=str(folder), name=f"fold_{number:02d}", seed=seed)
+                    yield FoldResult(kind, seed, number, _run_fold(run, annotations, fold, evaluation, quiet, ranks))
 
 
 def frame_average(experiment: Experiment) -> Experiment:
@@ -222,9 +227,9 @@ def _claim(experiment: Experiment, name: str, evaluation: EvaluationSettings) ->
     path = experiment.run_dir / "protocol.json"
     settings = {"protocol": name, "evaluation": asdict(evaluation), "experiment": to_dict(experiment)}
     text = json.dumps(settings, indent=1, sort_keys=True)
-    if path.exists() and path.read_text() != text:
+    if path.exists() and path.read_text(encoding="utf-8") != text:
         raise UserError(f"{path}: the folder holds folds of other settings; choose another --name or remove it")
-    write_atomically(path, text.encode())
+    write_atomically(path, text)
 
 
 def _run_fold(
@@ -244,12 +249,12 @@ def _run_fold(
     evaluation = evaluate_model(result.model, splits.test, run.data, **asdict(asked), ranks=ranks)
     rows = [asdict(video) for video in evaluation.results]
     if ranks.is_first:
-        write_atomically(done, json.dumps(rows, indent=1, ensure_ascii=False).encode())
+        write_atomically(done, json.dumps(rows, indent=1, ensure_ascii=False))
     return evaluation
 
 
 def _read_results(path: Path, labels: tuple[str, ...]) -> Evaluation:
-    rows = json.loads(path.read_text())
+    rows = json.loads(path.read_text(encoding="utf-8"))
     tuples = ("probabilities", "uncalibrated")
     results = [VideoResult(**row | {name: tuple(row.get(name, ())) for name in tuples}) for row in rows]
     return Evaluation(labels, tuple(results))
@@ -263,5 +268,5 @@ def write_folds(result: ProtocolResult, folder: Path) -> Path:
         for fold in result.folds
     ]
     path = folder / "folds.csv"
-    write_atomically(path, results_csv(rows).encode())
+    write_atomically(path, results_csv(rows))
     return path

@@ -15,10 +15,10 @@ from pipeline.datasets.annotations import VideoRow
 from pipeline.datasets.datamodule import VideoDataModule, make_splits, read_annotations
 from pipeline.datasets.features import FrameEmbedder
 from pipeline.datasets.grids import DecodedClips
-from pipeline.datasets.store import Store
 from pipeline.datasets.videos import ClipBatch, SampleKey, VideoDataset, fixed_clips, random_clip
 from pipeline.errors import DecodeError
 from pipeline.evaluation import evaluate_model
+from pipeline.files.cache import Store
 from pipeline.training.fit import train
 from pipeline.training.module import ClipClassifier
 from tests.small import small_experiment

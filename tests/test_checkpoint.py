@@ -16,7 +16,7 @@ import torch
 from pipeline.checkpoint import load_model_file, save_model
 from pipeline.config import DecodeConfig, Normalization
 from pipeline.errors import UserError
-from pipeline.files import write_atomically
+from pipeline.files.writing import write_atomically
 from pipeline.models.temporal.stack import TEMPORAL_HEADS
 from tests.small import small_model
 

@@ -24,7 +24,7 @@ LAYERS = {
     "options": 0,
     "files": 0,
     "machine": 0,
-    "stopping": 0,
+    "terminal": 0,
     # The stages, none of which knows another.
     "decode": 1,
     "calibration": 1,

@@ -19,10 +19,10 @@ from pipeline.checkpoint import save_model
 from pipeline.cli import main
 from pipeline.decode import open_video
 from pipeline.errors import DecodeError, UserError
+from pipeline.files.stopping import StopRequest
 from pipeline.inference import Model
 from pipeline.prediction import find_videos
 from pipeline.report.writers import FILES, Writers
-from pipeline.stopping import StopRequest
 from tests.small import small_model
 
 OUTPUTS = {

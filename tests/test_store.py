@@ -11,7 +11,7 @@ import pytest
 import torch
 
 from pipeline.cli import main
-from pipeline.datasets.store import DamagedEntryError, Store, digest
+from pipeline.files.cache import DamagedEntryError, Store, digest
 
 KEY, OTHER = digest({"row": 1}), digest({"row": 2})
 

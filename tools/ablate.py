@@ -26,7 +26,7 @@ from compare_heads import interval
 from pipeline.cli import ENVIRONMENT
 from pipeline.cli.parser import read_experiment
 from pipeline.config import Experiment
-from pipeline.files import write_atomically
+from pipeline.files.writing import write_atomically
 from pipeline.machine import keep_freed_memory
 from pipeline.protocols import MODEL, PROTOCOLS, EvaluationSettings, FoldResult, ProtocolResult, run_protocol
 

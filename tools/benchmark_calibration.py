@@ -27,8 +27,8 @@ from pipeline.config import Experiment
 from pipeline.datasets.annotations import VideoRow
 from pipeline.datasets.datamodule import Splits, make_feature_loader, make_splits, read_annotations, read_features
 from pipeline.datasets.features import FeatureCache, FrameEmbedder
+from pipeline.datasets.grids import cache_store
 from pipeline.datasets.motion import PARTNER
-from pipeline.datasets.store import cache_store
 from pipeline.datasets.videos import ClipBatch, fixed_clips
 from pipeline.demo import motion_experiment
 from pipeline.training.fit import train

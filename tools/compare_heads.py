@@ -29,7 +29,7 @@ from pipeline.cli.parser import read_experiment
 from pipeline.config import Experiment
 from pipeline.datasets.datamodule import Splits, make_splits, read_annotations
 from pipeline.evaluation import evaluate_model
-from pipeline.files import write_atomically
+from pipeline.files.writing import write_atomically
 from pipeline.models.recognizer import Recognizer
 from pipeline.training.fit import train
 

@@ -34,11 +34,11 @@ from pipeline.config import Experiment
 from pipeline.datasets.annotations import VideoRow
 from pipeline.datasets.datamodule import read_annotations, read_features
 from pipeline.datasets.features import FeatureCache, FrameEmbedder, without_still
+from pipeline.datasets.grids import cache_store
 from pipeline.datasets.splits import group_folds
-from pipeline.datasets.store import cache_store
 from pipeline.datasets.videos import BadVideo
 from pipeline.errors import UserError
-from pipeline.files import write_atomically
+from pipeline.files.writing import write_atomically
 from pipeline.machine import keep_freed_memory
 from pipeline.models.recognizer import Recognizer
 from pipeline.protocols import PROTOCOLS

@@ -8,7 +8,7 @@ from __future__ import annotations
 import os
 import sys
 from collections.abc import Callable, Sequence
-from typing import NoReturn
+from contextlib import suppress
 
 from pipeline.cli.export import export_command
 from pipeline.cli.insight import diagnose_command, explain_command, explain_sampling_command
@@ -30,6 +30,8 @@ from pipeline.cli.videos import (
     webcam_command,
 )
 from pipeline.errors import UserError, unknown_name
+from pipeline.files.failures import reason_of
+from pipeline.files.stopping import exit_code_of
 from pipeline.machine import core_quota, keep_freed_memory, num_cores
 from pipeline.version import __version__
 
@@ -89,12 +91,30 @@ COMMANDS: dict[str, Callable[[Sequence[str]], int]] = {
 
 
 def main(args: Sequence[str] | None = None) -> int:
-    """Runs a command; returns its exit code: 0 done, 1 some videos failed, 2 wrong input, 130/143 stopped."""
+    """Runs a command; returns its exit code: 0 done, 1 some videos failed, 2 wrong input or no room on the disk,
+    128 + the signal: stopped."""
     args = sys.argv[1:] if args is None else args
     for name, value in ENVIRONMENT.items():
         os.environ.setdefault(name, value)
     if core_quota() is not None:  # torch counts the machine's cores, and too many threads wait for one another
         os.environ.setdefault("OMP_NUM_THREADS", str(num_cores()))
+    try:
+        code = _run(args)
+        sys.stdout.flush()
+    except UserError as error:
+        return _end_with(str(error))
+    except KeyboardInterrupt as interrupt:
+        return exit_code_of(interrupt)
+    except BrokenPipeError:  # the reader went away (clipgru ... | head): nothing to tell, nobody to tell it to
+        _flush_or_let_go()
+        return EXIT_SOME_FAILED
+    except OSError as error:
+        _flush_or_let_go()
+        return _end_with(f"{error.filename}: {reason_of(error)}" if error.filename else reason_of(error))
+    return code
+
+
+def _run(args: Sequence[str]) -> int:
     if not args or args[0] in ("-h", "--help"):
         print(
             f"usage: clipgru [-h] [--version] COMMAND ...\n\n{DESCRIPTION}\nclipgru COMMAND --help tells the options."
@@ -103,22 +123,24 @@ def main(args: Sequence[str] | None = None) -> int:
     if args[0] == "--version":
         print(f"clipgru {__version__}")
         return 0
+    if args[0] not in COMMANDS:
+        raise unknown_name("command", args[0], COMMANDS)
+    if args[0] in TRAINING_COMMANDS:
+        keep_freed_memory()
+    return COMMANDS[args[0]](args[1:])
+
+
+def _end_with(message: str) -> int:
+    from pipeline.terminal import say
+
+    say(f"clipgru: error: {message}", sys.stderr)
+    return EXIT_USER_ERROR
+
+
+def _flush_or_let_go() -> None:
+    """What standard output does not take now would be tried again, and told as an error, when the process ends."""
     try:
-        if args[0] not in COMMANDS:
-            raise unknown_name("command", args[0], COMMANDS)
-        if args[0] in TRAINING_COMMANDS:
-            keep_freed_memory()
-        return COMMANDS[args[0]](args[1:])
-    except UserError as error:
-        print(f"clipgru: error: {error}", file=sys.stderr)
-        return EXIT_USER_ERROR
-    except KeyboardInterrupt:
-        return 130
-    except BrokenPipeError:
-        sys.stderr.close()  # the reader went away (clipgru ... | head): nothing to tell, nobody to tell it to
-        return EXIT_SOME_FAILED
-
-
-def console_main() -> NoReturn:
-    """Entry point of the installed command."""
-    sys.exit(main())
+        sys.stdout.flush()
+    except OSError:
+        with suppress(OSError, ValueError):
+            os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())

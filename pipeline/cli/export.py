@@ -5,18 +5,31 @@ from __future__ import annotations
 import json
 import sys
 from collections.abc import Callable, Sequence
+from itertools import product
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from pipeline.cli.models import rows_of
-from pipeline.cli.parser import add_experiment, add_options, console, make_parser, read_options
+from pipeline.cli.parser import (
+    add_experiment,
+    add_no_clobber,
+    add_options,
+    config_files,
+    console,
+    make_parser,
+    read_options,
+)
 from pipeline.errors import UserError, unknown_name
+from pipeline.files.outputs import check_outputs, files_in
 from pipeline.options import ExportOptions
 
 if TYPE_CHECKING:
     from pipeline.checkpoint import ModelFile
     from pipeline.export.files import Int8Data
     from pipeline.export.outcome import Exported
+
+
+_PARTS = ("backbone", "clip", "step")
 
 
 def export_command(args: Sequence[str]) -> int:
@@ -29,14 +42,19 @@ def export_command(args: Sequence[str]) -> int:
     parser.add_argument("model_file", type=str, metavar="MODEL", help="A model file.")
     add_experiment(parser)
     add_options(parser, ExportOptions)
+    add_no_clobber(parser)
     arguments = parser.parse_args(list(args))
     options = read_options(ExportOptions, parser, arguments)
     if options.format not in FORMATS:
         raise unknown_name("export format", options.format, FORMATS)
     given = parser.parse_args(list(args), defaults=False)
-    exported = FORMATS[options.format](Path(arguments.model_file), given.get("data"), options)
+    model = Path(arguments.model_file)
+    folder = Path(options.output) if options.output else model.parent
+    names = [f"{model.stem}{kind}.{part}.{end}" for kind, part, end in product(("", ".int8"), _PARTS, ("onnx", "pt2"))]
+    check_outputs(files_in(folder, names), [model, *config_files(arguments)], no_clobber=arguments.no_clobber)
+    exported = FORMATS[options.format](model, given.get("data"), options)
     if not options.quiet:
-        console().print(f"written: {', '.join(map(str, exported.paths))}", soft_wrap=True)
+        console().print(f"written: {', '.join(map(str, exported.paths))}")
     summary: dict[str, Any] = {"written": [str(path) for path in exported.paths], "differences": exported.differences}
     print(json.dumps(summary | ({"int8": exported.cost} if exported.cost else {}), indent=1))
     return 0
@@ -56,7 +74,7 @@ def _export_onnx(path: Path, given_data: Any, options: ExportOptions) -> Exporte
     if not file.recognizer.temporal.streams and not options.quiet:
         num_frames = file.sampling.num_frames
         note = f"this model is bidirectional: there is no streaming step, and clips have {num_frames} frames"
-        console().print(f"note: {note}", soft_wrap=True)
+        console().print(f"note: {note}")
     if not options.int8:
         return export_onnx(file, stem)
     with Progress(console=console(), disable=options.quiet or not sys.stderr.isatty()) as progress:
@@ -85,7 +103,7 @@ def _export_programs(path: Path, given_data: Any, options: ExportOptions) -> Exp
         note = (
             f"the clip has {file.sampling.num_frames} frames, since torch.export unrolls time; the step has any number"
         )
-        console().print(f"note: {note}", soft_wrap=True)
+        console().print(f"note: {note}")
     stem = (Path(options.output) if options.output else path.parent) / path.stem
     return export_programs(file, stem)
 

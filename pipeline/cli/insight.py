@@ -9,7 +9,18 @@ from dataclasses import replace
 from pathlib import Path
 
 from pipeline.cli.models import decoding_as, end_with_report, rows_of
-from pipeline.cli.parser import EXIT_SOME_FAILED, add_experiment, add_options, console, make_parser, read_options
+from pipeline.cli.parser import (
+    EXIT_SOME_FAILED,
+    add_experiment,
+    add_no_clobber,
+    add_options,
+    config_files,
+    console,
+    make_parser,
+    read_options,
+)
+from pipeline.files.lock import locked_folder
+from pipeline.files.outputs import check_outputs, claimed, files_in
 from pipeline.options import DecodeOptions, DiagnoseOptions, ExplainOptions
 
 
@@ -23,6 +34,7 @@ def diagnose_command(args: Sequence[str]) -> int:
     parser.add_argument("model_file", type=str, metavar="MODEL", help="A model file.")
     add_experiment(parser)
     add_options(parser, DiagnoseOptions)
+    add_no_clobber(parser)
     arguments = parser.parse_args(list(args))
     options = read_options(DiagnoseOptions, parser, arguments)
     given = parser.parse_args(list(args), defaults=False)
@@ -30,21 +42,26 @@ def diagnose_command(args: Sequence[str]) -> int:
     from rich.progress import Progress
 
     from pipeline.checkpoint import load_model_file
+    from pipeline.datasets.annotations import annotation_files
     from pipeline.diagnosis import diagnose
-    from pipeline.explanation.sheets import write_diagnosis
+    from pipeline.explanation.sheets import DIAGNOSIS_FILES, write_diagnosis
     from pipeline.inference import pick_device
     from pipeline.run_report.journal import now
 
     began = now()
-    model = decoding_as(load_model_file(arguments.model_file, pick_device(options.device)), given)
-    rows, data = rows_of(model, given.get("data"), options.split)
-    with Progress(console=console(), disable=options.quiet or not sys.stderr.isatty()) as progress:
-        task = progress.add_task("diagnosing", total=len(rows))
-        diagnosis = diagnose(model, rows, data, progress=lambda count: progress.advance(task, count))
     home = Path(options.output or Path(arguments.model_file).parent)
-    written = write_diagnosis(diagnosis, model, rows, home if options.output else home / "diagnosis")
+    folder = home if options.output else home / "diagnosis"
+    with locked_folder(folder):
+        model = decoding_as(load_model_file(arguments.model_file, pick_device(options.device)), given)
+        rows, data = rows_of(model, given.get("data"), options.split)
+        inputs = [arguments.model_file, *config_files(arguments), *annotation_files(data.root, data.annotations)]
+        check_outputs(files_in(folder, DIAGNOSIS_FILES), inputs, no_clobber=arguments.no_clobber)
+        with Progress(console=console(), disable=options.quiet or not sys.stderr.isatty()) as progress:
+            task = progress.add_task("diagnosing", total=len(rows))
+            diagnosis = diagnose(model, rows, data, progress=lambda count: progress.advance(task, count))
+        written = write_diagnosis(diagnosis, model, rows, folder)
     if not options.quiet:
-        console().print(f"written: {', '.join(map(str, written))}", soft_wrap=True)
+        console().print(f"written: {', '.join(map(str, written))}")
     end_with_report(home, "diagnose", args, began, options.quiet)
     print(json.dumps(diagnosis.summary(), indent=1))
     return EXIT_SOME_FAILED if diagnosis.num_errors else 0
@@ -58,18 +75,20 @@ def explain_sampling_command(args: Sequence[str]) -> int:
     parser.add_argument("--output", type=str, default="sampling.png", help="The picture to write.")
     parser.add_argument("--seed", type=int, default=0, help="Decides the training clips.")
     parser.add_class_arguments(DecodeOptions, "decode")
+    add_no_clobber(parser)
     arguments = parser.parse_args(list(args))
     decode = parser.instantiate(arguments).decode
+    inputs = [arguments.model_file, arguments.video]
+    with claimed({"--output": arguments.output}, inputs, no_clobber=arguments.no_clobber):
+        from pipeline.checkpoint import load_model_file
+        from pipeline.explanation.sheets import sampling_sheet
+        from pipeline.files.writing import write_atomically
 
-    from pipeline.checkpoint import load_model_file
-    from pipeline.explanation.sheets import sampling_sheet
-    from pipeline.files import write_atomically
-
-    model = load_model_file(arguments.model_file)
-    model = replace(model, decode=decode.over(model.decode))
-    sheet = sampling_sheet(model, Path(arguments.video), arguments.seed)
-    write_atomically(Path(arguments.output), sheet)
-    console().print(f"written: {arguments.output}", soft_wrap=True)
+        model = load_model_file(arguments.model_file)
+        model = replace(model, decode=decode.over(model.decode))
+        sheet = sampling_sheet(model, Path(arguments.video), arguments.seed)
+        write_atomically(Path(arguments.output), sheet)
+    console().print(f"written: {arguments.output}")
     return 0
 
 
@@ -85,21 +104,25 @@ def explain_command(args: Sequence[str]) -> int:
     parser.add_argument("model_file", type=str, metavar="MODEL", help="A model file.")
     parser.add_argument("video", type=str, metavar="VIDEO", help="A video file.")
     add_options(parser, ExplainOptions)
+    add_no_clobber(parser)
     arguments = parser.parse_args(list(args))
     options = read_options(ExplainOptions, parser, arguments)
 
-    from pipeline.checkpoint import load_model_file
-    from pipeline.decode import VideoOpener
-    from pipeline.explanation.memory import remember
-    from pipeline.explanation.overlay import explanation_record, write_explanation
-    from pipeline.inference import pick_device
+    video = Path(options.output)
+    outputs = {"--output": video} | files_in(video.parent, [video.with_suffix(end).name for end in (".png", ".json")])
+    with claimed(outputs, [arguments.model_file, arguments.video], no_clobber=arguments.no_clobber):
+        from pipeline.checkpoint import load_model_file
+        from pipeline.decode import VideoOpener
+        from pipeline.explanation.memory import remember
+        from pipeline.explanation.overlay import explanation_record, write_explanation
+        from pipeline.inference import pick_device
 
-    model = load_model_file(arguments.model_file, pick_device(options.device))
-    with VideoOpener(options.decode.over(model.decode)).open(arguments.video) as reader:
-        memory = remember(model, reader)
-        written = write_explanation(memory, reader, model.transform, Path(options.output), options.top)
+        model = load_model_file(arguments.model_file, pick_device(options.device))
+        with VideoOpener(options.decode.over(model.decode)).open(arguments.video) as reader:
+            memory = remember(model, reader)
+            written = write_explanation(memory, reader, model.transform, video, options.top)
     if not options.quiet:
-        console().print(f"written: {', '.join(map(str, written))}", soft_wrap=True)
+        console().print(f"written: {', '.join(map(str, written))}")
     answer = explanation_record(memory, options.top)
     print(json.dumps({name: answer[name] for name in ("label", "score", "is_unknown", "top_frames")}, indent=1))
     return 0

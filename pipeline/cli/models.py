@@ -5,6 +5,7 @@ from __future__ import annotations
 import json
 import sys
 from collections.abc import Sequence
+from contextlib import ExitStack
 from dataclasses import replace
 from datetime import datetime
 from pathlib import Path
@@ -13,7 +14,9 @@ from typing import TYPE_CHECKING, Any
 from pipeline.cli.parser import (
     EXIT_SOME_FAILED,
     add_experiment,
+    add_no_clobber,
     add_options,
+    config_files,
     console,
     make_parser,
     read_options,
@@ -21,6 +24,8 @@ from pipeline.cli.parser import (
 )
 from pipeline.config import DataConfig, Experiment, TrainerConfig
 from pipeline.errors import UserError
+from pipeline.files.lock import locked_folder
+from pipeline.files.outputs import check_outputs, claimed, files_in
 from pipeline.options import (
     DemoOptions,
     EvaluateOptions,
@@ -33,6 +38,7 @@ if TYPE_CHECKING:
     from pipeline.checkpoint import ModelFile
     from pipeline.evaluation import Evaluation
     from pipeline.protocols import FoldResult
+    from pipeline.ranks import Ranks
 
 
 def train_command(args: Sequence[str]) -> int:
@@ -46,16 +52,19 @@ def train_command(args: Sequence[str]) -> int:
     from pipeline.ranks import current_rank
     from pipeline.run_report.journal import note_command, now
     from pipeline.run_report.page import write_report
+    from pipeline.terminal import say
     from pipeline.training.callbacks import Interrupted
-    from pipeline.training.fit import train
+    from pipeline.training.fit import RUN_FILES, train
 
     began = now()
+    if not options.resume:
+        check_outputs(files_in(experiment.run_dir, RUN_FILES), config_files(arguments))
     try:
         result = train(experiment, resume=options.resume, quiet=options.quiet)
     except Interrupted as interrupted:
         if current_rank() > 0:
             return 0  # of several ranks the first one speaks
-        print(f"clipgru train: {interrupted}", file=sys.stderr)
+        say(f"clipgru train: {interrupted}", sys.stderr)
         note_command(experiment.run_dir, "train", args, began, "interrupted")
         return 128 + interrupted.signal_number
     if current_rank() > 0:
@@ -76,12 +85,17 @@ def learn_command(args: Sequence[str]) -> int:
     )
     parser.add_argument("root", type=str, metavar="DIR", help="A folder with a folder of videos for each class.")
     add_options(parser, LearnOptions)
+    add_no_clobber(parser)
     arguments = parser.parse_args(list(args))
     options = read_options(LearnOptions, parser, arguments)
 
-    from pipeline.learning.learn import learn
+    from pipeline.datasets.annotations import annotation_files
 
-    learned = learn(Path(arguments.root), options, console())
+    root = Path(arguments.root)
+    with claimed({"--output": options.output}, annotation_files(root), no_clobber=arguments.no_clobber):
+        from pipeline.learning.learn import learn
+
+        learned = learn(root, options, console())
     calibration = learned.model.calibration
     answer = {
         "model": options.output,
@@ -108,6 +122,7 @@ def evaluate_command(args: Sequence[str]) -> int:
     parser.add_argument("model_file", nargs="?", type=str, metavar="MODEL", help=help_text)
     add_experiment(parser)
     add_options(parser, EvaluateOptions)
+    add_no_clobber(parser)
     arguments = parser.parse_args(list(args))
     options = read_options(EvaluateOptions, parser, arguments)
     if bool(arguments.model_file) == bool(options.protocol):
@@ -115,30 +130,48 @@ def evaluate_command(args: Sequence[str]) -> int:
     if options.protocol:
         return _evaluate_protocol(to_experiment(parser, arguments), options, args)
     given = parser.parse_args(list(args), defaults=False)
-    trainer = TrainerConfig(**given.get("trainer", {}))
-    return _evaluate_model(arguments.model_file, given, options, trainer, args)
+    return _evaluate_model(arguments, given, options, args)
 
 
-def _evaluate_model(
-    model_path: str, given: Any, options: EvaluateOptions, trainer: TrainerConfig, args: Sequence[str]
-) -> int:
-    from rich.progress import Progress
-
-    from pipeline.checkpoint import load_model_file
-    from pipeline.evaluation import evaluate_model
-    from pipeline.inference import pick_device
+def _evaluate_model(arguments: Any, given: Any, options: EvaluateOptions, args: Sequence[str]) -> int:
     from pipeline.ranks import join
     from pipeline.run_report.journal import now
 
-    began, ranks = now(), join(trainer)
+    began, ranks = now(), join(TrainerConfig(**given.get("trainer", {})))
+    home = Path(options.output or Path(arguments.model_file).parent)
+    folder = home if options.output else home / f"evaluation_{options.split}"
+    with ExitStack() as held:
+        with ranks.agreement():
+            if ranks.is_first:
+                held.enter_context(locked_folder(folder))
+        evaluation = _evaluate_rows(arguments, given, options, folder, ranks)
+        if not ranks.is_first:
+            return 0
+        _write_results(evaluation, folder, evaluation.summary(), options.quiet)
+    end_with_report(home, "evaluate", args, began, options.quiet)
+    print(json.dumps(_rounded(evaluation.summary()), indent=1))
+    return EXIT_SOME_FAILED if evaluation.num_errors else 0
+
+
+def _evaluate_rows(arguments: Any, given: Any, options: EvaluateOptions, folder: Path, ranks: Ranks) -> Evaluation:
+    from rich.progress import Progress
+
+    from pipeline.checkpoint import load_model_file
+    from pipeline.datasets.annotations import annotation_files
+    from pipeline.evaluation import EVALUATION_FILES, evaluate_model
+    from pipeline.inference import pick_device
+
     with ranks.agreement():
-        model = decoding_as(load_model_file(model_path, ranks.device or pick_device(options.device)), given)
+        model = load_model_file(arguments.model_file, ranks.device or pick_device(options.device))
+        model = decoding_as(model, given)
         with ranks.in_turn():
             rows, data = rows_of(model, given.get("data"), options.split)
+        inputs = [arguments.model_file, *config_files(arguments), *annotation_files(data.root, data.annotations)]
+        check_outputs(files_in(folder, EVALUATION_FILES), inputs, no_clobber=arguments.no_clobber)
     is_quiet = options.quiet or not ranks.is_first or not sys.stderr.isatty()
     with Progress(console=console(), disable=is_quiet) as progress, ranks.agreement():
         task = progress.add_task("evaluating", total=len(rows) / ranks.count)
-        evaluation = evaluate_model(
+        return evaluate_model(
             model,
             rows,
             data,
@@ -147,14 +180,6 @@ def _evaluate_model(
             progress=lambda n: progress.advance(task, n),
             ranks=ranks,
         )
-    if not ranks.is_first:
-        return 0
-    home = Path(options.output or Path(model_path).parent)
-    folder = home if options.output else home / f"evaluation_{options.split}"
-    _write_results(evaluation, folder, evaluation.summary(), options.quiet)
-    end_with_report(home, "evaluate", args, began, options.quiet)
-    print(json.dumps(_rounded(evaluation.summary()), indent=1))
-    return EXIT_SOME_FAILED if evaluation.num_errors else 0
 
 
 def decoding_as(model: ModelFile, given: Any) -> ModelFile:
@@ -181,6 +206,7 @@ def _evaluate_protocol(experiment: Experiment, options: EvaluateOptions, args: S
     from pipeline.protocols import EvaluationSettings, ProtocolResult, run_protocol, write_folds
     from pipeline.ranks import current_rank
     from pipeline.run_report.journal import note_command, now
+    from pipeline.terminal import say
     from pipeline.training.callbacks import Interrupted
 
     began = now()
@@ -206,7 +232,7 @@ def _evaluate_protocol(experiment: Experiment, options: EvaluateOptions, args: S
     except Interrupted as interrupted:
         if current_rank() > 0:
             return 0
-        print(f"clipgru evaluate: {interrupted}; the same command goes on with this fold", file=sys.stderr)
+        say(f"clipgru evaluate: {interrupted}; the same command goes on with this fold", sys.stderr)
         note_command(experiment.run_dir, "evaluate", args, began, "interrupted")
         return 128 + interrupted.signal_number
     if current_rank() > 0:
@@ -214,8 +240,9 @@ def _evaluate_protocol(experiment: Experiment, options: EvaluateOptions, args: S
     result = ProtocolResult(tuple(folds))
     home = Path(options.output or experiment.run_dir)
     folder = home if options.output else home / "evaluation"
-    write_folds(result, folder)
-    _write_results(result.whole(), folder, result.summary(), options.quiet)
+    with locked_folder(folder):
+        write_folds(result, folder)
+        _write_results(result.whole(), folder, result.summary(), options.quiet)
     end_with_report(home, "evaluate", args, began, options.quiet)
     print(json.dumps(_rounded(result.summary()), indent=1))
     return EXIT_SOME_FAILED if result.whole().num_errors else 0
@@ -228,7 +255,7 @@ def _write_results(evaluation: Evaluation, folder: Path, summary: dict[str, floa
     if not quiet:
         _print_classes(evaluation)
         _print_reliability(evaluation)
-        console().print(f"written: {', '.join(map(str, written))}", soft_wrap=True)
+        console().print(f"written: {', '.join(map(str, written))}")
 
 
 def end_with_report(folder: Path, command: str, args: Sequence[str], began: datetime, quiet: bool) -> None:
@@ -238,7 +265,7 @@ def end_with_report(folder: Path, command: str, args: Sequence[str], began: date
     note_command(folder, command, args, began)
     report = write_report(folder)
     if not quiet:
-        console().print(f"report: {report}", soft_wrap=True)
+        console().print(f"report: {report}")
 
 
 def report_command(args: Sequence[str]) -> int:
@@ -251,14 +278,18 @@ def report_command(args: Sequence[str]) -> int:
     parser.add_argument("run", type=str, metavar="RUN", help="A run's folder.")
     parser.add_argument("run2", nargs="?", type=str, metavar="RUN2", help="The folder of a run to compare it with.")
     add_options(parser, ReportOptions)
+    add_no_clobber(parser)
     arguments = parser.parse_args(list(args))
     options = read_options(ReportOptions, parser, arguments)
 
     from pipeline.run_report.page import write_comparison, write_report
+    from pipeline.terminal import say
 
     output = Path(options.output) if options.output else None
     run, run2 = Path(arguments.run), Path(arguments.run2) if arguments.run2 else None
-    print(write_report(run, output, options.clips) if run2 is None else write_comparison(run, run2, output))
+    read = [path for folder in filter(None, (run, run2)) for path in folder.rglob("*") if path.suffix != ".html"]
+    with claimed({"--output": output}, read, no_clobber=arguments.no_clobber):
+        say(str(write_report(run, output, options.clips) if run2 is None else write_comparison(run, run2, output)))
     return 0
 
 
@@ -271,7 +302,7 @@ def _print_classes(evaluation: Evaluation) -> None:
         shown = "-" if recall is None else f"{recall:.1%}"
         table.add_row(label, str(count), str(round((recall or 0) * count)), shown)
     table.add_row("all", str(evaluation.num_videos), "", f"{evaluation.top1:.1%}", style="bold")
-    console().print(table)
+    console().print(table, soft_wrap=False)
 
 
 def _print_reliability(evaluation: Evaluation) -> None:
@@ -284,7 +315,7 @@ def _print_reliability(evaluation: Evaluation) -> None:
     table = Table("calibration", "score up to", "videos", "mean score", "right", title=title)
     for row in reliability_rows(evaluation):
         table.add_row(*(str(value) for value in row.values()))
-    console().print(table)
+    console().print(table, soft_wrap=False)
 
 
 def demo_command(args: Sequence[str]) -> int:

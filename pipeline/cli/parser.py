@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 import re
 from collections.abc import Sequence
 from dataclasses import fields
@@ -17,7 +18,7 @@ from pipeline.config import DecodeConfig, Experiment
 from pipeline.errors import UserError, unknown_name
 
 if TYPE_CHECKING:
-    from rich.console import Console
+    from pipeline.terminal import PlainConsole
 
 EXIT_SOME_FAILED, EXIT_USER_ERROR = 1, 2
 
@@ -26,13 +27,20 @@ class Parser(jsonargparse.ArgumentParser):
     """jsonargparse's parser with one-screen errors: what is wrong and where to look, not the whole usage."""
 
     def parse_args(self, args: Any = None, **settings: Any) -> Any:  # type: ignore[override]
-        """As jsonargparse does, after a look at the config files."""
+        """As jsonargparse does, after a look at the words that are files."""
+        args = [_at_home(word) for word in args]
         for place, word in enumerate(args):
+            self._check_not_an_option(word)
             if word == "--config" and place + 1 < len(args):
                 _check_config_file(Path(args[place + 1]))
             elif word.startswith("--config="):
                 _check_config_file(Path(word.removeprefix("--config=")))
         return super().parse_args(args, **settings)
+
+    def _check_not_an_option(self, word: str) -> None:
+        known = word.partition("=")[0] in self._option_string_actions
+        if word.startswith("-") and word not in ("-", "--") and not known and os.path.exists(word):
+            raise UserError(f"{word} looks like an option, and is a file here: write ./{word}")
 
     def error(self, message: str, ex: Exception | None = None) -> NoReturn:
         """Raise what ``main`` prints, with a guess at what was meant."""
@@ -42,6 +50,12 @@ class Parser(jsonargparse.ArgumentParser):
         close = [match for pair in words for word in pair for match in get_close_matches(word, sorted(known), n=1)]
         guess = f" Did you mean {close[0]!r}?" if close else ""
         raise UserError(f"{message.strip()}.{guess}\nSee {self.prog} --help")
+
+
+def _at_home(word: str) -> str:
+    """``~/a.mp4`` and ``--json=~/a.json`` as the shell would have them, which leaves quoted words alone."""
+    option, path = re.match(r"(--[\w.]+=|)(.*)", word, re.DOTALL).groups()  # type: ignore[union-attr]
+    return option + os.path.expanduser(path) if path.startswith("~") and not os.path.exists(path) else word
 
 
 def _check_config_file(path: Path) -> None:
@@ -64,11 +78,11 @@ def make_parser(command: str, description: str) -> Parser:
     return Parser(prog=f"clipgru {command}", description=description, exit_on_error=True)
 
 
-def console() -> Console:
+def console() -> PlainConsole:
     """Where messages go: standard error, so that standard output stays for answers."""
-    from rich.console import Console
+    from pipeline.terminal import PlainConsole
 
-    return Console(stderr=True, highlight=False)
+    return PlainConsole()
 
 
 def to_experiment(parser: Parser, arguments: Any) -> Experiment:
@@ -95,6 +109,17 @@ def add_experiment(parser: Parser) -> None:
     parser.add_class_arguments(Experiment, None)
 
 
+def config_files(arguments: Any) -> list[str]:
+    """The files that were given as ``--config``."""
+    return [str(path) for path in arguments.config or ()]
+
+
+def add_no_clobber(parser: Parser) -> None:
+    """``--no_clobber``, for commands whose options do not have it."""
+    help_text = "End with an error instead of replacing a file that is there already."
+    parser.add_argument("--no_clobber", action="store_true", help=help_text)
+
+
 def add_options(parser: Parser, options_type: type[Any]) -> None:
     """The fields of an options dataclass. A boolean one is a bare flag (``--quiet``); one whose metadata has a value
     called ``bare`` takes that if the option is given alone (``--serve``)."""
@@ -114,10 +139,15 @@ def read_options(options_type: type[Any], parser: Parser, arguments: Any) -> Any
     return options_type(**{name: instantiated[name] for name in options_type.__dataclass_fields__})
 
 
-def read_paths(options_type: type[Any], parser: Parser, args: Sequence[str]) -> tuple[list[str], Any, DecodeConfig]:
-    """What the commands that look at files are given: the paths, their options and how to decode."""
+def read_paths(
+    options_type: type[Any], parser: Parser, args: Sequence[str]
+) -> tuple[list[str], Any, DecodeConfig, bool]:
+    """What the commands that look at files are given: the paths, their options, how to decode, and whether files that
+    are there are to stay."""
     parser.add_argument("paths", nargs="+", type=str, metavar="path", help="Videos, folders, manifests or configs.")
     add_options(parser, options_type)
+    add_no_clobber(parser)
     parser.add_class_arguments(DecodeConfig, "decode")
     arguments = parser.parse_args(list(args))
-    return arguments.paths, read_options(options_type, parser, arguments), parser.instantiate(arguments).decode
+    options, config = read_options(options_type, parser, arguments), parser.instantiate(arguments).decode
+    return arguments.paths, options, config, arguments.no_clobber

@@ -8,7 +8,17 @@ import sys
 from collections.abc import Sequence
 from pathlib import Path
 
-from pipeline.cli.parser import add_options, console, make_parser, read_experiment, read_options, read_paths
+from pipeline.cli.parser import (
+    add_no_clobber,
+    add_options,
+    console,
+    make_parser,
+    read_experiment,
+    read_options,
+    read_paths,
+)
+from pipeline.files.lock import locked_folder
+from pipeline.files.outputs import claimed
 from pipeline.options import CheckOptions, DoctorOptions, PredictOptions, ShardOptions, WebcamOptions
 
 
@@ -27,17 +37,20 @@ def predict_command(args: Sequence[str]) -> int:
     arguments = parser.parse_args(list(args))
     options = read_options(PredictOptions, parser, arguments)
 
-    from pipeline.inference import load_model
-    from pipeline.prediction import find_videos, predict_files
-
     if options.engine != "local":
         from pipeline.many.run import predict_many
 
         return predict_many(arguments.model, arguments.sources, options, console())
-    model = load_model(arguments.model, options.device)
-    model.open_as(options.decode_as(model.file.decode))
-    videos = find_videos(arguments.sources, options.allow_url, pictures=model.opener.opens_pictures)
-    return predict_files(model, videos, options, console())
+    # Before the model loads, so that of two runs at the same moment the second knows at once.
+    with claimed(options.files(), [arguments.model, *arguments.sources], no_clobber=options.no_clobber):
+        from pipeline.inference import load_model
+        from pipeline.prediction import find_videos, predict_files
+
+        model = load_model(arguments.model, options.device)
+        model.open_as(options.decode_as(model.file.decode))
+        pictures, note = model.opener.opens_pictures, None if options.quiet else console().print
+        videos = find_videos(arguments.sources, options.allow_url, pictures=pictures, note=note)
+        return predict_files(model, videos, options, console())
 
 
 def merge_command(args: Sequence[str]) -> int:
@@ -48,11 +61,15 @@ def merge_command(args: Sequence[str]) -> int:
         "run without --shard would have made. Refused unless all are there, of one run over the same list of videos.",
     )
     parser.add_argument("table", type=str, help="The Parquet file, as --parquet named it.")
-    table = parser.parse_args(list(args)).table
+    add_no_clobber(parser)
+    arguments = parser.parse_args(list(args))
+    table = Path(arguments.table)
 
-    from pipeline.many.shards import merge_shards
+    from pipeline.many.shards import find_shards, merge_shards
+    from pipeline.terminal import say
 
-    print(f"{table}: {merge_shards(Path(table))} videos")
+    with claimed({"the table": table}, find_shards(table), no_clobber=arguments.no_clobber):
+        say(f"{table}: {merge_shards(table)} videos")
     return 0
 
 
@@ -67,6 +84,7 @@ def webcam_command(args: Sequence[str]) -> int:
     help_text = "Camera index, device path, RTSP or HTTP URL, or with --replay a file; none: camera 0."
     parser.add_argument("sources", nargs="*", type=str, metavar="source", help=help_text)
     add_options(parser, WebcamOptions)
+    add_no_clobber(parser)
     arguments = parser.parse_args(list(args))
     options = read_options(WebcamOptions, parser, arguments)
 
@@ -75,13 +93,13 @@ def webcam_command(args: Sequence[str]) -> int:
     from pipeline.streaming.sources import parse_sources
 
     sources = parse_sources(arguments.sources or ["0"], options.replay, options.fast)
+    with claimed({"--stats": options.stats}, [arguments.model, *arguments.sources], no_clobber=arguments.no_clobber):
+        from pipeline.inference import load_model
+        from pipeline.streaming.webcam import run_webcam
 
-    from pipeline.inference import load_model
-    from pipeline.streaming.webcam import run_webcam
-
-    model = load_model(arguments.model, options.device)
-    model.open_as(options.decode.over(model.file.decode))
-    return run_webcam(model, sources, options, console())
+        model = load_model(arguments.model, options.device)
+        model.open_as(options.decode.over(model.file.decode))
+        return run_webcam(model, sources, options, console())
 
 
 def check_command(args: Sequence[str]) -> int:
@@ -91,11 +109,13 @@ def check_command(args: Sequence[str]) -> int:
         "Decode videos from end to end and tell which are usable, degraded or unusable, and why. A PATH is a video, a "
         "folder, a manifest (.csv, .jsonl) or an experiment config (.yaml). Exits with 1 if anything cannot be used.",
     )
-    paths, options, config = read_paths(CheckOptions, parser, args)
+    paths, options, config, no_clobber = read_paths(CheckOptions, parser, args)
 
-    from pipeline.check import run_check
+    from pipeline.check import find, run_check
 
-    return run_check(paths, options, config, console())
+    found, outputs = find(paths), {"--json": options.json, "--csv": options.csv}
+    with claimed(outputs, [*paths, *found.files, *found.tables], no_clobber=no_clobber):
+        return run_check(paths, options, config, console())
 
 
 def doctor_command(args: Sequence[str]) -> int:
@@ -105,11 +125,14 @@ def doctor_command(args: Sequence[str]) -> int:
         "Measure every installed decoder on your own files, against a plain sequential decode, and print which to use "
         "as lines for the config. A PATH is as for check. Exits with 1 if a file cannot be read.",
     )
-    paths, options, config = read_paths(DoctorOptions, parser, args)
+    paths, options, config, no_clobber = read_paths(DoctorOptions, parser, args)
 
+    from pipeline.check import find
     from pipeline.doctor import run_doctor
 
-    return run_doctor(paths, options, config, console())
+    found = find(paths)
+    with claimed({"--json": options.json}, [*paths, *found.files, *found.tables], no_clobber=no_clobber):
+        return run_doctor(paths, options, config, console())
 
 
 def shard_command(args: Sequence[str]) -> int:
@@ -134,7 +157,8 @@ def shard_command(args: Sequence[str]) -> int:
 
     annotations = read_annotations(experiment.data)
     num_videos = len({row.path for rows in annotations.splits.values() for row in rows})
-    with Progress(console=console(), disable=options.quiet or not sys.stderr.isatty()) as progress:
+    hidden = options.quiet or not sys.stderr.isatty()
+    with locked_folder(Path(options.output)), Progress(console=console(), disable=hidden) as progress:
         task = progress.add_task("packing", total=num_videos)
         packed = write_shards(
             annotations,
@@ -149,17 +173,19 @@ def shard_command(args: Sequence[str]) -> int:
 
 def cache_command(args: Sequence[str]) -> int:
     """clipgru cache"""
-    parser = make_parser("cache", "What the caches of frames and features hold (info), or empty them (clear).")
+    parser = make_parser("cache", "What the caches of frames, features and indexes hold (info), or empty them (clear).")
     parser.add_argument("action", choices=("info", "clear"), help="info or clear.")
     parser.add_argument("--cache_dir", type=str, default=None, help="As data.cache_dir of the config.")
     arguments = parser.parse_args(list(args))
 
-    from pipeline.datasets.store import Store, cache_folder
+    from pipeline.decode.cache import index_store
+    from pipeline.files.cache import Store, cache_folder
+    from pipeline.terminal import say
 
-    store = Store(cache_folder(arguments.cache_dir), max_bytes=0)
-    sizes = [status.st_size for _, status in store.entries()]
-    if arguments.action == "clear":
-        store.clear()
     verb = "removed" if arguments.action == "clear" else "holds"
-    print(f"{store.folder}: {verb} {len(sizes)} entries, {sum(sizes) / 1e9:.3f} GB")
+    for store in (Store(cache_folder(arguments.cache_dir), max_bytes=0), index_store()):
+        sizes = [status.st_size for _, status in store.entries()]
+        if arguments.action == "clear":
+            store.clear()
+        say(f"{store.folder or 'no home folder'}: {verb} {len(sizes)} entries, {sum(sizes) / 1e9:.3f} GB")
     return 0

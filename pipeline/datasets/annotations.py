@@ -8,7 +8,8 @@ from dataclasses import dataclass
 from pathlib import Path
 
 from pipeline.errors import UserError
-from pipeline.files import FilePart
+from pipeline.files.content import FilePart
+from pipeline.report.mp4 import is_own
 
 VIDEO_SUFFIXES = frozenset(
     [
@@ -102,12 +103,21 @@ def is_video(name: str) -> bool:
 
 
 def videos_below(folder: Path) -> list[Path]:
-    """Every video file in ``folder`` and the visible folders below it, by path."""
+    """Every video file in ``folder`` and the visible folders below it, by path; but those with labels drawn in that
+    ``predict`` wrote there."""
     found = []
     for parent, subfolders, files in os.walk(folder):
         subfolders[:] = [name for name in subfolders if not name.startswith(".")]
         found += [Path(parent, name) for name in files if is_video(name)]
-    return sorted(found)
+    return sorted(path for path in found if not is_own(path))
+
+
+def annotation_files(root: str | Path, annotations: str | Path | None = None) -> list[Path]:
+    """Return where annotations may be, there or not: the usual places in the root, and what was named in their place,
+    if that is a folder with what is in it."""
+    usual = [Path(root, name) for name in ("manifest.csv", "manifest.jsonl", "groups.csv")]
+    named = [Path(annotations)] if annotations else []
+    return usual + [file for path in named for file in (path.iterdir() if path.is_dir() else [path])]
 
 
 def read_text(path: Path) -> str:

@@ -17,10 +17,10 @@ from pipeline.config import DataConfig, Experiment, TrainerConfig
 from pipeline.datasets import formats
 from pipeline.datasets.annotations import Annotations, VideoRow
 from pipeline.datasets.features import FeatureCache, FeatureDataset, FrameEmbedder
+from pipeline.datasets.grids import cache_store
 from pipeline.datasets.images import PICTURE_FORMATS, read_images
 from pipeline.datasets.motion import MotionSetConfig, make_motion_set
 from pipeline.datasets.splits import check_split, split_by_group
-from pipeline.datasets.store import cache_store
 from pipeline.datasets.videos import (
     BadVideo,
     ChooseClips,

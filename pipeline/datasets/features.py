@@ -19,8 +19,8 @@ from torch.utils.data import Dataset
 from pipeline.config import Experiment, to_dict
 from pipeline.datasets.annotations import VideoRow
 from pipeline.datasets.grids import row_facts
-from pipeline.datasets.store import DamagedEntryError, Store, digest
 from pipeline.datasets.videos import BadVideo, ChooseClips, Sample, SampleKey, random_clip
+from pipeline.files.cache import DamagedEntryError, Store, digest
 from pipeline.models.recognizer import Recognizer
 from pipeline.transforms.augmentation import TrainTransform
 
@@ -167,14 +167,14 @@ class FeatureCache:
         for copy in range(1 + num_copies):
             key = self._key(row, copy)
             features = self._embedder.embed_grid(frames, seed=int(key[:12], 16) if copy else None)
-            self._store.put(key, features, {"video": row.path.name, "copy": copy})
+            self._store.put(key, features.numpy(), {"video": row.path.name, "copy": copy})
             made.append(features)
         return made
 
     def _find(self, key: str) -> Tensor | None:
         entry = self._store.get(key)
         try:
-            return entry.verified() if entry else None
+            return torch.from_numpy(entry.verified()) if entry else None
         except DamagedEntryError:
             self._store.remove(key)
             return None

@@ -9,12 +9,12 @@ import av
 import torch
 from torch import Tensor
 
-from pipeline.config import Experiment
+from pipeline.config import DataConfig, Experiment
 from pipeline.datasets.annotations import VideoRow
-from pipeline.datasets.store import DamagedEntryError, Store, digest
 from pipeline.decode import VideoOpener, VideoReader
 from pipeline.decode.index import INDEX_VERSION
 from pipeline.errors import DecodeError
+from pipeline.files.cache import DamagedEntryError, Store, cache_folder, digest
 from pipeline.sampling import grid_range, grid_seconds
 from pipeline.transforms.frames import fit_frames
 
@@ -77,7 +77,9 @@ class CachedClips:
             if entry is not None:
                 first = entry.facts["first"]
                 grid = range(first, first + len(entry))
-                return _gather(choose(grid), lambda wanted: entry.read([index - first for index in wanted]))
+                return _gather(
+                    choose(grid), lambda wanted: torch.from_numpy(entry.read([index - first for index in wanted]))
+                )
         except DamagedEntryError:
             self._store.remove(key)
         except OSError:  # the decoder says better what is wrong with the file
@@ -93,8 +95,13 @@ class CachedClips:
             return self._decoded.clips(row, choose)
         grid, frames = found
         if digest({"kind": "frames"} | row_facts(row, self._decoded.experiment, self._store)) == key:
-            self._store.put(key, frames, {"first": grid.start, "video": row.path.name})
+            self._store.put(key, frames.numpy(), {"first": grid.start, "video": row.path.name})
         return _gather(choose(grid), lambda wanted: frames[[index - grid.start for index in wanted]])
+
+
+def cache_store(config: DataConfig) -> Store:
+    """The store that the data settings name."""
+    return Store(cache_folder(config.cache_dir), round(config.cache_max_gb * 1e9))
 
 
 def row_facts(row: VideoRow, experiment: Experiment, store: Store) -> dict[str, Any]:

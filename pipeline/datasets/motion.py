@@ -13,7 +13,6 @@ right on exactly half of the two. Beside the clips there are long untrimmed vide
 from __future__ import annotations
 
 import json
-import os
 import shutil
 from collections import Counter
 from dataclasses import asdict, dataclass
@@ -40,6 +39,8 @@ from pipeline.datasets.motion_actions import (
 )
 from pipeline.datasets.motion_scene import SHAPES, draw_look, render
 from pipeline.errors import UserError
+from pipeline.files.failures import failures_of
+from pipeline.files.writing import OutputFile, write_atomically
 
 PARTNER = {a: b for change in CHANGES for a, b in ((change.rising, change.falling), (change.falling, change.rising))}
 """The class that a clip of each class belongs to when time runs backwards."""
@@ -182,10 +183,7 @@ def _is_complete(root: Path, config: MotionSetConfig) -> bool:
 
 
 def _write_state(root: Path, config: MotionSetConfig, *, complete: bool) -> None:
-    """Under another name first: the file is never there in part."""
-    temporary = root / f".{_STATE_FILE}.partial"
-    temporary.write_text(json.dumps(_state(root, config, complete), indent=1), encoding="utf-8")
-    os.replace(temporary, root / _STATE_FILE)
+    write_atomically(root / _STATE_FILE, json.dumps(_state(root, config, complete), indent=1))
 
 
 def _make_clips(folder: Path, config: MotionSetConfig, split_index: int, num_clips: int) -> None:
@@ -247,7 +245,7 @@ def _make_untrimmed(folder: Path, config: MotionSetConfig) -> None:
         write_video(folder / name, frames, config.fps, intra=False)
         segments[name] = [asdict(Segment(action.start_seconds, action.end_seconds, action.label)) for action in actions]
     if segments:
-        (folder / "segments.json").write_text(json.dumps(segments, indent=1), encoding="utf-8")
+        write_atomically(folder / "segments.json", json.dumps(segments, indent=1))
 
 
 def _story(rng: np.random.Generator, config: MotionSetConfig, state: State, shape: str) -> list[Action]:
@@ -302,8 +300,11 @@ def write_video(path: Path, frames: Frames, fps: int, *, intra: bool) -> None:
     file reversed. Without, the file is coded as usual, with frames predicted from both sides (MP4 only).
     """
     codec, options = _INTRA_CODECS[path.suffix] if intra else _LONG_CODEC
-    path.parent.mkdir(parents=True, exist_ok=True)
-    with av.open(str(path), "w") as container:
+    with (
+        OutputFile(path) as output,
+        failures_of(path),
+        av.open(str(output.temporary), "w", format=path.suffix[1:]) as container,
+    ):
         stream = container.add_stream(codec, rate=Fraction(fps), options=options)
         assert isinstance(stream, av.VideoStream)
         stream.thread_count = 1  # threads would cut a frame into slices; and the bytes must not depend on the machine

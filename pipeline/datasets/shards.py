@@ -30,7 +30,10 @@ from typing import Any, BinaryIO
 
 from pipeline.datasets.annotations import Annotations, VideoRow, read_text, require_folder
 from pipeline.errors import UserError
-from pipeline.files import FilePart, write_atomically
+from pipeline.files.content import FilePart
+from pipeline.files.failures import reason_of
+from pipeline.files.lock import LOCK_NAME
+from pipeline.files.writing import OutputFile, write_atomically
 
 FORMAT_VERSION = 1
 INDEX_NAME = "index.json"
@@ -63,7 +66,7 @@ def write_shards(
     Raises:
         UserError: the folder is not empty, a video cannot be read, or the disk is full.
     """
-    if folder.exists() and any(folder.iterdir()):
+    if folder.exists() and any(path.name != LOCK_NAME for path in folder.iterdir()):
         raise UserError(f"{folder} is not empty; choose a new folder for the shards")
     rows = _rows_by_path(annotations)
     samples: list[dict[str, Any]] = []
@@ -79,7 +82,7 @@ def write_shards(
         shards = {sample["shard"]: (folder / sample["shard"]).stat().st_size for sample in samples}
         write_atomically(folder / INDEX_NAME, _index(annotations, samples, numbers, shards))
     except OSError as error:
-        raise UserError(f"cannot pack {error.filename or folder}: {error.strerror or error}") from error
+        raise UserError(f"cannot pack {error.filename or folder}: {reason_of(error)}") from error
     return Packed(len(samples), len(shards), sum(shards.values()))
 
 
@@ -112,17 +115,11 @@ def _fill_tars(
 @contextmanager
 def _new_tar(path: Path) -> Iterator[tarfile.TarFile]:
     """A tar that gets its name when it is complete."""
-    path.parent.mkdir(parents=True, exist_ok=True)
-    temporary = path.with_name(f".{path.name}.tmp")
-    try:
-        with temporary.open("wb") as stream:
-            with tarfile.open(fileobj=stream, mode="w", format=tarfile.GNU_FORMAT) as tar:
-                yield tar
-            stream.flush()
-            os.fsync(stream.fileno())
-        os.replace(temporary, path)
-    finally:
-        temporary.unlink(missing_ok=True)
+    with (
+        OutputFile(path) as output,
+        tarfile.open(fileobj=output.stream, mode="w", format=tarfile.GNU_FORMAT) as tar,
+    ):
+        yield tar
 
 
 def _rows_by_path(annotations: Annotations) -> dict[Path, list[dict[str, Any]]]:

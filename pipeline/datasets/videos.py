@@ -18,9 +18,8 @@ from torch.utils.data import Dataset, Sampler
 
 from pipeline.config import Experiment
 from pipeline.datasets.annotations import VideoRow
-from pipeline.datasets.grids import CachedClips, ClipSource, DecodedClips
+from pipeline.datasets.grids import CachedClips, ClipSource, DecodedClips, cache_store
 from pipeline.datasets.images import PICTURE_FORMATS, PictureClips
-from pipeline.datasets.store import cache_store
 from pipeline.errors import DecodeError
 from pipeline.ranks import Ranks
 from pipeline.sampling import evaluation_clips, training_clip

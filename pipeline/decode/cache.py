@@ -6,36 +6,35 @@ of PyAV that made it. One that is damaged or out of date is made anew; it may be
 
 from __future__ import annotations
 
-import hashlib
-import json
-import os
-import struct
 import time
-from contextlib import suppress
+from functools import lru_cache
 from pathlib import Path
 from typing import Any
 
 import av
+import numpy as np
 
 from pipeline.decode.index import INDEX_VERSION, VideoIndex
 from pipeline.decode.wire import pack_index, unpack_index
-from pipeline.files import write_atomically
+from pipeline.files.cache import DamagedEntryError, Store, cache_folder, digest
 
-_LENGTH = struct.Struct("<Q")
-_DIGEST_BYTES = 32
+_MAX_BYTES = 1_000_000_000
 # A file that changed so recently may change again without a new time of change.
 _MIN_AGE_SECONDS = 2.0
 
 Key = dict[str, Any]
 
 
-def cache_folder() -> Path:
-    """``$XDG_CACHE_HOME/clipgru/index``, or below ``~/.cache``. Raises ``OSError`` for a user without a home."""
-    try:
-        root = Path(os.environ.get("XDG_CACHE_HOME") or Path.home() / ".cache")
-    except RuntimeError as error:
-        raise OSError(str(error)) from error
-    return root / "clipgru" / "index"
+def index_store() -> Store:
+    """Where indexes are kept: ``index`` in the folder of the caches."""
+    folder = cache_folder()
+    return _store(folder and folder / "index")
+
+
+@lru_cache(maxsize=4)
+def _store(folder: Path | None) -> Store:
+    """It knows how much there is: to be counted once in a process."""
+    return Store(folder, _MAX_BYTES)
 
 
 def key_of(path: Path, stream: int | None) -> Key:
@@ -54,17 +53,14 @@ def key_of(path: Path, stream: int | None) -> Key:
 
 def load_index(path: Path, key: Key) -> VideoIndex | None:
     """The index in the cache; None if there is none, or not of this file as it is now."""
+    entry = index_store().get(_name(key))
+    if entry is None or entry.facts["key"] != key:
+        return None
     try:
-        content = _place(key).read_bytes()
-    except OSError:
+        payload = entry.verified()
+    except DamagedEntryError:
         return None
-    digest, body = content[:_DIGEST_BYTES], content[_DIGEST_BYTES:]
-    if hashlib.sha256(body).digest() != digest:
-        return None
-    (num_text,) = _LENGTH.unpack_from(body)
-    start = _LENGTH.size + num_text
-    message = json.loads(body[_LENGTH.size : start])
-    return unpack_index(message, bytearray(body[start:]), path) if message.pop("key") == key else None
+    return unpack_index(entry.facts["index"], bytearray(payload.tobytes()), path)
 
 
 def save_index(index: VideoIndex, key: Key) -> None:
@@ -72,12 +68,9 @@ def save_index(index: VideoIndex, key: Key) -> None:
     if time.time() - key["changed_ns"] / 1e9 < _MIN_AGE_SECONDS:
         return
     message, payload = pack_index(index)
-    text = json.dumps(message | {"key": key}).encode()
-    body = _LENGTH.pack(len(text)) + text + payload
-    with suppress(OSError):
-        write_atomically(_place(key), hashlib.sha256(body).digest() + body)
+    index_store().put(_name(key), np.frombuffer(payload, np.uint8)[None], {"key": key, "index": message})
 
 
-def _place(key: Key) -> Path:
+def _name(key: Key) -> str:
     # By path alone: when the file changes, its index is replaced.
-    return cache_folder() / f"{hashlib.sha256(key['path'].encode()).hexdigest()}.index"
+    return digest({"kind": "index", "path": key["path"]})

@@ -16,7 +16,7 @@ from pipeline.decode.reader import VideoReader
 from pipeline.decode.remote import FetchedVideo, is_url
 from pipeline.decode.unpacked import UnpackedVideo
 from pipeline.errors import DecodeError, UserError
-from pipeline.files import FilePart
+from pipeline.files.content import FilePart
 
 
 class VideoOpener:

@@ -12,7 +12,7 @@ import tempfile
 from pathlib import Path
 
 from pipeline.errors import DecodeError
-from pipeline.files import FilePart
+from pipeline.files.content import FilePart
 
 _CHUNK_BYTES = 1 << 20
 

@@ -14,7 +14,7 @@ from pipeline.config import TransformConfig
 from pipeline.decode import VideoReader
 from pipeline.errors import UserError
 from pipeline.explanation.memory import Memory
-from pipeline.files import write_atomically
+from pipeline.files.writing import write_atomically
 from pipeline.report.drawing import Caption, Image, as_shown, draw_caption
 from pipeline.report.heat import Box, Floats, Strip, lay_over, strip_picture
 from pipeline.report.mp4 import Mp4File
@@ -37,9 +37,9 @@ def write_explanation(
         raise UserError(f"--output {path}: the video is written as MP4; give it a name that ends in .mp4")
     overlay = _Overlay(memory, reader, transform, num_top)
     overlay.write_video(path)
-    files = {
+    files: dict[Path, bytes | str] = {
         path.with_suffix(".png"): overlay.picture(path.stem),
-        path.with_suffix(".json"): json.dumps(explanation_record(memory, num_top), indent=1).encode(),
+        path.with_suffix(".json"): json.dumps(explanation_record(memory, num_top), indent=1),
     }
     for name, content in files.items():
         write_atomically(name, content)

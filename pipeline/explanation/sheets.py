@@ -13,12 +13,13 @@ from pipeline.datasets.annotations import VideoRow
 from pipeline.datasets.videos import ChooseClips, SampleKey, fixed_clips, random_clip
 from pipeline.decode import VideoOpener
 from pipeline.diagnosis import Diagnosis
-from pipeline.files import write_atomically
+from pipeline.files.writing import write_atomically
 from pipeline.report.sheet import SheetRow, bars_and_curve, contact_sheet
 from pipeline.sampling import grid_range, grid_seconds
 from pipeline.transforms.frames import fit_frames
 
 NUM_TRAINING_DRAWS = 3
+DIAGNOSIS_FILES = ("diagnosis.json", "diagnosis.png", "hardest.png", "confident_errors.png")
 
 
 def sampling_sheet(model: ModelFile, path: Path, seed: int) -> bytes:
@@ -64,8 +65,8 @@ def write_diagnosis(
     curve = {float(seen): accuracy for seen, accuracy in summary["accuracy_by_fraction_seen"].items()}
     verdict = "the order of frames matters to it" if summary["uses_time"] else "the order of frames does not matter"
     by_path = {str(row.path): row for row in rows}
-    files = {
-        "diagnosis.json": json.dumps(summary, indent=1).encode(),
+    files: dict[str, bytes | str] = {
+        "diagnosis.json": json.dumps(summary, indent=1),
         "diagnosis.png": bars_and_curve(shares, curve, f"{summary['num_videos']} videos: {verdict}"),
     }
     for name, places in (

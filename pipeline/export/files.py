@@ -15,7 +15,7 @@ from pipeline.export.int8 import calibration_clips, measure_cost, quantize
 from pipeline.export.outcome import Exported
 from pipeline.export.parity import check_parity
 from pipeline.export.pieces import Pieces, make_pieces
-from pipeline.files import write_atomically
+from pipeline.files.writing import write_atomically
 
 
 @dataclass(frozen=True)

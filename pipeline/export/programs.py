@@ -20,7 +20,7 @@ from pipeline.checkpoint import ModelFile
 from pipeline.errors import UserError
 from pipeline.export.outcome import TOLERANCE, Exported, describe_part
 from pipeline.export.pieces import BATCH, Backbone, Embed, StateSlot, Step, example_frames, quietly, state_slots
-from pipeline.files import write_atomically
+from pipeline.files.writing import write_atomically
 
 METADATA_NAME = "clipgru.json"
 _BATCHES = (1, 2, 5)

@@ -9,7 +9,6 @@ from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, replace
 from pathlib import Path
 
-from rich.console import Console
 from rich.progress import Progress
 from rich.table import Table
 
@@ -20,11 +19,13 @@ from pipeline.datasets.annotations import VideoRow
 from pipeline.datasets.folders import read_folder
 from pipeline.datasets.videos import BadVideo
 from pipeline.errors import UserError
+from pipeline.files.outputs import check_outputs
 from pipeline.learning.candidates import CANDIDATES, MAX_FRAMES, MIN_FRAMES, shared_experiment
 from pipeline.learning.choice import Choice, classes_of_one_source, cross_validate, num_folds_for
 from pipeline.learning.features import VideoFeatures, embed_videos
 from pipeline.learning.heads import fit_head
 from pipeline.options import LearnOptions
+from pipeline.terminal import PlainConsole
 
 
 @dataclass(frozen=True)
@@ -38,7 +39,7 @@ class Learned:
     """Classes whose videos are all cut from one recording; with such, nobody knows what to expect of new ones."""
 
 
-def learn(root: Path, options: LearnOptions, console: Console) -> Learned:
+def learn(root: Path, options: LearnOptions, console: PlainConsole) -> Learned:
     """Chooses a head by cross-validation, trains it on all videos, calibrates it by what the folds said of held-out
     ones, and writes the model file.
 
@@ -47,6 +48,7 @@ def learn(root: Path, options: LearnOptions, console: Console) -> Learned:
     """
     start = time.perf_counter()
     labels, rows = _rows_of(root)
+    check_outputs({"--output": Path(options.output)}, [row.path for row in rows])
     with Progress(console=console, transient=True, disable=options.quiet or not sys.stderr.isatty()) as progress:
         task = progress.add_task("reading each video once", total=len(rows))
         shared = shared_experiment(str(root), options, MAX_FRAMES, len(rows))
@@ -80,7 +82,7 @@ def learn(root: Path, options: LearnOptions, console: Console) -> Learned:
     save_model(Path(options.output), model)
     if not options.quiet:
         _print(choice, model, len(videos), time.perf_counter() - start, console)
-        console.print(f"written: {options.output}", soft_wrap=True)
+        console.print(f"written: {options.output}")
     return Learned(model, choice, tuple(bad), of_one_source)
 
 
@@ -96,11 +98,9 @@ def _rows_of(root: Path) -> tuple[tuple[str, ...], list[VideoRow]]:
     return annotations.labels, rows
 
 
-def _report_bad(bad: Sequence[BadVideo], console: Console) -> None:
+def _report_bad(bad: Sequence[BadVideo], console: PlainConsole) -> None:
     for video in bad:
-        console.print(
-            f"left out: {video.path}: {video.stage}: {video.cause}", style="red", soft_wrap=True, markup=False
-        )
+        console.print(f"left out: {video.path}: {video.stage}: {video.cause}", style="red")
 
 
 def _require_enough(videos: Sequence[VideoFeatures], labels: Sequence[str]) -> None:
@@ -113,15 +113,13 @@ def _require_enough(videos: Sequence[VideoFeatures], labels: Sequence[str]) -> N
         )
 
 
-def _warn_of_one_source(labels: Sequence[str], root: Path, console: Console) -> None:
+def _warn_of_one_source(labels: Sequence[str], root: Path, console: PlainConsole) -> None:
     console.print(
         f"all videos of {', '.join(labels)} are cut from one recording a class, by their names (..._g01_c02) or "
         "groups.csv. No recording can be held out of such a class; its videos are, one by one, so the figures flatter, "
         "and nobody knows what to expect of new recordings. Better record it again, at another time and place. If each "
         f"video is a recording of its own, write so into {root / 'groups.csv'}, with -1 as the source of each",
         style="yellow",
-        soft_wrap=True,
-        markup=False,
     )
 
 
@@ -156,14 +154,14 @@ def _metrics(choice: Choice, calibration: Calibration, is_expectation_known: boo
     return {"expected_accuracy": accuracy, "expected_accuracy_low": low, "expected_accuracy_high": high} | errors
 
 
-def _print(choice: Choice, model: ModelFile, num_videos: int, seconds: float, console: Console) -> None:
+def _print(choice: Choice, model: ModelFile, num_videos: int, seconds: float, console: PlainConsole) -> None:
     table = Table("head", "held-out videos right", "loss")
     for name, found in choice.held_out.items():
         style = "bold" if name == choice.best else None
         table.add_row(name, f"{found.right.mean():.1%}", f"{found.loss.mean():.3f}", style=style)
-    console.print(table)
+    console.print(table, soft_wrap=False)
     trained = f"{choice.best}, trained on all {num_videos} videos in {seconds:.0f} s"
-    console.print(f"{trained}; {_expectation(model.metrics)}", soft_wrap=True)
+    console.print(f"{trained}; {_expectation(model.metrics)}")
 
 
 def _expectation(metrics: Mapping[str, float]) -> str:

@@ -13,7 +13,7 @@ from typing import Any
 from pipeline.config import from_dict, to_dict
 from pipeline.decode.remote import is_url
 from pipeline.errors import UserError
-from pipeline.files import file_digest
+from pipeline.files.content import file_digest
 from pipeline.options import PredictOptions
 from pipeline.report.records import CRASHED, ROW_FIELDS, SourceVideo, readable, video_row
 

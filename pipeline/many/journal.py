@@ -6,7 +6,6 @@ was done anew has a second line, and the last one counts.
 
 from __future__ import annotations
 
-import errno
 import json
 import os
 from collections.abc import Iterator
@@ -16,8 +15,8 @@ from types import TracebackType
 from typing import Any
 
 from pipeline.errors import UserError
+from pipeline.files.failures import failures_of
 from pipeline.many.job import FileIdentity, FileResult, identity_of, is_unchanged
-from pipeline.report.files import failures_of
 from pipeline.report.records import OK
 
 
@@ -32,14 +31,14 @@ class _Entry:
 
 
 class Journal:
-    """A journal that this process alone writes, until it is closed.
+    """A journal of the one process that holds its table, until it is closed.
 
     Args:
         path: made if it is not there.
         run: what every file's rows depend on; the journal of another run is refused.
 
     Raises:
-        UserError: another process has it open, it belongs to another run, is no journal, or cannot be written.
+        UserError: it belongs to another run, is no journal, or cannot be written.
     """
 
     def __init__(self, path: Path, run: dict[str, Any]) -> None:
@@ -49,22 +48,10 @@ class Journal:
             path.parent.mkdir(parents=True, exist_ok=True)
             self._stream = path.open("a+b")
         try:
-            self._lock()
             self._read(run)
         except UserError:
             self._stream.close()
             raise
-
-    def _lock(self) -> None:
-        import fcntl
-
-        with failures_of(self.path):
-            try:
-                fcntl.flock(self._stream, fcntl.LOCK_EX | fcntl.LOCK_NB)
-            except OSError as error:
-                if error.errno not in (errno.EWOULDBLOCK, errno.EACCES):
-                    raise
-                raise UserError(f"{self.path}: another run is writing it; wait for it, or stop it first") from error
 
     def _read(self, run: dict[str, Any]) -> None:
         end = 0

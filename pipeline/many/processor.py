@@ -8,17 +8,17 @@ from typing import Any
 
 import numpy as np
 from numpy.typing import NDArray
-from rich.console import Console
 
 from pipeline.clip import Prediction, Segment
 from pipeline.decode.remote import is_url
 from pipeline.errors import UserError
-from pipeline.files import file_digest
+from pipeline.files.content import file_digest
+from pipeline.files.stopping import StopRequest
 from pipeline.inference import load_model
 from pipeline.many.job import FileResult, Job, identify, values_of
 from pipeline.prediction import VideoRun
 from pipeline.report.records import OK, SourceVideo, item_row, video_row
-from pipeline.stopping import StopRequest
+from pipeline.terminal import PlainConsole
 
 
 class Processor:
@@ -35,7 +35,7 @@ class Processor:
         model.open_as(job.options.decode_as(model.file.decode))
         self._rows = _Rows()
         quiet = replace(job.options, quiet=True)
-        self._run = VideoRun(model, quiet, self._rows, StopRequest(), Console(quiet=True))
+        self._run = VideoRun(model, quiet, self._rows, StopRequest(), PlainConsole(quiet=True))
 
     def process(self, path: str) -> FileResult:
         """A bad file gives a result with its error, and with what was seen of it.

@@ -5,19 +5,20 @@ from __future__ import annotations
 import os
 from collections import Counter
 from collections.abc import Callable, Generator, Sequence
-from contextlib import closing
+from contextlib import ExitStack, closing
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-from rich.console import Console
 from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, TimeRemainingColumn
 
 from pipeline.checkpoint import ModelFile, load_model_file
 from pipeline.config import to_dict
 from pipeline.decode.remote import is_url
 from pipeline.errors import UserError
-from pipeline.files import file_digest
+from pipeline.files.content import file_digest
+from pipeline.files.outputs import check_outputs, claimed
+from pipeline.files.stopping import exit_code_of
 from pipeline.many.job import FileResult, Job
 from pipeline.many.journal import Journal
 from pipeline.many.on_ray import run_on_ray
@@ -25,9 +26,9 @@ from pipeline.many.pool import run_pool
 from pipeline.many.shards import Shard, list_facts
 from pipeline.options import PredictOptions
 from pipeline.prediction import find_videos
-from pipeline.report.files import PendingFile
 from pipeline.report.parquet import ParquetFile, import_arrow
 from pipeline.report.records import OK
+from pipeline.terminal import PlainConsole
 from pipeline.version import __version__
 
 Engine = Callable[[Job, Sequence[str], int | None], Generator[FileResult, None, None]]
@@ -52,12 +53,12 @@ class _Plan:
     """What the table says of itself."""
 
 
-def predict_many(model_path: str, sources: Sequence[str], options: PredictOptions, console: Console) -> int:
+def predict_many(model_path: str, sources: Sequence[str], options: PredictOptions, console: PlainConsole) -> int:
     """Predicts the videos that the sources name, in processes, and makes one table of them: a journal of finished ones
     grows beside it, from which the same call goes on if it was killed.
 
     Returns:
-        0; 1 if a video could not be read, or ended its process; 130 if it was interrupted.
+        0; 1 if a video could not be read, or ended its process; 128 + the signal if it was interrupted.
 
     Raises:
         UserError: a source names nothing, the table cannot be written, or what is there belongs to another run.
@@ -65,24 +66,29 @@ def predict_many(model_path: str, sources: Sequence[str], options: PredictOption
     if os.name != "posix":
         raise UserError(f"--engine {options.engine} needs Linux or macOS; use --engine local")
     model = load_model_file(model_path)
-    videos = find_videos(sources, options.allow_url, pictures=model.sampling.num_frames == 1)  # as Model.open_as has it
+    pictures, note = model.sampling.num_frames == 1, None if options.quiet else console.print  # as Model.open_as has it
+    videos = find_videos(sources, options.allow_url, pictures=pictures, note=note)
     plan = _plan(model_path, model, [str(video) for video in videos], options)
     import_arrow("pyarrow.parquet")
-    PendingFile(plan.table).discard()  # told now, not at the end
-    with Journal(plan.table.with_name(f"{plan.table.name}.journal"), plan.run) as journal:
+    journal_path = plan.table.with_name(f"{plan.table.name}.journal")
+    with ExitStack() as held:
+        inputs = [model_path, *sources, *plan.paths]
+        held.enter_context(claimed({"--parquet": plan.table}, inputs, no_clobber=options.no_clobber))
+        check_outputs({"the journal": journal_path}, inputs)
+        journal = held.enter_context(Journal(journal_path, plan.run))
         left = [path for path in plan.paths if not journal.is_done(path, options.retry)]
         try:
             _work(plan, left, journal, console)
-        except KeyboardInterrupt:
+        except KeyboardInterrupt as interrupt:
             num_done = sum(journal.is_done(path, retry=False) for path in plan.paths)
             console.print(f"interrupted: {num_done} of {len(plan.paths)} videos done; the same command goes on")
-            return 130
+            return exit_code_of(interrupt)
         _write_table(plan, journal)
         counts = Counter(journal.status(path) for path in plan.paths)
     if not options.quiet:
         words = ", ".join(f"{count} {status}" for status, count in sorted(counts.items(), key=lambda item: -item[1]))
         earlier = f" ({len(plan.paths) - len(left)} of them earlier)" if len(left) < len(plan.paths) else ""
-        console.print(f"videos: {words or 'none'}{earlier}\nwritten: {plan.table}", soft_wrap=True, markup=False)
+        console.print(f"videos: {words or 'none'}{earlier}\nwritten: {plan.table}")
     return 1 if set(counts) - {OK} else 0
 
 
@@ -102,7 +108,7 @@ def _plan(model_path: str, model: ModelFile, videos: Sequence[str], options: Pre
     return _Plan(job, shard.of(paths), shard.table(table), run, header | {"shard": str(shard)})
 
 
-def _work(plan: _Plan, left: Sequence[str], journal: Journal, console: Console) -> None:
+def _work(plan: _Plan, left: Sequence[str], journal: Journal, console: PlainConsole) -> None:
     """Every file that is left comes to the journal, whatever becomes of its worker."""
     options = plan.job.options
     missing = dict.fromkeys(left)
@@ -117,7 +123,7 @@ def _work(plan: _Plan, left: Sequence[str], journal: Journal, console: Console) 
             journal.add(result)
             del missing[result.path]
             if result.error:
-                console.print(f"error: {result.error}", style="red", soft_wrap=True, markup=False)
+                console.print(f"error: {result.error}", style="red")
             progress.advance(task)
 
         if left:
@@ -129,7 +135,7 @@ def _work(plan: _Plan, left: Sequence[str], journal: Journal, console: Console) 
 
 
 def _write_table(plan: _Plan, journal: Journal) -> None:
-    table = ParquetFile(plan.table, plan.header)
+    table = ParquetFile(plan.table, plan.header, no_clobber=plan.job.options.no_clobber)
     try:
         for path in plan.paths:
             for row in journal.table_rows(path):

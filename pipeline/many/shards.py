@@ -11,7 +11,7 @@ from pathlib import Path
 from typing import Any
 
 from pipeline.errors import UserError
-from pipeline.report.files import failures_of
+from pipeline.files.failures import reason_of
 from pipeline.report.parquet import ParquetFile, import_arrow
 from pipeline.report.records import readable
 
@@ -59,7 +59,7 @@ def merge_shards(table: Path) -> int:
     Raises:
         UserError: shards are missing, are of different runs, or do not have the files they should.
     """
-    shards = _find(table)
+    shards = find_shards(table)
     header = _common_header(shards)
     names: list[str] = []
     tables = [_videos(path) for path in shards]
@@ -80,11 +80,13 @@ def merge_shards(table: Path) -> int:
     return len(names)
 
 
-def _find(table: Path) -> list[Path]:
-    """The tables of all shards, in order."""
+def find_shards(table: Path) -> list[Path]:
+    """The tables of all shards, in order. Raises ``UserError`` unless all are there."""
     pattern = re.compile(rf"{re.escape(table.stem)}\.shard-\d+-of-(\d+){re.escape(table.suffix)}")
-    with failures_of(table):
+    try:
         found = [match for path in table.parent.iterdir() if (match := pattern.fullmatch(path.name))]
+    except OSError as error:
+        raise UserError(f"{table.parent}: cannot be read: {reason_of(error)}") from error
     counts = sorted({int(match[1]) for match in found})
     if not counts:
         raise UserError(f"{table}: no tables of shards there, such as {Shard(1, 4).table(table).name}")

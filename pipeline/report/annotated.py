@@ -11,9 +11,9 @@ import numpy as np
 from numpy.typing import NDArray
 
 from pipeline.clip import Prediction, Segment
+from pipeline.files.writing import check_folder
 from pipeline.report.drawing import Caption, as_shown, draw_caption
-from pipeline.report.files import check_folder
-from pipeline.report.mp4 import Mp4File
+from pipeline.report.mp4 import ANNOTATED, Mp4File
 from pipeline.report.records import SourceVideo
 
 
@@ -23,10 +23,11 @@ class AnnotatedVideo:
     Args:
         path: gets its name when the video is closed.
         average_fps: about how many pictures a second will come; their times are kept whatever it says.
+        no_clobber: refuse to replace a file.
     """
 
-    def __init__(self, path: Path, average_fps: Fraction) -> None:
-        self._out = Mp4File(path, average_fps)
+    def __init__(self, path: Path, average_fps: Fraction, *, no_clobber: bool = False) -> None:
+        self._out = Mp4File(path, average_fps, no_clobber=no_clobber)
 
     def write(
         self, frame: NDArray[np.uint8], time_seconds: float, label: str = "", score: float = 0.0, segment: str = ""
@@ -102,8 +103,8 @@ class AnnotatedVideos:
 
     wants_frames = True
 
-    def __init__(self, folder: Path) -> None:
-        self._folder = folder
+    def __init__(self, folder: Path, *, no_clobber: bool = False) -> None:
+        self._folder, self._no_clobber = folder, no_clobber
         self._video = SourceVideo("", "")
         self._track = Track()
         self._out: AnnotatedVideo | None = None
@@ -125,8 +126,8 @@ class AnnotatedVideos:
         """Drawn and encoded."""
         assert self._video.info is not None
         if self._out is None:
-            path = self._folder / f"{self._video.name}.annotated.mp4"
-            self._out = AnnotatedVideo(path, self._video.info.average_fps)
+            path = self._folder / f"{self._video.name}{ANNOTATED}"
+            self._out = AnnotatedVideo(path, self._video.info.average_fps, no_clobber=self._no_clobber)
         caption = self._track.caption(time_seconds)
         image = as_shown(image, self._video.info.sample_aspect_ratio)
         self._out.write(image, time_seconds, caption.label, caption.score, caption.segment)

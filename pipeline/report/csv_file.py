@@ -3,21 +3,22 @@
 from __future__ import annotations
 
 import csv
+from pathlib import Path
 from typing import Any
 
 import numpy as np
 from numpy.typing import NDArray
 
 from pipeline.clip import Prediction, Segment
-from pipeline.report.files import open_text
+from pipeline.files.writing import OutputFile
 from pipeline.report.records import DECIMALS, ROW_FIELDS, SourceVideo, item_row, video_row
 
 
 class CsvFile:
     """Columns ``ROW_FIELDS``; the rows of a video end with one of kind ``video``, which has its status."""
 
-    def __init__(self, target: str) -> None:
-        self._out = open_text(target)
+    def __init__(self, path: Path, *, no_clobber: bool = False) -> None:
+        self._out = OutputFile(path, no_clobber=no_clobber)
         self._rows = csv.DictWriter(self._out, ROW_FIELDS)
         self._rows.writeheader()
         self._video = SourceVideo("", "")
@@ -43,7 +44,7 @@ class CsvFile:
 
     def close(self) -> None:
         """The table is complete."""
-        self._out.close()
+        self._out.commit()
 
     def discard(self) -> None:
         """No file."""

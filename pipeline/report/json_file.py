@@ -3,13 +3,14 @@
 from __future__ import annotations
 
 import json
+from pathlib import Path
 from typing import Any
 
 import numpy as np
 from numpy.typing import NDArray
 
 from pipeline.clip import Prediction, Segment
-from pipeline.report.files import open_text
+from pipeline.files.writing import OutputFile
 from pipeline.report.records import INTERRUPTED, OK, SourceVideo, rounded, segment_record, window_record
 
 
@@ -23,12 +24,13 @@ class JsonFile:
     ``interrupted`` if the run was.
 
     Args:
-        target: a path, or - for standard output.
+        path: the file, or - for standard output.
         header: facts about the model, put first.
+        no_clobber: refuse to replace a file.
     """
 
-    def __init__(self, target: str, header: dict[str, Any]) -> None:
-        self._out = open_text(target)
+    def __init__(self, path: Path, header: dict[str, Any], *, no_clobber: bool = False) -> None:
+        self._out = OutputFile(path, no_clobber=no_clobber)
         self._segments: list[dict[str, Any]] = []
         self._num_videos = self._num_windows = 0
         self._status = OK
@@ -60,7 +62,7 @@ class JsonFile:
     def close(self) -> None:
         """Closes the run's object."""
         self._out.write(f'\n], "status": "{self._status}"}}\n')
-        self._out.close()
+        self._out.commit()
 
     def discard(self) -> None:
         """No file."""

@@ -3,10 +3,6 @@
 from __future__ import annotations
 
 import json
-import os
-import sys
-from collections.abc import Callable
-from contextlib import suppress
 from pathlib import Path
 from typing import Any
 
@@ -14,8 +10,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from pipeline.clip import Prediction, Segment
-from pipeline.errors import UserError
-from pipeline.report.files import STDOUT, failures_of
+from pipeline.files.writing import LineFile
 from pipeline.report.records import SourceVideo, rounded, segment_record, window_record
 
 
@@ -24,26 +19,21 @@ class EventLines:
     any moment and a killed run leaves whole lines.
 
     Args:
-        target: a path, whose file begins anew, or - for standard output.
+        path: a file, which begins anew, or - for standard output.
+        no_clobber: refuse a file that is there.
     """
 
-    def __init__(self, target: str) -> None:
-        self._put: Callable[[str], None]
-        if target == STDOUT:
-            self._file, self._put = None, _print_line
-        else:
-            self._file = _LineFile(Path(target))
-            self._put = self._file.write
+    def __init__(self, path: Path, *, no_clobber: bool = False) -> None:
+        self._lines = LineFile(path, "x" if no_clobber else "w")
 
     def event(self, kind: str, **values: Any) -> None:
         """One line; floats are rounded as in all output. ``kind`` is free: window, segment, signal_lost ..."""
         record = {"event": kind} | {k: rounded(v) if isinstance(v, float) else v for k, v in values.items()}
-        self._put(json.dumps(record, ensure_ascii=False) + "\n")
+        self._lines.write(json.dumps(record, ensure_ascii=False) + "\n")
 
     def close(self) -> None:
         """No more events."""
-        if self._file is not None:
-            self._file.close()
+        self._lines.close()
 
 
 class JsonLines:
@@ -51,12 +41,13 @@ class JsonLines:
     come, and ``end`` with its status.
 
     Args:
-        target: a path, or - for standard output.
+        path: a file, which begins anew, or - for standard output.
         header: facts about the model, which go into the first event.
+        no_clobber: refuse a file that is there.
     """
 
-    def __init__(self, target: str, header: dict[str, Any]) -> None:
-        self._events = EventLines(target)
+    def __init__(self, path: Path, header: dict[str, Any], *, no_clobber: bool = False) -> None:
+        self._events = EventLines(path, no_clobber=no_clobber)
         self._path = ""
         self._events.event("run", **header)
 
@@ -86,35 +77,3 @@ class JsonLines:
     def discard(self) -> None:
         """What is written stays: it is true."""
         self._events.close()
-
-
-class _LineFile:
-    """Whole lines only: one that does not fit is taken back, and the file closed."""
-
-    def __init__(self, path: Path) -> None:
-        self._path, self._length = path, 0
-        with failures_of(path):
-            path.parent.mkdir(parents=True, exist_ok=True)
-            self._stream = path.open("wb", buffering=0)
-
-    def write(self, line: str) -> None:
-        content = line.encode()
-        try:
-            with failures_of(self._path):
-                left = memoryview(content)
-                while left:
-                    left = left[self._stream.write(left) :]
-        except UserError:
-            with suppress(OSError):  # no plain file: nothing to take back
-                os.ftruncate(self._stream.fileno(), self._length)
-            self.close()
-            raise
-        self._length += len(content)
-
-    def close(self) -> None:
-        self._stream.close()
-
-
-def _print_line(line: str) -> None:
-    sys.stdout.write(line)
-    sys.stdout.flush()

@@ -15,10 +15,14 @@ from av.video.reformatter import ColorPrimaries, ColorRange, Colorspace, ColorTr
 from av.video.stream import VideoStream
 from numpy.typing import NDArray
 
-from pipeline.report.files import PendingFile, failures_of
+from pipeline.files.failures import OutputError, failures_of
+from pipeline.files.writing import OutputFile
 
 # As many as MPEG-4 allows: fine enough for a variable frame rate.
 _MAX_TICKS_A_SECOND = 65_535
+ANNOTATED, PREVIEW = ".annotated.mp4", ".preview.mp4"
+"""What the names of the videos written for a video end with."""
+_MARK = "written by clipgru"
 
 
 def encoder_name() -> str:
@@ -33,18 +37,27 @@ class Mp4File:
     Args:
         path: gets its name when the file is closed.
         average_fps: what the file says of itself; the times decide when a picture is shown.
+        no_clobber: refuse to replace a file.
+
+    Raises:
+        UserError: it cannot be made, or no MP4 holds so many pictures a second.
     """
 
-    def __init__(self, path: Path, average_fps: Fraction) -> None:
+    def __init__(self, path: Path, average_fps: Fraction, *, no_clobber: bool = False) -> None:
+        if average_fps > _MAX_TICKS_A_SECOND:
+            many = f"{float(average_fps):.0f} pictures a second, and an MP4 holds {_MAX_TICKS_A_SECOND} at most"
+            raise OutputError(f"{path}: cannot be written: the video says to have {many}; its times are damaged")
         rate = average_fps.limit_denominator(_MAX_TICKS_A_SECOND // math.ceil(average_fps))
+        rate = max(rate, Fraction(1, _MAX_TICKS_A_SECOND))
         ticks = rate.numerator * (_MAX_TICKS_A_SECOND // rate.numerator)  # a multiple: one picture is whole ticks
         self._rate, self._time_base = rate, Fraction(1, ticks)
-        self._pending = PendingFile(path)
+        self._pending = OutputFile(path, no_clobber=no_clobber)
         self._stream: VideoStream | None = None
         self._waiting: tuple[NDArray[np.uint8], int] | None = None  # until the next one says how long it is shown
         with failures_of(path):
             options = {"fflags": "+bitexact", "movflags": "+faststart"}  # no date, no version; plays while it loads
             self._container = av.open(str(self._pending.temporary), "w", format="mp4", options=options)
+        self._container.metadata["comment"] = _MARK
 
     @property
     def temporary(self) -> Path:
@@ -120,6 +133,18 @@ class Mp4File:
         with suppress(OSError):  # the end does not fit either
             self._container.close()
         self._pending.discard()
+
+
+def is_own(path: Path) -> bool:
+    """True for a video that ``predict`` wrote beside another: by its name, and by the mark in it, so that somebody's
+    own file that happens to have such a name is not taken for one."""
+    if not path.name.lower().endswith((ANNOTATED, PREVIEW)):
+        return False
+    try:
+        with av.open(str(path)) as container:
+            return container.metadata.get("comment") == _MARK
+    except (OSError, av.FFmpegError):
+        return False
 
 
 def _fitted(image: NDArray[np.uint8], height: int, width: int) -> NDArray[np.uint8]:

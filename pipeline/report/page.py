@@ -21,9 +21,10 @@ import numpy as np
 from numpy.typing import NDArray
 
 from pipeline.clip import Prediction, Segment, VideoInfo
+from pipeline.files.failures import OutputError, failures_of, reason_of
+from pipeline.files.writing import OutputFile, check_folder
 from pipeline.report.drawing import as_shown, clock
-from pipeline.report.files import check_folder, failures_of, write_text
-from pipeline.report.mp4 import Mp4File, encoder_name
+from pipeline.report.mp4 import PREVIEW, Mp4File, encoder_name
 from pipeline.report.records import OK, SourceVideo, later, rounded, segment_record
 from pipeline.report.strip import ScoreStrip
 
@@ -55,10 +56,14 @@ class HtmlPages:
         folder: made if it is not there.
         labels: ``[K]`` class names.
         max_embedded_mb: a larger video is not put into the page.
+        no_clobber: refuse to replace a page.
     """
 
-    def __init__(self, folder: Path, labels: Sequence[str], max_embedded_mb: float) -> None:
+    def __init__(
+        self, folder: Path, labels: Sequence[str], max_embedded_mb: float, *, no_clobber: bool = False
+    ) -> None:
         self._folder, self._labels, self._max_bytes = folder, labels, int(1e6 * max_embedded_mb)
+        self._no_clobber = no_clobber
         self._template = TEMPLATE.read_text(encoding="utf-8")
         self._video = SourceVideo("", "")
         self._strip = ScoreStrip()
@@ -92,7 +97,8 @@ class HtmlPages:
         """One picture of the copy."""
         assert self._video.info is not None
         if self._preview is None:
-            self._preview = Mp4File(self._folder / f"{self._video.name}.preview.mp4", self._video.info.average_fps)
+            path = self._folder / f"{self._video.name}{PREVIEW}"
+            self._preview = Mp4File(path, self._video.info.average_fps, no_clobber=self._no_clobber)
         image = as_shown(image, self._video.info.sample_aspect_ratio)
         scale = min(1.0, PREVIEW_SIZE_PX / max(image.shape[:2]))
         if scale < 1:
@@ -104,20 +110,28 @@ class HtmlPages:
         """Writes the page, of whatever was seen. A video that could not be opened has none."""
         if self._video.info is None:
             return
-        source, mime = self._media(self._video.info)
+        path = self._folder / f"{self._video.name}.html"
+        with OutputFile(path, no_clobber=self._no_clobber) as out:
+            try:
+                out.write(self._page(self._video.info, status, error))
+            except MemoryError as problem:
+                cure = "lower --html_embed_mb"
+                raise OutputError(f"{path}: the page does not fit into the memory; {cure}") from problem
+
+    def _page(self, info: VideoInfo, status: str, error: str) -> str:
+        source, mime = self._media(info)
         # On the clock of what is played: that of the file, or of a copy that begins with the first picture.
-        start = self._video.info.start_seconds_in_file if browsers_play(self._video.info) else 0.0
+        start = info.start_seconds_in_file if browsers_play(info) else 0.0
         segments = [later(segment, start) for segment in self._segments]
         data = page_data(self._video, segments, self._strip, self._labels, status, error, start)
         parts = {
             "title": escape(Path(self._video.path).name),
-            "media": media_html(source, mime, self._video.info),
+            "media": media_html(source, mime, info),
             "note": "".join(f'<p class="note" role="status">{escape(note)}</p>' for note in self._notes(status, error)),
             "segments": segments_html(segments),
             "data": json.dumps(data, ensure_ascii=False).replace("<", "\\u003c"),  # so that no label ends the script
         }
-        page = re.sub(r"{{(\w+)}}", lambda found: parts[found[1]], self._template)
-        write_text(self._folder / f"{self._video.name}.html", page)
+        return re.sub(r"{{(\w+)}}", lambda found: parts[found[1]], self._template)
 
     def _notes(self, status: str, error: str) -> Iterator[str]:
         if status != OK:
@@ -129,8 +143,11 @@ class HtmlPages:
         """Address and type of what the page plays; empty if there is nothing."""
         if browsers_play(info):
             mime = MIME_TYPES[info.path.suffix.lower()]
-            if info.path.stat().st_size <= self._max_bytes:
-                return _data_address(info.path, mime), mime
+            try:
+                if info.path.stat().st_size <= self._max_bytes:
+                    return _data_address(info.path, mime), mime
+            except OSError as error:
+                raise OutputError(f"{info.path}: cannot be read for its page: {reason_of(error)}") from error
             return _relative_address(info.path, self._folder), mime
         if self._preview is None:
             return "", ""
@@ -140,7 +157,7 @@ class HtmlPages:
             if preview.temporary.stat().st_size <= self._max_bytes:
                 return _data_address(preview.temporary, "video/mp4"), "video/mp4"
             preview.commit()
-            return quote(os.fsencode(f"{self._video.name}.preview.mp4")), "video/mp4"
+            return quote(os.fsencode(f"{self._video.name}{PREVIEW}")), "video/mp4"
         finally:
             preview.discard()  # does nothing to a file that has its name
 

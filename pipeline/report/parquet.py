@@ -13,7 +13,8 @@ from numpy.typing import NDArray
 
 from pipeline.clip import Prediction, Segment
 from pipeline.errors import UserError
-from pipeline.report.files import PendingFile, failures_of
+from pipeline.files.failures import failures_of
+from pipeline.files.writing import OutputFile
 from pipeline.report.records import SourceVideo, item_row, video_row
 
 ROWS_A_GROUP = 20_000
@@ -38,16 +39,16 @@ class ParquetFile:
         UserError: pyarrow is not installed, or the file cannot be made.
     """
 
-    def __init__(self, path: Path, header: dict[str, Any]) -> None:
+    def __init__(self, path: Path, header: dict[str, Any], *, no_clobber: bool = False) -> None:
         self._arrow, parquet = import_arrow("pyarrow"), import_arrow("pyarrow.parquet")
         columns = [(name, self._arrow.type_for_alias(kind)) for name, kind in TYPES.items()]
         self._schema = self._arrow.schema(columns, {"clipgru": json.dumps(header, ensure_ascii=False)})
         self._rows: list[dict[str, Any]] = []
         self._video = SourceVideo("", "")
-        self._pending = PendingFile(path)
+        self._pending = OutputFile(path, no_clobber=no_clobber)
         try:
             with failures_of(path):
-                self._out = parquet.ParquetWriter(str(self._pending.temporary), self._schema)
+                self._out = parquet.ParquetWriter(self._pending.stream, self._schema)
         except UserError:
             self._pending.discard()
             raise

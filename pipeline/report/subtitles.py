@@ -11,7 +11,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from pipeline.clip import Prediction, Segment
-from pipeline.report.files import TextFile, check_folder
+from pipeline.files.writing import OutputFile, check_folder
 from pipeline.report.records import SourceVideo, later
 
 
@@ -40,17 +40,19 @@ class Subtitles:
         kind: a key of ``FORMATS``.
     """
 
-    def __init__(self, folder: Path, kind: str) -> None:
+    def __init__(self, folder: Path, kind: str, *, no_clobber: bool = False) -> None:
         self._folder, self._kind, self._format = folder, kind, FORMATS[kind]
-        self._out: TextFile | None = None
+        self._no_clobber = no_clobber
+        self._out: OutputFile | None = None
         self._num_cues, self._start_seconds = 0, 0.0
         check_folder(folder)
 
     def begin_video(self, video: SourceVideo) -> None:
         """Begins its file, unless it could not be opened."""
+        self._out, self._num_cues = None, 0
         if video.info is not None:
-            self._num_cues, self._start_seconds = 0, video.start_seconds_in_file
-            self._out = TextFile(self._folder / f"{video.name}.{self._kind}")
+            self._start_seconds = video.start_seconds_in_file
+            self._out = OutputFile(self._folder / f"{video.name}.{self._kind}", no_clobber=self._no_clobber)
             self._out.write(self._format.head)
 
     def window(self, prediction: Prediction, probabilities: NDArray[np.float32]) -> None:
@@ -68,8 +70,8 @@ class Subtitles:
     def end_video(self, status: str, error: str) -> None:
         """What was seen is complete, whatever the status."""
         if self._out is not None:
-            self._out.close()
-            self._out = None
+            out, self._out = self._out, None
+            out.commit()
 
     def close(self) -> None:
         """Every file is complete already."""

@@ -13,34 +13,41 @@ from numpy.typing import NDArray
 
 from pipeline.clip import Prediction, Segment
 from pipeline.errors import UserError
+from pipeline.files.failures import OutputError
+from pipeline.files.outputs import check_outputs, folded
+from pipeline.files.writing import STDOUT
 from pipeline.options import PredictOptions
 from pipeline.report.annotated import AnnotatedVideos
 from pipeline.report.csv_file import CsvFile
-from pipeline.report.files import STDOUT
 from pipeline.report.json_file import JsonFile
 from pipeline.report.jsonl import JsonLines
+from pipeline.report.mp4 import ANNOTATED, PREVIEW
 from pipeline.report.page import HtmlPages
 from pipeline.report.parquet import ParquetFile
-from pipeline.report.records import FrameWriter, SourceVideo, Writer
+from pipeline.report.records import ERROR, FrameWriter, SourceVideo, Writer
 from pipeline.report.subtitles import Subtitles
 
-Make = Callable[[str, dict[str, Any], PredictOptions], Writer]
+Make = Callable[[Path, dict[str, Any], PredictOptions], Writer]
 
 # An output's name is its option: a file for all videos, or a folder with a file for each.
 FILES: dict[str, Make] = {
-    "json": lambda target, header, _: JsonFile(target, header),
-    "csv": lambda target, header, _: CsvFile(target),
-    "jsonl": lambda target, header, _: JsonLines(target, header),
-    "parquet": lambda target, header, _: ParquetFile(Path(target), header),
+    "json": lambda path, header, options: JsonFile(path, header, no_clobber=options.no_clobber),
+    "csv": lambda path, header, options: CsvFile(path, no_clobber=options.no_clobber),
+    "jsonl": lambda path, header, options: JsonLines(path, header, no_clobber=options.no_clobber),
+    "parquet": lambda path, header, options: ParquetFile(path, header, no_clobber=options.no_clobber),
 }
 FOLDERS: dict[str, Make] = {
-    "srt": lambda folder, header, _: Subtitles(Path(folder), "srt"),
-    "vtt": lambda folder, header, _: Subtitles(Path(folder), "vtt"),
+    "srt": lambda folder, header, options: Subtitles(folder, "srt", no_clobber=options.no_clobber),
+    "vtt": lambda folder, header, options: Subtitles(folder, "vtt", no_clobber=options.no_clobber),
 }
-FRAME_FOLDERS: dict[str, Callable[[str, dict[str, Any], PredictOptions], FrameWriter]] = {
-    "video": lambda folder, header, _: AnnotatedVideos(Path(folder)),
-    "html": lambda folder, header, options: HtmlPages(Path(folder), header["labels"], options.html_embed_mb),
+FRAME_FOLDERS: dict[str, Callable[[Path, dict[str, Any], PredictOptions], FrameWriter]] = {
+    "video": lambda folder, header, options: AnnotatedVideos(folder, no_clobber=options.no_clobber),
+    "html": lambda folder, header, options: HtmlPages(
+        folder, header["labels"], options.html_embed_mb, no_clobber=options.no_clobber
+    ),
 }
+_ENDINGS = {"srt": (".srt",), "vtt": (".vtt",), "video": (ANNOTATED,), "html": (".html", PREVIEW)}
+"""What the names of the files in each folder end with."""
 
 
 def targets_of(options: PredictOptions) -> dict[str, str]:
@@ -49,73 +56,112 @@ def targets_of(options: PredictOptions) -> dict[str, str]:
     return {name: target for name, target in wanted.items() if target}
 
 
+def check_video_outputs(options: PredictOptions, videos: Sequence[Path | str], names: Sequence[str]) -> None:
+    """Compare everything that will be written with the videos that are read, before anything is opened.
+
+    Args:
+        options: which outputs.
+        videos: files and addresses.
+        names: what the files written for each are called, as ``output_names`` gives them.
+
+    Raises:
+        UserError: an output is a video, or with ``no_clobber`` is there already.
+    """
+    files = {option: Path(target) for option, target in options.files().items() if target and target != STDOUT}
+    for folder, target in targets_of(options).items():
+        for name, ending in itertools.product(names, _ENDINGS.get(folder, ())):
+            files[f"--{folder}: {name}{ending}"] = Path(target, name + ending)
+    check_outputs(files, videos, no_clobber=options.no_clobber)
+
+
 class Writers:
     """Passes everything on to each writer. As a context it completes the files at the end, and if an error comes out
     leaves nothing half-written under a final name.
+
+    Where a file of one video cannot be written, the others of that video are, and the tables say that this one failed.
 
     Args:
         options: which outputs.
         header: facts about the model, with its ``labels``.
 
     Raises:
-        UserError: two outputs are one file, or one cannot be written.
+        UserError: one of them cannot be written.
     """
 
     def __init__(self, options: PredictOptions, header: dict[str, Any]) -> None:
-        targets = targets_of(options)
-        _check_apart({name: target for name, target in targets.items() if name in FILES and target != STDOUT})
-        self._all: list[Writer] = []
-        self._with_frames: list[FrameWriter] = []
+        self._all: dict[str, Writer] = {}
+        self._with_frames: dict[str, FrameWriter] = {}
+        self._failed: dict[str, OutputError] = {}
         try:
-            for name, target in targets.items():
+            for name, target in targets_of(options).items():
                 if name in FRAME_FOLDERS:
-                    self._with_frames.append(FRAME_FOLDERS[name](target, header, options))
-                    self._all.append(self._with_frames[-1])
+                    self._with_frames[name] = FRAME_FOLDERS[name](Path(target), header, options)
+                    self._all[name] = self._with_frames[name]
                 else:
-                    self._all.append((FILES | FOLDERS)[name](target, header, options))
+                    self._all[name] = (FILES | FOLDERS)[name](Path(target), header, options)
         except UserError:
             self.discard()
             raise
 
+    def _tell(self, tell: Callable[[Any], None], names: Iterable[str] | None = None) -> None:
+        for name in self._all if names is None else names:
+            if name in self._failed:
+                continue
+            try:
+                tell(self._all[name])
+            except OutputError as error:
+                if name in FILES:  # for all videos
+                    raise
+                self._failed[name] = error
+                self._all[name].discard()
+
     def begin_video(self, video: SourceVideo) -> None:
         """The calls that follow are of this video."""
-        for writer in self._all:
-            writer.begin_video(video)
+        self._failed.clear()
+        self._tell(lambda writer: writer.begin_video(video))
 
     def window(self, prediction: Prediction, probabilities: NDArray[np.float32]) -> None:
         """One more window."""
-        for writer in self._all:
-            writer.window(prediction, probabilities)
+        self._tell(lambda writer: writer.window(prediction, probabilities))
 
     def segment(self, segment: Segment) -> None:
         """One more segment."""
-        for writer in self._all:
-            writer.segment(segment)
+        self._tell(lambda writer: writer.segment(segment))
+
+    def _wanting(self) -> list[str]:
+        return [name for name, writer in self._with_frames.items() if name not in self._failed and writer.wants_frames]
 
     @property
     def wants_frames(self) -> bool:
         """Whether any of them wants the pictures of this video."""
-        return any(writer.wants_frames for writer in self._with_frames)
+        return bool(self._wanting())
 
     def frame(self, image: NDArray[np.uint8], time_seconds: float) -> None:
         """One more picture, uint8 RGB ``[H, W, 3]``."""
-        for writer in self._with_frames:
-            if writer.wants_frames:
-                writer.frame(image, time_seconds)
+        self._tell(lambda writer: writer.frame(image, time_seconds), self._wanting())
 
     def end_video(self, status: str, error: str) -> None:
-        """No more of this video."""
-        for writer in self._all:
-            writer.end_video(status, error)
+        """No more of this video.
+
+        Raises:
+            OutputError: a file of this video could not be written; the tables say so.
+        """
+        self._tell(lambda writer: writer.end_video(status, error), [name for name in self._all if name not in FILES])
+        failures = list(self._failed.values())
+        if failures:
+            status, error = ERROR, "; ".join(filter(None, [error, *map(str, failures)]))
+        self._tell(lambda writer: writer.end_video(status, error), [name for name in self._all if name in FILES])
+        if failures:
+            raise failures[0]
 
     def close(self) -> None:
         """Everything is complete."""
-        for writer in self._all:
+        for writer in self._all.values():
             writer.close()
 
     def discard(self) -> None:
         """What is not complete will not be."""
-        for writer in self._all:
+        for writer in self._all.values():
             writer.discard()
 
     def __enter__(self) -> Writers:
@@ -129,14 +175,6 @@ class Writers:
                 self.close()
         finally:
             self.discard()  # does nothing to a file that has its name
-
-
-def _check_apart(targets: dict[str, str]) -> None:
-    seen: dict[Path, str] = {}
-    for name, target in targets.items():
-        other = seen.setdefault(Path(target).resolve(), name)
-        if other != name:
-            raise UserError(f"--{other} and --{name} name the same file, {target}; give each its own")
 
 
 def output_names(videos: Sequence[Path]) -> list[str]:
@@ -158,5 +196,5 @@ def _tail_namer(depth: int) -> Callable[[Path], str]:
 
 
 def _all_differ(names: Iterable[str]) -> bool:
-    folded = [name.casefold() for name in names]  # some file systems do not tell case apart
-    return len(set(folded)) == len(folded)
+    different = [folded(name) for name in names]
+    return len(set(different)) == len(different)

@@ -13,7 +13,7 @@ from typing import Any
 
 import torch
 
-from pipeline.files import write_atomically
+from pipeline.files.writing import LineFile
 from pipeline.version import __version__
 
 JOURNAL = "commands.jsonl"
@@ -37,9 +37,9 @@ def note_command(folder: Path, command: str, args: Sequence[str], began: datetim
         "machine": describe_machine(),
         "versions": {"clipgru": __version__, "torch": torch.__version__, "python": platform.python_version()},
     }
-    path = folder / JOURNAL
-    before = path.read_bytes() if path.exists() else b""
-    write_atomically(path, before + json.dumps(line, ensure_ascii=False).encode() + b"\n")
+    journal = LineFile(folder / JOURNAL, "a")
+    journal.write(json.dumps(line, ensure_ascii=False) + "\n")
+    journal.close()
 
 
 def now() -> datetime:

@@ -9,7 +9,7 @@ from pathlib import Path
 from typing import Any
 
 from pipeline.config import DecodeConfig
-from pipeline.files import write_atomically
+from pipeline.files.writing import write_atomically
 from pipeline.report.markup import code, number
 from pipeline.run_report.clips import make_thumbnails
 from pipeline.run_report.comparison import comparison_sections
@@ -50,7 +50,7 @@ def write_report(folder: Path, output: Path | None = None, num_clips: int = 24) 
         parts += _evaluation_sections(run, evaluation, num_clips)
     parts += [time_section(run), data_section(run), settings_section(run), machine_section(run)]
     path = output or folder / REPORT
-    write_atomically(path, _page(run.name, _subtitle(run), parts).encode())
+    write_atomically(path, _page(run.name, _subtitle(run), parts))
     return path
 
 
@@ -64,7 +64,7 @@ def write_comparison(first: Path, second: Path, output: Path | None = None) -> P
     title = f"{runs[0].name} and {runs[1].name}"
     subtitle = f"A is {code(str(first))}, B is {code(str(second))}."
     path = output or first / f"compare_{runs[1].name}.html"
-    write_atomically(path, _page(title, subtitle, comparison_sections(*runs)).encode())
+    write_atomically(path, _page(title, subtitle, comparison_sections(*runs)))
     return path
 
 

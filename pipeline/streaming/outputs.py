@@ -5,20 +5,24 @@ from __future__ import annotations
 import re
 from collections.abc import Callable, Sequence
 from contextlib import ExitStack
+from datetime import datetime
 from fractions import Fraction
+from itertools import count
 from pathlib import Path
 from types import TracebackType
 from typing import Any
 
-from rich.console import Console
-
 from pipeline.clip import Prediction, Segment
+from pipeline.files.failures import OutputError
+from pipeline.files.writing import check_folder
 from pipeline.report.annotated import AnnotatedVideo
-from pipeline.report.files import check_folder
 from pipeline.report.jsonl import EventLines
 from pipeline.report.records import segment_record, window_record
 from pipeline.streaming.sources import Source
 from pipeline.streaming.streams import Happening, Notice, Shown
+from pipeline.terminal import PlainConsole, printable, say
+
+_MAX_STEM_CHARACTERS = 50  # of four bytes each; with time and suffix below the 255 bytes of a name
 
 
 def write_event(lines: EventLines, name: str, happening: Happening) -> None:
@@ -36,12 +40,13 @@ class EventOutput:
     """Every event as a JSON object a line.
 
     Args:
-        target: a path, or - for standard output.
+        path: a file, or - for standard output.
         header: facts about the model, for the first line.
+        no_clobber: refuse a file that is there.
     """
 
-    def __init__(self, target: str, header: dict[str, Any]) -> None:
-        self._lines = EventLines(target)
+    def __init__(self, path: Path, header: dict[str, Any], *, no_clobber: bool = False) -> None:
+        self._lines = EventLines(path, no_clobber=no_clobber)
         self._lines.event("run", **header)
 
     def hear(self, name: str, happening: Happening) -> None:
@@ -54,40 +59,41 @@ class EventOutput:
 class PeopleOutput:
     """Segments to standard output and what happens to the sources to the console, in words."""
 
-    def __init__(self, console: Console, quiet: bool) -> None:
+    def __init__(self, console: PlainConsole, quiet: bool) -> None:
         self._console, self._quiet = console, quiet
 
     def hear(self, name: str, happening: Happening) -> None:
         if isinstance(happening, Notice) and happening.is_failure:
-            self._console.print(f"error: {happening.message}", style="red", soft_wrap=True, markup=False)
+            self._console.print(f"error: {happening.message}", style="red")
         elif self._quiet:
             return
         elif isinstance(happening, Segment):
             start, end, score = happening.start_seconds, happening.end_seconds, happening.score
-            print(f"{name}  {start:9.2f} - {end:9.2f} s  {score:5.1%}  {happening.label}", flush=True)
+            say(printable(f"{name}  {start:9.2f} - {end:9.2f} s  {score:5.1%}  {happening.label}"))
         elif isinstance(happening, Notice):
             message = f": {happening.message}" if happening.message else ""
             text = f"{name}  {happening.time_seconds:9.2f} s  {happening.kind}{message}"
-            self._console.print(text, style="dim", soft_wrap=True, markup=False)
+            self._console.print(printable(text), style="dim")
 
     def close(self) -> None:
         """Nothing to close."""
 
 
 class Recording:
-    """``<name>.jsonl`` and ``<name>.mp4`` of one source. The events can be read at any moment; the video gets its name
-    when it is closed, and none is written of a source that never gave a picture."""
+    """``<name>_<when it began>.jsonl`` and ``.mp4`` of one source, beside those of earlier runs. The events can be read
+    at any moment; the video gets its name when it is closed, and none is written of a source that never gave a
+    picture."""
 
     def __init__(self, folder: Path, stem: str, header: dict[str, Any], sample_fps: float) -> None:
-        self._events = EventOutput(str(folder / f"{stem}.jsonl"), header)
-        self._path, self._fps = folder / f"{stem}.mp4", Fraction(sample_fps).limit_denominator(1001)
+        path, self._events = _open_new(folder, f"{stem}_{datetime.now():%Y%m%d-%H%M%S}", header)
+        self._path, self._fps = path.with_suffix(".mp4"), Fraction(sample_fps).limit_denominator(1001)
         self._video: AnnotatedVideo | None = None
 
     def hear(self, name: str, happening: Happening) -> None:
         self._events.hear(name, happening)
         if isinstance(happening, Shown):
             if self._video is None:
-                self._video = AnnotatedVideo(self._path, self._fps)
+                self._video = AnnotatedVideo(self._path, self._fps, no_clobber=True)
             shown = happening
             self._video.write(shown.picture, shown.time_seconds, shown.label, shown.score, shown.open_label)
 
@@ -99,6 +105,20 @@ class Recording:
                 video.close()
             finally:
                 video.discard()  # does nothing to a complete file
+
+
+def _open_new(folder: Path, stem: str, header: dict[str, Any]) -> tuple[Path, EventOutput]:
+    """Events in a file that was not there. Runs of the same second are numbered."""
+    for number in count(1):
+        path = folder / f"{stem}{f'-{number}' if number > 1 else ''}.jsonl"
+        if path.exists() or path.with_suffix(".mp4").exists():
+            continue
+        try:
+            return path, EventOutput(path, header, no_clobber=True)
+        except OutputError:
+            if not path.exists():  # else another run was quicker
+                raise
+    raise AssertionError("numbers do not end")
 
 
 class Recordings:
@@ -130,7 +150,7 @@ def file_stems(sources: Sequence[Source]) -> dict[str, str]:
     stems: dict[str, str] = {}
     for source in sources:
         text = Path(source.address).stem if source.kind in ("file", "replay") else source.name
-        stem = re.sub(r"[^\w.-]+", "_", text).strip("._") or "source"
+        stem = re.sub(r"[^\w.-]+", "_", text).strip("._")[:_MAX_STEM_CHARACTERS] or "source"
         taken = {other.casefold() for other in stems.values()}
         numbered = (stem if number == 1 else f"{stem}-{number}" for number in range(1, len(stems) + 2))
         stems[source.name] = next(name for name in numbered if name.casefold() not in taken)

@@ -11,22 +11,21 @@ from pathlib import Path
 from typing import Any
 
 import cv2
-from rich.console import Console
 
 from pipeline.config import to_dict
 from pipeline.errors import UserError
-from pipeline.files import write_atomically
+from pipeline.files.stopping import StopRequest
+from pipeline.files.writing import STDOUT, write_atomically
 from pipeline.inference import Model
 from pipeline.options import WebcamOptions
-from pipeline.report.files import STDOUT
-from pipeline.stopping import StopRequest
 from pipeline.streaming.outputs import EventOutput, Outputs, PeopleOutput, Recordings
 from pipeline.streaming.sources import Source
 from pipeline.streaming.status import Command, SourceStatus, View
 from pipeline.streaming.streams import Streams
+from pipeline.terminal import PlainConsole
 
 
-def run_webcam(model: Model, sources: Sequence[Source], options: WebcamOptions, console: Console) -> int:
+def run_webcam(model: Model, sources: Sequence[Source], options: WebcamOptions, console: PlainConsole) -> int:
     """Watches the sources until all have ended, the time is over, somebody quits, or a signal comes.
 
     Returns:
@@ -82,7 +81,7 @@ def obey(streams: Streams, command: Command) -> bool:
     return command != "quit"
 
 
-def open_view(options: WebcamOptions, console: Console) -> View | None:
+def open_view(options: WebcamOptions, console: PlainConsole) -> View | None:
     """The window or the page that the options ask for.
 
     Raises:
@@ -94,7 +93,7 @@ def open_view(options: WebcamOptions, console: Console) -> View | None:
 
         page = PageView(host, port, options.allow_network)
         if not options.quiet:
-            console.print(f"watch at {page.url}", soft_wrap=True)
+            console.print(f"watch at {page.url}")
         return page
     if options.headless:
         return None
@@ -115,32 +114,31 @@ def parse_address(text: str) -> tuple[str, int]:
     return host.strip("[]") or "127.0.0.1", int(port)
 
 
-def _open_outputs(model: Model, sources: Sequence[Source], options: WebcamOptions, console: Console) -> Outputs:
+def _open_outputs(model: Model, sources: Sequence[Source], options: WebcamOptions, console: PlainConsole) -> Outputs:
     sampling = model.file.sampling
     header: dict[str, Any] = {"labels": list(model.labels), "sampling": to_dict(sampling)}
     outputs: list[EventOutput | PeopleOutput | Recordings] = []
     if options.record:
         outputs.append(Recordings(Path(options.record), sources, header, sampling.sample_fps))
     if options.headless:
-        outputs.append(EventOutput(STDOUT, header))
+        outputs.append(EventOutput(Path(STDOUT), header))
     else:
         outputs.append(PeopleOutput(console, options.quiet))
     return Outputs(outputs)
 
 
-def _report(streams: Streams, options: WebcamOptions, console: Console) -> None:
+def _report(streams: Streams, options: WebcamOptions, console: PlainConsole) -> None:
     statuses = streams.final_statuses()
     if options.stats:
-        write_atomically(Path(options.stats), json.dumps(figures(statuses), indent=1).encode())
+        write_atomically(Path(options.stats), json.dumps(figures(statuses), indent=1) + "\n")
     if options.quiet:
         return
-    plain: dict[str, Any] = {"soft_wrap": True, "markup": False}
     for status in statuses:
         counts = f"{status.frames_in} frames in, {status.frames_used} used, {status.frames_dropped} dropped"
         latency = ", ".join(f"{name} {value:.0f} ms" for name, value in status.latency_ms.items())
-        console.print(f"{status.name}: {counts}" + (f"; latency {latency}" if latency else ""), **plain)
+        console.print(f"{status.name}: {counts}" + (f"; latency {latency}" if latency else ""))
     stages = ", ".join(f"{name} {value:.1f}" for name, value in (statuses[-1].stage_ms if statuses else {}).items())
-    console.print(f"milliseconds a step: {stages}", **plain)
+    console.print(f"milliseconds a step: {stages}")
 
 
 def figures(statuses: Sequence[SourceStatus]) -> list[dict[str, Any]]:

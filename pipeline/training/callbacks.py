@@ -6,23 +6,21 @@ import csv
 import io
 import signal
 import time
-from collections.abc import Iterator
-from contextlib import contextmanager
 from dataclasses import asdict
 from pathlib import Path
-from types import FrameType
 from typing import Any
 
 import torch
 from lightning.fabric.plugins.io.torch_io import TorchCheckpointIO
 from lightning.pytorch import Callback, LightningModule, Trainer
 from lightning.pytorch.callbacks import RichProgressBar
-from rich.console import Console
 
 from pipeline.datasets.videos import BadVideo, ClipBatch
 from pipeline.errors import UserError
-from pipeline.files import write_atomically
+from pipeline.files.stopping import StopRequest
+from pipeline.files.writing import write_atomically
 from pipeline.ranks import ALONE, Ranks
+from pipeline.terminal import PlainConsole
 from pipeline.training.module import ClipClassifier, add_bad_videos
 
 
@@ -39,52 +37,36 @@ class Interrupted(Exception):  # noqa: N818 (not an error: somebody asked)
         self.signal_number, self.checkpoint = signal_number, checkpoint
 
 
-_SIGNALS = (signal.SIGINT, signal.SIGTERM)
-
-
 class StopOnSignal(Callback):
-    """SIGINT and SIGTERM: finish the batch, or a validation that has begun, then raise ``Interrupted`` with
-    ``last.ckpt`` written. A second signal does not wait. A signal to one rank stops all."""
+    """What is asked of the run by a signal: finish the batch, or a validation that has begun, then raise
+    ``Interrupted`` with ``last.ckpt`` written. A second signal does not wait. A signal to one rank stops all.
 
-    def __init__(self, checkpoint: Path, ranks: Ranks = ALONE) -> None:
-        self._checkpoint, self._ranks = checkpoint, ranks
-        self._received: int | None = None
+    Args:
+        stop: listens around the whole fit, because Lightning too sets handlers when it begins and puts back what it
+            found when it ends.
+    """
 
-    def _receive(self, signal_number: int, frame: FrameType | None) -> None:
-        if self._received is not None:  # asked twice: do not wait for the batch
-            raise KeyboardInterrupt
-        self._received = signal_number
-
-    @contextmanager
-    def listening(self) -> Iterator[None]:
-        """Takes both signals over, and gives them back. Around the whole fit, because Lightning too sets handlers when
-        it begins and puts back what it found when it ends."""
-        previous = [signal.signal(number, self._receive) for number in _SIGNALS]
-        try:
-            yield
-        finally:
-            for number, handler in zip(_SIGNALS, previous, strict=True):
-                signal.signal(number, handler)
+    def __init__(self, checkpoint: Path, stop: StopRequest, ranks: Ranks = ALONE) -> None:
+        self._checkpoint, self._stop, self._ranks = checkpoint, stop, ranks
 
     def on_train_start(self, trainer: Trainer, pl_module: LightningModule) -> None:
         """Takes SIGTERM back: by now Lightning's handler stands before ours, and would talk to the other ranks while
         they are busy with something else."""
-        for number in _SIGNALS:
-            signal.signal(number, self._receive)
+        self._stop.listen()
 
     def on_train_batch_end(
         self, trainer: Trainer, pl_module: LightningModule, outputs: Any, batch: Any, batch_idx: int
     ) -> None:
         """Between two batches everything is consistent: the place to stop. After the last batch of an epoch its
         validation comes first, so that the best epoch is the same as in a run that was never stopped."""
-        number = self._ranks.largest(self._received or 0)
+        number = self._ranks.largest(self._stop.signal_number or 0)
         if number and not trainer.is_last_batch:
             trainer.save_checkpoint(self._checkpoint)
             raise Interrupted(number, self._checkpoint)
 
     def on_train_epoch_start(self, trainer: Trainer, pl_module: LightningModule) -> None:
         """The epoch before is complete, and its end was written to ``last.ckpt``."""
-        number = self._ranks.largest(self._received or 0)
+        number = self._ranks.largest(self._stop.signal_number or 0)
         if number and self._checkpoint.exists():
             raise Interrupted(number, self._checkpoint)
 
@@ -163,7 +145,7 @@ def check_bad_videos(bad: list[BadVideo], num_videos: int, max_bad_fraction: flo
     writer = csv.DictWriter(text, ["path", "stage", "cause", "times"])
     writer.writeheader()
     writer.writerows(asdict(video) for video in sorted(bad, key=lambda video: video.path))
-    write_atomically(report, text.getvalue().encode())
+    write_atomically(report, text.getvalue())
     if len(bad) > max_bad_fraction * num_videos:
         raise UserError(
             f"{len(bad)} of {num_videos} videos cannot be read, more than data.max_bad_fraction {max_bad_fraction}; "
@@ -193,7 +175,7 @@ class ProgressBar(RichProgressBar):
 class EpochLines(Callback):
     """One line an epoch, for logs and pipes where a bar would be noise."""
 
-    def __init__(self, console: Console) -> None:
+    def __init__(self, console: PlainConsole) -> None:
         self._console = console
 
     def on_train_epoch_end(self, trainer: Trainer, pl_module: LightningModule) -> None:
@@ -205,4 +187,4 @@ class EpochLines(Callback):
             if name in trainer.callback_metrics
         ]
         line = f"epoch {trainer.current_epoch + 1}/{trainer.max_epochs}  " + "  ".join(figures)
-        self._console.print(line, soft_wrap=True)
+        self._console.print(line)

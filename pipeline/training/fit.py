@@ -7,7 +7,7 @@ import logging
 import sys
 import warnings
 from collections.abc import Callable, Iterator
-from contextlib import contextmanager
+from contextlib import ExitStack, contextmanager
 from dataclasses import dataclass
 from datetime import timedelta
 from pathlib import Path
@@ -16,9 +16,8 @@ from typing import Any
 import torch
 from lightning.pytorch import Callback, Trainer, seed_everything
 from lightning.pytorch.callbacks import EarlyStopping, EMAWeightAveraging, ModelCheckpoint
-from lightning.pytorch.loggers import CSVLogger, Logger, TensorBoardLogger
+from lightning.pytorch.loggers import Logger, TensorBoardLogger
 from lightning.pytorch.strategies import DDPStrategy, FSDPStrategy, Strategy
-from rich.console import Console
 from rich.progress import Progress
 
 from pipeline.checkpoint import ModelFile, provenance_of, save_model
@@ -27,8 +26,12 @@ from pipeline.datasets.datamodule import Splits, VideoDataModule, make_splits, r
 from pipeline.datasets.features import FrameEmbedder, can_keep_features
 from pipeline.datasets.summary import summarize_splits
 from pipeline.errors import UserError
-from pipeline.files import write_atomically
+from pipeline.files.lock import locked_folder, remove_stale
+from pipeline.files.outputs import check_outputs, files_in
+from pipeline.files.stopping import StopRequest
+from pipeline.files.writing import write_atomically
 from pipeline.ranks import Ranks, join
+from pipeline.terminal import PlainConsole
 from pipeline.training.calibrating import calibrate
 from pipeline.training.callbacks import (
     AtomicCheckpointIO,
@@ -39,10 +42,13 @@ from pipeline.training.callbacks import (
     Throughput,
 )
 from pipeline.training.initial import start_from
+from pipeline.training.log import CsvLog
 from pipeline.training.memory import check_step_fits, gpu_memory_errors
 from pipeline.training.module import ClipClassifier, balanced_class_weights
 from pipeline.training.precision import settle_precision
 
+RUN_FILES = ("config.yaml", "data.json", "bad_videos.csv", "model.safetensors")
+"""What a training writes into its run folder, beside checkpoints and logs."""
 PRECISIONS = {"fp32": "32-true", "bf16": "bf16-mixed"}
 
 
@@ -82,8 +88,20 @@ def train(
 
     Raises:
         UserError: anything wrong with settings or data, or a run folder in use.
-        Interrupted: SIGINT or SIGTERM, after a checkpoint was written.
+        Interrupted: SIGINT, SIGTERM or SIGHUP, after a checkpoint was written.
     """
+    ranks = join(experiment.trainer)
+    with ExitStack() as held:
+        with ranks.agreement():
+            if ranks.is_first:
+                given = experiment.training.initial_model, experiment.data.annotations
+                check_outputs(files_in(experiment.run_dir, RUN_FILES), filter(None, given))
+                held.enter_context(locked_folder(experiment.run_dir))
+                remove_stale(experiment.run_dir / "checkpoints")
+        return _train(experiment, splits, resume=resume, quiet=quiet)
+
+
+def _train(experiment: Experiment, splits: Splits | None, *, resume: bool, quiet: bool) -> TrainingResult:
     run_dir = experiment.run_dir
     _check_settings_agree(experiment)
     last = run_dir / "checkpoints" / "last.ckpt"
@@ -104,17 +122,18 @@ def train(
             said, module.came_from = start_from(experiment.training.initial_model, module.recognizer, experiment)
             module.transform.normalization = module.recognizer.backbone.normalization
             _say(said, quiet)
-    stop = StopOnSignal(last, ranks)
-    with calm_lightning(), stop.listening():
+    stop = StopRequest()
+    with calm_lightning():
         # The stop comes last, when the others have done their part of the batch (the average of weights has its step).
-        trainer = _build_trainer(experiment, [*_callbacks(experiment, splits, quiet, ranks), stop], quiet, ranks)
+        callbacks = [*_callbacks(experiment, splits, quiet, ranks), StopOnSignal(last, stop, ranks)]
+        trainer = _build_trainer(experiment, callbacks, quiet, ranks)
         if ranks.is_first:
-            write_atomically(run_dir / "config.yaml", to_yaml(experiment).encode())
+            write_atomically(run_dir / "config.yaml", to_yaml(experiment))
             summary = summarize_splits(splits, experiment.decode)
-            write_atomically(run_dir / "data.json", json.dumps(summary, indent=1, ensure_ascii=False).encode())
+            write_atomically(run_dir / "data.json", json.dumps(summary, indent=1, ensure_ascii=False))
         if experiment.data.cache == "features":
             _cache_features(data, module.to(trainer.strategy.root_device), quiet)
-        with gpu_memory_errors(experiment):
+        with stop.listening(), gpu_memory_errors(experiment):
             trainer.fit(module, datamodule=data, ckpt_path=str(last) if resume else None, weights_only=True)
     return _finish(experiment, data, module, trainer)
 
@@ -129,12 +148,12 @@ def _read_splits(experiment: Experiment, quiet: bool) -> Splits:
 
 def _say(text: str, quiet: bool) -> None:
     if text and not quiet:
-        Console(stderr=True).print(text, markup=False, highlight=False, soft_wrap=True)
+        PlainConsole().print(text)
 
 
 def _cache_features(data: VideoDataModule, module: ClipClassifier, quiet: bool) -> None:
     num_videos = len(data.splits.train) + len(data.splits.val)
-    with Progress(console=Console(stderr=True), disable=not _shows_bar(quiet), transient=True) as progress:
+    with Progress(console=PlainConsole(), disable=not _shows_bar(quiet), transient=True) as progress:
         task = progress.add_task("embedding each frame once", total=num_videos)
         module.eval()
         data.cache_features(FrameEmbedder(module.recognizer, module.transform), lambda: progress.advance(task))
@@ -207,7 +226,7 @@ def _build_module(experiment: Experiment, splits: Splits, ranks: Ranks) -> ClipC
 def _build_trainer(experiment: Experiment, callbacks: list[Callback], quiet: bool, ranks: Ranks) -> Trainer:
     config, run_dir = experiment.training, experiment.run_dir
     part = 1 + len(list(run_dir.glob("logs_*")))  # a resumed run has a log of its own; the logger would erase the first
-    loggers: list[Logger] = [CSVLogger(run_dir, name="", version=f"logs_{part}")]
+    loggers: list[Logger] = [CsvLog(run_dir / f"logs_{part}")]
     if experiment.trainer.tensorboard:
         loggers.append(TensorBoardLogger(run_dir, name="", version="tensorboard"))
     return Trainer(
@@ -251,7 +270,7 @@ def _callbacks(experiment: Experiment, splits: Splits, quiet: bool, ranks: Ranks
     if _shows_bar(quiet):
         callbacks.append(ProgressBar(leave=True, console_kwargs={"stderr": True}))
     elif not quiet:
-        callbacks.append(EpochLines(Console(stderr=True)))
+        callbacks.append(EpochLines(PlainConsole()))
     return callbacks
 
 

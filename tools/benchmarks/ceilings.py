@@ -15,7 +15,7 @@ from benchmarks.tables import Findings, Table
 from benchmarks.timing import Times, interleaved
 from pipeline.config import ModelConfig, TransformConfig
 from pipeline.datasets.features import FrameEmbedder
-from pipeline.datasets.store import Store
+from pipeline.files.cache import Store
 from pipeline.models.recognizer import Recognizer
 from pipeline.transforms.augmentation import TrainTransform
 
@@ -101,7 +101,7 @@ def _extraction(recognizer: Recognizer, folder: Path, device: str) -> Callable[[
     )
     embedder, store = FrameEmbedder(recognizer, transform), Store(folder, 2**33)
     frames = torch.randint(0, 256, (_NUM_FRAMES[device], _SIDE_PX, _SIDE_PX, 3), dtype=torch.uint8)
-    store.put("frames", frames.permute(0, 3, 1, 2), {})  # [N, H, W, 3] -> [N, 3, H, W]
+    store.put("frames", frames.permute(0, 3, 1, 2).numpy(), {})  # [N, H, W, 3] -> [N, 3, H, W]
 
     def run() -> None:
         entry = store.get("frames")
@@ -109,7 +109,7 @@ def _extraction(recognizer: Recognizer, folder: Path, device: str) -> Callable[[
         places = range(len(entry))
         for start in range(0, len(places), _FRAMES_A_CALL[device]):
             with _mixed(device):
-                embedder.embed(entry.read(places[start : start + _FRAMES_A_CALL[device]]))
+                embedder.embed(torch.from_numpy(entry.read(places[start : start + _FRAMES_A_CALL[device]])))
 
     return run
 

@@ -1,9 +1,8 @@
-"""Files are written whole or not at all, and told apart by their bytes."""
+"""The bytes of a file: their digest, and a part of a larger file."""
 
 from __future__ import annotations
 
 import hashlib
-import os
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -22,20 +21,6 @@ class FilePart:
     """Hex digest of the bytes."""
     name: str
     """What the part is called, for people; its suffix is the file's."""
-
-
-def write_atomically(path: Path, content: bytes) -> None:
-    """Writes under a temporary name beside ``path``, flushes to disk, then renames: never half a file."""
-    path.parent.mkdir(parents=True, exist_ok=True)
-    temporary = path.with_name(f".{path.name}.{os.getpid()}.tmp")
-    try:
-        with temporary.open("wb") as stream:
-            stream.write(content)
-            stream.flush()
-            os.fsync(stream.fileno())
-        os.replace(temporary, path)
-    finally:
-        temporary.unlink(missing_ok=True)
 
 
 def file_digest(path: Path) -> str:

@@ -1,0 +1,139 @@
+"""One process at a time: a file beside what is written, locked by the kernel, which lets go when its owner ends."""
+
+from __future__ import annotations
+
+import errno
+import os
+import time
+from collections.abc import Iterator
+from contextlib import contextmanager, suppress
+from pathlib import Path
+
+from pipeline.errors import UserError
+from pipeline.files.failures import failures_of
+
+# Where the file system knows no such locks, there is none.
+_NO_LOCKS = frozenset([errno.ENOSYS, errno.ENOLCK, errno.ENOTSUP, errno.EINVAL])
+_STALE_SECONDS = 60.0
+_MAX_NAME_BYTES = 255
+LOCK_NAME = ".lock"
+
+
+def beside(path: Path, ending: str) -> Path:
+    """The hidden file ``.<name><ending>`` next to a path; where the name is too long for that, a digest of it."""
+    name = f".{path.name}{ending}"
+    if len(os.fsencode(name)) > _MAX_NAME_BYTES:
+        import hashlib
+
+        name = f".{hashlib.sha256(os.fsencode(path.name)).hexdigest()}{ending}"
+    return path.with_name(name)
+
+
+def try_lock(descriptor: int) -> bool | None:
+    """Lock an open file without waiting. Returns False if another holds it, None where there are no such locks."""
+    try:
+        import fcntl
+    except ImportError:
+        return None
+    try:
+        fcntl.flock(descriptor, fcntl.LOCK_EX | fcntl.LOCK_NB)
+    except OSError as error:
+        if error.errno in _NO_LOCKS:
+            return None
+        if error.errno not in (errno.EWOULDBLOCK, errno.EACCES):
+            raise
+        return False
+    return True
+
+
+@contextmanager
+def locked_folder(folder: Path) -> Iterator[None]:
+    """Hold a folder, made if it is not there, for this process alone. What killed runs left half-written directly in it
+    is removed.
+
+    Raises:
+        UserError: another process holds it, or it cannot be made.
+    """
+    with _held(folder / LOCK_NAME, folder):
+        remove_stale(folder)
+        yield
+
+
+@contextmanager
+def locked_file(path: Path) -> Iterator[None]:
+    """Hold an output file, which need not exist, for this process alone. Its folder is made if it is not there.
+
+    Raises:
+        UserError: another process holds it, or no file can be made there.
+    """
+    target = Path(os.path.realpath(path))
+    with _held(beside(target, ".lock"), path):
+        remove_stale(target.parent)
+        yield
+
+
+def remove_stale(folder: Path) -> None:
+    """Remove the temporary files that killed processes left directly in a folder."""
+    with suppress(OSError):
+        for temporary in folder.glob(".*.tmp"):
+            _remove_stale(temporary)
+
+
+def _remove_stale(temporary: Path) -> None:
+    """A temporary file is locked by the process that writes it, from a moment after it was made."""
+    with suppress(OSError):
+        if time.time() - temporary.stat().st_mtime > _STALE_SECONDS:
+            descriptor = os.open(temporary, os.O_RDWR)
+            try:
+                if try_lock(descriptor):
+                    temporary.unlink()
+            finally:
+                os.close(descriptor)
+
+
+@contextmanager
+def _held(path: Path, what: Path) -> Iterator[None]:
+    made: list[Path] = []
+    held: list[int] = []
+    try:
+        with failures_of(what):
+            made = make_folders(path.parent)
+            held.append(_acquire(path, what))
+        # A forked process must not keep the lock when this one is killed. What is let go is no longer in the list.
+        os.register_at_fork(after_in_child=lambda: held and os.close(held.pop()))  # type: ignore[func-returns-value]
+        yield
+    finally:
+        if held:
+            with suppress(OSError):
+                path.unlink()  # before it is let go: who waits for it finds another file of that name, or none
+            os.close(held.pop())
+        for folder in reversed(made):  # a run that was refused leaves no empty folders
+            with suppress(OSError):
+                folder.rmdir()
+
+
+def _acquire(path: Path, what: Path) -> int:
+    while True:
+        descriptor = os.open(path, os.O_RDWR | os.O_CREAT, 0o666)
+        if try_lock(descriptor) is False:
+            owner = os.read(descriptor, 20).decode(errors="replace") or "unknown"
+            os.close(descriptor)
+            raise UserError(
+                f"{what}: another process writes there (process {owner}); wait until it has ended, stop it, or choose "
+                "another name"
+            )
+        with suppress(OSError):  # removed between opening and locking, it is no longer what others look at
+            if os.path.samestat(os.fstat(descriptor), path.stat()):
+                break
+        os.close(descriptor)
+    with suppress(OSError):  # a full disk has no room for the number, and the lock holds all the same
+        os.truncate(descriptor, 0)
+        os.write(descriptor, str(os.getpid()).encode())
+    return descriptor
+
+
+def make_folders(folder: Path) -> list[Path]:
+    """Make a folder and those above it. Returns those that were not there, the topmost first."""
+    missing = [part for part in (folder, *folder.parents) if not part.exists()]
+    folder.mkdir(parents=True, exist_ok=True)
+    return missing[::-1]

@@ -1,0 +1,103 @@
+"""The outputs of a command: told before anything is opened where one of them would destroy something."""
+
+from __future__ import annotations
+
+import os
+import stat
+import unicodedata
+from collections.abc import Iterable, Iterator, Mapping
+from contextlib import ExitStack, contextmanager
+from pathlib import Path
+
+from pipeline.errors import UserError
+from pipeline.files.failures import OutputError
+from pipeline.files.lock import locked_file
+from pipeline.files.writing import STDOUT, is_special
+
+_Identity = tuple[int | str, ...]
+
+
+@contextmanager
+def claimed(
+    outputs: Mapping[str, str | Path | None], inputs: Iterable[str | Path] = (), *, no_clobber: bool = False
+) -> Iterator[None]:
+    """Hold the output files of a command for this process alone, after a look at what they would replace.
+
+    Args:
+        outputs: option -> file; - is standard output, None stands for an option that was not given.
+        inputs: what the command reads; addresses and what does not exist are passed over.
+        no_clobber: refuse what is there already.
+
+    Raises:
+        UserError: an output is an input, two are one file, one is there already or cannot be made, or another process
+            is writing it.
+    """
+    files = {option: Path(target) for option, target in outputs.items() if target and str(target) != STDOUT}
+    check_outputs(files, inputs, no_clobber=no_clobber)
+    with ExitStack() as stack:
+        for path in files.values():
+            if not is_special(path):
+                stack.enter_context(locked_file(path))
+        yield
+
+
+def check_outputs(outputs: Mapping[str, Path], inputs: Iterable[str | Path] = (), *, no_clobber: bool = False) -> None:
+    """Compare outputs with inputs and each other: by device and inode, so that links and other spellings of a path do
+    not hide that two are one file.
+
+    Args:
+        outputs: what stands in the message -> file. Pipes and devices, which are written through, are passed over.
+        inputs: files that are read.
+        no_clobber: also refuse what is there already.
+
+    Raises:
+        UserError: an output is an input, two are one file, one is a folder, or is there already.
+    """
+    seen: dict[_Identity, tuple[str, Path]] = {}
+    for option, path in outputs.items():
+        if is_special(path):
+            continue
+        other, _ = seen.setdefault(_identity(path), (option, path))
+        if other != option:
+            raise UserError(f"{other} and {option} name the same file, {path}; give each its own")
+        if path.is_dir():
+            raise UserError(f"{option} {path}: that is a folder: name a file")
+        if no_clobber and os.path.exists(path):
+            raise OutputError(f"{option}: {path} is there already, and --no_clobber keeps it; choose another name")
+    for source in inputs if any(len(identity) == 2 for identity in seen) else ():
+        status = _status(source)
+        if status and (status.st_dev, status.st_ino) in seen:
+            option, path = seen[status.st_dev, status.st_ino]
+            raise UserError(f"{option} {path} would be written over the input {source}; choose another name")
+
+
+def files_in(folder: Path, names: Iterable[str]) -> dict[str, Path]:
+    """Return outputs for ``claimed`` and ``check_outputs``: files of one folder."""
+    return {f"the output {name}": folder / name for name in names}
+
+
+def folded(name: str) -> str:
+    """Return what a name has in common with those that some file systems take for the same: in other case, or composed
+    otherwise."""
+    return unicodedata.normalize("NFC", name).casefold()
+
+
+def _status(path: str | Path) -> os.stat_result | None:
+    """Of a plain file; else None."""
+    try:
+        status = os.stat(path)
+    except (OSError, ValueError):  # a name with a zero byte
+        return None
+    return status if stat.S_ISREG(status.st_mode) else None
+
+
+def _identity(path: Path) -> _Identity:
+    """What all names of a file have in common: device and inode; before it exists those of its nearest folder, and the
+    names below."""
+    below: list[str] = []
+    path = Path(os.path.realpath(path))
+    while not os.path.exists(path) and path != path.parent:
+        below.insert(0, folded(path.name))
+        path = path.parent
+    status = path.stat()
+    return status.st_dev, status.st_ino, *below
