@@ -15,12 +15,12 @@ import torch
 from torch import Tensor
 
 from pipeline.checkpoint import ModelFile
+from pipeline.confidence import wilson_interval
 from pipeline.config import DataConfig, Experiment
 from pipeline.datasets.annotations import VideoRow
 from pipeline.datasets.datamodule import make_loader
 from pipeline.datasets.videos import ClipBatch, fixed_clips
 from pipeline.errors import UserError
-from pipeline.evaluation import wilson_interval
 from pipeline.transforms.frames import ClipTransform
 
 NUM_SHUFFLES = 4

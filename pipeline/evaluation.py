@@ -6,7 +6,6 @@ A video that cannot be read is a wrong answer with its reason beside it; it neve
 from __future__ import annotations
 
 import json
-import math
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass, replace
 from functools import partial
@@ -20,6 +19,7 @@ from torchmetrics.functional.classification import multiclass_accuracy, multicla
 
 from pipeline.calibration import NUM_BINS, UNCALIBRATED, Reliability, reliability
 from pipeline.checkpoint import ModelFile
+from pipeline.confidence import wilson_interval
 from pipeline.config import DataConfig, Experiment
 from pipeline.datasets.annotations import VideoRow
 from pipeline.datasets.datamodule import make_feature_loader, make_loader, read_features
@@ -140,9 +140,12 @@ class Evaluation:
         return sum(not result.is_unknown for result in read) / max(1, len(read))
 
     def summary(self) -> dict[str, float]:
-        """The figures by name."""
+        """The figures by name; ``top1_low`` and ``top1_high`` are Wilson's 95 % interval."""
+        low, high = wilson_interval(round(self.top1 * self.num_videos), self.num_videos)
         return {
             "top1": self.top1,
+            "top1_low": low,
+            "top1_high": high,
             "top5": self.top5,
             "mean_class_accuracy": self.mean_class_accuracy,
             "num_videos": self.num_videos,
@@ -151,16 +154,6 @@ class Evaluation:
             "calibration_error_before": self.reliability(calibrated=False).expected_error,
             "known_share": self.known_share,
         }
-
-
-def wilson_interval(successes: int, trials: int, z: float = 1.96) -> tuple[float, float]:
-    """Confidence interval of a share (Wilson, "Probable inference", JASA 1927); z 1.96 is 95 %."""
-    if trials == 0:
-        return 0.0, 1.0
-    share = successes / trials
-    centre = share + z * z / (2 * trials)
-    spread = z * math.sqrt(share * (1 - share) / trials + z * z / (4 * trials * trials))
-    return (centre - spread) / (1 + z * z / trials), (centre + spread) / (1 + z * z / trials)
 
 
 def evaluate_model(

@@ -14,13 +14,14 @@ from statistics import mean, stdev
 
 import numpy as np
 
+from pipeline.confidence import wilson_interval, with_unseen
 from pipeline.config import Experiment, to_dict
 from pipeline.datasets.annotations import Annotations, VideoRow
 from pipeline.datasets.datamodule import Splits, make_splits, read_annotations
 from pipeline.datasets.official import NUM_OFFICIAL_SPLITS
 from pipeline.datasets.splits import check_split, group_folds, leave_one_group_out, split_by_group
 from pipeline.errors import UserError, unknown_name
-from pipeline.evaluation import Evaluation, VideoResult, evaluate_model, wilson_interval
+from pipeline.evaluation import Evaluation, VideoResult, evaluate_model
 from pipeline.files import write_atomically
 from pipeline.ranks import Ranks, join
 from pipeline.report.tables import results_csv
@@ -137,7 +138,7 @@ class ProtocolResult:
         if not shared:
             return {}
         gains = [mean(ours[path]) - mean(baseline[path]) for path in shared]
-        low, high = _bootstrap(gains)
+        low, high = _bootstrap(gains, lowest=-1.0)
         top1 = self.whole(BASELINE).top1
         return {"frame_average_top1": top1, "gain": mean(gains), "gain_low": low, "gain_high": high}
 
@@ -149,12 +150,13 @@ class ProtocolResult:
         return rights
 
 
-def _bootstrap(values: Sequence[float]) -> tuple[float, float]:
-    """95 % percentile interval of the mean, over resampled videos (Efron, "Bootstrap methods", 1979); seeded."""
+def _bootstrap(values: Sequence[float], lowest: float = 0.0) -> tuple[float, float]:
+    """95 % percentile interval of the mean of values from ``lowest`` to 1, over resampled videos (Efron, "Bootstrap
+    methods", 1979); seeded."""
     array, generator = np.asarray(values, dtype=np.float64), np.random.default_rng(0)
     counts = generator.multinomial(len(array), np.full(len(array), 1 / len(array)), size=_NUM_RESAMPLES)
     low, high = np.percentile(counts @ array / len(array), [2.5, 97.5])
-    return float(low), float(high)
+    return with_unseen((float(low), float(high)), float(array.mean()), len(array), lowest)
 
 
 @dataclass(frozen=True)

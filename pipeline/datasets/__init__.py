@@ -4,6 +4,8 @@ The annotation formats and the splits are light (no torch, no decoder); the rest
 
     annotations.py     VideoRow and Annotations, what every format becomes; finding files, reading text
     official.py        UCF101, HMDB51, UT-Interaction, as published
+    parts.py           train, val and test: how they are spelt, and which folders are such
+    delimited.py       tables of text, as people and spreadsheets write them
     tables.py          Kinetics CSV files; the manifest (CSV or JSON lines)
     folders.py         a folder per class
     shards.py          all videos in a few tar files: packing them, reading their index

@@ -60,7 +60,7 @@ def read_annotations(config: DataConfig) -> Annotations:
         make_motion_set(Path(config.root), MotionSetConfig())
         return formats.read_annotations("folder", Path(config.root))
     if config.format in PICTURE_FORMATS:
-        return read_images(config.format, Path(config.root))
+        return read_images(config.format, Path(config.root), allow_links=config.allow_links)
     return formats.read_annotations(
         config.format, Path(config.root), annotations, config.split, allow_links=config.allow_links
     )
