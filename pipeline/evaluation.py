@@ -24,6 +24,7 @@ from pipeline.config import DataConfig, Experiment
 from pipeline.datasets.annotations import VideoRow
 from pipeline.datasets.datamodule import make_feature_loader, make_loader, read_features
 from pipeline.datasets.features import FeatureCache, FrameEmbedder, can_keep_features
+from pipeline.datasets.identities import LeftOut
 from pipeline.datasets.store import cache_store
 from pipeline.datasets.videos import BadVideo, ClipBatch, Sample, fixed_clips
 from pipeline.errors import UserError
@@ -69,6 +70,8 @@ class Evaluation:
 
     labels: tuple[str, ...]
     results: tuple[VideoResult, ...]
+    left_out: tuple[LeftOut, ...] | None = None
+    """Videos that the model may not be judged by; None if nobody looked for such."""
 
     @property
     def num_videos(self) -> int:
@@ -142,6 +145,7 @@ class Evaluation:
     def summary(self) -> dict[str, float]:
         """The figures by name; ``top1_low`` and ``top1_high`` are Wilson's 95 % interval."""
         low, high = wilson_interval(round(self.top1 * self.num_videos), self.num_videos)
+        left_out = {} if self.left_out is None else {"num_left_out": len(self.left_out)}
         return {
             "top1": self.top1,
             "top1_low": low,
@@ -153,7 +157,7 @@ class Evaluation:
             "calibration_error": self.reliability().expected_error,
             "calibration_error_before": self.reliability(calibrated=False).expected_error,
             "known_share": self.known_share,
-        }
+        } | left_out
 
 
 def evaluate_model(
@@ -294,7 +298,9 @@ def write_evaluation(evaluation: Evaluation, folder: Path, summary: dict[str, fl
         for result in evaluation.results
     ]
     title = f"{evaluation.num_videos} videos, top-1 {evaluation.top1:.1%}"
+    left_out = [{"name": left.name, "why": left.why} for left in evaluation.left_out or ()]
     files = {
+        "left_out.csv": (results_csv(left_out) if left_out else "name,why\r\n").encode(),
         "summary.json": json.dumps(summary | {"class_recall": evaluation.class_recall}, indent=1).encode(),
         "videos.csv": results_csv(rows).encode(),
         "confusion.csv": confusion_csv(evaluation.confusion, evaluation.labels).encode(),

@@ -6,6 +6,7 @@ Folds are finished one by one and kept on disk, so that an interrupted protocol 
 
 from __future__ import annotations
 
+import hashlib
 import json
 from collections.abc import Callable, Iterator, Sequence
 from dataclasses import asdict, dataclass, replace
@@ -17,7 +18,8 @@ import numpy as np
 from pipeline.confidence import wilson_interval, with_unseen
 from pipeline.config import Experiment, to_dict
 from pipeline.datasets.annotations import Annotations, VideoRow
-from pipeline.datasets.datamodule import Splits, make_splits, read_annotations
+from pipeline.datasets.datamodule import Splits, make_splits, read_annotations, require_classes
+from pipeline.datasets.identities import Contents, LeftOut, Unseen
 from pipeline.datasets.official import NUM_OFFICIAL_SPLITS
 from pipeline.datasets.splits import check_split, group_folds, leave_one_group_out, split_by_group
 from pipeline.errors import UserError, unknown_name
@@ -100,7 +102,8 @@ class ProtocolResult:
         """All folds and seeds of a kind as one evaluation: each answer counts once."""
         evaluations = [fold.evaluation for fold in self.folds if fold.kind == kind]
         results = tuple(result for evaluation in evaluations for result in evaluation.results)
-        return Evaluation(evaluations[0].labels if evaluations else (), results)
+        left_out = tuple(dict.fromkeys(left for evaluation in evaluations for left in evaluation.left_out or ()))
+        return Evaluation(evaluations[0].labels if evaluations else (), results, left_out)
 
     def summary(self) -> dict[str, float]:
         """Accuracy over all answers with its 95 % interval, the spread over folds and seeds, and the baseline's.
@@ -200,8 +203,11 @@ def run_protocol(
     with ranks.agreement():
         with ranks.in_turn():
             folds, annotations = PROTOCOLS[name](experiment), read_annotations(experiment.data)
+        require_classes(annotations.labels, experiment.data.root)
+        contents = Contents(experiment.data)
         if ranks.is_first:
-            _claim(experiment, name, evaluation)
+            _claim(experiment, name, evaluation, _digest_of(annotations, contents))
+    unsaid = [annotations.notes]  # once is enough
     kinds = {MODEL: experiment}
     if baseline and experiment.model.heads != ("mean",):
         kinds[BASELINE] = frame_average(experiment)
@@ -210,7 +216,9 @@ def run_protocol(
             for kind, settings in kinds.items():
                 folder = experiment.run_dir / kind / f"seed_{seed}"
                 run = replace(settings, output_dir=str(folder), name=f"fold_{number:02d}", seed=seed)
-                yield FoldResult(kind, seed, number, _run_fold(run, annotations, fold, evaluation, quiet, ranks))
+                noted = replace(annotations, notes=unsaid.pop() if unsaid else ())
+                found = _run_fold(run, noted, fold, contents, evaluation, quiet, ranks)
+                yield FoldResult(kind, seed, number, found)
 
 
 def frame_average(experiment: Experiment) -> Experiment:
@@ -219,18 +227,37 @@ def frame_average(experiment: Experiment) -> Experiment:
     return replace(experiment, model=model, transform=replace(experiment.transform, representation="rgb"))
 
 
-def _claim(experiment: Experiment, name: str, evaluation: EvaluationSettings) -> None:
-    """Folds of different settings must not mix in one folder."""
+def _digest_of(annotations: Annotations, contents: Contents) -> str:
+    """Of all rows and the sizes of their files."""
+    rows = [
+        [part, row.name, row.label, row.group, row.start_seconds, row.end_seconds or 0.0, contents.num_bytes(row)]
+        for part, members in annotations.splits.items()
+        for row in members
+    ]
+    return hashlib.sha256(json.dumps(sorted(rows)).encode()).hexdigest()
+
+
+def _claim(experiment: Experiment, name: str, evaluation: EvaluationSettings, rows_sha256: str) -> None:
+    """Folds of different settings or videos must not mix in one folder."""
     path = experiment.run_dir / "protocol.json"
     settings = {"protocol": name, "evaluation": asdict(evaluation), "experiment": to_dict(experiment)}
+    settings["rows_sha256"] = rows_sha256
     text = json.dumps(settings, indent=1, sort_keys=True)
     if path.exists() and path.read_text() != text:
-        raise UserError(f"{path}: the folder holds folds of other settings; choose another --name or remove it")
+        before = json.loads(path.read_text())
+        what = "videos" if before | {"rows_sha256": rows_sha256} == settings else "settings"
+        raise UserError(f"{path}: the folder holds folds of other {what}; choose another --name or remove it")
     write_atomically(path, text.encode())
 
 
 def _run_fold(
-    run: Experiment, annotations: Annotations, fold: Fold, asked: EvaluationSettings, quiet: bool, ranks: Ranks
+    run: Experiment,
+    annotations: Annotations,
+    fold: Fold,
+    contents: Contents,
+    asked: EvaluationSettings,
+    quiet: bool,
+    ranks: Ranks,
 ) -> Evaluation:
     labels, done = annotations.labels, run.run_dir / "results.json"
     if any(ranks.gather(done.exists())):
@@ -240,21 +267,27 @@ def _run_fold(
     train_rows, val_rows = fold.train, fold.val
     if run.data.val_fraction > 0 and not val_rows:
         train_rows, val_rows = split_by_group(train_rows, run.data.val_fraction, run.seed + 1)
-    splits = Splits(labels, tuple(train_rows), tuple(val_rows), tuple(fold.test))
+    splits = Splits(labels, tuple(train_rows), tuple(val_rows), tuple(fold.test), annotations.notes)
     resume = (run.run_dir / "checkpoints" / "last.ckpt").exists()  # this very fold, cut off
     result = train(run, splits, resume=resume, quiet=quiet)
-    evaluation = evaluate_model(result.model, splits.test, run.data, **asdict(asked), ranks=ranks)
-    rows = [asdict(video) for video in evaluation.results]
+    assert result.model.videos is not None
+    unseen = Unseen(result.model.videos, splits.test, contents, may_share_groups=shared)
+    judged = unseen.judgeable(splits.test)  # copies of training videos
+    evaluation = evaluate_model(result.model, judged.rows, run.data, **asdict(asked), ranks=ranks)
+    evaluation = replace(evaluation, left_out=judged.left_out)
     if ranks.is_first:
-        write_atomically(done, json.dumps(rows, indent=1, ensure_ascii=False).encode())
+        kept = {name: [asdict(item) for item in getattr(evaluation, name)] for name in ("results", "left_out")}
+        write_atomically(done, json.dumps(kept, indent=1, ensure_ascii=False).encode())
     return evaluation
 
 
 def _read_results(path: Path, labels: tuple[str, ...]) -> Evaluation:
-    rows = json.loads(path.read_text())
+    kept = json.loads(path.read_text())
+    if isinstance(kept, list):  # of an earlier version, which left out nothing
+        kept = {"results": kept, "left_out": []}
     tuples = ("probabilities", "uncalibrated")
-    results = [VideoResult(**row | {name: tuple(row.get(name, ())) for name in tuples}) for row in rows]
-    return Evaluation(labels, tuple(results))
+    results = [VideoResult(**row | {name: tuple(row.get(name, ())) for name in tuples}) for row in kept["results"]]
+    return Evaluation(labels, tuple(results), tuple(LeftOut(**left) for left in kept["left_out"]))
 
 
 def write_folds(result: ProtocolResult, folder: Path) -> Path:

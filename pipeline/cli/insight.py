@@ -5,9 +5,10 @@ from __future__ import annotations
 import json
 import sys
 from collections.abc import Sequence
+from dataclasses import replace
 from pathlib import Path
 
-from pipeline.cli.models import end_with_report, rows_of
+from pipeline.cli.models import end_with_report, say_notes
 from pipeline.cli.parser import EXIT_SOME_FAILED, add_experiment, add_options, console, make_parser, read_options
 from pipeline.options import DiagnoseOptions, ExplainOptions
 
@@ -33,15 +34,20 @@ def diagnose_command(args: Sequence[str]) -> int:
     from pipeline.explanation.sheets import write_diagnosis
     from pipeline.inference import pick_device
     from pipeline.run_report.journal import now
+    from pipeline.unseen import rows_to_judge
 
     began = now()
     model = load_model_file(arguments.model_file, pick_device(options.device))
-    rows, data = rows_of(model, given.get("data"), options.split)
+    given_data = given.get("data")
+    judged = rows_to_judge(model, given_data.as_dict() if given_data else {}, options.split)
+    say_notes(judged.notes, options.quiet)
     with Progress(console=console(), disable=options.quiet or not sys.stderr.isatty()) as progress:
-        task = progress.add_task("diagnosing", total=len(rows))
-        diagnosis = diagnose(model, rows, data, progress=lambda count: progress.advance(task, count))
+        task = progress.add_task("diagnosing", total=len(judged.rows))
+        diagnosis = diagnose(model, judged.rows, judged.data, progress=lambda count: progress.advance(task, count))
+    if judged.left_out is not None:
+        diagnosis = replace(diagnosis, num_left_out=len(judged.left_out))
     home = Path(options.output or Path(arguments.model_file).parent)
-    written = write_diagnosis(diagnosis, model, rows, home if options.output else home / "diagnosis")
+    written = write_diagnosis(diagnosis, model, judged.rows, home if options.output else home / "diagnosis")
     if not options.quiet:
         console().print(f"written: {', '.join(map(str, written))}", soft_wrap=True)
     end_with_report(home, "diagnose", args, began, options.quiet)

@@ -4,7 +4,8 @@ from __future__ import annotations
 
 import json
 import sys
-from collections.abc import Sequence
+from collections.abc import Iterable, Sequence
+from dataclasses import replace
 from datetime import datetime
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -18,7 +19,7 @@ from pipeline.cli.parser import (
     read_options,
     to_experiment,
 )
-from pipeline.config import DataConfig, Experiment, TrainerConfig
+from pipeline.config import Experiment, TrainerConfig
 from pipeline.errors import UserError
 from pipeline.options import (
     DemoOptions,
@@ -29,7 +30,6 @@ from pipeline.options import (
 )
 
 if TYPE_CHECKING:
-    from pipeline.checkpoint import ModelFile
     from pipeline.evaluation import Evaluation
     from pipeline.protocols import FoldResult
 
@@ -128,19 +128,21 @@ def _evaluate_model(
     from pipeline.inference import pick_device
     from pipeline.ranks import join
     from pipeline.run_report.journal import now
+    from pipeline.unseen import rows_to_judge
 
     began, ranks = now(), join(trainer)
     with ranks.agreement():
         model = load_model_file(model_path, ranks.device or pick_device(options.device))
         with ranks.in_turn():
-            rows, data = rows_of(model, given_data, options.split)
+            judged = rows_to_judge(model, given_data.as_dict() if given_data else {}, options.split)
+    say_notes(judged.notes, options.quiet or not ranks.is_first)
     is_quiet = options.quiet or not ranks.is_first or not sys.stderr.isatty()
     with Progress(console=console(), disable=is_quiet) as progress, ranks.agreement():
-        task = progress.add_task("evaluating", total=len(rows) / ranks.count)
+        task = progress.add_task("evaluating", total=len(judged.rows) / ranks.count)
         evaluation = evaluate_model(
             model,
-            rows,
-            data,
+            judged.rows,
+            judged.data,
             num_clips=options.clips,
             mirror=options.mirror,
             progress=lambda n: progress.advance(task, n),
@@ -148,25 +150,20 @@ def _evaluate_model(
         )
     if not ranks.is_first:
         return 0
+    evaluation = replace(evaluation, left_out=judged.left_out)
+    summary = evaluation.summary() | judged.figures
     home = Path(options.output or Path(model_path).parent)
     folder = home if options.output else home / f"evaluation_{options.split}"
-    _write_results(evaluation, folder, evaluation.summary(), options.quiet)
+    _write_results(evaluation, folder, summary, options.quiet)
     end_with_report(home, "evaluate", args, began, options.quiet)
-    print(json.dumps(_rounded(evaluation.summary()), indent=1))
+    print(json.dumps(_rounded(summary), indent=1))
     return EXIT_SOME_FAILED if evaluation.num_errors else 0
 
 
-def rows_of(model: ModelFile, given_data: Any, split: str) -> tuple[Sequence[Any], DataConfig]:
-    """The videos of the data that a model was trained on, or of that with the settings given."""
-    from pipeline.datasets.datamodule import make_splits, read_annotations
-
-    trained_as = model.provenance.get("experiment", {})
-    overrides = given_data.as_dict() if given_data else {}
-    data = DataConfig(**(trained_as.get("data", {}) | overrides))
-    annotations = read_annotations(data)
-    if split == "all":
-        return [row for part in annotations.splits.values() for row in part], data
-    return getattr(make_splits(annotations, data, trained_as.get("seed", 0)), split), data
+def say_notes(notes: Iterable[str], quiet: bool) -> None:
+    """What there is to say of the data, on standard error."""
+    for note in () if quiet else notes:
+        console().print(f"note: {note}", soft_wrap=True, markup=False)
 
 
 def _evaluate_protocol(experiment: Experiment, options: EvaluateOptions, args: Sequence[str]) -> int:

@@ -6,9 +6,9 @@ import json
 import logging
 import sys
 import warnings
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterable, Iterator
 from contextlib import contextmanager
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from datetime import timedelta
 from pathlib import Path
 from typing import Any
@@ -23,11 +23,14 @@ from rich.progress import Progress
 
 from pipeline.checkpoint import ModelFile, provenance_of, save_model
 from pipeline.config import Experiment, TrainerConfig, to_yaml
-from pipeline.datasets.datamodule import Splits, VideoDataModule, make_splits, read_annotations
+from pipeline.datasets.annotations import name_some
+from pipeline.datasets.datamodule import Splits, VideoDataModule, read_splits, require_classes
 from pipeline.datasets.features import FrameEmbedder, can_keep_features
+from pipeline.datasets.identities import Contents, Unseen
 from pipeline.datasets.summary import summarize_splits
 from pipeline.errors import UserError
 from pipeline.files import write_atomically
+from pipeline.known_videos import KnownVideos
 from pipeline.ranks import Ranks, join
 from pipeline.training.calibrating import calibrate
 from pipeline.training.callbacks import (
@@ -38,8 +41,9 @@ from pipeline.training.callbacks import (
     StopOnSignal,
     Throughput,
 )
-from pipeline.training.initial import start_from
+from pipeline.training.initial import start_from, videos_seen_by
 from pipeline.training.module import ClipClassifier, balanced_class_weights
+from pipeline.training.resuming import described_videos, refuse_other_run
 
 PRECISIONS = {"fp32": "32-true", "bf16": "bf16-mixed"}
 
@@ -79,7 +83,8 @@ def train(
         quiet: no progress on the terminal.
 
     Raises:
-        UserError: anything wrong with settings or data, or a run folder in use.
+        UserError: anything wrong with settings or data, a run folder in use, or one to resume that was begun with other
+            settings or videos.
         Interrupted: SIGINT or SIGTERM, after a checkpoint was written.
     """
     run_dir = experiment.run_dir
@@ -90,37 +95,57 @@ def train(
     with ranks.agreement():
         _check_run_dir(run_dir, last, resume)
         with ranks.in_turn():
-            splits = splits or _read_splits(experiment, quiet)
+            splits = splits or read_splits(experiment.data, experiment.seed)
+        require_classes(splits.labels, experiment.data.root)
+    _say((f"note: {note}" for note in splits.notes), quiet)
+    contents = _read_contents(experiment, splits, quiet, ranks)
+    with ranks.agreement():
+        known = KnownVideos(contents.known(splits.train), contents.known(splits.val))
+        _say(_note_on_copies(known, splits, contents), quiet)
+        if resume:
+            known, notes = refuse_other_run(experiment, splits, known, ranks.count)
+            _say(notes, quiet)
         seed_everything(experiment.seed, verbose=False)
         module, data = _build_module(experiment, splits, ranks), VideoDataModule(experiment, splits, ranks)
         if experiment.training.initial_model and not resume:
-            said, module.came_from = start_from(experiment.training.initial_model, module.recognizer, experiment)
+            initial = experiment.training.initial_model
+            said, module.came_from = start_from(initial, module.recognizer, experiment)
+            known = replace(known, earlier=videos_seen_by(initial, splits, contents))
             module.transform.normalization = module.recognizer.backbone.normalization
-            _say(said, quiet)
+            _say([said], quiet)
     stop = StopOnSignal(last, ranks)
     with calm_lightning(), stop.listening():
         # The stop comes last, when the others have done their part of the batch (the average of weights has its step).
         trainer = _build_trainer(experiment, [*_callbacks(experiment, splits, quiet, ranks), stop], quiet, ranks)
         if ranks.is_first:
             write_atomically(run_dir / "config.yaml", to_yaml(experiment).encode())
-            summary = summarize_splits(splits, experiment.decode)
-            write_atomically(run_dir / "data.json", json.dumps(summary, indent=1, ensure_ascii=False).encode())
+            if not resume:
+                summary = summarize_splits(splits, experiment.decode) | described_videos(splits, known)
+                write_atomically(run_dir / "data.json", json.dumps(summary, indent=1, ensure_ascii=False).encode())
         if experiment.data.cache == "features":
             _cache_features(data, module.to(trainer.strategy.root_device), quiet)
         trainer.fit(module, datamodule=data, ckpt_path=str(last) if resume else None, weights_only=True)
-    return _finish(experiment, data, module, trainer)
+    return _finish(experiment, data, module, trainer, known)
 
 
-def _read_splits(experiment: Experiment, quiet: bool) -> Splits:
-    annotations = read_annotations(experiment.data)
-    if annotations.absent:
-        count, first = len(annotations.absent), annotations.absent[0]
-        _say(f"{count} videos of the lists are not there and left out, the first: {first}", quiet)
-    return make_splits(annotations, experiment.data, experiment.seed)
+def _read_contents(experiment: Experiment, splits: Splits, quiet: bool, ranks: Ranks) -> Contents:
+    """Reads every video once; a training reads them in any case, and finds them in memory."""
+    contents, rows = Contents(experiment.data), (*splits.train, *splits.val)
+    with Progress(console=Console(stderr=True), disable=not _shows_bar(quiet), transient=True) as progress:
+        total = len({row.path for row in rows}) / ranks.count
+        task = progress.add_task("noting the content of each video", total=total)
+        contents.digest_all(rows, lambda: progress.advance(task), ranks)
+    return contents
 
 
-def _say(text: str, quiet: bool) -> None:
-    if not quiet:
+def _note_on_copies(known: KnownVideos, splits: Splits, contents: Contents) -> list[str]:
+    copies = Unseen(replace(known, val=()), splits.val, contents, may_share_groups=True).judgeable(splits.val).left_out
+    names = name_some(left.name for left in copies)
+    return [f"note: validation videos are copies of training videos, and flatter. {names}"] if copies else []
+
+
+def _say(texts: Iterable[str], quiet: bool) -> None:
+    for text in () if quiet else texts:
         Console(stderr=True).print(text, markup=False, highlight=False, soft_wrap=True)
 
 
@@ -259,7 +284,9 @@ def _keep_best(folder: Path, has_validation: bool) -> ModelCheckpoint:
     )
 
 
-def _finish(experiment: Experiment, data: VideoDataModule, module: ClipClassifier, trainer: Trainer) -> TrainingResult:
+def _finish(
+    experiment: Experiment, data: VideoDataModule, module: ClipClassifier, trainer: Trainer, known: KnownVideos
+) -> TrainingResult:
     splits, ranks = data.splits, data.ranks
     checkpoint: dict[str, Any] = torch.load(
         trainer.checkpoint_callback.best_model_path,  # type: ignore[union-attr]
@@ -282,6 +309,7 @@ def _finish(experiment: Experiment, data: VideoDataModule, module: ClipClassifie
         provenance_of(experiment) | {"num_training_videos": len(splits.train)} | initial,
         metrics,
         calibration,
+        known,
     )
     path = experiment.run_dir / "model.safetensors"
     if ranks.is_first:
