@@ -20,11 +20,11 @@ from rich.progress import Progress
 from rich.table import Table
 from torch import Tensor
 
-from pipeline.check import find
 from pipeline.config import DecodeConfig
 from pipeline.decode import DECODERS, VideoOpener
 from pipeline.errors import DecodeError, UserError
 from pipeline.files import write_atomically
+from pipeline.found import find
 from pipeline.options import DoctorOptions
 from pipeline.sampling import spread
 

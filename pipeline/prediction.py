@@ -17,7 +17,7 @@ from rich.progress import Progress
 
 from pipeline.clip import Segment
 from pipeline.config import InferenceConfig, to_dict
-from pipeline.datasets.annotations import VIDEO_SUFFIXES
+from pipeline.datasets.annotations import VIDEO_SUFFIXES, list_videos
 from pipeline.datasets.tables import MANIFEST_SUFFIXES, read_manifest_rows
 from pipeline.decode import VideoReader
 from pipeline.decode.picture import PICTURE_SUFFIXES
@@ -56,6 +56,13 @@ def find_videos(sources: Sequence[str], allow_url: bool = False, *, pictures: bo
     return list(videos)
 
 
+def passed_over(sources: Sequence[str]) -> list[str]:
+    """Return what to say of linked folders and files of unknown kinds in those sources that are folders."""
+    folders = [Path(source) for source in sources if Path(source).is_dir()]
+    cure = "Name them as well, if they are meant"
+    return [f"in {folder} {note}" for folder in folders for note in list_videos(folder).notes(folder, cure)]
+
+
 def _read_manifest(path: Path) -> list[Path | str]:
     """Missing files stay, as in a list."""
     splits = read_manifest_rows(path.parent, path).splits
@@ -83,7 +90,7 @@ def _expand(source: str, allow_url: bool, suffixes: Set[str]) -> list[Path | str
         return [source]
     path = Path(source)
     if path.is_dir():
-        return sorted(file for file in path.rglob("*") if file.suffix.lower() in suffixes and file.is_file())
+        return [video for video in list_videos(path, suffixes).videos if video.is_file()]
     if path.exists():
         return [path]
     return sorted(Path(match) for match in glob.glob(source, recursive=True) if Path(match).is_file())

@@ -9,8 +9,8 @@ from typing import Any
 from pipeline.checkpoint import ModelFile
 from pipeline.config import DataConfig
 from pipeline.datasets.annotations import Annotations, VideoRow
-from pipeline.datasets.datamodule import make_splits, read_annotations
 from pipeline.datasets.identities import CHANGED, TRAINED, Contents, LeftOut, Unseen
+from pipeline.datasets.settled import make_splits, read_annotations
 from pipeline.errors import UserError
 
 _UNKNOWN = (

@@ -13,7 +13,7 @@ from scipy.stats import binomtest, bootstrap
 from sklearn.metrics import accuracy_score, balanced_accuracy_score, confusion_matrix, top_k_accuracy_score
 
 from pipeline.checkpoint import load_model_file
-from pipeline.confidence import wilson_interval, with_unseen
+from pipeline.confidence import wilson_interval
 from pipeline.config import DataConfig, Experiment
 from pipeline.datasets.annotations import VideoRow
 from pipeline.errors import UserError

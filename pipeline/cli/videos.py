@@ -8,6 +8,7 @@ import sys
 from collections.abc import Sequence
 from pathlib import Path
 
+from pipeline.cli.models import say_notes
 from pipeline.cli.parser import add_options, console, make_parser, read_experiment, read_options, read_paths
 from pipeline.options import CheckOptions, DoctorOptions, PredictOptions, ShardOptions, WebcamOptions
 
@@ -28,8 +29,9 @@ def predict_command(args: Sequence[str]) -> int:
     options = read_options(PredictOptions, parser, arguments)
 
     from pipeline.inference import load_model
-    from pipeline.prediction import find_videos, predict_files
+    from pipeline.prediction import find_videos, passed_over, predict_files
 
+    say_notes(passed_over(arguments.sources), options.quiet)
     if options.engine != "local":
         from pipeline.many.run import predict_many
 
@@ -127,7 +129,7 @@ def shard_command(args: Sequence[str]) -> int:
 
     from rich.progress import Progress
 
-    from pipeline.datasets.datamodule import read_annotations
+    from pipeline.datasets.settled import read_annotations
     from pipeline.datasets.shards import write_shards
 
     annotations = read_annotations(experiment.data)

@@ -11,8 +11,11 @@ The annotation formats and the splits are light (no torch, no decoder); the rest
     shards.py          all videos in a few tar files: packing them, reading their index
     formats.py         ANNOTATION_READERS: the table of the above
     splits.py          splits and folds that never share a source video, and the check that none does
+    settled.py         from the data settings to the rows of each part
+    stretches.py       labelled stretches against the length of their files
     videos.py          rows to samples to batches
-    datamodule.py      from the data settings to loaders
+    identities.py      which videos a model has seen
+    datamodule.py      from rows to loaders
     motion.py          the motion set: small real video files in which only time tells the classes apart
     motion_actions.py  its classes: what changes, how far, how fast
     motion_scene.py    its pictures: textures and shapes

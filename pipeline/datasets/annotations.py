@@ -110,10 +110,10 @@ class Listing:
     unread: tuple[Path, ...] = ()
     """Files of kinds that are not read."""
 
-    def notes(self, root: Path) -> list[str]:
-        """What to say of the things left alone, by their names below ``root``."""
+    def notes(self, root: Path, cure: str = "Set data.allow_links true, or put the files there") -> list[str]:
+        """What to say of the things left alone, by their names below ``root``; ``cure`` is for linked folders."""
         said = {
-            "linked folders are not entered. {}. Set data.allow_links true, or put the files there": self.links,
+            f"linked folders are not entered. {{}}. {cure}": self.links,
             "files are of kinds that are not read. {}. Convert them, or take them out": self.unread,
         }
         return [

@@ -22,6 +22,8 @@ ANNOTATION_READERS: dict[str, Callable[[Path, Path | None, int], Annotations]] =
     "ut_interaction": read_ut_interaction,
 }
 """Format to reader of ``(root, annotations, split)``; data/README.md shows the tree that each expects."""
+PICTURE_FORMAT_NAMES = frozenset(["cifar10", "images"])
+"""Those of pictures, which ``images`` reads."""
 _WALKING = {"folder": read_folder, "kinetics": read_kinetics, "ut_interaction": read_ut_interaction}  # look for files
 
 

@@ -23,7 +23,7 @@ from pipeline.datasets.videos import BadVideo, ClipBatch
 from pipeline.errors import UserError
 from pipeline.files import write_atomically
 from pipeline.ranks import ALONE, Ranks
-from pipeline.training.module import ClipClassifier, add_bad_videos
+from pipeline.training.module import BadRows, ClipClassifier, add_bad_videos
 
 
 class Interrupted(Exception):  # noqa: N818 (not an error: somebody asked)
@@ -135,7 +135,7 @@ class Throughput(Callback):
 
 
 class BadVideoReport(Callback):
-    """Names every unreadable video in ``bad_videos.csv`` and fails the run if there are too many."""
+    """Names every unreadable row in ``bad_videos.csv`` and fails the run if there are too many."""
 
     def __init__(self, path: Path, num_videos: int, max_bad_fraction: float, ranks: Ranks = ALONE) -> None:
         self._path, self._num_videos, self._max_bad_fraction, self._ranks = path, num_videos, max_bad_fraction, ranks
@@ -143,7 +143,7 @@ class BadVideoReport(Callback):
     def on_train_epoch_end(self, trainer: Trainer, pl_module: LightningModule) -> None:
         """Every video has been met once an epoch, by one rank or another."""
         assert isinstance(pl_module, ClipClassifier)
-        bad: dict[str, BadVideo] = {}
+        bad: BadRows = {}
         for part in self._ranks.gather(pl_module.bad_videos):
             add_bad_videos(bad, part.values())
         with self._ranks.agreement():
@@ -160,9 +160,9 @@ def check_bad_videos(bad: list[BadVideo], num_videos: int, max_bad_fraction: flo
     if not bad:
         return
     text = io.StringIO()
-    writer = csv.DictWriter(text, ["path", "stage", "cause", "times"])
+    writer = csv.DictWriter(text, ["path", "stage", "cause", "times"], extrasaction="ignore")
     writer.writeheader()
-    writer.writerows(asdict(video) for video in sorted(bad, key=lambda video: video.path))
+    writer.writerows(asdict(video) for video in sorted(bad, key=lambda video: (video.path, video.stretch[0])))
     write_atomically(report, text.getvalue().encode())
     if len(bad) > max_bad_fraction * num_videos:
         raise UserError(

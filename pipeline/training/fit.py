@@ -24,9 +24,10 @@ from rich.progress import Progress
 from pipeline.checkpoint import ModelFile, provenance_of, save_model
 from pipeline.config import Experiment, TrainerConfig, to_yaml
 from pipeline.datasets.annotations import name_some
-from pipeline.datasets.datamodule import Splits, VideoDataModule, read_splits, require_classes
+from pipeline.datasets.datamodule import VideoDataModule
 from pipeline.datasets.features import FrameEmbedder, can_keep_features
 from pipeline.datasets.identities import Contents, Unseen
+from pipeline.datasets.settled import Splits, read_splits, require_classes
 from pipeline.datasets.summary import summarize_splits
 from pipeline.errors import UserError
 from pipeline.files import write_atomically

@@ -8,8 +8,8 @@ from typing import Any
 
 from pipeline.checkpoint import ModelFile, load_model_file, read_description
 from pipeline.config import Experiment
-from pipeline.datasets.datamodule import Splits
 from pipeline.datasets.identities import Contents, Unseen
+from pipeline.datasets.settled import Splits
 from pipeline.errors import UserError
 from pipeline.known_videos import KnownVideo, KnownVideos
 from pipeline.models.recognizer import Recognizer

@@ -18,7 +18,8 @@ import yaml
 from pipeline.config import Experiment, to_dict
 from pipeline.config.text import flat, shown
 from pipeline.datasets.annotations import name_some
-from pipeline.datasets.datamodule import Splits, VideoDataModule
+from pipeline.datasets.datamodule import VideoDataModule
+from pipeline.datasets.settled import Splits
 from pipeline.errors import UserError
 from pipeline.known_videos import KnownVideo, KnownVideos
 
