@@ -19,7 +19,7 @@ from rich.progress import Progress
 from rich.table import Table
 
 from pipeline.config import DecodeConfig
-from pipeline.datasets.annotations import VideoRow, name_some
+from pipeline.datasets.annotations import VideoRow
 from pipeline.datasets.stretches import FileLength, find_misfits
 from pipeline.decode import VideoOpener
 from pipeline.decode.health import DEGRADED, UNUSABLE, USABLE, Examination, FileHealth
@@ -193,10 +193,11 @@ def print_report(report: CheckReport, console: Console, with_usable: bool) -> No
             table.add_row(*map(escape, [health.verdict, frames, size, why]), style=_STYLES[health.verdict])
         console.print(table)
     for training in report.trainings:
-        _print_training(training, console)
+        if training.refused not in report.problems:
+            _print_training(training, console)
     for title, items in _lists(report):
         if items:
-            console.print(f"{title} ({len(items)}):", style="yellow", markup=False)
+            console.print(f"{title} ({len(items)}):", style="yellow", soft_wrap=True, markup=False)
             shown = items[:_MAX_LISTED] + (["..."] if len(items) > _MAX_LISTED else [])
             console.print("\n".join(f"  {item}" for item in shown), soft_wrap=True, markup=False)
     counts_text = ", ".join(f"{count} {verdict}" for verdict, count in report.counts.items())
@@ -205,16 +206,18 @@ def print_report(report: CheckReport, console: Console, with_usable: bool) -> No
 
 def _print_training(training: Training, console: Console) -> None:
     """What a training would see, or why it would see nothing."""
-    lines = [f"{training.source}: a training would end: {training.refused}"]
-    if not training.refused:
-        labels = name_some(training.labels)
-        lines = [f"{training.source}: a training would see the classes {labels}"]
-        for part, counts in training.class_counts.items():
-            few, many = min(counts.values()), max(counts.values())
-            lines.append(f"  {part}: {sum(counts.values())} rows in {len(counts)} classes, {few} to {many} a class")
-    lines += [f"  note: {note}" for note in training.notes]
-    for line in lines:
-        console.print(line, soft_wrap=True, markup=False)
+    said = f"would see {len(training.labels)} classes" if not training.refused else f"would end: {training.refused}"
+    console.print(f"{training.source}: a training {said}", soft_wrap=True, markup=False)
+    if training.class_counts:
+        table = Table("class", *training.class_counts)
+        for label in training.labels[:_MAX_LISTED]:
+            table.add_row(escape(label), *(str(counts.get(label, 0)) for counts in training.class_counts.values()))
+        if len(training.labels) > _MAX_LISTED:
+            table.add_row("...")
+        table.add_row("all", *(str(sum(counts.values())) for counts in training.class_counts.values()))
+        console.print(table)
+    for note in training.notes:
+        console.print(f"note: {note}", soft_wrap=True, markup=False)
 
 
 def _lists(report: CheckReport) -> list[tuple[str, list[str]]]:

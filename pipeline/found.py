@@ -63,9 +63,10 @@ def find(paths: Iterable[str]) -> Found:
         if path.is_dir():
             listing = list_videos(path)
             found.files |= dict.fromkeys(listing.videos)
-            found.notes += listing.notes(path, cure="Name them as well, if they are meant")
             if listing.videos and folders_in(path):
                 found.trainings.append(_training_on(name, DataConfig(root=name)))
+            else:
+                found.notes += listing.notes(path, cure="Name them as well, if they are meant")
         elif path.suffix.lower() in MANIFEST_SUFFIXES:
             data = DataConfig(format="manifest", root=str(path.parent), annotations=name, allow_links=True)
             _add_data(found, name, data)
@@ -73,7 +74,7 @@ def find(paths: Iterable[str]) -> Found:
             data, seed = _data_of(path)
             found.max_bad_fraction = data.max_bad_fraction
             refused = _add_data(found, name, data, seed).refused
-            found.problems += [f"a training would end: {refused}"] if refused and not found.problems else []
+            found.problems += [refused] if refused and refused not in found.problems else []
         else:
             found.files[path] = None
     return found

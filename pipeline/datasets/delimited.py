@@ -5,6 +5,7 @@ from __future__ import annotations
 import csv
 import io
 import os
+import re
 import unicodedata
 from collections.abc import Mapping
 from pathlib import Path, PurePosixPath, PureWindowsPath
@@ -33,8 +34,11 @@ def read_table(path: Path, required: tuple[str, ...]) -> list[Record]:
             quote is not closed on its line.
     """
     text = read_text(path)
-    separator = _separator(text, required)
+    announced = _ANNOUNCED_SEPARATOR.match(text)
+    separator = announced[1] if announced else _separator(text, required)
     reader = csv.reader(io.StringIO(text, newline=""), delimiter=separator, skipinitialspace=True, strict=True)
+    if announced:
+        next(reader)
     records: list[Record] = []
     header: list[str] = []
     while True:
@@ -56,6 +60,7 @@ def read_table(path: Path, required: tuple[str, ...]) -> list[Record]:
     return records
 
 
+_ANNOUNCED_SEPARATOR = re.compile(r"sep=([,;\t|])[\r\n]")  # the first line of some spreadsheets' files
 _QUOTES = 'A double quote that opens a value must close it, on the same line; write a quote in a value as ""'
 
 

@@ -59,7 +59,7 @@ def notes_on_folders(num_videos: Mapping[str, int], parts: Mapping[str, str]) ->
     """
     others = {name: count for name, count in num_videos.items() if name not in parts.values() and count}
     if parts:
-        beside = [f"{name} ({count} files)" for name, count in others.items()]
+        beside = [f"{name} ({count} file{'s' if count > 1 else ''})" for name, count in others.items()]
         return [f"folders beside {', '.join(parts.values())} are not read. {name_some(beside)}"] if beside else []
     alike = [name for name in others if part_of(name)]
     if not alike:

@@ -57,11 +57,14 @@ def read_splits(config: DataConfig, seed: int) -> Splits:
         UserError: as ``read_annotations`` and ``make_splits``, or one class only.
     """
     annotations = read_annotations(config)
-    require_classes(annotations.labels, config.root)
-    return make_splits(annotations, config, seed)
+    try:
+        require_classes(annotations.labels, config.root)
+        return make_splits(annotations, config, seed)
+    except UserError as error:
+        raise UserError(". Note: ".join([str(error), *annotations.notes])) from None
 
 
-def require_classes(labels: Sequence[str], where: object) -> None:
+def require_classes(labels: Sequence[str], where: str) -> None:
     """Refuses what no model can learn, or what no model file can hold.
 
     Raises:
@@ -70,14 +73,19 @@ def require_classes(labels: Sequence[str], where: object) -> None:
     if len(labels) < 2:
         raise UserError(
             f"{where} has one class only, {', '.join(labels)}; a model tells classes apart: add a folder or rows of "
-            "another, for example one called background in which nothing happens. If the classes are the folders in "
-            f"{', '.join(labels)}, set data.root to it"
+            f"another, for example one called background in which nothing happens{_inner_classes(labels, where)}"
         )
     for label in labels:
         if len(label) > MAX_LABEL_LENGTH or not label.isprintable():
             raise UserError(
                 f"the class name {label[:80]!r} must be 1 to {MAX_LABEL_LENGTH} printable characters; rename it"
             )
+
+
+def _inner_classes(labels: Sequence[str], where: str) -> str:
+    folders = [Path(where, label) for label in labels if Path(where, label).is_dir()]
+    inner = [folder for folder in folders if any(path.is_dir() for path in folder.iterdir())]
+    return f"; or set data.root to {inner[0]}, if the classes are the folders in it" if inner else ""
 
 
 def make_splits(annotations: Annotations, config: DataConfig, seed: int) -> Splits:
@@ -113,8 +121,7 @@ def make_splits(annotations: Annotations, config: DataConfig, seed: int) -> Spli
         train, val = rest, ()
     if not train:
         raise UserError(
-            f"{config.root}: there are no training videos, only the parts {', '.join(given)}; add a part train, or set "
-            "data.root to a folder with class folders"
+            f"{config.root}: there are no training videos, only those of the part {', '.join(given)}; add a part train"
         )
     for part in filter(None, (val, test)):
         check_split(

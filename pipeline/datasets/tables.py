@@ -162,7 +162,7 @@ def _seconds(place: str, column: str, values: Mapping[str, str], default: float)
     except ValueError:
         number = math.nan
     if math.isnan(number):
-        raise UserError(f"{place}: {column} is {text!r}, which is no number of seconds")
+        raise UserError(f"{place}: {column} is {text!r}, which is no number of seconds, such as 12.5")
     return number
 
 

@@ -84,8 +84,10 @@ def headline(evaluation: EvaluationRecord) -> dict[str, tuple[str, str]]:
         _share(reliability_by_score(evaluation).expected_error),
         "0\u00a0% would be perfect",
     )
-    read = f"{errors} unreadable, counted as wrong" if errors else "all could be read"
-    figures["videos"] = (f"{count:,}", read)
+    about = [f"{errors} unreadable, counted as wrong" if errors else "all could be read"]
+    about += [f"{given['num_left_out']} left out, which it had seen"] if given.get("num_left_out") else []
+    about += [f"{given['num_trained_on']} of them trained on"] if "num_trained_on" in given else []
+    figures["videos"] = (f"{count:,}", "; ".join(about))
     return figures
 
 
