@@ -5,7 +5,7 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 
 from pipeline.config import DataConfig
@@ -40,7 +40,7 @@ def read_annotations(config: DataConfig) -> Annotations:
         from pipeline.datasets.motion import MotionSetConfig, make_motion_set  # here, and below: these load decoders
 
         make_motion_set(Path(config.root), MotionSetConfig())
-        return formats.read_annotations("folder", Path(config.root))
+        return replace(formats.read_annotations("folder", Path(config.root)), notes=())  # its long videos are no part
     if config.format in formats.PICTURE_FORMAT_NAMES:
         from pipeline.datasets.images import read_images
 

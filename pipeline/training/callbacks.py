@@ -16,7 +16,7 @@ from typing import Any
 import torch
 from lightning.fabric.plugins.io.torch_io import TorchCheckpointIO
 from lightning.pytorch import Callback, LightningModule, Trainer
-from lightning.pytorch.callbacks import RichProgressBar
+from lightning.pytorch.callbacks import ModelCheckpoint, RichProgressBar
 from rich.console import Console
 
 from pipeline.datasets.videos import BadVideo, ClipBatch
@@ -91,6 +91,20 @@ class StopOnSignal(Callback):
     def on_train_end(self, trainer: Trainer, pl_module: LightningModule) -> None:
         """As at the start of an epoch: resuming has nothing left to train."""
         self.on_train_epoch_start(trainer, pl_module)
+
+
+class KeptCheckpoints(ModelCheckpoint):
+    """Lightning's, but in a run folder that was moved it finds its checkpoints, and knows how good the best one is."""
+
+    def load_state_dict(self, state_dict: dict[str, Any]) -> None:
+        """All of them lie in one folder."""
+        names = ("best_model_path", "kth_best_model_path", "last_model_path")
+        moved = {name: self._here(state_dict[name]) for name in names}
+        best = {self._here(path): score for path, score in state_dict["best_k_models"].items()}
+        super().load_state_dict(state_dict | moved | {"dirpath": self.dirpath, "best_k_models": best})
+
+    def _here(self, path: str) -> str:
+        return str(Path(self.dirpath or "", Path(path).name)) if path else path
 
 
 class AtomicCheckpointIO(TorchCheckpointIO):

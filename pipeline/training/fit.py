@@ -15,7 +15,7 @@ from typing import Any
 
 import torch
 from lightning.pytorch import Callback, Trainer, seed_everything
-from lightning.pytorch.callbacks import EarlyStopping, EMAWeightAveraging, ModelCheckpoint
+from lightning.pytorch.callbacks import EarlyStopping, EMAWeightAveraging
 from lightning.pytorch.loggers import CSVLogger, Logger, TensorBoardLogger
 from lightning.pytorch.strategies import DDPStrategy, FSDPStrategy, Strategy
 from rich.console import Console
@@ -38,6 +38,7 @@ from pipeline.training.callbacks import (
     AtomicCheckpointIO,
     BadVideoReport,
     EpochLines,
+    KeptCheckpoints,
     ProgressBar,
     StopOnSignal,
     Throughput,
@@ -98,22 +99,23 @@ def train(
         with ranks.in_turn():
             splits = splits or read_splits(experiment.data, experiment.seed)
         require_classes(splits.labels, experiment.data.root)
-    _say((f"note: {note}" for note in splits.notes), quiet)
+        seed_everything(experiment.seed, verbose=False)
+        module, data = _build_module(experiment, splits, ranks), VideoDataModule(experiment, splits, ranks)
+        notes, initial = [*splits.notes], None if resume else experiment.training.initial_model
+        if initial:
+            said, module.came_from = start_from(initial, module.recognizer, experiment)
+            module.transform.normalization = module.recognizer.backbone.normalization
+            notes.append(said)
     contents = _read_contents(experiment, splits, quiet, ranks)
     with ranks.agreement():
         known = KnownVideos(contents.known(splits.train), contents.known(splits.val))
-        _say(_note_on_copies(known, splits, contents), quiet)
+        notes += _note_on_copies(known, splits, contents)
         if resume:
-            known, notes = refuse_other_run(experiment, splits, known, ranks.count)
-            _say(notes, quiet)
-        seed_everything(experiment.seed, verbose=False)
-        module, data = _build_module(experiment, splits, ranks), VideoDataModule(experiment, splits, ranks)
-        if experiment.training.initial_model and not resume:
-            initial = experiment.training.initial_model
-            said, module.came_from = start_from(initial, module.recognizer, experiment)
+            known, said_of_it = refuse_other_run(experiment, splits, known, ranks.count)
+            notes += said_of_it
+        if initial:
             known = replace(known, earlier=videos_seen_by(initial, splits, contents))
-            module.transform.normalization = module.recognizer.backbone.normalization
-            _say([said], quiet)
+    _say((f"note: {note}" for note in notes), quiet)
     stop = StopOnSignal(last, ranks)
     with calm_lightning(), stop.listening():
         # The stop comes last, when the others have done their part of the batch (the average of weights has its step).
@@ -142,7 +144,7 @@ def _read_contents(experiment: Experiment, splits: Splits, quiet: bool, ranks: R
 def _note_on_copies(known: KnownVideos, splits: Splits, contents: Contents) -> list[str]:
     copies = Unseen(replace(known, val=()), splits.val, contents, may_share_groups=True).judgeable(splits.val).left_out
     names = name_some(left.name for left in copies)
-    return [f"note: validation videos are copies of training videos, and flatter. {names}"] if copies else []
+    return [f"validation videos are copies of training videos, and flatter. {names}"] if copies else []
 
 
 def _say(texts: Iterable[str], quiet: bool) -> None:
@@ -273,9 +275,9 @@ def _callbacks(experiment: Experiment, splits: Splits, quiet: bool, ranks: Ranks
     return callbacks
 
 
-def _keep_best(folder: Path, has_validation: bool) -> ModelCheckpoint:
+def _keep_best(folder: Path, has_validation: bool) -> KeptCheckpoints:
     """``best.ckpt`` by validation accuracy, then loss; the last epoch's where nothing is validated."""
-    return ModelCheckpoint(
+    return KeptCheckpoints(
         folder,
         filename="best",
         monitor="val_order" if has_validation else None,
