@@ -6,48 +6,31 @@ import csv
 import io
 import json
 from collections import Counter
-from collections.abc import Callable, Iterable, Iterator, Sequence
+from collections.abc import Iterator, Sequence
 from concurrent.futures import ThreadPoolExecutor
-from dataclasses import asdict, dataclass, field, fields, replace
+from dataclasses import asdict, dataclass, fields, replace
 from itertools import combinations
 from pathlib import Path
 from typing import Any
 
-import yaml
 from rich.progress import Progress
 from rich.table import Table
 
-from pipeline.config import DataConfig, DecodeConfig
-from pipeline.datasets.annotations import Annotations, VideoRow, annotation_files, videos_below
-from pipeline.datasets.formats import read_annotations
-from pipeline.datasets.tables import MANIFEST_SUFFIXES, read_manifest_rows
+from pipeline.config import DecodeConfig
+from pipeline.datasets.annotations import VideoRow
+from pipeline.datasets.stretches import FileLength, find_misfits
 from pipeline.decode import VideoOpener
 from pipeline.decode.health import DEGRADED, UNUSABLE, USABLE, Examination, FileHealth
 from pipeline.duplicates import Groups, same_bytes, same_pictures
 from pipeline.errors import UserError
 from pipeline.files.writing import write_atomically
+from pipeline.found import Found, Training, find
 from pipeline.machine import num_processes
 from pipeline.options import CheckOptions
 from pipeline.terminal import PlainConsole, printable
 
-CONFIG_SUFFIXES = (".yaml", ".yml")
 _MAX_LISTED = 20
 _STYLES = {USABLE: "", DEGRADED: "yellow", UNUSABLE: "red"}
-
-
-@dataclass
-class Found:
-    """What the paths on the command line name."""
-
-    files: dict[Path, None] = field(default_factory=dict)
-    """In order, each once."""
-    rows: list[tuple[str, VideoRow]] = field(default_factory=list)
-    """Split and row of every labelled video."""
-    tables: list[Path] = field(default_factory=list)
-    """Where annotations may be."""
-    without_label: list[str] = field(default_factory=list)
-    problems: list[str] = field(default_factory=list)
-    """What is wrong with annotations."""
 
 
 @dataclass(frozen=True)
@@ -68,6 +51,14 @@ class CheckReport:
     class_counts: dict[str, dict[str, int]]
     """Split -> label -> number of rows."""
     problems: tuple[str, ...]
+    rows_outside: tuple[str, ...] = ()
+    """Rows that begin after the end of their file."""
+    rows_cut_off: tuple[str, ...] = ()
+    """Rows that end well after the end of their file, where a training stops reading."""
+    likely_cause: str = ""
+    """Of rows that do not fit."""
+    trainings: tuple[Training, ...] = ()
+    notes: tuple[str, ...] = ()
 
     @property
     def counts(self) -> dict[str, int]:
@@ -77,8 +68,8 @@ class CheckReport:
 
     @property
     def is_bad(self) -> bool:
-        """Whether anything cannot be used: a file, a label without its file, or annotations."""
-        return bool(self.counts[UNUSABLE] or self.labels_without_file or self.problems)
+        """Whether anything cannot be used: a file, a row, a label without its file, or annotations."""
+        return bool(self.counts[UNUSABLE] or self.labels_without_file or self.rows_outside or self.problems)
 
     def to_json(self) -> dict[str, Any]:
         """As plain values, the counts first."""
@@ -94,63 +85,6 @@ class CheckReport:
             lists["sizes"] = " ".join(health.sizes)
             writer.writerow(asdict(health) | lists)
         return text.getvalue()
-
-
-def find(paths: Iterable[str]) -> Found:
-    """The videos and annotations that the paths name: video files, folders, manifests and experiment configs.
-
-    Raises:
-        UserError: a path does not exist, or a config is none.
-    """
-    found = Found()
-    for name in paths:
-        path = Path(name)
-        if not path.exists():
-            raise UserError(f"{name} does not exist; name video files, folders, manifests or experiment configs")
-        if path.is_dir():
-            found.files |= dict.fromkeys(videos_below(path))
-        elif path.suffix.lower() in MANIFEST_SUFFIXES:
-            _add_annotations(found, path.parent, lambda path=path: read_manifest_rows(path.parent, path))  # type: ignore[misc]
-        elif path.suffix.lower() in CONFIG_SUFFIXES:
-            data = _data_of(path)
-            found.tables += annotation_files(data.root, data.annotations)
-            _add_annotations(found, Path(data.root), lambda data=data: _annotations_of(data))  # type: ignore[misc]
-        else:
-            found.files[path] = None
-    return found
-
-
-def _data_of(path: Path) -> DataConfig:
-    try:
-        return DataConfig(**yaml.safe_load(path.read_text(encoding="utf-8"))["data"])
-    except (yaml.YAMLError, UnicodeDecodeError, KeyError, TypeError) as error:
-        raise UserError(f"{path} is no experiment config with a data section: {error}") from error
-
-
-def _annotations_of(data: DataConfig) -> Annotations:
-    root, annotations = Path(data.root), Path(data.annotations) if data.annotations else None
-    if data.format == "shards":
-        raise UserError(
-            f"{root} holds shards: each video's checksum is verified whenever it is read; check the videos they were "
-            "packed from"
-        )
-    if data.format == "manifest":
-        return read_manifest_rows(root, annotations)
-    return read_annotations("folder" if data.format == "motion" else data.format, root, annotations, data.split)
-
-
-def _add_annotations(found: Found, root: Path, read: Callable[[], Annotations]) -> None:
-    try:
-        annotations = read()
-    except UserError as error:
-        found.problems.append(str(error))
-        annotations = Annotations((), {})
-    found.rows += [(split, row) for split, rows in annotations.splits.items() for row in rows]
-    found.rows += [("", VideoRow(path, "", str(path))) for path in annotations.absent]
-    labelled = {row.path for _, row in found.rows}
-    below = videos_below(root) if root.is_dir() else []
-    found.files |= dict.fromkeys([path for path in labelled if path.exists()] + below)
-    found.without_label += [str(path) for path in below if path not in labelled]
 
 
 def examine_all(files: Sequence[Path], config: DecodeConfig, workers: int) -> Iterator[Examination]:
@@ -171,8 +105,15 @@ def make_report(found: Found, examinations: Sequence[Examination]) -> CheckRepor
     counts: dict[str, Counter[str]] = {}
     for split, row in rows:
         counts.setdefault(split, Counter())[row.label] += 1
+    files = tuple(examination.health for examination in examinations)
+    lengths = {
+        Path(one.path): FileLength(one.duration_seconds, one.average_fps) for one in files if one.duration_seconds
+    }
+    labelled = [row for _, row in rows]
+    misfits = find_misfits(labelled, lengths)
+    too_many = _too_many_bad(labelled, files, len(misfits.outside), found.max_bad_fraction)
     return CheckReport(
-        files=tuple(examination.health for examination in examinations),
+        files=files,
         same_bytes=bytes_groups,
         same_pictures=pictures,
         labels_without_file=tuple(dict.fromkeys(str(row.path) for _, row in found.rows if not row.path.exists())),
@@ -180,8 +121,24 @@ def make_report(found: Found, examinations: Sequence[Examination]) -> CheckRepor
         shared_groups=_shared_groups(rows),
         leaks=_leaks(rows, (*bytes_groups, *pictures)),
         class_counts={split: dict(sorted(counted.items())) for split, counted in counts.items()},
-        problems=tuple(found.problems),
+        problems=(*found.problems, *too_many),
+        rows_outside=misfits.outside,
+        rows_cut_off=misfits.cut_off,
+        likely_cause=misfits.likely_cause,
+        trainings=tuple(found.trainings),
+        notes=tuple(found.notes),
     )
+
+
+def _too_many_bad(rows: Sequence[VideoRow], files: Sequence[FileHealth], num_outside: int, limit: float) -> list[str]:
+    """A training counts rows, not files."""
+    unusable = {health.path for health in files if health.verdict == UNUSABLE}
+    num_bad = num_outside + sum(str(row.path) in unusable for row in rows)
+    if num_bad <= limit * len(rows):
+        return []
+    return [
+        f"{num_bad} of {len(rows)} rows cannot be read, more than data.max_bad_fraction {limit:g}: a training would end"
+    ]
 
 
 def _shared_groups(rows: Sequence[tuple[str, VideoRow]]) -> tuple[str, ...]:
@@ -233,10 +190,9 @@ def print_report(report: CheckReport, console: PlainConsole, with_usable: bool) 
             why = "\n".join(map(printable, [health.path, *health.reasons]))
             table.add_row(health.verdict, frames, size, why, style=_STYLES[health.verdict])
         console.print(table, soft_wrap=False)
-    for split, counts in report.class_counts.items():
-        few, many = min(counts.values()), max(counts.values())
-        summary = f"{sum(counts.values())} rows in {len(counts)} classes, {few} to {many} a class"
-        console.print(f"{split}: {summary}")
+    for training in report.trainings:
+        if training.refused not in report.problems:
+            _print_training(training, console)
     for title, items in _lists(report):
         if items:
             console.print(f"{title} ({len(items)}):", style="yellow")
@@ -246,9 +202,28 @@ def print_report(report: CheckReport, console: PlainConsole, with_usable: bool) 
     console.print(f"{len(report.files)} files: {counts_text}")
 
 
+def _print_training(training: Training, console: PlainConsole) -> None:
+    """What a training would see, or why it would see nothing."""
+    said = f"would see {len(training.labels)} classes" if not training.refused else f"would end: {training.refused}"
+    console.print(f"{training.source}: a training {said}")
+    if training.class_counts:
+        table = Table("class", *training.class_counts)
+        for label in training.labels[:_MAX_LISTED]:
+            table.add_row(label, *(str(counts.get(label, 0)) for counts in training.class_counts.values()))
+        if len(training.labels) > _MAX_LISTED:
+            table.add_row("...")
+        table.add_row("all", *(str(sum(counts.values())) for counts in training.class_counts.values()))
+        console.print(table, soft_wrap=False)
+    for note in training.notes:
+        console.print(f"note: {note}")
+
+
 def _lists(report: CheckReport) -> list[tuple[str, list[str]]]:
     return [
         ("problems", list(report.problems)),
+        (f"rows outside their file; {report.likely_cause}", list(report.rows_outside)),
+        (f"rows that end after their file; {report.likely_cause}", list(report.rows_cut_off)),
+        ("passed over", list(report.notes)),
         ("labels without a file", list(report.labels_without_file)),
         ("files without a label", list(report.files_without_label)),
         ("good to know", [f"{health.path}: {note}" for health in report.files for note in health.notes]),

@@ -1,7 +1,8 @@
 """The model file: one safetensors file that says everything needed to use it. Loading it runs no code.
 
 Tensors are the recogniser's state dict. The metadata key ``clipgru`` is JSON: format version, labels, the model,
-sampling, transform and decode settings, normalisation, calibration, provenance (versions, data, seed) and metrics.
+sampling, transform and decode settings, normalisation, calibration, provenance (versions, data, seed), metrics, and the
+videos that the model has seen (``known_videos``).
 """
 
 from __future__ import annotations
@@ -29,6 +30,7 @@ from pipeline.config import (
 )
 from pipeline.errors import UserError
 from pipeline.files.writing import write_atomically
+from pipeline.known_videos import KnownVideos
 from pipeline.models.recognizer import Recognizer
 from pipeline.version import __version__
 
@@ -50,6 +52,8 @@ class ModelFile:
     metrics: dict[str, float] = field(default_factory=dict)
     calibration: Calibration = UNCALIBRATED
     """How the logits are to be read."""
+    videos: KnownVideos | None = None
+    """Those that it has seen; None in a file of an earlier version."""
 
     @property
     def normalization(self) -> Normalization:
@@ -86,7 +90,8 @@ def describe(model: ModelFile) -> dict[str, Any]:
 def save_model(path: Path, model: ModelFile) -> None:
     """Writes the model file. The same model gives the same bytes."""
     state = {name: tensor.contiguous() for name, tensor in model.recognizer.state_dict().items()}
-    metadata = {_KEY: json.dumps(describe(model), ensure_ascii=False, sort_keys=True)}
+    description = describe(model) | ({"videos": model.videos.to_json()} if model.videos else {})
+    metadata = {_KEY: json.dumps(description, ensure_ascii=False, sort_keys=True)}
     write_atomically(path, safetensors.torch.save(state, metadata))
 
 
@@ -123,6 +128,7 @@ def load_model_file(path: str | Path, device: str | torch.device = "cpu") -> Mod
             description["provenance"],
             description["metrics"],
             from_dict(Calibration, description.get("calibration", {})),
+            KnownVideos.from_json(description["videos"], str(path)) if "videos" in description else None,
         )
     except (KeyError, RuntimeError) as error:
         raise UserError(f"{path}: its weights and its description do not fit together ({error})") from error

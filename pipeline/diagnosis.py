@@ -15,12 +15,12 @@ import torch
 from torch import Tensor
 
 from pipeline.checkpoint import ModelFile
+from pipeline.confidence import wilson_interval
 from pipeline.config import DataConfig, Experiment
 from pipeline.datasets.annotations import VideoRow
 from pipeline.datasets.datamodule import make_loader
 from pipeline.datasets.videos import ClipBatch, fixed_clips
 from pipeline.errors import UserError
-from pipeline.evaluation import wilson_interval
 from pipeline.transforms.frames import ClipTransform
 
 NUM_SHUFFLES = 4
@@ -54,6 +54,7 @@ class Diagnosis:
             the future.
         num_errors: videos that could not be read.
         paths: of the videos, ``[V]``.
+        num_left_out: videos that the model had seen; None if nobody looked for such.
     """
 
     labels: tuple[str, ...]
@@ -63,6 +64,7 @@ class Diagnosis:
     flicker: float | None
     num_errors: int
     paths: tuple[str, ...]
+    num_left_out: int | None = None
 
     def accuracy(self, probabilities: Tensor) -> float:
         """Share of videos whose best label is right."""
@@ -85,6 +87,7 @@ class Diagnosis:
         return {
             "num_videos": len(self.truth),
             "num_errors": self.num_errors,
+            **({} if self.num_left_out is None else {"num_left_out": self.num_left_out}),
             "accuracy_by_order": orders,
             "lost_by_shuffling": orders["as filmed"]["accuracy"] - orders["shuffled"]["accuracy"],
             "accuracy_by_fraction_seen": {f"{seen:g}": self.accuracy(p) for seen, p in self.by_fraction.items()},

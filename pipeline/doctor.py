@@ -19,11 +19,11 @@ from rich.progress import Progress
 from rich.table import Table
 from torch import Tensor
 
-from pipeline.check import find
 from pipeline.config import DecodeConfig
 from pipeline.decode import DECODERS, VideoOpener
 from pipeline.errors import DecodeError, UserError
 from pipeline.files.writing import write_atomically
+from pipeline.found import find
 from pipeline.options import DoctorOptions
 from pipeline.sampling import spread
 from pipeline.terminal import PlainConsole

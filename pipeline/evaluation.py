@@ -6,7 +6,6 @@ A video that cannot be read is a wrong answer with its reason beside it; it neve
 from __future__ import annotations
 
 import json
-import math
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass, replace
 from functools import partial
@@ -20,11 +19,13 @@ from torchmetrics.functional.classification import multiclass_accuracy, multicla
 
 from pipeline.calibration import NUM_BINS, UNCALIBRATED, Reliability, reliability
 from pipeline.checkpoint import ModelFile
+from pipeline.confidence import wilson_interval
 from pipeline.config import DataConfig, Experiment
 from pipeline.datasets.annotations import VideoRow
 from pipeline.datasets.datamodule import make_feature_loader, make_loader, read_features
 from pipeline.datasets.features import FeatureCache, FrameEmbedder, can_keep_features
 from pipeline.datasets.grids import cache_store
+from pipeline.datasets.identities import LeftOut
 from pipeline.datasets.videos import BadVideo, ClipBatch, Sample, fixed_clips
 from pipeline.errors import UserError
 from pipeline.files.writing import write_atomically
@@ -33,7 +34,7 @@ from pipeline.report.tables import confusion_csv, confusion_picture, results_csv
 from pipeline.transforms.augmentation import TrainTransform
 from pipeline.transforms.frames import ClipTransform
 
-EVALUATION_FILES = ("summary.json", "videos.csv", "confusion.csv", "confusion.png", "reliability.csv")
+EVALUATION_FILES = ("summary.json", "videos.csv", "confusion.csv", "confusion.png", "reliability.csv", "left_out.csv")
 Classify = Callable[[Tensor], Tensor]
 """uint8 clips ``[B, T + context, 3, S, S]`` -> logits ``[B, K]`` on the CPU."""
 
@@ -70,6 +71,8 @@ class Evaluation:
 
     labels: tuple[str, ...]
     results: tuple[VideoResult, ...]
+    left_out: tuple[LeftOut, ...] | None = None
+    """Videos that the model may not be judged by; None if nobody looked for such."""
 
     @property
     def num_videos(self) -> int:
@@ -141,9 +144,13 @@ class Evaluation:
         return sum(not result.is_unknown for result in read) / max(1, len(read))
 
     def summary(self) -> dict[str, float]:
-        """The figures by name."""
+        """The figures by name; ``top1_low`` and ``top1_high`` are Wilson's 95 % interval."""
+        low, high = wilson_interval(round(self.top1 * self.num_videos), self.num_videos)
+        left_out = {} if self.left_out is None else {"num_left_out": len(self.left_out)}
         return {
             "top1": self.top1,
+            "top1_low": low,
+            "top1_high": high,
             "top5": self.top5,
             "mean_class_accuracy": self.mean_class_accuracy,
             "num_videos": self.num_videos,
@@ -151,17 +158,7 @@ class Evaluation:
             "calibration_error": self.reliability().expected_error,
             "calibration_error_before": self.reliability(calibrated=False).expected_error,
             "known_share": self.known_share,
-        }
-
-
-def wilson_interval(successes: int, trials: int, z: float = 1.96) -> tuple[float, float]:
-    """Confidence interval of a share (Wilson, "Probable inference", JASA 1927); z 1.96 is 95 %."""
-    if trials == 0:
-        return 0.0, 1.0
-    share = successes / trials
-    centre = share + z * z / (2 * trials)
-    spread = z * math.sqrt(share * (1 - share) / trials + z * z / (4 * trials * trials))
-    return (centre - spread) / (1 + z * z / trials), (centre + spread) / (1 + z * z / trials)
+        } | left_out
 
 
 def evaluate_model(
@@ -302,12 +299,14 @@ def write_evaluation(evaluation: Evaluation, folder: Path, summary: dict[str, fl
         for result in evaluation.results
     ]
     title = f"{evaluation.num_videos} videos, top-1 {evaluation.top1:.1%}"
+    left_out = [{"name": left.name, "why": left.why} for left in evaluation.left_out or ()]
     contents: tuple[bytes | str, ...] = (
         json.dumps(summary | {"class_recall": evaluation.class_recall}, indent=1),
         results_csv(rows),
         confusion_csv(evaluation.confusion, evaluation.labels),
         confusion_picture(evaluation.confusion, evaluation.labels, title),
         results_csv(reliability_rows(evaluation)),
+        results_csv(left_out) if left_out else "name,why\r\n",
     )
     for name, content in zip(EVALUATION_FILES, contents, strict=True):
         write_atomically(folder / name, content)

@@ -19,7 +19,7 @@ from rich.progress import Progress
 
 from pipeline.clip import Segment
 from pipeline.config import InferenceConfig, to_dict
-from pipeline.datasets.annotations import VIDEO_SUFFIXES
+from pipeline.datasets.annotations import VIDEO_SUFFIXES, list_videos
 from pipeline.datasets.tables import MANIFEST_SUFFIXES, read_manifest_rows
 from pipeline.decode import VideoReader
 from pipeline.decode.picture import PICTURE_SUFFIXES
@@ -73,6 +73,13 @@ def find_videos(
     return list(videos)
 
 
+def passed_over(sources: Sequence[str]) -> list[str]:
+    """Return what to say of linked folders and files of unknown kinds in those sources that are folders."""
+    folders = [Path(source) for source in sources if Path(source).is_dir()]
+    cure = "Name them as well, if they are meant"
+    return [f"in {folder} {note}" for folder in folders for note in list_videos(folder).notes(folder, cure)]
+
+
 def _read_manifest(path: Path) -> list[Path | str]:
     """Missing files stay, as in a list."""
     splits = read_manifest_rows(path.parent, path).splits
@@ -100,12 +107,12 @@ def _expand(source: str, allow_url: bool, suffixes: Set[str], own: list[Path]) -
         return [source]
     path = Path(source)
     if path.is_dir():
-        found = (file for file in path.rglob("*") if file.suffix.lower() in suffixes and file.is_file())
-    elif path.exists():
+        listing = list_videos(path, suffixes)
+        own += listing.own
+        return [video for video in listing.videos if video.is_file()]
+    if path.exists():
         return [path]
-    else:
-        found = (match for match in _matches(source) if match.is_file())
-    files = sorted(found)
+    files = sorted(match for match in _matches(source) if match.is_file())
     own += [file for file in files if is_own(file)]
     return [file for file in files if file not in own]
 

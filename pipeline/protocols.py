@@ -6,6 +6,7 @@ Folds are finished one by one and kept on disk, so that an interrupted protocol 
 
 from __future__ import annotations
 
+import hashlib
 import json
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import ExitStack
@@ -15,13 +16,15 @@ from statistics import mean, stdev
 
 import numpy as np
 
+from pipeline.confidence import wilson_interval, with_unseen
 from pipeline.config import Experiment, to_dict
 from pipeline.datasets.annotations import Annotations, VideoRow
-from pipeline.datasets.datamodule import Splits, make_splits, read_annotations
+from pipeline.datasets.identities import Contents, LeftOut, Unseen
 from pipeline.datasets.official import NUM_OFFICIAL_SPLITS
+from pipeline.datasets.settled import Splits, make_splits, read_annotations, require_classes
 from pipeline.datasets.splits import check_split, group_folds, leave_one_group_out, split_by_group
 from pipeline.errors import UserError, unknown_name
-from pipeline.evaluation import Evaluation, VideoResult, evaluate_model, wilson_interval
+from pipeline.evaluation import Evaluation, VideoResult, evaluate_model
 from pipeline.files.lock import locked_folder
 from pipeline.files.writing import write_atomically
 from pipeline.ranks import Ranks, join
@@ -101,7 +104,8 @@ class ProtocolResult:
         """All folds and seeds of a kind as one evaluation: each answer counts once."""
         evaluations = [fold.evaluation for fold in self.folds if fold.kind == kind]
         results = tuple(result for evaluation in evaluations for result in evaluation.results)
-        return Evaluation(evaluations[0].labels if evaluations else (), results)
+        left_out = tuple(dict.fromkeys(left for evaluation in evaluations for left in evaluation.left_out or ()))
+        return Evaluation(evaluations[0].labels if evaluations else (), results, left_out)
 
     def summary(self) -> dict[str, float]:
         """Accuracy over all answers with its 95 % interval, the spread over folds and seeds, and the baseline's.
@@ -139,7 +143,7 @@ class ProtocolResult:
         if not shared:
             return {}
         gains = [mean(ours[path]) - mean(baseline[path]) for path in shared]
-        low, high = _bootstrap(gains)
+        low, high = _bootstrap(gains, lowest=-1.0)
         top1 = self.whole(BASELINE).top1
         return {"frame_average_top1": top1, "gain": mean(gains), "gain_low": low, "gain_high": high}
 
@@ -151,12 +155,13 @@ class ProtocolResult:
         return rights
 
 
-def _bootstrap(values: Sequence[float]) -> tuple[float, float]:
-    """95 % percentile interval of the mean, over resampled videos (Efron, "Bootstrap methods", 1979); seeded."""
+def _bootstrap(values: Sequence[float], lowest: float = 0.0) -> tuple[float, float]:
+    """95 % percentile interval of the mean of values from ``lowest`` to 1, over resampled videos (Efron, "Bootstrap
+    methods", 1979); seeded."""
     array, generator = np.asarray(values, dtype=np.float64), np.random.default_rng(0)
     counts = generator.multinomial(len(array), np.full(len(array), 1 / len(array)), size=_NUM_RESAMPLES)
     low, high = np.percentile(counts @ array / len(array), [2.5, 97.5])
-    return float(low), float(high)
+    return with_unseen((float(low), float(high)), float(array.mean()), len(array), lowest)
 
 
 @dataclass(frozen=True)
@@ -203,8 +208,11 @@ def run_protocol(
                 held.enter_context(locked_folder(experiment.run_dir))
             with ranks.in_turn():
                 folds, annotations = PROTOCOLS[name](experiment), read_annotations(experiment.data)
+            require_classes(annotations.labels, experiment.data.root)
+            contents = Contents(experiment.data)
             if ranks.is_first:
-                _claim(experiment, name, evaluation)
+                _claim(experiment, name, evaluation, _digest_of(annotations, contents))
+        unsaid = [annotations.notes]  # once is enough
         kinds = {MODEL: experiment}
         if baseline and experiment.model.heads != ("mean",):
             kinds[BASELINE] = frame_average(experiment)
@@ -213,7 +221,9 @@ def run_protocol(
                 for kind, settings in kinds.items():
                     folder = experiment.run_dir / kind / f"seed_{seed}"
                     run = replace(settings, output_dir=str(folder), name=f"fold_{number:02d}", seed=seed)
-                    yield FoldResult(kind, seed, number, _run_fold(run, annotations, fold, evaluation, quiet, ranks))
+                    noted = replace(annotations, notes=unsaid.pop() if unsaid else ())
+                    found = _run_fold(run, noted, fold, contents, evaluation, quiet, ranks)
+                    yield FoldResult(kind, seed, number, found)
 
 
 def frame_average(experiment: Experiment) -> Experiment:
@@ -222,18 +232,37 @@ def frame_average(experiment: Experiment) -> Experiment:
     return replace(experiment, model=model, transform=replace(experiment.transform, representation="rgb"))
 
 
-def _claim(experiment: Experiment, name: str, evaluation: EvaluationSettings) -> None:
-    """Folds of different settings must not mix in one folder."""
+def _digest_of(annotations: Annotations, contents: Contents) -> str:
+    """Of all rows and the sizes of their files."""
+    rows = [
+        [part, row.name, row.label, row.group, row.start_seconds, row.end_seconds or 0.0, contents.num_bytes(row)]
+        for part, members in annotations.splits.items()
+        for row in members
+    ]
+    return hashlib.sha256(json.dumps(sorted(rows)).encode()).hexdigest()
+
+
+def _claim(experiment: Experiment, name: str, evaluation: EvaluationSettings, rows_sha256: str) -> None:
+    """Folds of different settings or videos must not mix in one folder."""
     path = experiment.run_dir / "protocol.json"
     settings = {"protocol": name, "evaluation": asdict(evaluation), "experiment": to_dict(experiment)}
+    settings["rows_sha256"] = rows_sha256
     text = json.dumps(settings, indent=1, sort_keys=True)
-    if path.exists() and path.read_text(encoding="utf-8") != text:
-        raise UserError(f"{path}: the folder holds folds of other settings; choose another --name or remove it")
+    before = path.read_text(encoding="utf-8") if path.exists() else text
+    if before != text:
+        what = "videos" if json.loads(before) | {"rows_sha256": rows_sha256} == settings else "settings"
+        raise UserError(f"{path}: the folder holds folds of other {what}; choose another --name or remove it")
     write_atomically(path, text)
 
 
 def _run_fold(
-    run: Experiment, annotations: Annotations, fold: Fold, asked: EvaluationSettings, quiet: bool, ranks: Ranks
+    run: Experiment,
+    annotations: Annotations,
+    fold: Fold,
+    contents: Contents,
+    asked: EvaluationSettings,
+    quiet: bool,
+    ranks: Ranks,
 ) -> Evaluation:
     labels, done = annotations.labels, run.run_dir / "results.json"
     if any(ranks.gather(done.exists())):
@@ -243,21 +272,27 @@ def _run_fold(
     train_rows, val_rows = fold.train, fold.val
     if run.data.val_fraction > 0 and not val_rows:
         train_rows, val_rows = split_by_group(train_rows, run.data.val_fraction, run.seed + 1)
-    splits = Splits(labels, tuple(train_rows), tuple(val_rows), tuple(fold.test))
+    splits = Splits(labels, tuple(train_rows), tuple(val_rows), tuple(fold.test), annotations.notes)
     resume = (run.run_dir / "checkpoints" / "last.ckpt").exists()  # this very fold, cut off
     result = train(run, splits, resume=resume, quiet=quiet)
-    evaluation = evaluate_model(result.model, splits.test, run.data, **asdict(asked), ranks=ranks)
-    rows = [asdict(video) for video in evaluation.results]
+    assert result.model.videos is not None
+    unseen = Unseen(result.model.videos, splits.test, contents, may_share_groups=shared)
+    judged = unseen.judgeable(splits.test)  # copies of training videos
+    evaluation = evaluate_model(result.model, judged.rows, run.data, **asdict(asked), ranks=ranks)
+    evaluation = replace(evaluation, left_out=judged.left_out)
     if ranks.is_first:
-        write_atomically(done, json.dumps(rows, indent=1, ensure_ascii=False))
+        kept = {name: [asdict(item) for item in getattr(evaluation, name)] for name in ("results", "left_out")}
+        write_atomically(done, json.dumps(kept, indent=1, ensure_ascii=False))
     return evaluation
 
 
 def _read_results(path: Path, labels: tuple[str, ...]) -> Evaluation:
-    rows = json.loads(path.read_text(encoding="utf-8"))
+    kept = json.loads(path.read_text(encoding="utf-8"))
+    if isinstance(kept, list):  # of an earlier version, which left out nothing
+        kept = {"results": kept, "left_out": []}
     tuples = ("probabilities", "uncalibrated")
-    results = [VideoResult(**row | {name: tuple(row.get(name, ())) for name in tuples}) for row in rows]
-    return Evaluation(labels, tuple(results))
+    results = [VideoResult(**row | {name: tuple(row.get(name, ())) for name in tuples}) for row in kept["results"]]
+    return Evaluation(labels, tuple(results), tuple(LeftOut(**left) for left in kept["left_out"]))
 
 
 def write_folds(result: ProtocolResult, folder: Path) -> Path:

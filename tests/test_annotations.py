@@ -414,7 +414,7 @@ def test_manifest_with_a_class_list(tmp_path: Path) -> None:
         ("path,label\nsub/../../a.mp4,x\n", "manifest.csv:2: the path 'sub/../../a.mp4' leads out of the root"),
         ("path,label\na.mp4,x\na.mp4,y\n", "manifest.csv:3: a.mp4 with these times is listed already at"),
         ("path,label,split\na.mp4,x,train\nsub/b.mp4,x,\n", "1 lines have no split"),
-        ("path,label,split\na.mp4,x,dev\n", "manifest.csv:2: unknown split 'dev'"),
+        ("path,label,split\na.mp4,x,held\n", "manifest.csv:2: unknown split 'held'"),
         ("path,label\na.mp4,x\nno.mp4,x\nnor this.mp4,x\n", "2: no.mp4, nor this.mp4"),
         ("path,label\n", "no video found"),
     ],

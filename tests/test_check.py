@@ -98,7 +98,7 @@ def test_a_config(tmp_path: Path, clips: dict[str, Path]) -> None:
         path.parent.mkdir(parents=True, exist_ok=True)
         shutil.copy(clips[name], path)
     config = tmp_path / "experiment.yaml"
-    config.write_text(f"name: x\ndata:\n  format: folder\n  root: {tmp_path / 'videos'}\n")
+    config.write_text(f"name: x\ndata:\n  format: folder\n  root: {tmp_path / 'videos'}\n  val_fraction: 0\n")
     code, report = check(tmp_path, str(config))
     assert code == 0
     assert report["class_counts"] == {"all": {"class0": 2, "class1": 2}}

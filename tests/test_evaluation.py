@@ -13,10 +13,11 @@ from scipy.stats import binomtest, bootstrap
 from sklearn.metrics import accuracy_score, balanced_accuracy_score, confusion_matrix, top_k_accuracy_score
 
 from pipeline.checkpoint import load_model_file
+from pipeline.confidence import wilson_interval
 from pipeline.config import DataConfig, Experiment
 from pipeline.datasets.annotations import VideoRow
 from pipeline.errors import UserError
-from pipeline.evaluation import Evaluation, VideoResult, evaluate_model, wilson_interval
+from pipeline.evaluation import Evaluation, VideoResult, evaluate_model
 from pipeline.protocols import (
     BASELINE,
     MODEL,

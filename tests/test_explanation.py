@@ -14,9 +14,9 @@ from torch import Tensor, nn
 
 from pipeline.checkpoint import ModelFile, load_model_file, save_model
 from pipeline.cli import main
-from pipeline.datasets.datamodule import make_splits, read_annotations
 from pipeline.datasets.motion import write_video
 from pipeline.datasets.motion_scene import Track, draw_look, render
+from pipeline.datasets.settled import make_splits, read_annotations
 from pipeline.decode import open_video
 from pipeline.demo import motion_experiment
 from pipeline.errors import UserError

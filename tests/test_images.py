@@ -17,8 +17,9 @@ from pipeline.checkpoint import load_model_file
 from pipeline.cli import main
 from pipeline.config import DataConfig, DecodeConfig, Experiment, ModelConfig, SamplingConfig, TrainingConfig
 from pipeline.config import TransformConfig as Transform
-from pipeline.datasets.datamodule import make_loader, make_splits, read_annotations
+from pipeline.datasets.datamodule import make_loader
 from pipeline.datasets.images import PICTURE_FORMATS, PictureClips, read_images
+from pipeline.datasets.settled import make_splits, read_annotations
 from pipeline.datasets.videos import ClipBatch, fixed_clips
 from pipeline.decode import VideoOpener, open_video
 from pipeline.errors import DecodeError, UserError

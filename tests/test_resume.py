@@ -11,7 +11,7 @@ import pytest
 import torch
 
 from pipeline.config import Experiment
-from pipeline.datasets.datamodule import Splits, make_splits, read_annotations
+from pipeline.datasets.settled import Splits, make_splits, read_annotations
 from pipeline.training.callbacks import Interrupted
 from pipeline.training.fit import train
 from tests.small import small_experiment

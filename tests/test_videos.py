@@ -14,7 +14,8 @@ import torch
 
 from pipeline.config import DataConfig, Experiment, SamplingConfig, TransformConfig
 from pipeline.datasets.annotations import VideoRow
-from pipeline.datasets.datamodule import make_loader, make_splits, read_annotations
+from pipeline.datasets.datamodule import make_loader
+from pipeline.datasets.settled import make_splits, read_annotations
 from pipeline.datasets.splits import check_split
 from pipeline.datasets.videos import (
     EpochSampler,

@@ -15,7 +15,7 @@ from dataclasses import asdict
 from pathlib import Path
 
 from pipeline.cli.parser import read_experiment
-from pipeline.datasets.datamodule import make_splits, read_annotations
+from pipeline.datasets.settled import make_splits, read_annotations
 from pipeline.evaluation import evaluate_model
 from pipeline.ranks import current_rank, join
 from pipeline.training.callbacks import Interrupted

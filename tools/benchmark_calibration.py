@@ -25,10 +25,11 @@ from pipeline.calibration import MEASURES, UNCALIBRATED, fit_temperature, reliab
 from pipeline.checkpoint import ModelFile, load_model_file
 from pipeline.config import Experiment
 from pipeline.datasets.annotations import VideoRow
-from pipeline.datasets.datamodule import Splits, make_feature_loader, make_splits, read_annotations, read_features
+from pipeline.datasets.datamodule import make_feature_loader, read_features
 from pipeline.datasets.features import FeatureCache, FrameEmbedder
 from pipeline.datasets.grids import cache_store
 from pipeline.datasets.motion import PARTNER
+from pipeline.datasets.settled import Splits, make_splits, read_annotations
 from pipeline.datasets.videos import ClipBatch, fixed_clips
 from pipeline.demo import motion_experiment
 from pipeline.training.fit import train

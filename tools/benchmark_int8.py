@@ -21,8 +21,9 @@ from rich.progress import track
 
 from pipeline.checkpoint import load_model_file
 from pipeline.cli import ENVIRONMENT
+from pipeline.confidence import wilson_interval
 from pipeline.config import Experiment, from_dict
-from pipeline.evaluation import Evaluation, wilson_interval
+from pipeline.evaluation import Evaluation
 from pipeline.export.assembly import assemble
 from pipeline.export.int8 import Cost, calibration_clips, measure_cost, quantize
 from pipeline.export.pieces import make_pieces

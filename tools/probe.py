@@ -32,9 +32,10 @@ from pipeline.cli import ENVIRONMENT
 from pipeline.cli.parser import read_experiment
 from pipeline.config import Experiment
 from pipeline.datasets.annotations import VideoRow
-from pipeline.datasets.datamodule import read_annotations, read_features
+from pipeline.datasets.datamodule import read_features
 from pipeline.datasets.features import FeatureCache, FrameEmbedder, without_still
 from pipeline.datasets.grids import cache_store
+from pipeline.datasets.settled import read_annotations
 from pipeline.datasets.splits import group_folds
 from pipeline.datasets.videos import BadVideo
 from pipeline.errors import UserError

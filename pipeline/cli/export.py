@@ -9,7 +9,7 @@ from itertools import product
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from pipeline.cli.models import rows_of
+from pipeline.cli.models import say_notes
 from pipeline.cli.parser import (
     add_experiment,
     add_no_clobber,
@@ -86,10 +86,13 @@ def _export_onnx(path: Path, given_data: Any, options: ExportOptions) -> Exporte
 
 def _int8_data(file: ModelFile, given_data: Any, options: ExportOptions, progress: Callable[[int], None]) -> Int8Data:
     from pipeline.export.files import Int8Data
+    from pipeline.unseen import rows_to_judge
 
-    rows, data = rows_of(file, given_data, options.split)
-    calibration_rows, _ = rows_of(file, given_data, "all" if options.split == "all" else "train")
-    return Int8Data(calibration_rows, options.calibration_clips, rows, data, progress)
+    given = given_data.as_dict() if given_data else {}
+    judged = rows_to_judge(file, given, options.split)
+    say_notes(judged.notes, options.quiet)
+    calibration = judged if options.split == "all" else rows_to_judge(file, given, "train")
+    return Int8Data(calibration.rows, options.calibration_clips, judged.rows, judged.data, progress)
 
 
 def _export_programs(path: Path, given_data: Any, options: ExportOptions) -> Exported:

@@ -8,7 +8,7 @@ from collections.abc import Sequence
 from dataclasses import replace
 from pathlib import Path
 
-from pipeline.cli.models import decoding_as, end_with_report, rows_of
+from pipeline.cli.models import decoding_as, end_with_report, say_notes
 from pipeline.cli.parser import (
     EXIT_SOME_FAILED,
     add_experiment,
@@ -47,19 +47,25 @@ def diagnose_command(args: Sequence[str]) -> int:
     from pipeline.explanation.sheets import DIAGNOSIS_FILES, write_diagnosis
     from pipeline.inference import pick_device
     from pipeline.run_report.journal import now
+    from pipeline.unseen import rows_to_judge
 
     began = now()
     home = Path(options.output or Path(arguments.model_file).parent)
     folder = home if options.output else home / "diagnosis"
     with locked_folder(folder):
         model = decoding_as(load_model_file(arguments.model_file, pick_device(options.device)), given)
-        rows, data = rows_of(model, given.get("data"), options.split)
+        given_data = given.get("data")
+        judged = rows_to_judge(model, given_data.as_dict() if given_data else {}, options.split)
+        say_notes(judged.notes, options.quiet)
+        data = judged.data
         inputs = [arguments.model_file, *config_files(arguments), *annotation_files(data.root, data.annotations)]
         check_outputs(files_in(folder, DIAGNOSIS_FILES), inputs, no_clobber=arguments.no_clobber)
         with Progress(console=console(), disable=options.quiet or not sys.stderr.isatty()) as progress:
-            task = progress.add_task("diagnosing", total=len(rows))
-            diagnosis = diagnose(model, rows, data, progress=lambda count: progress.advance(task, count))
-        written = write_diagnosis(diagnosis, model, rows, folder)
+            task = progress.add_task("diagnosing", total=len(judged.rows))
+            diagnosis = diagnose(model, judged.rows, data, progress=lambda count: progress.advance(task, count))
+        if judged.left_out is not None:
+            diagnosis = replace(diagnosis, num_left_out=len(judged.left_out))
+        written = write_diagnosis(diagnosis, model, judged.rows, folder)
     if not options.quiet:
         console().print(f"written: {', '.join(map(str, written))}")
     end_with_report(home, "diagnose", args, began, options.quiet)

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import json
 import sys
-from collections.abc import Sequence
+from collections.abc import Iterable, Sequence
 from contextlib import ExitStack
 from dataclasses import replace
 from datetime import datetime
@@ -22,7 +22,7 @@ from pipeline.cli.parser import (
     read_options,
     to_experiment,
 )
-from pipeline.config import DataConfig, Experiment, TrainerConfig
+from pipeline.config import Experiment, TrainerConfig
 from pipeline.errors import UserError
 from pipeline.files.lock import locked_folder
 from pipeline.files.outputs import check_outputs, claimed, files_in
@@ -144,42 +144,51 @@ def _evaluate_model(arguments: Any, given: Any, options: EvaluateOptions, args: 
         with ranks.agreement():
             if ranks.is_first:
                 held.enter_context(locked_folder(folder))
-        evaluation = _evaluate_rows(arguments, given, options, folder, ranks)
+        evaluation, summary = _evaluate_rows(arguments, given, options, folder, ranks)
         if not ranks.is_first:
             return 0
-        _write_results(evaluation, folder, evaluation.summary(), options.quiet)
+        _write_results(evaluation, folder, summary, options.quiet)
     end_with_report(home, "evaluate", args, began, options.quiet)
-    print(json.dumps(_rounded(evaluation.summary()), indent=1))
+    print(json.dumps(_rounded(summary), indent=1))
     return EXIT_SOME_FAILED if evaluation.num_errors else 0
 
 
-def _evaluate_rows(arguments: Any, given: Any, options: EvaluateOptions, folder: Path, ranks: Ranks) -> Evaluation:
+def _evaluate_rows(
+    arguments: Any, given: Any, options: EvaluateOptions, folder: Path, ranks: Ranks
+) -> tuple[Evaluation, dict[str, float]]:
+    """The evaluation and its summary."""
     from rich.progress import Progress
 
     from pipeline.checkpoint import load_model_file
     from pipeline.datasets.annotations import annotation_files
     from pipeline.evaluation import EVALUATION_FILES, evaluate_model
     from pipeline.inference import pick_device
+    from pipeline.unseen import rows_to_judge
 
     with ranks.agreement():
         model = load_model_file(arguments.model_file, ranks.device or pick_device(options.device))
         model = decoding_as(model, given)
         with ranks.in_turn():
-            rows, data = rows_of(model, given.get("data"), options.split)
+            given_data = given.get("data")
+            judged = rows_to_judge(model, given_data.as_dict() if given_data else {}, options.split)
+        data = judged.data
         inputs = [arguments.model_file, *config_files(arguments), *annotation_files(data.root, data.annotations)]
         check_outputs(files_in(folder, EVALUATION_FILES), inputs, no_clobber=arguments.no_clobber)
+    say_notes(judged.notes, options.quiet or not ranks.is_first)
     is_quiet = options.quiet or not ranks.is_first or not sys.stderr.isatty()
     with Progress(console=console(), disable=is_quiet) as progress, ranks.agreement():
-        task = progress.add_task("evaluating", total=len(rows) / ranks.count)
-        return evaluate_model(
+        task = progress.add_task("evaluating", total=len(judged.rows) / ranks.count)
+        evaluation = evaluate_model(
             model,
-            rows,
-            data,
+            judged.rows,
+            judged.data,
             num_clips=options.clips,
             mirror=options.mirror,
             progress=lambda n: progress.advance(task, n),
             ranks=ranks,
         )
+    evaluation = replace(evaluation, left_out=judged.left_out)
+    return evaluation, evaluation.summary() | judged.figures
 
 
 def decoding_as(model: ModelFile, given: Any) -> ModelFile:
@@ -189,17 +198,10 @@ def decoding_as(model: ModelFile, given: Any) -> ModelFile:
     return replace(model, decode=replace(model.decode, **changes))
 
 
-def rows_of(model: ModelFile, given_data: Any, split: str) -> tuple[Sequence[Any], DataConfig]:
-    """The videos of the data that a model was trained on, or of that with the settings given."""
-    from pipeline.datasets.datamodule import make_splits, read_annotations
-
-    trained_as = model.provenance.get("experiment", {})
-    overrides = given_data.as_dict() if given_data else {}
-    data = DataConfig(**(trained_as.get("data", {}) | overrides))
-    annotations = read_annotations(data)
-    if split == "all":
-        return [row for part in annotations.splits.values() for row in part], data
-    return getattr(make_splits(annotations, data, trained_as.get("seed", 0)), split), data
+def say_notes(notes: Iterable[str], quiet: bool) -> None:
+    """What there is to say of the data, on standard error."""
+    for note in () if quiet else notes:
+        console().print(f"note: {note}")
 
 
 def _evaluate_protocol(experiment: Experiment, options: EvaluateOptions, args: Sequence[str]) -> int:

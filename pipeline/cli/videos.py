@@ -8,6 +8,7 @@ import sys
 from collections.abc import Sequence
 from pathlib import Path
 
+from pipeline.cli.models import say_notes
 from pipeline.cli.parser import (
     add_no_clobber,
     add_options,
@@ -37,6 +38,9 @@ def predict_command(args: Sequence[str]) -> int:
     arguments = parser.parse_args(list(args))
     options = read_options(PredictOptions, parser, arguments)
 
+    from pipeline.prediction import passed_over
+
+    say_notes(passed_over(arguments.sources), options.quiet)
     if options.engine != "local":
         from pipeline.many.run import predict_many
 
@@ -111,7 +115,8 @@ def check_command(args: Sequence[str]) -> int:
     )
     paths, options, config, no_clobber = read_paths(CheckOptions, parser, args)
 
-    from pipeline.check import find, run_check
+    from pipeline.check import run_check
+    from pipeline.found import find
 
     found, outputs = find(paths), {"--json": options.json, "--csv": options.csv}
     with claimed(outputs, [*paths, *found.files, *found.tables], no_clobber=no_clobber):
@@ -127,7 +132,7 @@ def doctor_command(args: Sequence[str]) -> int:
     )
     paths, options, config, no_clobber = read_paths(DoctorOptions, parser, args)
 
-    from pipeline.check import find
+    from pipeline.found import find
     from pipeline.doctor import run_doctor
 
     found = find(paths)
@@ -152,7 +157,7 @@ def shard_command(args: Sequence[str]) -> int:
 
     from rich.progress import Progress
 
-    from pipeline.datasets.datamodule import read_annotations
+    from pipeline.datasets.settled import read_annotations
     from pipeline.datasets.shards import write_shards
 
     annotations = read_annotations(experiment.data)

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Iterator, Mapping
 from dataclasses import asdict
 from typing import Any
 
@@ -40,3 +41,19 @@ def from_dict(config_type: type[Any], values: dict[str, Any]) -> Any:
         return parser.instantiate(parser.parse_object({"config": values}))["config"]
     except jsonargparse.ArgumentError as error:
         raise UserError(f"a setting of the model file is not understood: {error}") from error
+
+
+def flat(settings: Mapping[str, Any], prefix: str = "") -> Iterator[tuple[str, Any]]:
+    """``{"data": {"root": 1}}`` -> ``("data.root", 1)``."""
+    for key, value in settings.items():
+        if isinstance(value, dict):
+            yield from flat(value, f"{prefix}{key}.")
+        else:
+            yield prefix + key, value
+
+
+def shown(value: object) -> str:
+    """A setting as a command line has it."""
+    if isinstance(value, list):
+        return "[" + ", ".join(map(str, value)) + "]"
+    return "unset" if value is None else str(value).lower() if isinstance(value, bool) else str(value)

@@ -4,13 +4,18 @@ The annotation formats and the splits are light (no torch, no decoder); the rest
 
     annotations.py     VideoRow and Annotations, what every format becomes; finding files, reading text
     official.py        UCF101, HMDB51, UT-Interaction, as published
+    parts.py           train, val and test: how they are spelt, and which folders are such
+    delimited.py       tables of text, as people and spreadsheets write them
     tables.py          Kinetics CSV files; the manifest (CSV or JSON lines)
     folders.py         a folder per class
     shards.py          all videos in a few tar files: packing them, reading their index
     formats.py         ANNOTATION_READERS: the table of the above
     splits.py          splits and folds that never share a source video, and the check that none does
+    settled.py         from the data settings to the rows of each part
+    stretches.py       labelled stretches against the length of their files
     videos.py          rows to samples to batches
-    datamodule.py      from the data settings to loaders
+    identities.py      which videos a model has seen
+    datamodule.py      from rows to loaders
     motion.py          the motion set: small real video files in which only time tells the classes apart
     motion_actions.py  its classes: what changes, how far, how fast
     motion_scene.py    its pictures: textures and shapes

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import os
-from collections.abc import Iterable, Sequence
+from collections.abc import Iterable, Sequence, Set
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -11,27 +11,23 @@ from pipeline.errors import UserError
 from pipeline.files.content import FilePart
 from pipeline.report.mp4 import is_own
 
-VIDEO_SUFFIXES = frozenset(
-    [
-        ".3gp",
-        ".avi",
-        ".flv",
-        ".m2ts",
-        ".m4v",
-        ".mkv",
-        ".mov",
-        ".mp4",
-        ".mpeg",
-        ".mpg",
-        ".mts",
-        ".ogv",
-        ".ts",
-        ".vob",
-        ".webm",
-        ".wmv",
-    ]
-)
+VIDEO_SUFFIXES = frozenset([
+    ".264", ".265", ".3g2", ".3gp", ".amv", ".asf", ".avi", ".divx", ".dv", ".dvr-ms", ".f4v", ".flv", ".gif", ".gxf",
+    ".h264", ".h265", ".hevc", ".insv", ".ivf", ".lrv", ".m1v", ".m2p", ".m2t", ".m2ts", ".m2v", ".m4v", ".mj2",
+    ".mjpeg", ".mjpg", ".mkv", ".mod", ".mov", ".mp4", ".mpe", ".mpeg", ".mpg", ".mpv", ".mts", ".mxf", ".nut",
+    ".ogm", ".ogv", ".qt", ".rm", ".rmvb", ".tod", ".tp", ".trp", ".ts", ".vob", ".vro", ".webm", ".wmv", ".wtv",
+    ".xvid", ".y4m",
+])  # fmt: skip
 """What a video file's name ends with, in lower case. Other files beside the videos are no business of a reader."""
+
+_UNREAD_SUFFIXES = frozenset([
+    ".apng", ".bik", ".braw", ".crdownload", ".flc", ".fli", ".ismv", ".m3u8", ".mng", ".mpd", ".part", ".r3d",
+    ".roq", ".smk", ".swf", ".yuv",
+])  # fmt: skip
+"""Videos of kinds that the decoders do not read, lists of videos, and halves of a download."""
+
+ANY_DEPTH = 1000
+"""For ``list_videos``: enter every linked folder."""
 
 _NUM_NAMED = 5
 """An error names this many of the things that are wrong, and counts them all."""
@@ -71,6 +67,8 @@ class Annotations:
     """Files that are listed but not there, where this is normal (Kinetics). Report them."""
     may_share_groups: bool = False
     """The published split itself has one source on both sides, and is taken as it is (HMDB51)."""
+    notes: tuple[str, ...] = ()
+    """What was left alone though it looks like data, or read as something that it may not be. Say it."""
 
 
 def name_some(names: Iterable[object]) -> str:
@@ -97,19 +95,72 @@ def folders_in(folder: Path) -> list[Path]:
     return sorted(path for path in folder.iterdir() if path.is_dir() and not path.name.startswith("."))
 
 
-def is_video(name: str) -> bool:
+def is_video(name: str, suffixes: Set[str] = VIDEO_SUFFIXES) -> bool:
     """True for a visible file name with a video's suffix."""
-    return not name.startswith(".") and os.path.splitext(name)[1].lower() in VIDEO_SUFFIXES
+    return not name.startswith(".") and os.path.splitext(name)[1].lower() in suffixes
+
+
+@dataclass(frozen=True)
+class Listing:
+    """The videos in a folder and in the visible folders below it, and what looks like some but is left alone."""
+
+    videos: tuple[Path, ...]
+    """By path."""
+    links: tuple[Path, ...] = ()
+    """Linked folders that were not entered."""
+    unread: tuple[Path, ...] = ()
+    """Files of kinds that are not read."""
+    own: tuple[Path, ...] = ()
+    """Videos with labels drawn in that ``predict`` wrote."""
+
+    def notes(self, root: Path, cure: str = "Set data.allow_links true, or put the files there") -> list[str]:
+        """What to say of the things left alone, by their names below ``root``; ``cure`` is for linked folders."""
+        said = {
+            f"linked folders are not entered. {{}}. {cure}": self.links,
+            "files are of kinds that are not read. {}. Convert them, or take them out": self.unread,
+            "videos were written by clipgru predict, and are left alone. {}": self.own,
+        }
+        return [
+            text.format(name_some(path.relative_to(root).as_posix() for path in paths))
+            for text, paths in said.items()
+            if paths
+        ]
+
+
+def list_videos(
+    folder: Path, suffixes: Set[str] = VIDEO_SUFFIXES, unread: Set[str] = _UNREAD_SUFFIXES, *, link_depth: int = 0
+) -> Listing:
+    """Look for videos in ``folder`` and below: the one rule for which files of a folder are videos.
+
+    Args:
+        folder: may itself be a link.
+        suffixes: of the files that are wanted.
+        unread: of those that are worth a note.
+        link_depth: linked folders so many levels below are entered, each folder once.
+    """
+    found: tuple[list[Path], list[Path], list[Path]] = [], [], []
+    videos, links, left = found
+    entered = {os.path.realpath(folder)}
+    for parent, subfolders, files in os.walk(folder, followlinks=True):
+        depth = len(Path(parent).relative_to(folder).parts) + 1
+        visible = [Path(parent, name) for name in sorted(subfolders) if not name.startswith(".")]
+        subfolders.clear()
+        for path in visible:
+            if path.is_symlink() and depth > link_depth:
+                links.append(path)
+            elif os.path.realpath(path) not in entered:
+                entered.add(os.path.realpath(path))
+                subfolders.append(path.name)
+        videos += [Path(parent, name) for name in files if is_video(name, suffixes)]
+        left += [Path(parent, name) for name in files if is_video(name, unread)]
+    own = [path for path in videos if is_own(path)]
+    videos[:] = [path for path in videos if path not in own]
+    return Listing(*(tuple(sorted(paths)) for paths in (*found, own)))
 
 
 def videos_below(folder: Path) -> list[Path]:
-    """Every video file in ``folder`` and the visible folders below it, by path; but those with labels drawn in that
-    ``predict`` wrote there."""
-    found = []
-    for parent, subfolders, files in os.walk(folder):
-        subfolders[:] = [name for name in subfolders if not name.startswith(".")]
-        found += [Path(parent, name) for name in files if is_video(name)]
-    return sorted(path for path in found if not is_own(path))
+    """Every video file in ``folder`` and the visible folders below it, by path."""
+    return list(list_videos(folder).videos)
 
 
 def annotation_files(root: str | Path, annotations: str | Path | None = None) -> list[Path]:
@@ -154,14 +205,12 @@ def refuse_absent(rows: Iterable[VideoRow], root: Path, source: Path) -> None:
         )
 
 
-def require_videos(rows: Sequence[object], root: Path, expected: str) -> None:
+def require_videos(rows: Sequence[object], root: Path, expected: str, notes: Iterable[str] = ()) -> None:
     """Refuses a dataset without any video.
 
     Raises:
-        UserError: there is no row. ``expected`` says what the reader looked for.
+        UserError: there is no row. ``expected`` says what the reader looked for, ``notes`` what it found instead.
     """
     if not rows:
-        raise UserError(
-            f"no video found under {root}; expected {expected} (see data/README.md). "
-            f"Video files end in {' '.join(sorted(VIDEO_SUFFIXES))}"
-        )
+        found = "".join(f". There are {note}" for note in notes)
+        raise UserError(f"no video found under {root}; expected {expected} (see data/README.md){found}")

@@ -1,11 +1,9 @@
-"""From the data settings to loaders: read the annotations, settle the splits, hand out batches, remember the place."""
+"""From rows to loaders: hand out batches, remember the place."""
 
 from __future__ import annotations
 
 import signal
 from collections.abc import Callable, Sequence
-from dataclasses import dataclass
-from pathlib import Path
 from typing import Any
 
 import torch
@@ -14,13 +12,10 @@ from torch import Tensor
 from torch.utils.data import DataLoader
 
 from pipeline.config import DataConfig, Experiment, TrainerConfig
-from pipeline.datasets import formats
-from pipeline.datasets.annotations import Annotations, VideoRow
+from pipeline.datasets.annotations import VideoRow
 from pipeline.datasets.features import FeatureCache, FeatureDataset, FrameEmbedder
 from pipeline.datasets.grids import cache_store
-from pipeline.datasets.images import PICTURE_FORMATS, read_images
-from pipeline.datasets.motion import MotionSetConfig, make_motion_set
-from pipeline.datasets.splits import check_split, split_by_group
+from pipeline.datasets.settled import Splits
 from pipeline.datasets.videos import (
     BadVideo,
     ChooseClips,
@@ -37,64 +32,6 @@ from pipeline.datasets.videos import (
 from pipeline.errors import UserError
 from pipeline.machine import free_memory_bytes, num_cores
 from pipeline.ranks import ALONE, Ranks
-
-
-@dataclass(frozen=True)
-class Splits:
-    """The rows of one experiment."""
-
-    labels: tuple[str, ...]
-    train: tuple[VideoRow, ...]
-    val: tuple[VideoRow, ...]
-    test: tuple[VideoRow, ...]
-
-
-def read_annotations(config: DataConfig) -> Annotations:
-    """The labels and rows that ``config`` names. ``motion`` makes the motion set at ``root`` if it is not there.
-
-    Raises:
-        UserError: an unknown format, or anything wrong with the files.
-    """
-    annotations = Path(config.annotations) if config.annotations else None
-    if config.format == "motion":
-        make_motion_set(Path(config.root), MotionSetConfig())
-        return formats.read_annotations("folder", Path(config.root))
-    if config.format in PICTURE_FORMATS:
-        return read_images(config.format, Path(config.root))
-    return formats.read_annotations(
-        config.format, Path(config.root), annotations, config.split, allow_links=config.allow_links
-    )
-
-
-def make_splits(annotations: Annotations, config: DataConfig, seed: int) -> Splits:
-    """Train, validation and test rows: the dataset's own splits where it has them, else drawn by group.
-
-    Raises:
-        UserError: a split shares a group or lacks a class. HMDB51's official ones share sources and are let through.
-    """
-    labels, given = annotations.labels, annotations.splits
-    if "all" in given:
-        rest, test = split_by_group(given["all"], config.test_fraction, seed)
-    else:
-        rest, test = given.get("train", ()), given.get("test", ())
-    if "val" in given:
-        train, val = rest, given["val"]
-    elif config.val_fraction > 0 and rest:
-        train, val = split_by_group(rest, config.val_fraction, seed + 1)
-    else:
-        train, val = rest, ()
-    if not train:
-        raise UserError(f"{config.root}: there are no training videos; found the splits {', '.join(given)}")
-    for part in filter(None, (val, test)):
-        check_split(
-            train,
-            part,
-            labels,
-            may_share_groups=annotations.may_share_groups,
-            test_may_lack_classes=bool(annotations.absent),  # downloads that are no longer to be had
-        )
-    return Splits(labels, tuple(train), tuple(val), tuple(test))
-
 
 # Rows whose features are made before the ranks wait for one another: none has to wait long.
 _ROWS_A_ROUND = 256

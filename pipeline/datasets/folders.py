@@ -3,32 +3,38 @@
 from __future__ import annotations
 
 import re
+from collections.abc import Mapping
+from dataclasses import dataclass
 from pathlib import Path
 
 from pipeline.datasets.annotations import (
+    ANY_DEPTH,
     Annotations,
+    Listing,
     VideoRow,
     folders_in,
     is_video,
+    list_videos,
     name_some,
     require_folder,
     require_videos,
-    videos_below,
 )
-from pipeline.datasets.tables import read_table
+from pipeline.datasets.delimited import UNKNOWN_GROUPS, composed, name_below, read_table
+from pipeline.datasets.parts import choose_parts, notes_on_folders, part_of
 from pipeline.errors import UserError
 
 GROUP_COLUMNS = ("source_group", "group")
 """What the column of ``groups.csv`` with the source may be called."""
 
-_UNKNOWN_SOURCE = ("", "-1")
 _CUT_NAME = re.compile(r"(.+_g\d+)_c\d+")
 """UCF101 and kin: clips c01, c02, ... are cut from the source g01. As a plain folder these would leak."""
 
 
-def read_folder(root: Path, annotations: Path | None = None, split: int = 1) -> Annotations:
-    """A folder per class; or ``train/`` and, where there are such, ``val/`` and ``test/``, with a folder per class in
-    each (other folders beside these three are left alone).
+def read_folder(
+    root: Path, annotations: Path | None = None, split: int = 1, *, allow_links: bool = False
+) -> Annotations:
+    """A folder per class; or ``train/`` and, where there are such, ``val/`` and ``test/``, by any usual spelling, with
+    a folder per class in each (other folders beside these three are left alone, and named in the notes).
 
     A file is a group of its own, unless ``groups.csv`` (columns ``file`` and ``source_group`` or ``group``) names its
     source, where ``-1`` or nothing means unknown, or its own name does as UCF101's do (``v_X_g01_c02``).
@@ -37,46 +43,77 @@ def read_folder(root: Path, annotations: Path | None = None, split: int = 1) -> 
         root: the folder of the class folders, or of ``train/``.
         annotations: ``groups.csv``, if it is not in the root.
         split: does nothing.
+        allow_links: enter linked folders inside a class folder.
 
     Raises:
-        UserError: no video, an empty class folder, videos outside a class folder, groups.csv that does not name
+        UserError: no video, an empty part or class folder, videos outside a class folder, groups.csv that does not name
             exactly the files that are there.
     """
     require_folder(root)
-    parts = {part: root / part for part in ("train", "val", "test") if _has_folders(root / part)}
-    if "train" not in parts:  # a folder "train" with videos in it is a class
-        parts = {"all": root}
-    found = {part: _class_videos(folder) for part, folder in parts.items()}
-    files = [path for classes in found.values() for paths in classes.values() for path in paths]
-    require_videos(files, root, "a folder of videos for each class, or train/, val/ and test/ with such folders")
+    chosen = choose_parts({path.name: bool(folders_in(path)) or not _loose(path) for path in folders_in(root)}, root)
+    parts = {part: root / name for part, name in chosen.items()} or {"all": root}
+    found = [one for part, folder in parts.items() for one in _classes(part, folder, allow_links)]
+    notes = _notes(root, chosen, found)
+    files = [path for one in found for path in one.listing.videos]
+    require_videos(files, root, "a folder of videos for each class, or train/, val/ and test/ with such folders", notes)
+    _refuse_empty(parts, found)
     groups = _read_groups(root, annotations, files)
-    splits = {
-        part: tuple(_row(path, label, root, groups) for label, paths in classes.items() for path in paths)
-        for part, classes in found.items()
-    }
-    labels = {label for classes in found.values() for label in classes}
-    return Annotations(tuple(sorted(labels)), splits)
+    splits: dict[str, list[VideoRow]] = {part: [] for part in parts}
+    for one in found:
+        splits[one.part] += [_row(path, one.label, root, groups) for path in one.listing.videos]
+    labels = tuple(sorted({one.label for one in found}))
+    return Annotations(labels, {part: tuple(rows) for part, rows in splits.items()}, notes=tuple(notes))
 
 
-def _has_folders(folder: Path) -> bool:
-    return folder.is_dir() and bool(folders_in(folder))
+@dataclass(frozen=True)
+class _Class:
+    """One class folder of one part."""
+
+    part: str
+    folder: Path
+    listing: Listing
+
+    @property
+    def label(self) -> str:
+        """The folder's name."""
+        return composed(self.folder.name)
 
 
-def _class_videos(folder: Path) -> dict[str, list[Path]]:
-    loose = sorted(path.name for path in folder.iterdir() if is_video(path.name) and path.is_file())
+def _loose(folder: Path) -> list[str]:
+    return sorted(path.name for path in folder.iterdir() if is_video(path.name) and path.is_file())
+
+
+def _classes(part: str, folder: Path, allow_links: bool) -> list[_Class]:
+    loose = _loose(folder)
     if loose:
         raise UserError(f"videos in {folder} outside a class folder. {name_some(loose)}. Move each into its class")
-    videos = {path.name: videos_below(path) for path in folders_in(folder)}
-    empty = [label for label, paths in videos.items() if not paths]
-    if empty and len(empty) < len(videos):
-        raise UserError(
-            f"class folders in {folder} without a video. {name_some(empty)}. Add videos, or take the folder out"
-        )
-    return videos
+    return [_Class(part, path, list_videos(path, link_depth=ANY_DEPTH * allow_links)) for path in folders_in(folder)]
 
 
-def _row(path: Path, label: str, root: Path, groups: dict[str, str]) -> VideoRow:
-    name = path.relative_to(root).as_posix()
+def _refuse_empty(parts: Mapping[str, Path], found: list[_Class]) -> None:
+    for part, folder in parts.items():
+        classes = [one for one in found if one.part == part]
+        if not any(one.listing.videos for one in classes):
+            raise UserError(f"the part {part} has no video: put class folders with videos into {folder}, or remove it")
+        empty = [one.folder.name for one in classes if not one.listing.videos]
+        if empty:
+            raise UserError(
+                f"class folders in {folder} without a video. {name_some(empty)}. Add videos, or take the folder out"
+            )
+
+
+def _notes(root: Path, chosen: Mapping[str, str], found: list[_Class]) -> list[str]:
+    notes = notes_on_folders({path.name: len(list_videos(path).videos) for path in folders_in(root)}, chosen)
+    inner = [path for one in found for path in folders_in(one.folder) if part_of(path.name)]
+    if inner:
+        names = name_some(path.relative_to(root).as_posix() for path in inner)
+        notes.append(f"folders in a class that are called like a part of the data are read as its videos. {names}")
+    links, unread = ([path for one in found for path in getattr(one.listing, name)] for name in ("links", "unread"))
+    return notes + Listing((), tuple(links), tuple(unread)).notes(root)
+
+
+def _row(path: Path, label: str, root: Path, groups: Mapping[str, str]) -> VideoRow:
+    name = composed(path.relative_to(root).as_posix())
     cut = _CUT_NAME.fullmatch(path.stem)
     return VideoRow(path, label, groups.get(name, f"{label}/{cut[1]}" if cut else name), name=name)
 
@@ -90,11 +127,16 @@ def _read_groups(root: Path, annotations: Path | None, files: list[Path]) -> dic
     columns = [column for column in GROUP_COLUMNS if records and column in records[0][1]]
     if not columns:
         raise UserError(f"{source}:1: expected the columns file and {' or '.join(GROUP_COLUMNS)}, and a line per video")
-    groups = {values["file"]: values[columns[0]] for _, values in records}
-    names = {path.relative_to(root).as_posix() for path in files}
+    groups: dict[str, str] = {}
+    for place, values in records:
+        name, _ = name_below(place, values["file"], root)
+        group = name if values[columns[0]] in UNKNOWN_GROUPS else values[columns[0]]
+        if groups.setdefault(name, group) != group:
+            raise UserError(f"{place}: {name} has the source {group!r} here and {groups[name]!r} above; keep one line")
+    names = {composed(path.relative_to(root).as_posix()) for path in files}
     _refuse_difference(source, names - groups.keys(), "does not name videos that are there", "Add them, with -1 for")
     _refuse_difference(source, groups.keys() - names, "names videos that are not there", "Take them out, or check")
-    return {name: name if group in _UNKNOWN_SOURCE else group for name, group in groups.items()}
+    return groups
 
 
 def _refuse_difference(source: Path, names: set[str], what: str, cure: str) -> None:

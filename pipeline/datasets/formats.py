@@ -22,6 +22,9 @@ ANNOTATION_READERS: dict[str, Callable[[Path, Path | None, int], Annotations]] =
     "ut_interaction": read_ut_interaction,
 }
 """Format to reader of ``(root, annotations, split)``; data/README.md shows the tree that each expects."""
+PICTURE_FORMAT_NAMES = frozenset(["cifar10", "images"])
+"""Those of pictures, which ``images`` reads."""
+_WALKING = {"folder": read_folder, "kinetics": read_kinetics, "ut_interaction": read_ut_interaction}  # look for files
 
 
 def read_annotations(
@@ -34,13 +37,16 @@ def read_annotations(
         root: the folder of the videos.
         annotations: the manifest, split lists or groups, if not at their usual place.
         split: which official split, where there are several.
-        allow_links: a manifest, which may come from anyone, may name links that lead out of the root.
+        allow_links: enter linked folders; and a manifest, which may come from anyone, may name links that lead out of
+            the root.
 
     Raises:
         UserError: an unknown format, or whatever the reader finds wrong, with its name and the cure.
     """
     if format not in ANNOTATION_READERS:
         raise unknown_name("data format", format, ANNOTATION_READERS)
+    if format in _WALKING:
+        return _WALKING[format](root, annotations, split, allow_links=allow_links)
     found = ANNOTATION_READERS[format](root, annotations, split)
     if format == "manifest" and not allow_links:
         refuse_links(found, root if root.is_dir() else root.parent)

@@ -53,7 +53,7 @@ class DecodedClips:
         duration_seconds = reader.info.duration_seconds
         if row.start_seconds >= duration_seconds:
             cause = f"its row starts at {row.start_seconds} s, after its end at {duration_seconds} s"
-            raise DecodeError(row.path, "decode", cause)
+            raise DecodeError(row.path, "decode", f"{cause}; are the times frames, or milliseconds?")
         end_seconds = min(row.end_seconds or duration_seconds, duration_seconds)
         return grid_range(self.experiment.sampling.sample_fps, row.start_seconds, end_seconds)
 

@@ -6,9 +6,14 @@ than a small network.
 
 from __future__ import annotations
 
+import lzma
 import os
+import struct
 import zipfile
-from collections.abc import Callable
+import zlib
+from collections import Counter
+from collections.abc import Callable, Mapping
+from functools import cached_property
 from pathlib import Path, PurePosixPath
 from typing import Protocol
 
@@ -19,12 +24,27 @@ from torch import Tensor
 from torchvision.datasets import CIFAR10
 
 from pipeline.config import DecodeConfig, Experiment
-from pipeline.datasets.annotations import Annotations, VideoRow, name_some
-from pipeline.decode.picture import decode_picture, is_picture
+from pipeline.datasets.annotations import (
+    ANY_DEPTH,
+    Annotations,
+    Listing,
+    VideoRow,
+    is_video,
+    list_videos,
+    name_some,
+)
+from pipeline.datasets.delimited import composed
+from pipeline.datasets.parts import choose_parts, notes_on_folders, part_of
+from pipeline.decode.picture import PICTURE_SUFFIXES, decode_picture, is_picture
 from pipeline.errors import DecodeError, UserError
 from pipeline.transforms.frames import fit_frames
 
-_PARTS = ("train", "val", "test")
+_UNREAD_SUFFIXES = frozenset([".apng", ".avif", ".gif", ".heic", ".heif", ".jp2", ".svg", ".tga"])
+_ZIP_ERRORS = (
+    KeyError, OSError, EOFError, NotImplementedError, RuntimeError, ValueError,
+    struct.error, zlib.error, lzma.LZMAError, zipfile.BadZipFile,
+)  # fmt: skip
+"""What reading a damaged or encrypted member, or one in a method of another program, may raise."""
 Choose = Callable[[range], list[list[int]]]
 
 
@@ -34,38 +54,50 @@ class PictureFiles(Protocol):
     def names(self) -> list[str]:
         """``[part/]class/.../file``, with forward slashes, in order."""
 
+    def notes(self) -> list[str]:
+        """What was left alone though it looks like pictures."""
+
+    def content(self, name: str) -> bytes:
+        """The bytes that tell a picture from others. Raises ``DecodeError``."""
+
     def read(self, name: str) -> NDArray[np.uint8]:
         """uint8 RGB ``[H, W, 3]``. Raises ``DecodeError``."""
 
 
 class PicturesInFolder:
-    """Picture files below a folder."""
+    """Picture files below a folder; class folders, and parts, may be links."""
 
-    def __init__(self, root: Path, config: DecodeConfig) -> None:
+    def __init__(self, root: Path, config: DecodeConfig, allow_links: bool = False) -> None:
         self.root, self.config = root, config
+        self._link_depth = ANY_DEPTH if allow_links else 2
+
+    def _list(self) -> Listing:
+        return list_videos(self.root, PICTURE_SUFFIXES, _UNREAD_SUFFIXES, link_depth=self._link_depth)
 
     def names(self) -> list[str]:
         """All visible ones."""
-        found = []
-        for parent, subfolders, files in os.walk(self.root):
-            subfolders[:] = [name for name in subfolders if not name.startswith(".")]
-            found += [Path(parent, name).relative_to(self.root).as_posix() for name in files if is_picture(name)]
-        return sorted(found)
+        return [path.relative_to(self.root).as_posix() for path in self._list().videos]
+
+    def notes(self) -> list[str]:
+        """Linked folders and pictures of other kinds."""
+        return self._list().notes(self.root)
+
+    def content(self, name: str) -> bytes:
+        """The file's."""
+        try:
+            return (self.root / name).read_bytes()
+        except OSError as error:
+            raise DecodeError(self.root / name, "open", f"cannot be read: {error.strerror}") from error
 
     def read(self, name: str) -> NDArray[np.uint8]:
         """As the protocol says."""
-        path = self.root / name
-        try:
-            content = path.read_bytes()
-        except OSError as error:
-            raise DecodeError(path, "open", f"cannot be read: {error.strerror}") from error
-        return decode_picture(content, path, self.config)
+        return decode_picture(self.content(name), self.root / name, self.config)
 
 
 class PicturesInZip:
     """Picture files in a zip archive, which stays as it is."""
 
-    def __init__(self, root: Path, config: DecodeConfig) -> None:
+    def __init__(self, root: Path, config: DecodeConfig, allow_links: bool = False) -> None:
         self.root, self.config = root, config
         self._archive: tuple[int, zipfile.ZipFile] | None = None
 
@@ -73,31 +105,52 @@ class PicturesInZip:
         if self._archive is None or self._archive[0] != os.getpid():  # a fork shares the position in the file
             try:
                 self._archive = os.getpid(), zipfile.ZipFile(self.root)
-            except (OSError, zipfile.BadZipFile) as error:
+            except _ZIP_ERRORS as error:
                 raise UserError(f"{self.root}: cannot be read as a zip archive ({error})") from error
         return self._archive[1]
 
+    @cached_property
+    def _members(self) -> dict[str, str]:
+        """Name -> how the archive writes it; programs of Windows may have written backslashes."""
+        members = {}
+        for member in self._open().namelist():
+            path = PurePosixPath(member if "/" in member else member.replace("\\", "/"))
+            if path.is_absolute() or ".." in path.parts:
+                raise UserError(f"{self.root}: the member {member!r} leads out of the archive; pack it again")
+            is_hidden = any(part.startswith(".") or part == "__MACOSX" for part in path.parts)
+            if not is_hidden and not member.endswith("/"):
+                members[path.as_posix()] = member
+        return members
+
     def names(self) -> list[str]:
         """All visible ones."""
-        return sorted(name for name in self._open().namelist() if is_picture(name) and not name.startswith("__MACOSX"))
+        return sorted(filter(is_picture, self._members))
+
+    def notes(self) -> list[str]:
+        """Pictures of other kinds."""
+        unread = [self.root / name for name in self._members if is_video(PurePosixPath(name).name, _UNREAD_SUFFIXES)]
+        return Listing((), (), tuple(unread)).notes(self.root)
+
+    def content(self, name: str) -> bytes:
+        """The member's."""
+        path = self.root / name
+        try:
+            info = self._open().getinfo(self._members[name])
+            if info.file_size > 3 * self.config.max_pixels + 1_000_000:
+                raise DecodeError(path, "open", f"it says to be {info.file_size} bytes, more than any picture allowed")
+            return self._open().read(info)
+        except _ZIP_ERRORS as error:
+            raise DecodeError(path, "open", f"cannot be read from the archive: {error}") from error
 
     def read(self, name: str) -> NDArray[np.uint8]:
         """As the protocol says."""
-        path = self.root / name
-        try:
-            info = self._open().getinfo(name)
-            if info.file_size > 3 * self.config.max_pixels + 1_000_000:
-                raise DecodeError(path, "open", f"it says to be {info.file_size} bytes, more than any picture allowed")
-            content = self._open().read(info)
-        except (KeyError, OSError, zipfile.BadZipFile, NotImplementedError, RuntimeError) as error:
-            raise DecodeError(path, "open", f"cannot be read from the archive: {error}") from error
-        return decode_picture(content, path, self.config)
+        return decode_picture(self.content(name), self.root / name, self.config)
 
 
 class PicturesOfCifar10:
     """CIFAR-10 as published (Krizhevsky, 2009), by torchvision, which checks what it downloads."""
 
-    def __init__(self, root: Path, config: DecodeConfig) -> None:
+    def __init__(self, root: Path, config: DecodeConfig, allow_links: bool = False) -> None:
         self._parts: dict[str, CIFAR10] = {}
         try:
             for part in ("train", "test"):
@@ -116,6 +169,14 @@ class PicturesOfCifar10:
             for number, target in enumerate(data.targets)
         )
 
+    def notes(self) -> list[str]:
+        """Nothing is left alone."""
+        return []
+
+    def content(self, name: str) -> bytes:
+        """The pixels."""
+        return self.read(name).tobytes()
+
     def read(self, name: str) -> NDArray[np.uint8]:
         """As the protocol says."""
         part, _, number = name.split("/")
@@ -123,43 +184,57 @@ class PicturesOfCifar10:
         return picture
 
 
-def _folder_or_zip(root: Path, config: DecodeConfig) -> PictureFiles:
+def _folder_or_zip(root: Path, config: DecodeConfig, allow_links: bool = False) -> PictureFiles:
     if root.is_dir():
-        return PicturesInFolder(root, config)
+        return PicturesInFolder(root, config, allow_links)
     if not root.exists():
         raise UserError(f"the data root {root} does not exist; set data.root to a folder or zip of pictures")
     return PicturesInZip(root, config)
 
 
-PICTURE_FORMATS: dict[str, Callable[[Path, DecodeConfig], PictureFiles]] = {
+PICTURE_FORMATS: dict[str, Callable[..., PictureFiles]] = {
     "cifar10": PicturesOfCifar10,
     "images": _folder_or_zip,
 }
-"""``data.format`` to where its pictures are."""
+"""``data.format`` to where its pictures are, from the root, how to decode, and whether linked folders are entered."""
 
 
-def read_images(format: str, root: Path) -> Annotations:
-    """A row for each picture: ``class/...`` or ``train/class/...``, with ``val`` and ``test`` where there are such.
+def read_images(format: str, root: Path, *, allow_links: bool = False) -> Annotations:
+    """A row for each picture: ``class/...`` or ``train/class/...``, with ``val`` and ``test`` where there are such. In
+    an archive a folder that holds all others counts for nothing.
 
     Raises:
         UserError: no picture, or one outside a class folder.
     """
-    names = PICTURE_FORMATS[format](root, DecodeConfig()).names()
-    if not names:
-        raise UserError(
-            f"no picture found in {root}; expected a folder of pictures for each class, or train/ and test/"
-        )
-    has_parts = any(name.startswith("train/") and name.count("/") > 1 for name in names)
-    loose = [name for name in names if name.count("/") < 1 + has_parts]
+    files = PICTURE_FORMATS[format](root, DecodeConfig(), allow_links)
+    notes, paths = files.notes(), {name: PurePosixPath(name).parts for name in files.names()}
+    if not paths:
+        expected = "a folder of pictures for each class, or train/ and test/"
+        found = "".join(f". There are {note}" for note in notes)
+        raise UserError(f"no picture found in {root}; expected {expected}{found}")
+    tops = {path[0] for path in paths.values()}
+    if root.is_file() and len(tops) == 1 and min(map(len, paths.values())) > 2 and not part_of(min(tops)):
+        notes.append(f"everything is in the folder {min(tops)}, which is not read as a class")
+        paths = {name: path[1:] for name, path in paths.items()}
+    counts = Counter(path[0] for path in paths.values() if len(path) > 1)
+    with_folders = {path[0] for path in paths.values() if len(path) > 2}
+    parts = choose_parts({folder: folder in with_folders for folder in counts}, root)
+    splits = {
+        part: _rows(root, {name: path[1:] for name, path in paths.items() if path[0] == folder})
+        for part, folder in parts.items()
+    } or {"all": _rows(root, paths)}
+    labels = {row.label for rows in splits.values() for row in rows}
+    return Annotations(tuple(sorted(labels)), splits, notes=(*notes, *notes_on_folders(counts, parts)))
+
+
+def _rows(root: Path, paths: Mapping[str, tuple[str, ...]]) -> tuple[VideoRow, ...]:
+    """Of pictures by name, each with its path below the class folders' folder."""
+    loose = [name for name, path in paths.items() if len(path) < 2]
     if loose:
         raise UserError(f"pictures in {root} outside a class folder. {name_some(loose)}. Move each into its class")
-    splits: dict[str, list[VideoRow]] = {}
-    for name in names:
-        part, *rest = PurePosixPath(name).parts if has_parts else ("all", *PurePosixPath(name).parts)
-        if not has_parts or part in _PARTS:
-            splits.setdefault(part, []).append(VideoRow(root / name, rest[0], group=name, name=name))
-    labels = {row.label for rows in splits.values() for row in rows}
-    return Annotations(tuple(sorted(labels)), {part: tuple(rows) for part, rows in splits.items()})
+    return tuple(
+        VideoRow(root / name, composed(path[0]), composed(name), name=composed(name)) for name, path in paths.items()
+    )
 
 
 class PictureClips:
@@ -168,7 +243,9 @@ class PictureClips:
     def __init__(self, experiment: Experiment) -> None:
         self.experiment = experiment
         self._root = Path(experiment.data.root)
-        self._files = PICTURE_FORMATS[experiment.data.format](self._root, experiment.decode)
+        self._files = PICTURE_FORMATS[experiment.data.format](
+            self._root, experiment.decode, experiment.data.allow_links
+        )
         self._kept: dict[Path, Tensor] = {}
 
     def clips(self, row: VideoRow, choose: Choose) -> Tensor:

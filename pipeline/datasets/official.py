@@ -14,15 +14,16 @@ from collections.abc import Iterable, Sequence
 from pathlib import Path
 
 from pipeline.datasets.annotations import (
+    ANY_DEPTH,
     Annotations,
     VideoRow,
     folders_in,
+    list_videos,
     name_some,
     read_lines,
     refuse_absent,
     require_folder,
     require_videos,
-    videos_below,
 )
 from pipeline.errors import UserError, unknown_name
 
@@ -132,18 +133,22 @@ def _hmdb51_row(videos: Path, place: str, line: str, action: str) -> tuple[str, 
     return mark, VideoRow(videos / action / file_name, action, film[1] if film else name, name=name)
 
 
-def read_ut_interaction(root: Path, annotations: Path | None = None, split: int = 1) -> Annotations:
+def read_ut_interaction(
+    root: Path, annotations: Path | None = None, split: int = 1, *, allow_links: bool = False
+) -> Annotations:
     """UT-Interaction, segmented: files ``<index>_<sequence>_<class>.avi`` with classes 0 to 5. Group: the sequence.
 
-    The protocol is to leave one sequence out, so the rows are under ``all``; ``annotations`` and ``split`` do nothing.
+    The protocol is to leave one sequence out, so the rows are under ``all``; ``annotations`` and ``split`` do nothing,
+    ``allow_links`` enters linked folders.
 
     Raises:
         UserError: no video, or a name of another form.
     """
     require_folder(root)
-    rows = [_ut_interaction_row(path, root) for path in videos_below(root)]
-    require_videos(rows, root, "files <index>_<sequence>_<class>.avi")
-    return Annotations(UT_INTERACTION_LABELS, {"all": tuple(rows)})
+    listing = list_videos(root, link_depth=ANY_DEPTH * allow_links)
+    rows = [_ut_interaction_row(path, root) for path in listing.videos]
+    require_videos(rows, root, "files <index>_<sequence>_<class>.avi", listing.notes(root))
+    return Annotations(UT_INTERACTION_LABELS, {"all": tuple(rows)}, notes=tuple(listing.notes(root)))
 
 
 def _ut_interaction_row(path: Path, root: Path) -> VideoRow:

@@ -29,6 +29,7 @@ from random import Random
 from typing import Any, BinaryIO
 
 from pipeline.datasets.annotations import Annotations, VideoRow, read_text, require_folder
+from pipeline.datasets.parts import part_of
 from pipeline.errors import UserError
 from pipeline.files.content import FilePart
 from pipeline.files.failures import reason_of
@@ -214,7 +215,12 @@ def read_shards(root: Path, annotations: Path | None = None, split: int = 1) -> 
         if index["format"] != FORMAT_VERSION:
             raise UserError(f"{source}: format {index['format']!r}; this version reads format {FORMAT_VERSION}")
         parts = [_part(root, sample, index["shards"]) for sample in index["samples"]]
-        splits = {part: tuple(_row(root, parts, facts) for facts in rows) for part, rows in index["splits"].items()}
+        splits: dict[str, tuple[VideoRow, ...]] = {}
+        for name, rows in index["splits"].items():
+            part = name if name == "all" else part_of(name)
+            if part is None:
+                raise ValueError(f"unknown part {name!r}")
+            splits[part] = splits.get(part, ()) + tuple(_row(root, parts, facts) for facts in rows)
         absent = tuple(Path(path) for path in index["absent"])
         return Annotations(tuple(index["labels"]), splits, absent, index["may_share_groups"])
     except (ValueError, KeyError, TypeError, IndexError) as error:

@@ -59,13 +59,16 @@ def check_split(
             )
 
 
-def split_by_group(rows: Iterable[VideoRow], fraction: float, seed: int) -> tuple[Rows, Rows]:
+def split_by_group(
+    rows: Iterable[VideoRow], fraction: float, seed: int, what: str = "a split into two sides"
+) -> tuple[Rows, Rows]:
     """Holds out about ``fraction`` of each class, whole groups at a time.
 
     Args:
         rows: all rows, at least two groups of each class.
         fraction: share of the rows to hold out, between 0 and 1, both excluded.
         seed: another seed, another split.
+        what: the split's name, for errors.
 
     Returns:
         ``(rest, held_out)``, each with every class, no group in both, sorted by path.
@@ -75,7 +78,7 @@ def split_by_group(rows: Iterable[VideoRow], fraction: float, seed: int) -> tupl
     """
     if not 0 < fraction < 1:
         raise UserError(f"the share to hold out must be between 0 and 1, got {fraction}")
-    rest, held_out = _divide(rows, (1 - fraction, fraction), seed, "a split into two sides")
+    rest, held_out = _divide(rows, (1 - fraction, fraction), seed, what)
     return rest, held_out
 
 

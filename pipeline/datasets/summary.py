@@ -8,7 +8,7 @@ from typing import Any
 
 from pipeline.config import DecodeConfig
 from pipeline.datasets.annotations import VideoRow
-from pipeline.datasets.datamodule import Splits
+from pipeline.datasets.settled import Splits
 from pipeline.decode import VideoOpener
 from pipeline.errors import DecodeError
 from pipeline.sampling import spread
@@ -41,10 +41,12 @@ def _summarize(rows: Sequence[VideoRow], labels: Sequence[str], opener: VideoOpe
 
 
 def _duration_seconds(row: VideoRow, opener: VideoOpener) -> float | None:
-    """Of the labelled stretch. None if the file cannot be opened: training and evaluation say why."""
+    """Of the labelled stretch. None if the file cannot be opened, or the stretch lies outside it: training and
+    evaluation say why."""
     try:
         with opener.open(row.source) as reader:
             end_seconds = reader.info.duration_seconds
     except DecodeError:
         return None
-    return min(row.end_seconds or end_seconds, end_seconds) - row.start_seconds
+    duration_seconds = min(row.end_seconds or end_seconds, end_seconds) - row.start_seconds
+    return duration_seconds if duration_seconds > 0 else None

@@ -6,26 +6,26 @@ download tools write them.
 
 from __future__ import annotations
 
-import csv
-import io
 import json
 import math
 import re
 from collections import defaultdict
 from collections.abc import Mapping
-from pathlib import Path, PurePosixPath
+from pathlib import Path
 
 from pipeline.datasets.annotations import (
+    ANY_DEPTH,
     Annotations,
     VideoRow,
+    list_videos,
     name_some,
     read_lines,
-    read_text,
     refuse_absent,
     require_folder,
     require_videos,
-    videos_below,
 )
+from pipeline.datasets.delimited import UNKNOWN_GROUPS, Record, composed, name_below, read_table
+from pipeline.datasets.parts import PART_SPELLINGS, part_of
 from pipeline.errors import UserError, unknown_name
 
 MANIFEST_SUFFIXES = (".csv", ".jsonl", ".ndjson")
@@ -36,57 +36,26 @@ MANIFEST_COLUMNS = ("path", "label", "start_seconds", "end_seconds", "group", "s
 KINETICS_COLUMNS = ("label", "youtube_id", "time_start", "time_end")
 """Required in each Kinetics CSV; ``split`` is read too, and other columns are left alone."""
 
-SPLIT_NAMES = {
-    "train": "train", "training": "train",
-    "val": "val", "valid": "val", "validate": "val", "validation": "val",
-    "test": "test", "testing": "test",
-}  # fmt: skip
-"""How published tables spell the three parts."""
-
-Record = tuple[str, Mapping[str, str]]
-"""The place ``file:line`` of a line and its values by column; a value that is not given is empty."""
-
-
-def read_table(path: Path, required: tuple[str, ...]) -> list[Record]:
-    """A CSV file with a header line.
-
-    Raises:
-        UserError: a required column is missing, or a line has more or fewer values than the header.
-    """
-    reader = csv.DictReader(io.StringIO(read_text(path)), restval=None, skipinitialspace=True)
-    try:
-        header = [column.strip() for column in reader.fieldnames or ()]
-        missing = [column for column in required if column not in header]
-        if missing:
-            raise UserError(
-                f"{path}:1: no column {', '.join(missing)}; the header has {', '.join(header) or 'nothing'}"
-            )
-        reader.fieldnames = header
-        return [_checked(f"{path}:{reader.line_num}", values, header) for values in reader]
-    except csv.Error as error:
-        raise UserError(f"{path}:{reader.line_num}: not a line of CSV: {error}") from None
-
-
-def _checked(place: str, values: Mapping[str | None, object], header: list[str]) -> Record:
-    if None in values or None in values.values():
-        raise UserError(
-            f"{place}: the header has {len(header)} columns ({', '.join(header)}) and this line has more or fewer; "
-            "put a value that holds a comma in double quotes"
-        )
-    return place, {str(column): str(value).strip() for column, value in values.items()}
-
 
 def _read_json_lines(path: Path) -> list[Record]:
     records: list[Record] = []
     for place, line in read_lines(path):
         try:
-            values = json.loads(line)
-        except json.JSONDecodeError as error:
-            raise UserError(f"{place}: not JSON: {error.msg} at column {error.colno}") from None
-        if not isinstance(values, dict) or any(isinstance(value, dict | list | bool) for value in values.values()):
+            pairs = json.loads(line, object_pairs_hook=list)
+        except (json.JSONDecodeError, RecursionError) as error:
+            cause = f"{error.msg} at column {error.colno}" if isinstance(error, json.JSONDecodeError) else "too deep"
+            raise UserError(f"{place}: not JSON: {cause}") from None
+        if not line.startswith("{") or any(isinstance(value, list | bool) for _, value in pairs):
             raise UserError(f"{place}: expected one JSON object of texts and numbers, got {line[:80]}")
-        records.append((place, {key: "" if value is None else str(value) for key, value in values.items()}))
+        values = {key.strip().lower(): _as_text(value) for key, value in pairs}
+        if len(values) < len(pairs):
+            raise UserError(f"{place}: a key is twice there: {line[:80]}")
+        records.append((place, values))
     return records
+
+
+def _as_text(value: object) -> str:
+    return "" if value is None or value != value else composed(str(value).strip())
 
 
 def read_manifest(root: Path, annotations: Path | None = None, split: int = 1) -> Annotations:
@@ -156,28 +125,34 @@ def _default_manifest(root: Path) -> Path:
 
 
 def _listed_labels(path: Path) -> tuple[str, ...]:
-    return tuple(line for _, line in read_lines(path)) if path.is_file() else ()
+    if not path.is_file():
+        return ()
+    labels: dict[str, str] = {}
+    for place, line in read_lines(path):
+        if labels.setdefault(composed(line), place) != place:
+            raise UserError(f"{place}: the label {line!r} is listed already at {labels[composed(line)]}")
+    return tuple(labels)
 
 
 def _manifest_row(place: str, values: Mapping[str, str], root: Path, labels: tuple[str, ...]) -> VideoRow:
-    for column in values:
+    for number, column in enumerate(values, 1):
+        if not column:
+            raise UserError(f"{place}: the header has no name for column {number} (pandas: to_csv with index=False)")
         if column not in MANIFEST_COLUMNS:
             raise UserError(f"{place}: {unknown_name('column', column, MANIFEST_COLUMNS)}")
     name, label = values.get("path", ""), values.get("label", "")
     if not name or not label:
         raise UserError(f"{place}: {'label' if name else 'path'} is empty; each line needs both")
-    relative = PurePosixPath(name)
-    if Path(name).is_absolute() or relative.is_absolute() or ".." in relative.parts:
-        raise UserError(f"{place}: the path {name!r} leads out of the root {root}; paths are relative to it")
     if labels and label not in labels:
         raise UserError(f"{place}: {unknown_name('label', label, labels)}")
     start = _seconds(place, "start_seconds", values, 0.0)
     end = _seconds(place, "end_seconds", values, math.inf)
     if not 0 <= start < end:
         raise UserError(f"{place}: need 0 <= start_seconds < end_seconds, got {start:g} and {end:g}")
-    name = relative.as_posix()
+    name, path = name_below(place, name, root)
+    group = values.get("group", "")
     end_seconds = None if math.isinf(end) else end
-    return VideoRow(root / name, label, values.get("group") or name, start, end_seconds, name)
+    return VideoRow(path, label, name if group in UNKNOWN_GROUPS else group, start, end_seconds, name)
 
 
 def _seconds(place: str, column: str, values: Mapping[str, str], default: float) -> float:
@@ -187,7 +162,7 @@ def _seconds(place: str, column: str, values: Mapping[str, str], default: float)
     except ValueError:
         number = math.nan
     if math.isnan(number):
-        raise UserError(f"{place}: {column} is {text!r}, which is no number of seconds")
+        raise UserError(f"{place}: {column} is {text!r}, which is no number of seconds, such as 12.5")
     return number
 
 
@@ -200,13 +175,15 @@ def _refuse_repeated(row: VideoRow, place: str, places: dict[tuple[str, float, f
 
 
 def _split_name(place: str, text: str) -> str:
-    try:
-        return SPLIT_NAMES[text.lower()]
-    except KeyError:
-        raise UserError(f"{place}: {unknown_name('split', text, SPLIT_NAMES)}") from None
+    part = part_of(text)
+    if part is None:
+        raise UserError(f"{place}: {unknown_name('split', text, PART_SPELLINGS)}")
+    return part
 
 
-def read_kinetics(root: Path, annotations: Path | None = None, split: int = 1) -> Annotations:
+def read_kinetics(
+    root: Path, annotations: Path | None = None, split: int = 1, *, allow_links: bool = False
+) -> Annotations:
     """Kinetics CSV files, ``label,youtube_id,time_start,time_end,split``, and files
     ``<youtube_id>_<start:06d>_<end:06d>.mp4`` anywhere below the root. Group: the YouTube video.
 
@@ -217,32 +194,41 @@ def read_kinetics(root: Path, annotations: Path | None = None, split: int = 1) -
         annotations: one CSV, or a folder of them named after their part (train.csv, kinetics_400_val.csv);
             if not given, such files in the root or in ``annotations/`` there.
         split: does nothing.
+        allow_links: enter linked folders.
 
     Raises:
         UserError: no CSV, a malformed line, no file at all, or none of some class.
     """
     require_folder(root)
+    listing = list_videos(root, link_depth=ANY_DEPTH * allow_links)
     files: dict[str, list[Path]] = defaultdict(list)
-    for path in videos_below(root):
+    for path in listing.videos:
         files[path.stem].append(path)
     splits: dict[str, list[VideoRow]] = defaultdict(list)
-    absent: list[VideoRow] = []
+    absent: dict[str, list[VideoRow]] = defaultdict(list)
     for source in _kinetics_tables(root, annotations):
         for place, values in read_table(source, KINETICS_COLUMNS):
-            part = _split_name(place, values.get("split") or _last_word(source))
+            part = _split_name(place, values.get("split") or _part_word(source))
             row = _kinetics_row(place, values, root, files)
-            (splits[part] if row.path.stem in files else absent).append(row)
+            (splits if row.path.stem in files else absent)[part].append(row)
     rows = [row for part in splits.values() for row in part]
-    require_videos(rows, root, "files <youtube_id>_<start:06d>_<end:06d>.mp4 as the CSV lists them")
+    notes = listing.notes(root)
+    require_videos(rows, root, "files <youtube_id>_<start:06d>_<end:06d>.mp4 as the CSV lists them", notes)
     labels = {row.label for row in rows}
-    lost = sorted({row.label for row in absent} - labels)
+    lost = sorted({row.label for part in absent.values() for row in part} - labels)
     if lost:
         raise UserError(
             f"classes without a single video under {root}. {name_some(lost)}. Fetch some, or take their lines out "
             "of the CSV"
         )
-    paths = tuple(row.path for row in absent)
-    return Annotations(tuple(sorted(labels)), {part: tuple(rows) for part, rows in splits.items()}, absent=paths)
+    gone = {part: len(lacking) for part, lacking in absent.items() if part not in splits}
+    notes += [f"none of the {count} videos of the part {part} is there" for part, count in gone.items()]
+    return Annotations(
+        tuple(sorted(labels)),
+        {part: tuple(rows) for part, rows in splits.items()},
+        absent=tuple(row.path for part in absent.values() for row in part),
+        notes=tuple(notes),
+    )
 
 
 def _kinetics_tables(root: Path, annotations: Path | None) -> list[Path]:
@@ -250,15 +236,15 @@ def _kinetics_tables(root: Path, annotations: Path | None) -> list[Path]:
         return [annotations]
     places = [annotations] if annotations is not None else [root, root / "annotations"]
     for place in places:
-        tables = [path for path in sorted(place.glob("*.csv")) if _last_word(path) in SPLIT_NAMES]
+        tables = [path for path in sorted(place.glob("*.csv")) if part_of(_part_word(path))]
         if tables:
             return tables
     raise UserError(f"no train.csv, val.csv or test.csv in {name_some(places)}; set data.annotations to the CSV")
 
 
-def _last_word(path: Path) -> str:
+def _part_word(path: Path) -> str:
     """``val`` of ``kinetics_400_val.csv``."""
-    return re.split(r"[\W_]", path.stem)[-1].lower()
+    return path.stem if part_of(path.stem) else re.split(r"[\W_]", path.stem)[-1]
 
 
 def _kinetics_row(place: str, values: Mapping[str, str], root: Path, files: Mapping[str, list[Path]]) -> VideoRow:
@@ -269,6 +255,6 @@ def _kinetics_row(place: str, values: Mapping[str, str], root: Path, files: Mapp
     stem = f"{source}_{int(start):06d}_{int(end):06d}"
     found = files.get(stem, [root / label / f"{stem}.mp4"])
     # A clip with two labels may lie in two class folders; folders are named with spaces or underscores.
-    same_label = [path for path in found if path.parent.name.replace("_", " ") == label.replace("_", " ")]
+    same_label = [path for path in found if composed(path.parent.name).replace("_", " ") == label.replace("_", " ")]
     path = (same_label or found)[0]
-    return VideoRow(path, label, source, name=path.relative_to(root).as_posix())
+    return VideoRow(path, label, source, name=composed(path.relative_to(root).as_posix()))

@@ -34,13 +34,15 @@ class SampleKey(NamedTuple):
 
 @dataclass(frozen=True)
 class BadVideo:
-    """A video that could not be read, and why."""
+    """A row whose video could not be read, and why."""
 
     path: str
     stage: str
     cause: str
     times: int = 1
     """How often it was tried."""
+    stretch: tuple[float, float | None] = (0.0, None)
+    """Start and end of the row in seconds: of one video some rows may be readable and others not."""
 
 
 @dataclass(frozen=True)
@@ -155,7 +157,8 @@ class VideoDataset(Dataset[Sample]):
             clips = self._source.clips(row, lambda grid: self.choose(grid, key, self.experiment))
             return Sample(key.row, label, clips)
         except DecodeError as error:
-            return Sample(key.row, label, None, BadVideo(str(row.path), error.stage, error.cause))
+            stretch = row.start_seconds, row.end_seconds
+            return Sample(key.row, label, None, BadVideo(str(row.path), error.stage, error.cause, stretch=stretch))
 
 
 class EpochSampler(Sampler[SampleKey]):

@@ -9,6 +9,7 @@ import numpy as np
 import torch
 from torch import Tensor
 
+from pipeline.confidence import with_unseen
 from pipeline.config import Experiment
 from pipeline.datasets.splits import group_folds
 from pipeline.learning.features import VideoFeatures
@@ -65,7 +66,8 @@ class Choice:
                 chosen = int((right @ weight).argmax())
                 accuracies.append(float(right[chosen, weight == 0].mean()))
         low, high = np.quantile(accuracies, [0.025, 0.975])
-        return float(np.mean(accuracies)), float(low), float(high)
+        accuracy = float(np.mean(accuracies))
+        return accuracy, *with_unseen((float(low), float(high)), accuracy, len(names))
 
 
 def num_folds_for(videos: Sequence[VideoFeatures], wanted: int) -> int:

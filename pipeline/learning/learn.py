@@ -14,12 +14,14 @@ from rich.table import Table
 
 from pipeline.calibration import UNCALIBRATED, Calibration, fit_calibration, reliability
 from pipeline.checkpoint import ModelFile, provenance_of, save_model
-from pipeline.config import Experiment
+from pipeline.config import DataConfig, Experiment
 from pipeline.datasets.annotations import VideoRow
 from pipeline.datasets.folders import read_folder
+from pipeline.datasets.identities import Contents, join_copies
 from pipeline.datasets.videos import BadVideo
 from pipeline.errors import UserError
 from pipeline.files.outputs import check_outputs
+from pipeline.known_videos import KnownVideos
 from pipeline.learning.candidates import CANDIDATES, MAX_FRAMES, MIN_FRAMES, shared_experiment
 from pipeline.learning.choice import Choice, classes_of_one_source, cross_validate, num_folds_for
 from pipeline.learning.features import VideoFeatures, embed_videos
@@ -47,8 +49,13 @@ def learn(root: Path, options: LearnOptions, console: PlainConsole) -> Learned:
         UserError: no folder of classes, one class only, too few videos of one, or none that can be read.
     """
     start = time.perf_counter()
-    labels, rows = _rows_of(root)
+    labels, rows, notes = _rows_of(root)
     check_outputs({"--output": Path(options.output)}, [row.path for row in rows])
+    contents = Contents(DataConfig(root=str(root)))
+    contents.digest_all(rows)
+    rows, copies = join_copies(rows, contents)
+    for note in () if options.quiet else (*notes, *copies):
+        console.print(f"note: {note}")
     with Progress(console=console, transient=True, disable=options.quiet or not sys.stderr.isatty()) as progress:
         task = progress.add_task("reading each video once", total=len(rows))
         shared = shared_experiment(str(root), options, MAX_FRAMES, len(rows))
@@ -78,6 +85,7 @@ def learn(root: Path, options: LearnOptions, console: PlainConsole) -> Learned:
         provenance_of(experiment) | {"num_training_videos": len(videos), "chosen": choice.best},
         _metrics(choice, calibration, is_expectation_known=not of_one_source),
         calibration,
+        KnownVideos(contents.known(video.row for video in videos)),
     )
     save_model(Path(options.output), model)
     if not options.quiet:
@@ -86,8 +94,8 @@ def learn(root: Path, options: LearnOptions, console: PlainConsole) -> Learned:
     return Learned(model, choice, tuple(bad), of_one_source)
 
 
-def _rows_of(root: Path) -> tuple[tuple[str, ...], list[VideoRow]]:
-    """Labels and videos; of a folder with train/ and test/, what is not for testing."""
+def _rows_of(root: Path) -> tuple[tuple[str, ...], list[VideoRow], tuple[str, ...]]:
+    """Labels, videos and notes; of a folder with train/ and test/, what is not for testing."""
     annotations = read_folder(root)
     rows = [row for name, part in annotations.splits.items() if name != "test" for row in part]
     if len(annotations.labels) < 2:
@@ -95,7 +103,7 @@ def _rows_of(root: Path) -> tuple[tuple[str, ...], list[VideoRow]]:
             f"{root} has one class only, {', '.join(annotations.labels)}; a model tells classes apart: make a folder "
             "for each, for example one called background with videos in which nothing happens"
         )
-    return annotations.labels, rows
+    return annotations.labels, rows, annotations.notes
 
 
 def _report_bad(bad: Sequence[BadVideo], console: PlainConsole) -> None:

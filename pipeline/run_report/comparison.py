@@ -6,10 +6,10 @@ from dataclasses import dataclass
 from html import escape
 from math import comb
 
+from pipeline.config.text import flat, shown
 from pipeline.report.charts import Series
 from pipeline.report.markup import Cell, bar, code, difference_bar, note, number, points, section, table, text
 from pipeline.run_report.learning import epochs_chart
-from pipeline.run_report.origin import flat, shown
 from pipeline.run_report.records import Answer, EvaluationRecord, RunRecord, first_of_each
 from pipeline.run_report.results import headline, part_section, title_of
 

@@ -2,12 +2,13 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Mapping, Sequence
 from html import escape
 from statistics import median
 from typing import Any
 
 from pipeline.config import Experiment, to_dict
+from pipeline.config.text import flat, shown
 from pipeline.report.charts import Series, axis_over, bar_chart
 from pipeline.report.markup import Cell, code, figure, note, number, section, table, text, unfold
 from pipeline.run_report.learning import epochs_chart
@@ -94,15 +95,6 @@ def _histogram(values: Sequence[float], width: float) -> list[tuple[float, float
     return [((place + 0.5) * width, count / len(values)) for place, count in enumerate(counts)]
 
 
-def flat(settings: Mapping[str, Any], prefix: str = "") -> Iterator[tuple[str, Any]]:
-    """``{"data": {"root": 1}}`` -> ``("data.root", 1)``."""
-    for key, value in settings.items():
-        if isinstance(value, dict):
-            yield from flat(value, f"{prefix}{key}.")
-        else:
-            yield prefix + key, value
-
-
 def settings_section(run: RunRecord) -> str:
     """What differs from the defaults, and all of it as the YAML that makes the same run."""
     defaults = dict(flat(to_dict(Experiment())))
@@ -117,13 +109,6 @@ def settings_section(run: RunRecord) -> str:
         "Settings",
         f"<p>Those that differ from the defaults.</p>{content}{unfold('All: config.yaml', whole)}",
     )
-
-
-def shown(value: object) -> str:
-    """A setting as a command line has it."""
-    if isinstance(value, list):
-        return "[" + ", ".join(map(str, value)) + "]"
-    return "unset" if value is None else str(value).lower() if isinstance(value, bool) else str(value)
 
 
 def machine_section(run: RunRecord) -> str:

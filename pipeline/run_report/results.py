@@ -9,7 +9,7 @@ from html import escape
 import torch
 
 from pipeline.calibration import NUM_BINS, Reliability, reliability_of
-from pipeline.evaluation import wilson_interval
+from pipeline.confidence import wilson_interval
 from pipeline.report.charts import Axis, Series, bar_chart, matrix_chart
 from pipeline.report.drawing import clock
 from pipeline.report.markup import (
@@ -67,7 +67,7 @@ def headline(evaluation: EvaluationRecord) -> dict[str, tuple[str, str]]:
     recalls = [sum(a.right for a in answers) / len(answers) for answers in evaluation.by_class.values() if answers]
     errors = count - len(evaluation.read)
     given = evaluation.summary
-    low, high = wilson_interval(right, count)  # a protocol knows better: it may have asked the same videos again
+    low, high = _interval_of(evaluation.answers)
     interval = (
         f"95\u00a0% interval {100 * given.get('top1_low', low):.1f} to {100 * given.get('top1_high', high):.1f}\u00a0%"
     )
@@ -84,9 +84,18 @@ def headline(evaluation: EvaluationRecord) -> dict[str, tuple[str, str]]:
         _share(reliability_by_score(evaluation).expected_error),
         "0\u00a0% would be perfect",
     )
-    read = f"{errors} unreadable, counted as wrong" if errors else "all could be read"
-    figures["videos"] = (f"{count:,}", read)
+    about = [f"{errors} unreadable, counted as wrong" if errors else "all could be read"]
+    about += [f"{given['num_left_out']} left out, which it had seen"] if given.get("num_left_out") else []
+    about += [f"{given['num_trained_on']} of them trained on"] if "num_trained_on" in given else []
+    figures["videos"] = (f"{count:,}", "; ".join(about))
     return figures
+
+
+def _interval_of(answers: Sequence[Answer]) -> tuple[float, float]:
+    """Wilson's, over videos: several answers to one, as those of several seeds, are not several videos."""
+    num_videos = len(first_of_each(answers))
+    right = sum(answer.right for answer in answers) / max(1, len(answers))
+    return wilson_interval(right * num_videos, num_videos)
 
 
 def _share(value: float) -> str:
@@ -125,7 +134,7 @@ def _class_row(label: str, answers: Sequence[Answer]) -> list[Cell]:
     right, count = sum(answer.right for answer in answers), len(answers)
     wrong = Counter(answer.predicted for answer in answers if not answer.right and answer.predicted)
     mistaken = ", ".join(f"{other} ({times})" for other, times in wrong.most_common(2)) or EMPTY
-    recall = bar(right / count, wilson_interval(right, count)) if count else bar(None)
+    recall = bar(right / count, _interval_of(answers)) if count else bar(None)
     return [text(label), recall, number(count), Cell(f'<span class="path">{escape(mistaken)}</span>', mistaken)]
 
 

@@ -13,7 +13,7 @@ from typing import Any
 import torch
 from lightning.fabric.plugins.io.torch_io import TorchCheckpointIO
 from lightning.pytorch import Callback, LightningModule, Trainer
-from lightning.pytorch.callbacks import RichProgressBar
+from lightning.pytorch.callbacks import ModelCheckpoint, RichProgressBar
 
 from pipeline.datasets.videos import BadVideo, ClipBatch
 from pipeline.errors import UserError
@@ -21,7 +21,7 @@ from pipeline.files.stopping import StopRequest
 from pipeline.files.writing import write_atomically
 from pipeline.ranks import ALONE, Ranks
 from pipeline.terminal import PlainConsole
-from pipeline.training.module import ClipClassifier, add_bad_videos
+from pipeline.training.module import BadRows, ClipClassifier, add_bad_videos
 
 
 class Interrupted(Exception):  # noqa: N818 (not an error: somebody asked)
@@ -75,6 +75,20 @@ class StopOnSignal(Callback):
         self.on_train_epoch_start(trainer, pl_module)
 
 
+class KeptCheckpoints(ModelCheckpoint):
+    """Lightning's, but in a run folder that was moved it finds its checkpoints, and knows how good the best one is."""
+
+    def load_state_dict(self, state_dict: dict[str, Any]) -> None:
+        """All of them lie in one folder."""
+        names = ("best_model_path", "kth_best_model_path", "last_model_path")
+        moved = {name: self._here(state_dict[name]) for name in names}
+        best = {self._here(path): score for path, score in state_dict["best_k_models"].items()}
+        super().load_state_dict(state_dict | moved | {"dirpath": self.dirpath, "best_k_models": best})
+
+    def _here(self, path: str) -> str:
+        return str(Path(self.dirpath or "", Path(path).name)) if path else path
+
+
 class AtomicCheckpointIO(TorchCheckpointIO):
     """Checkpoints that a kill at any moment leaves whole: a new file replaces the old one in one step."""
 
@@ -117,7 +131,7 @@ class Throughput(Callback):
 
 
 class BadVideoReport(Callback):
-    """Names every unreadable video in ``bad_videos.csv`` and fails the run if there are too many."""
+    """Names every unreadable row in ``bad_videos.csv`` and fails the run if there are too many."""
 
     def __init__(self, path: Path, num_videos: int, max_bad_fraction: float, ranks: Ranks = ALONE) -> None:
         self._path, self._num_videos, self._max_bad_fraction, self._ranks = path, num_videos, max_bad_fraction, ranks
@@ -125,7 +139,7 @@ class BadVideoReport(Callback):
     def on_train_epoch_end(self, trainer: Trainer, pl_module: LightningModule) -> None:
         """Every video has been met once an epoch, by one rank or another."""
         assert isinstance(pl_module, ClipClassifier)
-        bad: dict[str, BadVideo] = {}
+        bad: BadRows = {}
         for part in self._ranks.gather(pl_module.bad_videos):
             add_bad_videos(bad, part.values())
         with self._ranks.agreement():
@@ -142,9 +156,9 @@ def check_bad_videos(bad: list[BadVideo], num_videos: int, max_bad_fraction: flo
     if not bad:
         return
     text = io.StringIO()
-    writer = csv.DictWriter(text, ["path", "stage", "cause", "times"])
+    writer = csv.DictWriter(text, ["path", "stage", "cause", "times"], extrasaction="ignore")
     writer.writeheader()
-    writer.writerows(asdict(video) for video in sorted(bad, key=lambda video: video.path))
+    writer.writerows(asdict(video) for video in sorted(bad, key=lambda video: (video.path, video.stretch[0])))
     write_atomically(report, text.getvalue())
     if len(bad) > max_bad_fraction * num_videos:
         raise UserError(

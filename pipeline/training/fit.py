@@ -6,30 +6,34 @@ import json
 import logging
 import sys
 import warnings
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterable, Iterator
 from contextlib import ExitStack, contextmanager
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from datetime import timedelta
 from pathlib import Path
 from typing import Any
 
 import torch
 from lightning.pytorch import Callback, Trainer, seed_everything
-from lightning.pytorch.callbacks import EarlyStopping, EMAWeightAveraging, ModelCheckpoint
+from lightning.pytorch.callbacks import EarlyStopping, EMAWeightAveraging
 from lightning.pytorch.loggers import Logger, TensorBoardLogger
 from lightning.pytorch.strategies import DDPStrategy, FSDPStrategy, Strategy
 from rich.progress import Progress
 
 from pipeline.checkpoint import ModelFile, provenance_of, save_model
 from pipeline.config import Experiment, TrainerConfig, to_yaml
-from pipeline.datasets.datamodule import Splits, VideoDataModule, make_splits, read_annotations, uses_cuda
+from pipeline.datasets.annotations import name_some
+from pipeline.datasets.datamodule import VideoDataModule, uses_cuda
 from pipeline.datasets.features import FrameEmbedder, can_keep_features
+from pipeline.datasets.identities import Contents, Unseen
+from pipeline.datasets.settled import Splits, read_splits, require_classes
 from pipeline.datasets.summary import summarize_splits
 from pipeline.errors import UserError
 from pipeline.files.lock import locked_folder, remove_stale
 from pipeline.files.outputs import check_outputs, files_in
 from pipeline.files.stopping import StopRequest
 from pipeline.files.writing import write_atomically
+from pipeline.known_videos import KnownVideos
 from pipeline.ranks import Ranks, join
 from pipeline.terminal import PlainConsole
 from pipeline.training.calibrating import calibrate
@@ -37,15 +41,17 @@ from pipeline.training.callbacks import (
     AtomicCheckpointIO,
     BadVideoReport,
     EpochLines,
+    KeptCheckpoints,
     ProgressBar,
     StopOnSignal,
     Throughput,
 )
-from pipeline.training.initial import start_from
+from pipeline.training.initial import start_from, videos_seen_by
 from pipeline.training.log import CsvLog
 from pipeline.training.memory import check_step_fits, gpu_memory_errors
 from pipeline.training.module import ClipClassifier, balanced_class_weights
 from pipeline.training.precision import settle_precision
+from pipeline.training.resuming import described_videos, refuse_other_run
 
 RUN_FILES = ("config.yaml", "data.json", "bad_videos.csv", "model.safetensors")
 """What a training writes into its run folder, beside checkpoints and logs."""
@@ -87,7 +93,8 @@ def train(
         quiet: no progress on the terminal.
 
     Raises:
-        UserError: anything wrong with settings or data, or a run folder in use.
+        UserError: anything wrong with settings or data, a run folder in use, or one to resume that was begun with other
+            settings or videos.
         Interrupted: SIGINT, SIGTERM or SIGHUP, after a checkpoint was written.
     """
     ranks = join(experiment.trainer)
@@ -110,18 +117,32 @@ def _train(experiment: Experiment, splits: Splits | None, *, resume: bool, quiet
     with ranks.agreement():
         _check_run_dir(run_dir, last, resume)
         with ranks.in_turn():
-            splits = splits or _read_splits(experiment, quiet)
+            splits = splits or read_splits(experiment.data, experiment.seed)
+        require_classes(splits.labels, experiment.data.root)
         seed_everything(experiment.seed, verbose=False)
         module, data = _build_module(experiment, splits, ranks), VideoDataModule(experiment, splits, ranks)
         device = torch.device("cuda" if uses_cuda(experiment.trainer) else "cpu")
         experiment, settled = settle_precision(experiment, module.recognizer, device)
-        _say(settled, quiet)
         if device.type == "cpu" and experiment.data.cache != "features":
             check_step_fits(module, experiment.training.precision)
-        if experiment.training.initial_model and not resume:
-            said, module.came_from = start_from(experiment.training.initial_model, module.recognizer, experiment)
+        notes, initial = (
+            [*splits.notes, *filter(None, [settled])],
+            None if resume else experiment.training.initial_model,
+        )
+        if initial:
+            said, module.came_from = start_from(initial, module.recognizer, experiment)
             module.transform.normalization = module.recognizer.backbone.normalization
-            _say(said, quiet)
+            notes.append(said)
+    contents = _read_contents(experiment, splits, quiet, ranks)
+    with ranks.agreement():
+        known = KnownVideos(contents.known(splits.train), contents.known(splits.val))
+        notes += _note_on_copies(known, splits, contents)
+        if resume:
+            known, said_of_it = refuse_other_run(experiment, splits, known, ranks.count)
+            notes += said_of_it
+        if initial:
+            known = replace(known, earlier=videos_seen_by(initial, splits, contents))
+    _say((f"note: {note}" for note in notes), quiet)
     stop = StopRequest()
     with calm_lightning():
         # The stop comes last, when the others have done their part of the batch (the average of weights has its step).
@@ -129,25 +150,34 @@ def _train(experiment: Experiment, splits: Splits | None, *, resume: bool, quiet
         trainer = _build_trainer(experiment, callbacks, quiet, ranks)
         if ranks.is_first:
             write_atomically(run_dir / "config.yaml", to_yaml(experiment))
-            summary = summarize_splits(splits, experiment.decode)
-            write_atomically(run_dir / "data.json", json.dumps(summary, indent=1, ensure_ascii=False))
+            if not resume:
+                summary = summarize_splits(splits, experiment.decode) | described_videos(splits, known)
+                write_atomically(run_dir / "data.json", json.dumps(summary, indent=1, ensure_ascii=False))
         if experiment.data.cache == "features":
             _cache_features(data, module.to(trainer.strategy.root_device), quiet)
         with stop.listening(), gpu_memory_errors(experiment):
             trainer.fit(module, datamodule=data, ckpt_path=str(last) if resume else None, weights_only=True)
-    return _finish(experiment, data, module, trainer)
+    return _finish(experiment, data, module, trainer, known)
 
 
-def _read_splits(experiment: Experiment, quiet: bool) -> Splits:
-    annotations = read_annotations(experiment.data)
-    if annotations.absent:
-        count, first = len(annotations.absent), annotations.absent[0]
-        _say(f"{count} videos of the lists are not there and left out, the first: {first}", quiet)
-    return make_splits(annotations, experiment.data, experiment.seed)
+def _read_contents(experiment: Experiment, splits: Splits, quiet: bool, ranks: Ranks) -> Contents:
+    """Reads every video once; a training reads them in any case, and finds them in memory."""
+    contents, rows = Contents(experiment.data), (*splits.train, *splits.val)
+    with Progress(console=PlainConsole(), disable=not _shows_bar(quiet), transient=True) as progress:
+        total = len({row.path for row in rows}) / ranks.count
+        task = progress.add_task("noting the content of each video", total=total)
+        contents.digest_all(rows, lambda: progress.advance(task), ranks)
+    return contents
 
 
-def _say(text: str, quiet: bool) -> None:
-    if text and not quiet:
+def _note_on_copies(known: KnownVideos, splits: Splits, contents: Contents) -> list[str]:
+    copies = Unseen(replace(known, val=()), splits.val, contents, may_share_groups=True).judgeable(splits.val).left_out
+    names = name_some(left.name for left in copies)
+    return [f"validation videos are copies of training videos, and flatter. {names}"] if copies else []
+
+
+def _say(texts: Iterable[str], quiet: bool) -> None:
+    for text in () if quiet else texts:
         PlainConsole().print(text)
 
 
@@ -274,9 +304,9 @@ def _callbacks(experiment: Experiment, splits: Splits, quiet: bool, ranks: Ranks
     return callbacks
 
 
-def _keep_best(folder: Path, has_validation: bool) -> ModelCheckpoint:
+def _keep_best(folder: Path, has_validation: bool) -> KeptCheckpoints:
     """``best.ckpt`` by validation accuracy, then loss; the last epoch's where nothing is validated."""
-    return ModelCheckpoint(
+    return KeptCheckpoints(
         folder,
         filename="best",
         monitor="val_order" if has_validation else None,
@@ -286,7 +316,9 @@ def _keep_best(folder: Path, has_validation: bool) -> ModelCheckpoint:
     )
 
 
-def _finish(experiment: Experiment, data: VideoDataModule, module: ClipClassifier, trainer: Trainer) -> TrainingResult:
+def _finish(
+    experiment: Experiment, data: VideoDataModule, module: ClipClassifier, trainer: Trainer, known: KnownVideos
+) -> TrainingResult:
     splits, ranks = data.splits, data.ranks
     checkpoint: dict[str, Any] = torch.load(
         trainer.checkpoint_callback.best_model_path,  # type: ignore[union-attr]
@@ -309,6 +341,7 @@ def _finish(experiment: Experiment, data: VideoDataModule, module: ClipClassifie
         provenance_of(experiment) | {"num_training_videos": len(splits.train)} | initial,
         metrics,
         calibration,
+        known,
     )
     path = experiment.run_dir / "model.safetensors"
     if ranks.is_first:

@@ -6,9 +6,12 @@ from collections.abc import Iterator, Mapping
 from pathlib import Path
 from typing import Any
 
-from pipeline.checkpoint import ModelFile, load_model_file
+from pipeline.checkpoint import ModelFile, load_model_file, read_description
 from pipeline.config import Experiment
+from pipeline.datasets.identities import Contents, Unseen
+from pipeline.datasets.settled import Splits
 from pipeline.errors import UserError
+from pipeline.known_videos import KnownVideo, KnownVideos
 from pipeline.models.recognizer import Recognizer
 
 
@@ -42,6 +45,26 @@ def start_from(path: str, recognizer: Recognizer, experiment: Experiment) -> tup
     return f"starts from {path}: {', '.join(taken)}", file.provenance
 
 
+def videos_seen_by(path: str, splits: Splits, contents: Contents) -> tuple[KnownVideo, ...]:
+    """Return the videos that a model file has seen, which a model that starts from it has seen as well.
+
+    Raises:
+        UserError: some of them are held out by ``splits``: every figure would flatter.
+    """
+    described = read_description(Path(path))
+    if "videos" not in described:
+        return ()
+    known = KnownVideos.from_json(described["videos"], path)
+    held_out = (*splits.val, *splits.test)
+    found = Unseen(known, held_out, contents).judgeable(held_out)
+    if found.left_out:
+        raise UserError(
+            f"{path}: it has seen videos that are held out now: {'; '.join(found.notes())}. Start from a model of "
+            "other videos, or leave training.initial_model out"
+        )
+    return known.train + known.val + known.earlier
+
+
 def _check_backbone(path: str, file: ModelFile, experiment: Experiment) -> None:
     given, wanted = file.recognizer.config, experiment.model
     if (given.backbone, given.num_stages) != (wanted.backbone, wanted.num_stages):
@@ -53,8 +76,8 @@ def _check_backbone(path: str, file: ModelFile, experiment: Experiment) -> None:
 
 
 def _check_no_leak(path: str, file: ModelFile, experiment: Experiment) -> None:
-    """A model that has seen what is now held out would make every figure meaningless. Which videos it saw is not in its
-    file, so that all data of a root it has learned from is taken for seen."""
+    """A model that has seen what is now held out would make every figure meaningless. Which videos it saw may not be in
+    its file (``videos_seen_by``), so that all data of a root it has learned from is taken for seen."""
     here = Path(experiment.data.root).resolve()
     if here in {Path(root).resolve() for root in _roots(file.provenance)}:
         raise UserError(

@@ -25,6 +25,9 @@ from pipeline.ranks import ALONE, Ranks
 from pipeline.sampling import part_edges
 from pipeline.transforms.augmentation import TrainTransform
 
+BadRows = dict[tuple[str, tuple[float, float | None]], BadVideo]
+"""Rows that could not be read, by path and stretch."""
+
 
 class ClipClassifier(LightningModule):
     """Trains a ``Recognizer``.
@@ -36,7 +39,7 @@ class ClipClassifier(LightningModule):
         ranks: those that train it together.
 
     Attributes:
-        bad_videos: unreadable videos that this rank met so far, by path.
+        bad_videos: unreadable rows that this rank met so far, by path and stretch.
         came_from: the provenance of the model that it started from, or None.
     """
 
@@ -54,7 +57,7 @@ class ClipClassifier(LightningModule):
             num_pictures=num_pictures,
         )
         self.transform = TrainTransform(experiment.transform, self.recognizer.backbone.normalization)
-        self.bad_videos: dict[str, BadVideo] = {}
+        self.bad_videos: BadRows = {}
         self.came_from: dict[str, Any] | None = None
         self.train_accuracy = MulticlassAccuracy(num_classes, average="micro")
         self.register_buffer("class_weights", class_weights, persistent=False)
@@ -228,11 +231,11 @@ def draw_frames(clips: Tensor, count: int) -> Tensor:
     return clips[torch.arange(batch, device=clips.device)[:, None], places]
 
 
-def add_bad_videos(known: dict[str, BadVideo], met: Iterable[BadVideo]) -> None:
-    """Adds videos to those known by path; one that is known was met so many times more."""
+def add_bad_videos(known: BadRows, met: Iterable[BadVideo]) -> None:
+    """Adds rows to those known; one that is known was met so many times more."""
     for bad in met:
-        before = known.get(bad.path)
-        known[bad.path] = replace(bad, times=bad.times + (before.times if before else 0))
+        before = known.get((bad.path, bad.stretch))
+        known[bad.path, bad.stretch] = replace(bad, times=bad.times + (before.times if before else 0))
 
 
 def average_by_video(scores: Tensor, places: Tensor) -> Tensor:

@@ -1,0 +1,136 @@
+"""The rows that an experiment learns from and is judged by: the annotations read, the splits settled. Light, as
+``formats``.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import dataclass, replace
+from pathlib import Path
+
+from pipeline.config import DataConfig
+from pipeline.datasets import formats
+from pipeline.datasets.annotations import Annotations, VideoRow
+from pipeline.datasets.splits import check_split, split_by_group
+from pipeline.errors import UserError
+
+MAX_LABEL_LENGTH = 200
+
+
+@dataclass(frozen=True)
+class Splits:
+    """The rows of one experiment."""
+
+    labels: tuple[str, ...]
+    train: tuple[VideoRow, ...]
+    val: tuple[VideoRow, ...]
+    test: tuple[VideoRow, ...]
+    notes: tuple[str, ...] = ()
+    """What to say of the data: ``Annotations.notes``, and files that are listed and not there."""
+
+
+def read_annotations(config: DataConfig) -> Annotations:
+    """The labels and rows that ``config`` names. ``motion`` makes the motion set at ``root`` if it is not there.
+
+    Raises:
+        UserError: an unknown format, or anything wrong with the files.
+    """
+    annotations = Path(config.annotations) if config.annotations else None
+    if config.format == "motion":
+        from pipeline.datasets.motion import MotionSetConfig, make_motion_set  # here, and below: these load decoders
+
+        make_motion_set(Path(config.root), MotionSetConfig())
+        return replace(formats.read_annotations("folder", Path(config.root)), notes=())  # its long videos are no part
+    if config.format in formats.PICTURE_FORMAT_NAMES:
+        from pipeline.datasets.images import read_images
+
+        return read_images(config.format, Path(config.root), allow_links=config.allow_links)
+    return formats.read_annotations(
+        config.format, Path(config.root), annotations, config.split, allow_links=config.allow_links
+    )
+
+
+def read_splits(config: DataConfig, seed: int) -> Splits:
+    """Return what a training would see: the one way from data settings to rows, for ``train`` and ``check`` alike.
+
+    Raises:
+        UserError: as ``read_annotations`` and ``make_splits``, or one class only.
+    """
+    annotations = read_annotations(config)
+    try:
+        require_classes(annotations.labels, config.root)
+        return make_splits(annotations, config, seed)
+    except UserError as error:
+        raise UserError(". Note: ".join([str(error), *annotations.notes])) from None
+
+
+def require_classes(labels: Sequence[str], where: str) -> None:
+    """Refuses what no model can learn, or what no model file can hold.
+
+    Raises:
+        UserError: one class only, or a label that is too long or not one line of text.
+    """
+    if len(labels) < 2:
+        raise UserError(
+            f"{where} has one class only, {', '.join(labels)}; a model tells classes apart: add a folder or rows of "
+            f"another, for example one called background in which nothing happens{_inner_classes(labels, where)}"
+        )
+    for label in labels:
+        if len(label) > MAX_LABEL_LENGTH or not label.isprintable():
+            raise UserError(
+                f"the class name {label[:80]!r} must be 1 to {MAX_LABEL_LENGTH} printable characters; rename it"
+            )
+
+
+def _inner_classes(labels: Sequence[str], where: str) -> str:
+    folders = [Path(where, label) for label in labels if Path(where, label).is_dir()]
+    inner = [folder for folder in folders if any(path.is_dir() for path in folder.iterdir())]
+    return f"; or set data.root to {inner[0]}, if the classes are the folders in it" if inner else ""
+
+
+def make_splits(annotations: Annotations, config: DataConfig, seed: int) -> Splits:
+    """Train, validation and test rows: the dataset's own splits where it has them, else drawn by group.
+
+    Raises:
+        UserError: a part is empty, a split shares a group or lacks a class, or ``data.test_fraction`` is 0. HMDB51's
+            official splits share sources and are let through.
+    """
+    labels, given = annotations.labels, annotations.splits
+    empty = [part for part, rows in given.items() if not rows]
+    if empty:
+        raise UserError(f"{config.root}: the part {', '.join(empty)} has no video; add some, or take the part out")
+    if "all" in given:
+        if not 0 < config.test_fraction < 1:
+            raise UserError(
+                f"data.test_fraction {config.test_fraction:g} leaves nothing to test on, or to learn from; set it to a "
+                "share such as 0.2, or give the data a part test. A model that has learned from all videos is judged "
+                "by new ones: evaluate --split all"
+            )
+        what = f"holding out a share for testing (data.test_fraction {config.test_fraction:g})"
+        rest, test = split_by_group(given["all"], config.test_fraction, seed, what)
+    else:
+        rest, test = given.get("train", ()), given.get("test", ())
+    if "val" in given:
+        train, val = rest, given["val"]
+    elif config.val_fraction > 0 and rest:
+        if config.val_fraction == 1:
+            raise UserError("data.val_fraction 1 leaves nothing to learn from; set it to a share such as 0.15, or to 0")
+        what = f"holding out a share for validation (data.val_fraction {config.val_fraction:g}, which may be 0)"
+        train, val = split_by_group(rest, config.val_fraction, seed + 1, what)
+    else:
+        train, val = rest, ()
+    if not train:
+        raise UserError(
+            f"{config.root}: there are no training videos, only those of the part {', '.join(given)}; add a part train"
+        )
+    for part in filter(None, (val, test)):
+        check_split(
+            train,
+            part,
+            labels,
+            may_share_groups=annotations.may_share_groups,
+            test_may_lack_classes=bool(annotations.absent),  # downloads that are no longer to be had
+        )
+    absent = annotations.absent
+    gone = [f"{len(absent)} listed videos are not there and left out, the first: {absent[0]}"] if absent else []
+    return Splits(labels, tuple(train), tuple(val), tuple(test), (*annotations.notes, *gone))

@@ -1,0 +1,148 @@
+"""What the paths on a command line name: videos, folders, manifests, configs; and what a training would see of them."""
+
+from __future__ import annotations
+
+from collections import Counter
+from collections.abc import Callable, Iterable
+from dataclasses import dataclass, field, replace
+from pathlib import Path
+
+import yaml
+
+from pipeline.config import DataConfig
+from pipeline.datasets.annotations import (
+    Annotations,
+    VideoRow,
+    annotation_files,
+    folders_in,
+    list_videos,
+    videos_below,
+)
+from pipeline.datasets.formats import PICTURE_FORMAT_NAMES, read_annotations
+from pipeline.datasets.settled import read_splits
+from pipeline.datasets.tables import MANIFEST_SUFFIXES, read_manifest_rows
+from pipeline.errors import UserError
+
+CONFIG_SUFFIXES = (".yaml", ".yml")
+
+
+@dataclass(frozen=True)
+class Training:
+    """What a training would see of a folder, a manifest or a config's data."""
+
+    source: str
+    labels: tuple[str, ...] = ()
+    class_counts: dict[str, dict[str, int]] = field(default_factory=dict)
+    """Part -> label -> number of rows."""
+    notes: tuple[str, ...] = ()
+    refused: str = ""
+    """Why it would not begin."""
+
+
+@dataclass
+class Found:
+    """What the paths on the command line name."""
+
+    files: dict[Path, None] = field(default_factory=dict)
+    """In order, each once."""
+    rows: list[tuple[str, VideoRow]] = field(default_factory=list)
+    """Split and row of every labelled video."""
+    tables: list[Path] = field(default_factory=list)
+    """Where annotations may be."""
+    without_label: list[str] = field(default_factory=list)
+    problems: list[str] = field(default_factory=list)
+    """What is wrong with annotations."""
+    trainings: list[Training] = field(default_factory=list)
+    notes: list[str] = field(default_factory=list)
+    """What was passed over."""
+    max_bad_fraction: float = DataConfig.max_bad_fraction
+
+
+def find(paths: Iterable[str]) -> Found:
+    """The videos and annotations that the paths name: video files, folders, manifests and experiment configs.
+
+    Raises:
+        UserError: a path does not exist, or a config is none.
+    """
+    found = Found()
+    for name in paths:
+        path = Path(name)
+        if not path.exists():
+            raise UserError(f"{name} does not exist; name video files, folders, manifests or experiment configs")
+        if path.is_dir():
+            listing = list_videos(path)
+            found.files |= dict.fromkeys(listing.videos)
+            if listing.videos and folders_in(path):
+                found.trainings.append(_training_on(name, DataConfig(root=name)))
+            else:
+                found.notes += listing.notes(path, cure="Name them as well, if they are meant")
+        elif path.suffix.lower() in MANIFEST_SUFFIXES:
+            data = DataConfig(format="manifest", root=str(path.parent), annotations=name, allow_links=True)
+            _add_data(found, name, data)
+        elif path.suffix.lower() in CONFIG_SUFFIXES:
+            data, seed = _data_of(path)
+            found.max_bad_fraction = data.max_bad_fraction
+            refused = _add_data(found, name, data, seed).refused
+            found.problems += [refused] if refused and refused not in found.problems else []
+        else:
+            found.files[path] = None
+    return found
+
+
+def _data_of(path: Path) -> tuple[DataConfig, int]:
+    """The data settings of a config, and its seed, which decides the splits."""
+    try:
+        content = yaml.safe_load(path.read_text(encoding="utf-8"))
+        return DataConfig(**content["data"]), int(content.get("seed", 0))
+    except (yaml.YAMLError, UnicodeDecodeError, KeyError, TypeError, ValueError) as error:
+        raise UserError(f"{path} is no experiment config with a data section: {error}") from error
+
+
+def _training_on(source: str, data: DataConfig, seed: int = 0) -> Training:
+    """What ``train`` would make of the data."""
+    try:
+        splits = read_splits(data, seed)
+    except UserError as error:
+        return Training(source, refused=str(error))
+    counts = {name: Counter(row.label for row in getattr(splits, name)) for name in ("train", "val", "test")}
+    by_part = {name: dict(sorted(counted.items())) for name, counted in counts.items() if counted}
+    return Training(source, splits.labels, by_part, splits.notes)
+
+
+def _add_data(found: Found, source: str, data: DataConfig, seed: int = 0) -> Training:
+    if data.format == "motion":  # which a training makes if it is not there
+        data = replace(data, format="folder")
+    training = _training_on(source, data, seed)
+    found.trainings.append(training)
+    found.tables += annotation_files(data.root, data.annotations)
+    if data.format in PICTURE_FORMAT_NAMES:
+        found.notes.append(f"{source} is of pictures, which are not examined")
+    else:
+        _add_annotations(found, Path(data.root), lambda: _annotations_of(data))
+    return training
+
+
+def _annotations_of(data: DataConfig) -> Annotations:
+    root, annotations = Path(data.root), Path(data.annotations) if data.annotations else None
+    if data.format == "shards":
+        raise UserError(
+            f"{root} holds shards: each video's checksum is verified whenever it is read; check the videos they were "
+            "packed from"
+        )
+    if data.format == "manifest":
+        return read_manifest_rows(root, annotations)
+    return read_annotations(data.format, root, annotations, data.split, allow_links=data.allow_links)
+
+
+def _add_annotations(found: Found, root: Path, read: Callable[[], Annotations]) -> None:
+    try:
+        annotations = read()
+    except UserError as error:
+        found.problems.append(str(error))
+        annotations = Annotations((), {})
+    found.rows += [(split, row) for split, rows in annotations.splits.items() for row in rows]
+    found.rows += [("", VideoRow(path, "", str(path))) for path in annotations.absent]
+    labelled = {row.path for _, row in found.rows}
+    below = videos_below(root) if root.is_dir() else []
+    found.files |= dict.fromkeys([path for path in labelled if path.exists()] + below)
+    found.without_label += [str(path) for path in below if path not in labelled]
