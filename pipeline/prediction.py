@@ -30,7 +30,7 @@ from pipeline.files.stopping import StopRequest
 from pipeline.files.writing import STDOUT, OutputFile
 from pipeline.inference import Model, RunStats
 from pipeline.options import PredictOptions
-from pipeline.report.mp4 import is_own
+from pipeline.report.own import is_own
 from pipeline.report.records import ERROR, INTERRUPTED, OK, FrameWriter, SourceVideo, readable
 from pipeline.report.writers import Writers, check_video_outputs, output_names, targets_of
 from pipeline.terminal import PlainConsole, printable, say

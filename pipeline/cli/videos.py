@@ -132,8 +132,8 @@ def doctor_command(args: Sequence[str]) -> int:
     )
     paths, options, config, no_clobber = read_paths(DoctorOptions, parser, args)
 
-    from pipeline.found import find
     from pipeline.doctor import run_doctor
+    from pipeline.found import find
 
     found = find(paths)
     with claimed({"--json": options.json}, [*paths, *found.files, *found.tables], no_clobber=no_clobber):

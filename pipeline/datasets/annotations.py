@@ -9,7 +9,7 @@ from pathlib import Path
 
 from pipeline.errors import UserError
 from pipeline.files.content import FilePart
-from pipeline.report.mp4 import is_own
+from pipeline.report.own import is_own
 
 VIDEO_SUFFIXES = frozenset([
     ".264", ".265", ".3g2", ".3gp", ".amv", ".asf", ".avi", ".divx", ".dv", ".dvr-ms", ".f4v", ".flv", ".gif", ".gxf",

@@ -13,7 +13,8 @@ from numpy.typing import NDArray
 from pipeline.clip import Prediction, Segment
 from pipeline.files.writing import check_folder
 from pipeline.report.drawing import Caption, as_shown, draw_caption
-from pipeline.report.mp4 import ANNOTATED, Mp4File
+from pipeline.report.mp4 import Mp4File
+from pipeline.report.own import ANNOTATED
 from pipeline.report.records import SourceVideo
 
 

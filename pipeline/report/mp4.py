@@ -17,12 +17,10 @@ from numpy.typing import NDArray
 
 from pipeline.files.failures import OutputError, failures_of
 from pipeline.files.writing import OutputFile
+from pipeline.report.own import MARK
 
 # As many as MPEG-4 allows: fine enough for a variable frame rate.
 _MAX_TICKS_A_SECOND = 65_535
-ANNOTATED, PREVIEW = ".annotated.mp4", ".preview.mp4"
-"""What the names of the videos written for a video end with."""
-_MARK = "written by clipgru"
 
 
 def encoder_name() -> str:
@@ -57,7 +55,7 @@ class Mp4File:
         with failures_of(path):
             options = {"fflags": "+bitexact", "movflags": "+faststart"}  # no date, no version; plays while it loads
             self._container = av.open(str(self._pending.temporary), "w", format="mp4", options=options)
-        self._container.metadata["comment"] = _MARK
+        self._container.metadata["comment"] = MARK
 
     @property
     def temporary(self) -> Path:
@@ -133,18 +131,6 @@ class Mp4File:
         with suppress(OSError):  # the end does not fit either
             self._container.close()
         self._pending.discard()
-
-
-def is_own(path: Path) -> bool:
-    """True for a video that ``predict`` wrote beside another: by its name, and by the mark in it, so that somebody's
-    own file that happens to have such a name is not taken for one."""
-    if not path.name.lower().endswith((ANNOTATED, PREVIEW)):
-        return False
-    try:
-        with av.open(str(path)) as container:
-            return container.metadata.get("comment") == _MARK
-    except (OSError, av.FFmpegError):
-        return False
 
 
 def _fitted(image: NDArray[np.uint8], height: int, width: int) -> NDArray[np.uint8]:

@@ -24,7 +24,8 @@ from pipeline.clip import Prediction, Segment, VideoInfo
 from pipeline.files.failures import OutputError, failures_of, reason_of
 from pipeline.files.writing import OutputFile, check_folder
 from pipeline.report.drawing import as_shown, clock
-from pipeline.report.mp4 import PREVIEW, Mp4File, encoder_name
+from pipeline.report.mp4 import Mp4File, encoder_name
+from pipeline.report.own import PREVIEW
 from pipeline.report.records import OK, SourceVideo, later, rounded, segment_record
 from pipeline.report.strip import ScoreStrip
 

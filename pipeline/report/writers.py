@@ -21,7 +21,7 @@ from pipeline.report.annotated import AnnotatedVideos
 from pipeline.report.csv_file import CsvFile
 from pipeline.report.json_file import JsonFile
 from pipeline.report.jsonl import JsonLines
-from pipeline.report.mp4 import ANNOTATED, PREVIEW
+from pipeline.report.own import ANNOTATED, PREVIEW
 from pipeline.report.page import HtmlPages
 from pipeline.report.parquet import ParquetFile
 from pipeline.report.records import ERROR, FrameWriter, SourceVideo, Writer
