@@ -6,7 +6,10 @@ A file that cannot be read becomes an error record; the others are done all the 
 from __future__ import annotations
 
 import glob
+import itertools
 import json
+import os
+import re
 from collections.abc import Generator, Iterator, Sequence, Set
 from contextlib import closing
 from dataclasses import asdict, replace
@@ -21,13 +24,14 @@ from pipeline.datasets.annotations import VIDEO_SUFFIXES
 from pipeline.datasets.tables import MANIFEST_SUFFIXES, read_manifest_rows
 from pipeline.decode import VideoReader
 from pipeline.decode.picture import PICTURE_SUFFIXES
-from pipeline.decode.remote import file_name, is_url
+from pipeline.decode.remote import is_url
 from pipeline.errors import DecodeError, UserError
 from pipeline.inference import Model, RunStats
-from pipeline.options import PredictOptions
+from pipeline.options import PredictOptions, name_sources
 from pipeline.report.files import STDOUT, check_folder, write_text
 from pipeline.report.records import ERROR, INTERRUPTED, OK, FrameWriter, SourceVideo, readable
 from pipeline.report.writers import Writers, output_names, targets_of
+from pipeline.sources import file_name_of, shown_path, shown_source
 from pipeline.stopping import StopRequest
 from pipeline.timeline import Timeline, WindowScores
 
@@ -43,7 +47,7 @@ def find_videos(sources: Sequence[str], allow_url: bool = False, *, pictures: bo
     suffixes = VIDEO_SUFFIXES | PICTURE_SUFFIXES if pictures else VIDEO_SUFFIXES
     videos: dict[Path | str, None] = {}
     for source in sources:
-        suffix = Path(source).suffix.lower() if Path(source).is_file() else ""
+        suffix = Path(source).suffix.lower() if os.path.isfile(source) else ""  # an address may be too long for a Path
         if suffix == ".txt":
             found = _read_list(Path(source), allow_url, suffixes)
         elif suffix in MANIFEST_SUFFIXES:
@@ -51,7 +55,9 @@ def find_videos(sources: Sequence[str], allow_url: bool = False, *, pictures: bo
         else:
             found = _expand(source, allow_url, suffixes)
         if not found:
-            raise UserError(f"{source}: no video there (a file, a folder with videos, a .txt list, a quoted pattern)")
+            raise UserError(
+                f"{shown_source(source)}: no video there (a file, a folder with videos, a .txt list, a quoted pattern)"
+            )
         videos.update(dict.fromkeys(found))
     return list(videos)
 
@@ -79,7 +85,8 @@ def _read_list(path: Path, allow_url: bool, suffixes: Set[str]) -> list[Path | s
 def _expand(source: str, allow_url: bool, suffixes: Set[str]) -> list[Path | str]:
     if is_url(source):
         if not allow_url:
-            raise UserError(f"{source}: an address, and only local files are read; --allow_url lets it be fetched")
+            cure = "--allow_url lets it be fetched"
+            raise UserError(f"{shown_source(source)}: an address, and only local files are read; {cure}")
         return [source]
     path = Path(source)
     if path.is_dir():
@@ -99,8 +106,10 @@ def predict_files(model: Model, videos: Sequence[Path | str], options: PredictOp
         0; 1 if a video could not be read; 128 + the signal if the run was interrupted.
 
     Raises:
-        UserError: an output cannot be written.
+        UserError: an output cannot be written, or there are not as many names as videos.
     """
+    names = name_sources([shown_path(readable(path)) for path in videos], options.name)
+    files = [_output_file(path, name) for path, name in itertools.zip_longest(videos, options.name)]
     _note_uniform(model, options, console)
     header = {"labels": list(model.labels), "sampling": to_dict(model.file.sampling)}
     failed, done, total = 0, 0, RunStats()
@@ -109,10 +118,10 @@ def predict_files(model: Model, videos: Sequence[Path | str], options: PredictOp
     with StopRequest().listening() as stop:
         with Writers(options, header) as writers:
             run = VideoRun(model, options, writers, stop, console)
-            for path, name in zip(videos, output_names([file_name(video) for video in videos]), strict=True):
+            for path, name, file in zip(videos, names, output_names(files), strict=True):
                 if stop:
                     break
-                status = run.predict(path, name)
+                status = run.predict(path, name, file)
                 failed, done = failed + (status == ERROR), done + (status != INTERRUPTED)
                 total = total + model.stats
         if options.stats:
@@ -125,6 +134,12 @@ def predict_files(model: Model, videos: Sequence[Path | str], options: PredictOp
                 folder = "/" if Path(written).is_dir() else ""
                 console.print(f"written: {written}{folder}", soft_wrap=True)
     return stop.exit_code or (1 if failed else 0)
+
+
+def _output_file(path: Path | str, name: str | None) -> Path:
+    if name is not None:
+        return Path(re.sub(r"[^\w-]+", "_", name).strip("_") or "video")
+    return Path(file_name_of(path)) if isinstance(path, str) else path
 
 
 def _note_uniform(model: Model, options: PredictOptions, console: Console) -> None:
@@ -149,9 +164,15 @@ class VideoRun:
         self._model, self._options, self._writers = model, options, writers
         self._stop, self._console = stop, console
 
-    def predict(self, path: Path | str, name: str) -> str:
-        """Scores, segments, then pictures if a writer wants them. Returns the status."""
-        video, segments, error = SourceVideo(readable(path), name), list[Segment](), ""
+    def predict(self, path: Path | str, name: str, file: str = "") -> str:
+        """Scores, segments, then pictures if a writer wants them. Returns the status.
+
+        Args:
+            path: what is opened.
+            name: what it is called.
+            file: what its files are called, without a suffix.
+        """
+        video, segments, error = SourceVideo(name, file), list[Segment](), ""
         try:
             with self._model.opener.open(path) as reader:
                 video = replace(video, info=reader.info)
@@ -163,7 +184,7 @@ class VideoRun:
                 if self._writers.wants_frames and not self._stop:
                     self._pass_frames(reader)
         except DecodeError as problem:
-            error = str(problem).replace(str(path), video.path)
+            error = f"{name}: {problem.stage}: {problem.cause}"
             self._console.print(f"error: {error}", style="red", soft_wrap=True, markup=False)
         if video.info is None:
             self._writers.begin_video(video)

@@ -15,7 +15,6 @@ from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, T
 
 from pipeline.checkpoint import ModelFile, load_model_file
 from pipeline.config import to_dict
-from pipeline.decode.remote import is_url
 from pipeline.errors import UserError
 from pipeline.files import file_digest
 from pipeline.many.job import FileResult, Job
@@ -28,6 +27,7 @@ from pipeline.prediction import find_videos
 from pipeline.report.files import PendingFile
 from pipeline.report.parquet import ParquetFile, import_arrow
 from pipeline.report.records import OK
+from pipeline.sources import distinct_names, shown_source
 from pipeline.version import __version__
 
 Engine = Callable[[Job, Sequence[str], int | None], Generator[FileResult, None, None]]
@@ -66,15 +66,16 @@ def predict_many(model_path: str, sources: Sequence[str], options: PredictOption
         raise UserError(f"--engine {options.engine} needs Linux or macOS; use --engine local")
     model = load_model_file(model_path)
     videos = find_videos(sources, options.allow_url, pictures=model.sampling.num_frames == 1)  # as Model.open_as has it
-    plan = _plan(model_path, model, [str(video) for video in videos], options)
+    plan = _plan(model_path, model, videos, options)
     import_arrow("pyarrow.parquet")
     PendingFile(plan.table).discard()  # told now, not at the end
     with Journal(plan.table.with_name(f"{plan.table.name}.journal"), plan.run) as journal:
-        left = [path for path in plan.paths if not journal.is_done(path, options.retry)]
+        source = plan.job.source
+        left = [path for path in plan.paths if not journal.is_done(path, options.retry, source(path))]
         try:
             _work(plan, left, journal, console)
         except KeyboardInterrupt:
-            num_done = sum(journal.is_done(path, retry=False) for path in plan.paths)
+            num_done = sum(journal.is_done(path, retry=False, source=source(path)) for path in plan.paths)
             console.print(f"interrupted: {num_done} of {len(plan.paths)} videos done; the same command goes on")
             return 130
         _write_table(plan, journal)
@@ -86,10 +87,13 @@ def predict_many(model_path: str, sources: Sequence[str], options: PredictOption
     return 1 if set(counts) - {OK} else 0
 
 
-def _plan(model_path: str, model: ModelFile, videos: Sequence[str], options: PredictOptions) -> _Plan:
-    paths = sorted(set(videos))
-    folder = "" if all(is_url(path) or Path(path).is_absolute() for path in paths) else str(Path.cwd())
-    job = Job(str(Path(model_path).absolute()), file_digest(Path(model_path)), folder, options)
+def _plan(model_path: str, model: ModelFile, videos: Sequence[Path | str], options: PredictOptions) -> _Plan:
+    urls = sorted(video for video in videos if isinstance(video, str))
+    addresses = dict(zip(distinct_names(map(shown_source, urls)), urls, strict=True))
+    files = {str(video) for video in videos if isinstance(video, Path)}
+    paths = sorted(files | addresses.keys())
+    folder = "" if all(Path(path).is_absolute() for path in files) else str(Path.cwd())
+    job = Job(str(Path(model_path).absolute()), file_digest(Path(model_path)), folder, options, addresses)
     run = {"clipgru": __version__, "model": job.model_sha256, "timeline": to_dict(options.timeline)}
     run |= {name: getattr(options, name) for name in _DECIDING}
     header = {"labels": list(model.labels), "sampling": to_dict(model.sampling), "run": run}
@@ -124,7 +128,8 @@ def _work(plan: _Plan, left: Sequence[str], journal: Journal, console: Console) 
                 for result in results:
                     record(result)
         for path in list(missing):
-            record(FileResult.of_crash(path, f"{path}: every process that was to work on it was lost"))
+            cause = f"{path}: every process that was to work on it was lost"
+            record(FileResult.of_crash(path, cause, plan.job.source(path)))
 
 
 def _write_table(plan: _Plan, journal: Journal) -> None:

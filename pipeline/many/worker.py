@@ -49,7 +49,8 @@ class Worker:
             send(self._connection, {"path": path})
             message, _ = receive(self._connection, timeout_seconds=None)
         except WireError:
-            return FileResult.of_crash(path, f"{path}: the process that worked on it {self._end()}")
+            cause = f"{path}: the process that worked on it {self._end()}"
+            return FileResult.of_crash(path, cause, self._job.source(path))
         return FileResult.from_message(_checked(message))
 
     def _start(self) -> None:
