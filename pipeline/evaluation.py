@@ -24,6 +24,7 @@ from pipeline.config import DataConfig, Experiment
 from pipeline.datasets.annotations import VideoRow
 from pipeline.datasets.datamodule import make_feature_loader, make_loader, read_features
 from pipeline.datasets.features import FeatureCache, FrameEmbedder, can_keep_features
+from pipeline.datasets.loading import lost_workers
 from pipeline.datasets.store import cache_store
 from pipeline.datasets.videos import BadVideo, ClipBatch, Sample, fixed_clips
 from pipeline.errors import UserError
@@ -163,6 +164,7 @@ def wilson_interval(successes: int, trials: int, z: float = 1.96) -> tuple[float
     return (centre - spread) / (1 + z * z / trials), (centre + spread) / (1 + z * z / trials)
 
 
+@lost_workers()
 def evaluate_model(
     model: ModelFile,
     rows: Sequence[VideoRow],

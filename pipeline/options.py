@@ -272,8 +272,8 @@ class WebcamOptions:
     """How to watch the sources and where the answers go."""
 
     name: tuple[str, ...] = ()
-    """A name for a source, wherever it is shown; once for each, in order. Unset: a camera's number, a file's path, of an
-    address its host and the last part of its path if that is harmless."""
+    """A name for a source, wherever it is shown; once for each, in order. Unset: a camera's number, a file's path; of
+    an address its host, and the last part of its path if that is harmless."""
     replay: bool = False
     """The sources are files, played at their own speed as if they were cameras."""
     fast: bool = False

@@ -25,6 +25,7 @@ from pipeline.checkpoint import ModelFile, provenance_of, save_model
 from pipeline.config import Experiment, TrainerConfig, to_yaml
 from pipeline.datasets.datamodule import Splits, VideoDataModule, make_splits, read_annotations
 from pipeline.datasets.features import FrameEmbedder, can_keep_features
+from pipeline.datasets.loading import lost_workers
 from pipeline.datasets.summary import summarize_splits
 from pipeline.errors import UserError
 from pipeline.files import write_atomically
@@ -98,7 +99,7 @@ def train(
             module.transform.normalization = module.recognizer.backbone.normalization
             _say(said, quiet)
     stop = StopOnSignal(last, ranks)
-    with calm_lightning(), stop.listening():
+    with calm_lightning(), stop.listening(), lost_workers():
         # The stop comes last, when the others have done their part of the batch (the average of weights has its step).
         trainer = _build_trainer(experiment, [*_callbacks(experiment, splits, quiet, ranks), stop], quiet, ranks)
         if ranks.is_first:
@@ -108,7 +109,8 @@ def train(
         if experiment.data.cache == "features":
             _cache_features(data, module.to(trainer.strategy.root_device), quiet)
         trainer.fit(module, datamodule=data, ckpt_path=str(last) if resume else None, weights_only=True)
-    return _finish(experiment, data, module, trainer)
+    with lost_workers():
+        return _finish(experiment, data, module, trainer)
 
 
 def _read_splits(experiment: Experiment, quiet: bool) -> Splits:
