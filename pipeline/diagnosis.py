@@ -19,6 +19,7 @@ from pipeline.confidence import wilson_interval
 from pipeline.config import DataConfig, Experiment
 from pipeline.datasets.annotations import VideoRow
 from pipeline.datasets.datamodule import make_loader
+from pipeline.datasets.loading import lost_workers
 from pipeline.datasets.videos import ClipBatch, fixed_clips
 from pipeline.errors import UserError
 from pipeline.transforms.frames import ClipTransform
@@ -113,6 +114,7 @@ def _binomial_tail(successes: int, trials: int) -> float:
     return float(sum(comb(trials, k) for k in range(successes, trials + 1)) / 2**trials)
 
 
+@lost_workers()
 def diagnose(
     model: ModelFile,
     rows: Sequence[VideoRow],

@@ -6,6 +6,8 @@ from collections.abc import Iterable
 from difflib import get_close_matches
 from pathlib import Path
 
+from pipeline.sources import shown_path
+
 
 class UserError(Exception):
     """Something in the input is wrong. The message says what, where, why and what to do."""
@@ -15,18 +17,19 @@ class DecodeError(UserError):
     """A video cannot be read, or not exactly.
 
     Attributes:
-        path: the file.
+        path: the file; of an address what may be seen of it, in the message too.
         stage: ``open``, ``index``, ``seek`` or ``decode``.
         cause: what is wrong, in words.
     """
 
     def __init__(self, path: str | Path, stage: str, cause: str) -> None:
-        super().__init__(f"{path}: {stage}: {cause}")
-        self.path, self.stage, self.cause = Path(path), stage, cause
+        self._shown = shown_path(path)
+        super().__init__(f"{self._shown}: {stage}: {cause}")
+        self.path, self.stage, self.cause = Path(self._shown), stage, cause
 
-    def __reduce__(self) -> tuple[type[DecodeError], tuple[Path, str, str]]:
+    def __reduce__(self) -> tuple[type[DecodeError], tuple[str, str, str]]:
         # The default would call __init__ with the message alone when a worker process sends the error home.
-        return type(self), (self.path, self.stage, self.cause)
+        return type(self), (self._shown, self.stage, self.cause)
 
 
 def unknown_name(kind: str, name: str, known: Iterable[str]) -> UserError:

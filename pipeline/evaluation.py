@@ -26,6 +26,7 @@ from pipeline.datasets.datamodule import make_feature_loader, make_loader, read_
 from pipeline.datasets.features import FeatureCache, FrameEmbedder, can_keep_features
 from pipeline.datasets.grids import cache_store
 from pipeline.datasets.identities import LeftOut
+from pipeline.datasets.loading import lost_workers
 from pipeline.datasets.videos import BadVideo, ClipBatch, Sample, fixed_clips
 from pipeline.errors import UserError
 from pipeline.files.writing import write_atomically
@@ -161,6 +162,7 @@ class Evaluation:
         } | left_out
 
 
+@lost_workers()
 def evaluate_model(
     model: ModelFile,
     rows: Sequence[VideoRow],

@@ -2,10 +2,34 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from dataclasses import asdict, dataclass, field, replace
 from typing import Literal
 
 from pipeline.config import DecodeConfig, InferenceConfig, StreamingConfig, TimelineConfig, require
+from pipeline.sources import distinct_names
+
+_MAX_NAME_LENGTH = 100
+
+
+def name_sources(shown: Sequence[str], given: Sequence[str]) -> list[str]:
+    """Return a name for each source: what ``--name`` gave, or else what may be seen of it; no two the same.
+
+    Raises:
+        UserError: there are not as many names as sources.
+    """
+    require(
+        len(given) in (0, len(shown)),
+        f"--name is given {len(given)} times for {len(shown)} sources; name each, in order",
+    )
+    return distinct_names(given or shown)
+
+
+def _check_names(names: Sequence[str]) -> None:
+    for name in names:
+        is_name = name.strip() and len(name) <= _MAX_NAME_LENGTH and name.isprintable()
+        require(bool(is_name), f"--name {name!r}: a name has 1 to {_MAX_NAME_LENGTH} printable characters")
+    require(len(set(names)) == len(names), f"--name {', '.join(names)}: each source needs a name of its own")
 
 
 @dataclass(frozen=True)
@@ -207,9 +231,12 @@ class PredictOptions:
     timeout_seconds: float | None = None
     """isolate, allow_url: how long a file or a server may make us wait; unset: as the model file says."""
     allow_url: bool = False
-    """Also read http:// and https:// addresses: the file is fetched whole, then read like a local one."""
+    """Also read http:// and https:// addresses: the file is fetched whole, then read like a local one. Of an address
+    answers, messages and file names show no more than host and file name."""
     decode: DecodeOptions = field(default_factory=DecodeOptions)
     """How to decode."""
+    name: tuple[str, ...] = ()
+    """A name for a video, in answers, messages and file names; once for each, in order."""
     engine: Literal["local", "pool", "ray"] = "local"
     """local: one video after the other, any output. For many videos, with --parquet alone: pool, processes on this
     machine; ray, on the Ray cluster that the environment's RAY_ADDRESS names, or else a Ray of its own (pip install
@@ -228,6 +255,7 @@ class PredictOptions:
 
     def __post_init__(self) -> None:
         self._check_engine()
+        _check_names(self.name)
         require(self.top_k > 0, f"top_k must be at least 1, got {self.top_k}")
         require(self.batch_size > 0, f"batch_size must be at least 1, got {self.batch_size}")
         require(
@@ -244,13 +272,13 @@ class PredictOptions:
 
     def _check_engine(self) -> None:
         many = {"workers": self.workers is not None, "shard": self.shard is not None, "retry": self.retry}
-        alone = ("json", "csv", "jsonl", "srt", "vtt", "video", "html", "stats")
+        alone = ("json", "csv", "jsonl", "srt", "vtt", "video", "html", "stats", "name")
         if self.engine == "local":
             given = [f"--{name}" for name, is_given in many.items() if is_given]
             require(not given, f"{', '.join(given)} is for many videos: add --engine pool (or ray) --parquet FILE")
             return
         require(self.parquet is not None, f"--engine {self.engine} makes a table: add --parquet FILE")
-        given = [f"--{name}" for name in alone if getattr(self, name) is not None]
+        given = [f"--{name}" for name in alone if getattr(self, name)]
         require(not given, f"{', '.join(given)} needs --engine local; --engine {self.engine} writes --parquet alone")
         require(self.workers is None or self.workers > 0, f"workers must be at least 1, got {self.workers}")
         if self.shard is not None:
@@ -276,6 +304,9 @@ class PredictOptions:
 class WebcamOptions:
     """How to watch the sources and where the answers go."""
 
+    name: tuple[str, ...] = ()
+    """A name for a source, wherever it is shown; once for each, in order. Unset: a camera's number, a file's path; of
+    an address its host, and the last part of its path if that is harmless."""
     replay: bool = False
     """The sources are files, played at their own speed as if they were cameras."""
     fast: bool = False
@@ -286,6 +317,9 @@ class WebcamOptions:
     """Instead of a window, a page at this HOST:PORT for any number of browsers; needs pip install 'clipgru[serve]'."""
     allow_network: bool = False
     """serve: at an address that other machines reach; they watch and press the buttons without a password."""
+    allowed_hosts: tuple[str, ...] = ()
+    """serve: HOST or HOST:PORT of a proxy's page, as it stands in the browser; several times for several. No other
+    foreign name is answered, also with allow_network."""
     record: str | None = None
     """Write each source's annotated video and events into this folder."""
     seconds: float | None = None
@@ -308,6 +342,7 @@ class WebcamOptions:
     """Print nothing but errors and, with --headless, the events."""
 
     def __post_init__(self) -> None:
+        _check_names(self.name)
         require(self.top_k > 0, f"top_k must be at least 1, got {self.top_k}")
         require(self.seconds is None or self.seconds > 0, f"seconds must be positive, got {self.seconds}")
         require(self.replay or not self.fast, "--fast says how to replay files: use it together with --replay")

@@ -6,8 +6,10 @@ A file that cannot be read becomes an error record; the others are done all the 
 from __future__ import annotations
 
 import glob
+import itertools
 import json
 import os
+import re
 import sys
 from collections.abc import Callable, Generator, Iterator, Sequence, Set
 from contextlib import ExitStack, closing
@@ -23,16 +25,17 @@ from pipeline.datasets.annotations import VIDEO_SUFFIXES, list_videos
 from pipeline.datasets.tables import MANIFEST_SUFFIXES, read_manifest_rows
 from pipeline.decode import VideoReader
 from pipeline.decode.picture import PICTURE_SUFFIXES
-from pipeline.decode.remote import file_name, is_url
+from pipeline.decode.remote import is_url
 from pipeline.errors import DecodeError, UserError
 from pipeline.files.failures import OutputError
 from pipeline.files.stopping import StopRequest
 from pipeline.files.writing import STDOUT, OutputFile
 from pipeline.inference import Model, RunStats
-from pipeline.options import PredictOptions
+from pipeline.options import PredictOptions, name_sources
 from pipeline.report.own import is_own
 from pipeline.report.records import ERROR, INTERRUPTED, OK, FrameWriter, SourceVideo, readable
 from pipeline.report.writers import Writers, check_video_outputs, output_names, targets_of
+from pipeline.sources import file_name_of, shown_path, shown_source
 from pipeline.terminal import PlainConsole, printable, say
 from pipeline.timeline import Timeline, WindowScores
 
@@ -56,7 +59,7 @@ def find_videos(
     videos: dict[Path | str, None] = {}
     own: list[Path] = []
     for source in sources:
-        suffix = Path(source).suffix.lower() if Path(source).is_file() else ""
+        suffix = Path(source).suffix.lower() if os.path.isfile(source) else ""  # an address may be too long for a Path
         if suffix == ".txt":
             found = _read_list(Path(source), allow_url, suffixes, own)
         elif suffix in MANIFEST_SUFFIXES:
@@ -64,7 +67,9 @@ def find_videos(
         else:
             found = _expand(source, allow_url, suffixes, own)
         if not found:
-            raise UserError(f"{source}: no video there (a file, a folder with videos, a .txt list, a quoted pattern)")
+            raise UserError(
+                f"{shown_source(source)}: no video there (a file, a folder with videos, a .txt list, a quoted pattern)"
+            )
         videos.update(dict.fromkeys(found))
     if own and note:
         note(
@@ -103,7 +108,8 @@ def _read_list(path: Path, allow_url: bool, suffixes: Set[str], own: list[Path])
 def _expand(source: str, allow_url: bool, suffixes: Set[str], own: list[Path]) -> list[Path | str]:
     if is_url(source):
         if not allow_url:
-            raise UserError(f"{source}: an address, and only local files are read; --allow_url lets it be fetched")
+            cure = "--allow_url lets it be fetched"
+            raise UserError(f"{shown_source(source)}: an address, and only local files are read; {cure}")
         return [source]
     path = Path(source)
     if path.is_dir():
@@ -130,27 +136,28 @@ def _matches(pattern: str) -> list[Path]:
 def predict_files(model: Model, videos: Sequence[Path | str], options: PredictOptions, console: PlainConsole) -> int:
     """Predicts every video and writes what ``options`` asks for.
 
-    SIGINT or SIGTERM ends the run at the next window or picture: the video at hand is completed as ``interrupted``
+    A signal ends the run at the next window or picture: the video at hand is completed as ``interrupted``
     with what was seen of it, and the others are left out.
 
     Returns:
         0; 1 if a video could not be read; 128 + the signal if the run was interrupted.
 
     Raises:
-        UserError: an output cannot be written.
+        UserError: an output cannot be written, or there are not as many names as videos.
     """
+    names = name_sources([shown_path(readable(path)) for path in videos], options.name)
+    files = output_names([_output_file(path, name) for path, name in itertools.zip_longest(videos, options.name)])
     _note_uniform(model, options, console)
     header = {"labels": list(model.labels), "sampling": to_dict(model.file.sampling)}
     failed, done, total = 0, 0, RunStats()
-    names = output_names([file_name(video) for video in videos])
-    check_video_outputs(options, videos, names)
+    check_video_outputs(options, videos, files)
     with StopRequest().listening() as stop, ExitStack() as outputs:
         stats = options.stats and outputs.enter_context(OutputFile(Path(options.stats), no_clobber=options.no_clobber))
         run = VideoRun(model, options, outputs.enter_context(Writers(options, header)), stop, console)
-        for path, name in zip(videos, names, strict=True):
+        for path, name, file in zip(videos, names, files, strict=True):
             if stop:
                 break
-            status = run.predict(path, name)
+            status = run.predict(path, name, file)
             failed, done = failed + (status == ERROR), done + (status != INTERRUPTED)
             total = total + model.stats
         if stats:
@@ -163,6 +170,12 @@ def predict_files(model: Model, videos: Sequence[Path | str], options: PredictOp
                 folder = "/" if Path(written).is_dir() else ""
                 console.print(f"written: {written}{folder}")
     return stop.exit_code or (1 if failed else 0)
+
+
+def _output_file(path: Path | str, name: str | None) -> Path:
+    if name is not None:
+        return Path(re.sub(r"[^\w-]+", "_", name).strip("_") or "video")
+    return Path(file_name_of(path)) if isinstance(path, str) else path
 
 
 def _note_uniform(model: Model, options: PredictOptions, console: PlainConsole) -> None:
@@ -187,9 +200,15 @@ class VideoRun:
         self._model, self._options, self._writers = model, options, writers
         self._stop, self._console = stop, console
 
-    def predict(self, path: Path | str, name: str) -> str:
-        """Scores, segments, then pictures if a writer wants them. Returns the status."""
-        video, segments, error = SourceVideo(readable(path), name), list[Segment](), ""
+    def predict(self, path: Path | str, name: str, file: str = "") -> str:
+        """Scores, segments, then pictures if a writer wants them. Returns the status.
+
+        Args:
+            path: what is opened.
+            name: what it is called.
+            file: what its files are called, without a suffix.
+        """
+        video, segments, error = SourceVideo(name, file), list[Segment](), ""
         try:
             with self._model.opener.open(path) as reader:
                 video = replace(video, info=reader.info)
@@ -201,7 +220,7 @@ class VideoRun:
                 if self._writers.wants_frames and not self._stop:
                     self._pass_frames(reader)
         except DecodeError as problem:
-            error = str(problem).replace(str(path), video.path)
+            error = f"{name}: {problem.stage}: {problem.cause}"
         if video.info is None:
             self._writers.begin_video(video)
         status = ERROR if error else INTERRUPTED if self._stop else OK

@@ -21,6 +21,7 @@ from pipeline.checkpoint import save_model
 from pipeline.cli import main
 from pipeline.config import DecodeConfig
 from pipeline.decode import VideoOpener, VideoReader, isolated, open_video
+from pipeline.decode.wire import LateError
 from pipeline.errors import DecodeError, UserError
 from pipeline.options import PredictOptions
 
@@ -144,6 +145,33 @@ def test_a_file_that_kills_the_process(
         with pytest.raises(DecodeError, match=cause) as caught:
             video.frames([0])
         assert (caught.value.path, caught.value.stage) == (good_video, "decode")
+
+
+@pytest.mark.parametrize(
+    "deed",
+    [
+        "take(400_000); drip()",  # reads slower than it is sent, then answers a byte at a time
+        "connection.recv(10); time.sleep(20)",
+        "drip()",
+    ],
+)
+def test_a_request_ends_at_its_deadline_whatever_is_dripped(monkeypatch: pytest.MonkeyPatch, deed: str) -> None:
+    monkeypatch.setattr(
+        isolated,
+        "_COMMAND",
+        "import socket, struct, sys, time\nfrom pipeline.decode.wire import send\n"
+        "connection = socket.socket(fileno=int(sys.argv[1]))\n"
+        "def take(count):\n    while count > 0: count -= len(connection.recv(20_000)); time.sleep(0.06)\n"
+        "def drip():\n    connection.send(struct.pack('<QQ', 1000, 0))\n"
+        "    while True: connection.send(b' '); time.sleep(0.02)\n"
+        "send(connection, {'ready': True})\n" + deed,
+    )
+    process = isolated.DecodingProcess()
+    start = time.monotonic()
+    with pytest.raises(LateError):
+        process.ask("start", {"numbers": "x" * 500_000}, timeout_seconds=1.5)
+    assert 1.5 <= time.monotonic() - start < 2.4
+    assert not process.is_usable
 
 
 @pytest.mark.skipif(not Path("/proc/self/statm").is_file(), reason="memory is bounded on Linux")

@@ -24,6 +24,7 @@ LAYERS = {
     "config": 0,
     "options": 0,
     "files": 0,
+    "sources": 0,
     "machine": 0,
     "terminal": 0,
     # The stages, none of which knows another.

@@ -407,3 +407,30 @@ def test_one_signal_ends_a_run(model: Path, videos: Path, tmp_path: Path) -> Non
     assert process.returncode == 130
     # 19: the signal came after the last line was on disk, and before it was counted.
     assert re.fullmatch(r"interrupted: (19|20) of 22 videos done; the same command goes on\n", errors)
+
+
+def test_addresses_are_known_by_what_may_be_seen_of_them(tmp_path: Path) -> None:
+    """The journal and the table hold no password, and an address that changed is done anew."""
+    from pipeline.checkpoint import load_model_file
+    from pipeline.many.processor import Processor
+
+    path = tmp_path / "model.safetensors"
+    save_model(path, small_model())
+    options = PredictOptions(engine="pool", parquet=str(tmp_path / "out.parquet"), allow_url=True, timeout_seconds=5)
+    urls = [f"http://127.0.0.1:9/a.mp4?token=qzk{number}" for number in range(2)]
+    plan = run._plan(str(path), load_model_file(path), [Path("b.mp4"), *urls], options)
+    first, second = "http://127.0.0.1:9/a.mp4?***", "http://127.0.0.1:9/a.mp4?*** (2)"
+    assert plan.paths == ["b.mp4", first, second]
+    assert plan.job.addresses == {first: urls[0], second: urls[1]}
+    with Journal(tmp_path / "journal", plan.run) as journal:
+        for result in (
+            Processor(plan.job).process(first),
+            FileResult.of_crash(second, "it crashed", plan.job.source(second)),
+        ):
+            journal.add(result)
+        assert journal.is_done(first, retry=False, source=urls[0])
+        assert journal.is_done(second, retry=False, source=urls[1])
+        assert not journal.is_done(first, retry=False, source=urls[1])
+        assert [row["path"] for row in journal.table_rows(first)] == [first]
+    assert b"Connection refused" in (tmp_path / "journal").read_bytes()
+    assert b"qzk" not in (tmp_path / "journal").read_bytes()

@@ -7,7 +7,7 @@ from pathlib import Path
 import pytest
 
 from pipeline.errors import UserError
-from pipeline.streaming.sources import parse_sources, shown
+from pipeline.streaming.sources import parse_sources
 
 
 @pytest.fixture
@@ -33,7 +33,7 @@ def test_names_differ(video: str) -> None:
     names = [source.name for source in parse_sources([video, video, video], replay=True)]
     assert names == [video, f"{video} (2)", f"{video} (3)"]
     secret = parse_sources(["http://a:x@camera/1", "http://a:y@camera/1"])
-    assert [source.name for source in secret] == ["http://a:***@camera/1", "http://a:***@camera/1 (2)"]
+    assert [source.name for source in secret] == ["http://***@camera/1", "http://***@camera/1 (2)"]
 
 
 @pytest.mark.parametrize(
@@ -43,8 +43,12 @@ def test_names_differ(video: str) -> None:
         ("absent.mp4", False, "no such device or file"),
         ("absent.mp4", True, "no such file"),
         ("rtsp://camera/1", True, "--replay is for files"),
-        ("ftp://user:secret@host/x.mp4", False, "scheme 'ftp' is not read"),
-        ("file:///etc/passwd", False, "scheme 'file' is not read"),
+        (
+            "ftp://user:secret@host/x.mp4",
+            False,
+            r"ftp://\*\*\*@host/x.mp4: no address that is read; they begin with rtsp,",
+        ),
+        ("file:///etc/passwd", False, r"^\*\*\*: no address that is read"),
         ("concat:a.mp4|b.mp4", False, "no such device or file"),
         ("rtsp:///path", False, "no host"),
         ("9999", False, "camera 9999"),
@@ -56,18 +60,3 @@ def test_what_is_no_source_is_told_with_a_cure(text: str, replay: bool, message:
     with pytest.raises(UserError, match=message) as caught:
         parse_sources([text.format(video=video)], replay)
     assert "secret" not in str(caught.value)
-
-
-@pytest.mark.parametrize(
-    ("url", "expected"),
-    [
-        ("rtsp://camera/1", "rtsp://camera/1"),
-        ("rtsp://me:pa:ss@camera:554/1", "rtsp://me:***@camera:554/1"),
-        ("rtsp://me@camera/1", "rtsp://me@camera/1"),
-        ("http://camera/?user=me&Password=x&w=640", "http://camera/?user=me&Password=***&w=640"),
-        ("http://camera/?token=&a=1", "http://camera/?token=***&a=1"),
-        ("http://[::1]:8080/x", "http://[::1]:8080/x"),
-    ],
-)
-def test_no_password_is_shown(url: str, expected: str) -> None:
-    assert shown(url) == expected

@@ -16,6 +16,7 @@ import yaml
 
 from pipeline.config import DecodeConfig, Experiment
 from pipeline.errors import UserError, unknown_name
+from pipeline.sources import shown_path, shown_source
 
 if TYPE_CHECKING:
     from pipeline.terminal import PlainConsole
@@ -29,6 +30,7 @@ class Parser(jsonargparse.ArgumentParser):
     def parse_args(self, args: Any = None, **settings: Any) -> Any:  # type: ignore[override]
         """As jsonargparse does, after a look at the words that are files."""
         args = [_at_home(word) for word in args]
+        self._given: Sequence[str] = args
         for place, word in enumerate(args):
             self._check_not_an_option(word)
             if word == "--config" and place + 1 < len(args):
@@ -43,7 +45,11 @@ class Parser(jsonargparse.ArgumentParser):
             raise UserError(f"{word} looks like an option, and is a file here: write ./{word}")
 
     def error(self, message: str, ex: Exception | None = None) -> NoReturn:
-        """Raise what ``main`` prints, with a guess at what was meant."""
+        """Raise what ``main`` prints, with a guess at what was meant. Words are repeated without what may be secret."""
+        is_unknown = "unrecognized arguments" in message
+        for word in sorted(getattr(self, "_given", ()), key=len, reverse=True):
+            show = shown_source if is_unknown and not word.startswith("-") else shown_path
+            message = message.replace(word, show(word))
         known = {text.removeprefix("--") for action in self._actions for text in action.option_strings}
         known |= {name.rpartition(".")[2] for name in known}
         words = re.findall(r"--([\w.]+)|option '([\w.]+)'", message)
@@ -122,13 +128,17 @@ def add_no_clobber(parser: Parser) -> None:
 
 def add_options(parser: Parser, options_type: type[Any]) -> None:
     """The fields of an options dataclass. A boolean one is a bare flag (``--quiet``); one whose metadata has a value
-    called ``bare`` takes that if the option is given alone (``--serve``)."""
+    called ``bare`` takes that if the option is given alone (``--serve``); a tuple is the option's values, which may be
+    given several times (``--name``)."""
     flags = {item.name for item in fields(options_type) if item.type == "bool"}
     bare = {item.name: item.metadata["bare"] for item in fields(options_type) if "bare" in item.metadata}
-    parser.add_class_arguments(options_type, None, skip=flags | bare.keys())
+    repeated = {item.name for item in fields(options_type) if item.type == "tuple[str, ...]"}
+    parser.add_class_arguments(options_type, None, skip=flags | bare.keys() | repeated)
     texts = {text.arg_name: text.description for text in docstring_parser.parse_from_object(options_type).params}
     for name in sorted(flags):
         parser.add_argument(f"--{name}", action="store_true", help=texts[name])
+    for name in sorted(repeated):
+        parser.add_argument(f"--{name}", action="append", type=str, default=[], help=texts[name])
     for name, value in bare.items():
         parser.add_argument(f"--{name}", nargs="?", const=value, type=str, help=f"{texts[name]} Alone: {value}.")
 
@@ -136,7 +146,8 @@ def add_options(parser: Parser, options_type: type[Any]) -> None:
 def read_options(options_type: type[Any], parser: Parser, arguments: Any) -> Any:
     """An options dataclass from parsed arguments."""
     instantiated = parser.instantiate(arguments)
-    return options_type(**{name: instantiated[name] for name in options_type.__dataclass_fields__})
+    values = {name: instantiated[name] for name in options_type.__dataclass_fields__}
+    return options_type(**{name: tuple(value) if isinstance(value, list) else value for name, value in values.items()})
 
 
 def read_paths(

@@ -96,7 +96,7 @@ def webcam_command(args: Sequence[str]) -> int:
     os.environ.setdefault("OPENCV_FFMPEG_LOGLEVEL", "-8")
     from pipeline.streaming.sources import parse_sources
 
-    sources = parse_sources(arguments.sources or ["0"], options.replay, options.fast)
+    sources = parse_sources(arguments.sources or ["0"], options.replay, options.fast, options.name)
     with claimed({"--stats": options.stats}, [arguments.model, *arguments.sources], no_clobber=arguments.no_clobber):
         from pipeline.inference import load_model
         from pipeline.streaming.webcam import run_webcam

@@ -30,6 +30,9 @@ class DataConfig:
     """Clips in a batch."""
     num_workers: int | None = None
     """Processes that decode; unset: as many as there are cores, 8 at most."""
+    timeout_seconds: float = 300.0
+    """A run ends, with what to do, when these processes give no batch for so long; what reads whole videos waits longer
+    for large ones, 4 s a megabyte."""
     cache: Literal["none", "frames", "features"] = "none"
     """frames: keep fitted frames after the first epoch; features: with a frozen backbone, embed each frame once."""
     cache_dir: str | None = None
@@ -45,6 +48,7 @@ class DataConfig:
 
     def __post_init__(self) -> None:
         require(self.batch_size > 0, f"data.batch_size must be at least 1, got {self.batch_size}")
+        require(self.timeout_seconds > 0, f"data.timeout_seconds must be positive, got {self.timeout_seconds}")
         require(self.cache_max_gb > 0, f"data.cache_max_gb must be positive, got {self.cache_max_gb}")
         require(self.feature_copies >= 0, f"data.feature_copies must not be negative, got {self.feature_copies}")
         require(

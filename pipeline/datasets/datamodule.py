@@ -15,6 +15,7 @@ from pipeline.config import DataConfig, Experiment, TrainerConfig
 from pipeline.datasets.annotations import VideoRow
 from pipeline.datasets.features import FeatureCache, FeatureDataset, FrameEmbedder
 from pipeline.datasets.grids import cache_store
+from pipeline.datasets.loading import ClipLoader, InMemory, can_send_in_memory, lost_workers
 from pipeline.datasets.settled import Splits
 from pipeline.datasets.videos import (
     BadVideo,
@@ -33,6 +34,8 @@ from pipeline.errors import UserError
 from pipeline.machine import free_memory_bytes, num_cores
 from pipeline.ranks import ALONE, Ranks
 
+# What a slow machine decodes at least.
+_MIN_BYTES_PER_SECOND = 250_000.0
 # Rows whose features are made before the ranks wait for one another: none has to wait long.
 _ROWS_A_ROUND = 256
 
@@ -54,6 +57,12 @@ def num_prefetched(experiment: Experiment, workers: int) -> int:
     if free_bytes is None:
         return 2
     return max(1, min(4, free_bytes // 10 // (workers * batch_bytes)))
+
+
+def _num_bytes(row: VideoRow) -> int:
+    if row.part is not None:
+        return row.part.num_bytes
+    return row.path.stat().st_size if row.path.is_file() else 0
 
 
 def uses_cuda(config: TrainerConfig) -> bool:
@@ -88,11 +97,15 @@ def _loader(
         batch_size = max(1, batch_size // experiment.sampling.num_eval_clips) if choose is fixed_clips else 1
     prefetched = 2 if choose is whole_grid else num_prefetched(experiment, max(workers, 1))
     order = EpochSampler(len(dataset), experiment.seed, shuffle=training)
-    return DataLoader(
+    timeout_seconds = experiment.data.timeout_seconds
+    if choose is whole_grid and isinstance(dataset, VideoDataset):  # all of a video is decoded
+        timeout_seconds += max((_num_bytes(row) for row in dataset.rows), default=0) / _MIN_BYTES_PER_SECOND
+    return ClipLoader(
         dataset,
         batch_sampler=RankBatches(order, batch_size, ranks, training=training),
         num_workers=workers,
-        collate_fn=collate,
+        collate_fn=InMemory() if workers and can_send_in_memory() else collate,
+        timeout=timeout_seconds if workers else 0,
         worker_init_fn=_start_worker,
         persistent_workers=training and workers > 0,
         prefetch_factor=prefetched if workers else None,
@@ -100,6 +113,7 @@ def _loader(
     )
 
 
+@lost_workers()
 def read_features(
     cache: FeatureCache,
     rows: Sequence[VideoRow],

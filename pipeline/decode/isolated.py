@@ -62,12 +62,14 @@ class DecodingProcess:
     def ask(
         self, request: str, arguments: Message, timeout_seconds: float, max_payload_bytes: int = 0
     ) -> tuple[Message, bytearray]:
-        """Sends a request and waits for the answer. Raises ``WireError``, and then the process is stopped."""
+        """Sends a request and waits for the answer, for so long in all. Raises ``WireError``, and then the process is
+        stopped."""
         self._is_waiting = True  # until the answer is here; an interrupt in between leaves a process of no use
+        end = monotonic() + timeout_seconds
+        message = {"do": request, "with": arguments, "timeout_seconds": timeout_seconds}
         try:
-            self._connection.settimeout(timeout_seconds)
-            send(self._connection, {"do": request, "with": arguments, "timeout_seconds": timeout_seconds})
-            answer = receive(self._connection, timeout_seconds, max_payload_bytes)
+            send(self._connection, message, timeout_seconds=timeout_seconds)
+            answer = receive(self._connection, end - monotonic(), max_payload_bytes)
         except LateError:
             self.stop()
             raise
@@ -91,7 +93,8 @@ def _stop(process: subprocess.Popen[bytes], connection: socket.socket, owner: in
         process.returncode = 0
         return
     process.kill()
-    process.wait()
+    with suppress(subprocess.TimeoutExpired):  # a disk that does not answer may hold even this up
+        process.wait(_STOP_SECONDS)
 
 
 def _last_words(return_code: int | None, error: WireError) -> str:
@@ -213,7 +216,9 @@ class IsolatedBackend:
     def _read(self, numbers: list[int] | None, with_pixels: bool) -> Generator[Picture, None, None]:
         self._num_readings += 1
         reading, seconds_left = self._num_readings, self._file.config.timeout_seconds
+        before = monotonic()
         self._ask("start", {"reading": reading, "numbers": numbers})
+        seconds_left = max(seconds_left - (monotonic() - before), 1e-3)
         is_over = False
         try:
             while True:

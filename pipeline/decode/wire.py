@@ -34,12 +34,19 @@ class LateError(WireError):
     """Nothing, or not all, came in time."""
 
 
-def send(connection: socket.socket, message: Message, payload: bytes | memoryview = b"") -> None:
-    """Sends one message. Raises ``WireError``."""
+def send(
+    connection: socket.socket,
+    message: Message,
+    payload: bytes | memoryview = b"",
+    timeout_seconds: float | None = None,
+) -> None:
+    """Sends one message. Raises ``WireError``; ``LateError`` if it is not taken in time."""
     text = json.dumps(message).encode()
+    end = None if timeout_seconds is None else monotonic() + timeout_seconds
     try:
-        connection.sendall(_LENGTHS.pack(len(text), len(payload)) + text)
-        connection.sendall(payload)
+        for part in (_LENGTHS.pack(len(text), len(payload)) + text, payload):
+            connection.settimeout(None if end is None else max(end - monotonic(), 1e-3))
+            connection.sendall(part)
     except TimeoutError as error:
         raise LateError("it does not take what it is sent") from error
     except OSError as error:

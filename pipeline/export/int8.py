@@ -22,6 +22,7 @@ from pipeline.checkpoint import ModelFile
 from pipeline.config import DataConfig, Experiment
 from pipeline.datasets.annotations import VideoRow
 from pipeline.datasets.datamodule import make_loader
+from pipeline.datasets.loading import lost_workers
 from pipeline.datasets.videos import ClipBatch, fixed_clips
 from pipeline.errors import UserError
 from pipeline.evaluation import Evaluation, evaluate_model
@@ -35,6 +36,7 @@ _FRAMEWISE = ("Conv", "Add", "Clip", "Relu", "MatMul", "Gemm")
 _RECURRENT = ("Conv", "MatMul", "Gemm")
 
 
+@lost_workers()
 def calibration_clips(file: ModelFile, rows: Sequence[VideoRow], data: DataConfig, count: int) -> list[Tensor]:
     """The middle clip of that many videos, spread over the rows: uint8 ``[b, T + context, 3, S, S]`` each.
 

@@ -12,6 +12,7 @@ from pipeline.config import Experiment
 from pipeline.datasets.annotations import VideoRow
 from pipeline.datasets.datamodule import make_loader
 from pipeline.datasets.features import FrameEmbedder, without_still
+from pipeline.datasets.loading import lost_workers
 from pipeline.datasets.videos import BadVideo, ClipBatch, whole_grid
 from pipeline.models.recognizer import Recognizer
 from pipeline.transforms.augmentation import TrainTransform
@@ -32,6 +33,7 @@ class VideoFeatures:
         return maps if experiment.model.heads[0].startswith("conv") else maps.mean(dim=(2, 3))
 
 
+@lost_workers()
 def embed_videos(
     experiment: Experiment, rows: Sequence[VideoRow], labels: Sequence[str], progress: Callable[[], None]
 ) -> tuple[list[VideoFeatures], list[BadVideo]]:

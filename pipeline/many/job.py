@@ -2,11 +2,12 @@
 
 from __future__ import annotations
 
+import hashlib
 import os
 import platform
 import stat
 from collections.abc import Iterator
-from dataclasses import asdict, dataclass
+from dataclasses import asdict, dataclass, field
 from pathlib import Path
 from typing import Any
 
@@ -27,6 +28,12 @@ class Job:
     folder: str
     """What relative paths start from; empty if there are none."""
     options: PredictOptions
+    addresses: dict[str, str] = field(default_factory=dict)
+    """By their names, which alone are recorded: an address may hold a password."""
+
+    def source(self, name: str) -> str:
+        """Return what is opened under a name: its address, or else the path that the name is."""
+        return self.addresses.get(name, name)
 
     def enter_folder(self) -> None:
         """From here on relative paths mean what they meant to the user. Raises ``UserError`` if that cannot be."""
@@ -56,7 +63,9 @@ class FileIdentity:
 
 
 def identify(path: str) -> FileIdentity | None:
-    """None for an address, and for what is no readable file."""
+    """None for what is no readable file."""
+    if is_url(path):
+        return FileIdentity((0, 0, 0, 0), _fingerprint(path))
     try:
         status = _status(path)
         return FileIdentity(status, file_digest(Path(path))) if status else None
@@ -65,14 +74,22 @@ def identify(path: str) -> FileIdentity | None:
 
 
 def is_unchanged(path: str, known: FileIdentity | None) -> bool:
-    """Whether a file has the bytes it had. They are read only if the disk says that something changed."""
+    """Whether a file has the bytes it had, or an address is the same. Bytes are read only if the disk says that
+    something changed."""
+    if is_url(path):
+        return identify(path) == known
     try:
-        status = None if is_url(path) else _status(path)
+        status = _status(path)
         if known is None or status is None:
             return known is None and status is None
         return status == known.status or (status[1] == known.status[1] and file_digest(Path(path)) == known.sha256)
     except OSError:
         return known is None
+
+
+def _fingerprint(address: str) -> str:
+    """Takes milliseconds on purpose: from the plain digest of an address its password could be found by trying."""
+    return hashlib.scrypt(address.encode(), salt=b"clipgru", n=2**11, r=8, p=1, dklen=16).hex()
 
 
 def _status(path: str) -> tuple[int, int, int, int] | None:
@@ -97,10 +114,10 @@ class FileResult:
     identity: FileIdentity | None
 
     @classmethod
-    def of_crash(cls, path: str, error: str) -> FileResult:
-        """For a file whose worker did not live to say anything."""
+    def of_crash(cls, path: str, error: str, source: str) -> FileResult:
+        """For a file whose worker did not live to say anything; ``source`` is what was opened."""
         row = video_row(SourceVideo(readable(path), ""), CRASHED, error)
-        return cls(path, CRASHED, error, (values_of(row),), identify(path))
+        return cls(path, CRASHED, error, (values_of(row),), identify(source))
 
     def table_rows(self) -> Iterator[dict[str, Any]]:
         """Rows of the table."""

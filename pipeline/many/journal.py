@@ -92,14 +92,18 @@ class Journal:
         self._append(_line(result.to_message()))
         self._entries[result.path] = _Entry(offset, result.status, result.identity)
 
-    def is_done(self, path: str, retry: bool) -> bool:
+    def is_done(self, path: str, retry: bool, source: str | None = None) -> bool:
         """Whether the file is finished, and still has the bytes it had then.
 
         Args:
+            path: its name in the journal.
             retry: what could not be read, or crashed, does not count.
+            source: what is opened under that name; unset: the name is its path.
         """
         entry = self._entries.get(path)
-        return entry is not None and not (retry and entry.status != OK) and is_unchanged(path, entry.identity)
+        if entry is None or (retry and entry.status != OK):
+            return False
+        return is_unchanged(source or path, entry.identity)
 
     def status(self, path: str) -> str:
         """How a finished file ended."""

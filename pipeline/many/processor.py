@@ -17,7 +17,7 @@ from pipeline.files.stopping import StopRequest
 from pipeline.inference import load_model
 from pipeline.many.job import FileResult, Job, identify, values_of
 from pipeline.prediction import VideoRun
-from pipeline.report.records import OK, SourceVideo, item_row, video_row
+from pipeline.report.records import OK, SourceVideo, item_row, readable, video_row
 from pipeline.terminal import PlainConsole
 
 
@@ -33,7 +33,7 @@ class Processor:
         if file_digest(Path(job.model_path)) != job.model_sha256:
             raise UserError(f"{job.model_path}: not the model that this run began with; begin anew with a new table")
         model.open_as(job.options.decode_as(model.file.decode))
-        self._rows = _Rows()
+        self._job, self._rows = job, _Rows()
         quiet = replace(job.options, quiet=True)
         self._run = VideoRun(model, quiet, self._rows, StopRequest(), PlainConsole(quiet=True))
 
@@ -43,8 +43,9 @@ class Processor:
         Raises:
             UserError: the model cannot do what the options ask for, with any file.
         """
-        identity = identify(path)  # first: of a file that changes meanwhile, the bytes are not those
-        self._run.predict(path if is_url(path) else Path(path), "")
+        source = self._job.source(path)
+        identity = identify(source)  # first: of a file that changes meanwhile, the bytes are not those
+        self._run.predict(source if is_url(source) else Path(source), readable(path))
         return FileResult(path, self._rows.status, self._rows.error, tuple(self._rows.rows), identity)
 
 

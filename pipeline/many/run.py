@@ -14,7 +14,6 @@ from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, T
 
 from pipeline.checkpoint import ModelFile, load_model_file
 from pipeline.config import to_dict
-from pipeline.decode.remote import is_url
 from pipeline.errors import UserError
 from pipeline.files.content import file_digest
 from pipeline.files.outputs import check_outputs, claimed
@@ -28,6 +27,7 @@ from pipeline.options import PredictOptions
 from pipeline.prediction import find_videos
 from pipeline.report.parquet import ParquetFile, import_arrow
 from pipeline.report.records import OK
+from pipeline.sources import distinct_names, shown_source
 from pipeline.terminal import PlainConsole
 from pipeline.version import __version__
 
@@ -67,8 +67,8 @@ def predict_many(model_path: str, sources: Sequence[str], options: PredictOption
         raise UserError(f"--engine {options.engine} needs Linux or macOS; use --engine local")
     model = load_model_file(model_path)
     pictures, note = model.sampling.num_frames == 1, None if options.quiet else console.print  # as Model.open_as has it
-    videos = find_videos(sources, options.allow_url, pictures=pictures, note=note)
-    plan = _plan(model_path, model, [str(video) for video in videos], options)
+    plan = _plan(model_path, model, find_videos(sources, options.allow_url, pictures=pictures, note=note), options)
+    source = plan.job.source
     import_arrow("pyarrow.parquet")
     journal_path = plan.table.with_name(f"{plan.table.name}.journal")
     with ExitStack() as held:
@@ -76,11 +76,11 @@ def predict_many(model_path: str, sources: Sequence[str], options: PredictOption
         held.enter_context(claimed({"--parquet": plan.table}, inputs, no_clobber=options.no_clobber))
         check_outputs({"the journal": journal_path}, inputs)
         journal = held.enter_context(Journal(journal_path, plan.run))
-        left = [path for path in plan.paths if not journal.is_done(path, options.retry)]
+        left = [path for path in plan.paths if not journal.is_done(path, options.retry, source(path))]
         try:
             _work(plan, left, journal, console)
         except KeyboardInterrupt as interrupt:
-            num_done = sum(journal.is_done(path, retry=False) for path in plan.paths)
+            num_done = sum(journal.is_done(path, retry=False, source=source(path)) for path in plan.paths)
             console.print(f"interrupted: {num_done} of {len(plan.paths)} videos done; the same command goes on")
             return exit_code_of(interrupt)
         _write_table(plan, journal)
@@ -92,10 +92,13 @@ def predict_many(model_path: str, sources: Sequence[str], options: PredictOption
     return 1 if set(counts) - {OK} else 0
 
 
-def _plan(model_path: str, model: ModelFile, videos: Sequence[str], options: PredictOptions) -> _Plan:
-    paths = sorted(set(videos))
-    folder = "" if all(is_url(path) or Path(path).is_absolute() for path in paths) else str(Path.cwd())
-    job = Job(str(Path(model_path).absolute()), file_digest(Path(model_path)), folder, options)
+def _plan(model_path: str, model: ModelFile, videos: Sequence[Path | str], options: PredictOptions) -> _Plan:
+    urls = sorted(video for video in videos if isinstance(video, str))
+    addresses = dict(zip(distinct_names(map(shown_source, urls)), urls, strict=True))
+    files = {str(video) for video in videos if isinstance(video, Path)}
+    paths = sorted(files | addresses.keys())
+    folder = "" if all(Path(path).is_absolute() for path in files) else str(Path.cwd())
+    job = Job(str(Path(model_path).absolute()), file_digest(Path(model_path)), folder, options, addresses)
     timeline, stream = to_dict(options.timeline), options.decode.stream
     run = {"clipgru": __version__, "model": job.model_sha256, "timeline": timeline, "stream": stream}
     run |= {name: getattr(options, name) for name in _DECIDING}
@@ -131,7 +134,8 @@ def _work(plan: _Plan, left: Sequence[str], journal: Journal, console: PlainCons
                 for result in results:
                     record(result)
         for path in list(missing):
-            record(FileResult.of_crash(path, f"{path}: every process that was to work on it was lost"))
+            cause = f"{path}: every process that was to work on it was lost"
+            record(FileResult.of_crash(path, cause, plan.job.source(path)))
 
 
 def _write_table(plan: _Plan, journal: Journal) -> None:

@@ -7,6 +7,7 @@ again, and a new process goes on with the next. The process ends when the one th
 from __future__ import annotations
 
 import os
+import signal
 import socket
 import subprocess
 import sys
@@ -49,7 +50,8 @@ class Worker:
             send(self._connection, {"path": path})
             message, _ = receive(self._connection, timeout_seconds=None)
         except WireError:
-            return FileResult.of_crash(path, f"{path}: the process that worked on it {self._end()}")
+            cause = f"{path}: the process that worked on it {self._end()}"
+            return FileResult.of_crash(path, cause, self._job.source(path))
         return FileResult.from_message(_checked(message))
 
     def _start(self) -> None:
@@ -59,7 +61,7 @@ class Worker:
             self._kill()
             self._process, self._connection = start_child(_CODE)
         try:
-            send(self._connection, self._job.to_message())
+            send(self._connection, self._job.to_message(), timeout_seconds=_START_SECONDS)
             message, _ = receive(self._connection, _START_SECONDS)
         except WireError as error:
             cure = "if memory is short, take fewer --workers"
@@ -72,12 +74,14 @@ class Worker:
         with suppress(subprocess.TimeoutExpired):
             self._process.wait(_STOP_SECONDS)
         self._kill()
-        return how_it_ended(self._process.returncode)
+        code = self._process.returncode
+        return how_it_ended(-signal.SIGKILL if code is None else code)
 
     def _kill(self) -> None:
         if self._process is not None and self._connection is not None:
             self._process.kill()
-            self._process.wait()
+            with suppress(subprocess.TimeoutExpired):  # a disk that does not answer may hold even this up
+                self._process.wait(_STOP_SECONDS)
             self._connection.close()
 
     def stop(self) -> None:

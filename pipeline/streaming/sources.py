@@ -2,18 +2,19 @@
 
 from __future__ import annotations
 
+import os
 import re
 import stat
 from collections.abc import Sequence
 from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Literal
-from urllib.parse import parse_qsl, urlencode, urlsplit, urlunsplit
 
 from pipeline.errors import UserError
+from pipeline.options import name_sources
+from pipeline.sources import shown_source
 
-SCHEMES = ("rtsp", "rtsps", "http", "https")
-_SECRET_KEY = re.compile(r"pass|pwd|token|secret|auth|key|sig|credential", re.IGNORECASE)
+_SCHEMES = ("rtsp", "rtsps", "http", "https")
 
 Kind = Literal["camera", "network", "replay", "file"]
 
@@ -30,34 +31,30 @@ class Source:
     """For people, files and events; no other source of a run has the same."""
 
 
-def parse_sources(texts: Sequence[str], replay: bool = False, fast: bool = False) -> list[Source]:
-    """The sources that these words name; a repeated one gets a number.
+def parse_sources(
+    texts: Sequence[str], replay: bool = False, fast: bool = False, names: Sequence[str] = ()
+) -> list[Source]:
+    """Return the sources that these words mean; without names of their own a repeated one gets a number.
 
     Args:
         texts: camera indices, device paths, URLs, or files.
         replay: they are files, to be played at their own speed.
         fast: they are files, to be read as fast as the model goes.
+        names: of all of them, in order, or none.
 
     Raises:
-        UserError: a word names nothing, or something that these settings do not fit.
+        UserError: a word means nothing, or something that these settings do not fit.
     """
-    sources: list[Source] = []
-    for text in texts:
-        source = _file(text, fast) if replay else _live(text)
-        sources.append(replace(source, name=_unused(source.name, {other.name for other in sources})))
-    return sources
-
-
-def _unused(name: str, names: set[str]) -> str:
-    candidates = (name if number == 1 else f"{name} ({number})" for number in range(1, len(names) + 2))
-    return next(candidate for candidate in candidates if candidate not in names)
+    sources = [_file(text, fast) if replay else _live(text) for text in texts]
+    all_names = name_sources([source.name for source in sources], names)
+    return [replace(source, name=name) for source, name in zip(sources, all_names, strict=True)]
 
 
 def _file(text: str, fast: bool) -> Source:
     if "://" in text:
-        raise UserError(f"{shown(text)}: --replay is for files, and this is a URL; leave --replay out")
-    if not Path(text).is_file():
-        raise UserError(f"{text}: no such file; --replay plays a video file as if it were a camera")
+        raise UserError(f"{shown_source(text)}: --replay is for files, and this is an address; leave --replay out")
+    if not os.path.isfile(text):  # of a text that is too long for a path the methods of Path raise
+        raise UserError(f"{shown_source(text)}: no such file; --replay plays a video file as if it were a camera")
     return Source("file" if fast else "replay", text, text)
 
 
@@ -66,15 +63,15 @@ def _live(text: str) -> Source:
         return _network(text)
     if text.isascii() and text.isdigit():
         return _camera(int(text))
-    path = Path(text)
-    if path.is_file():
+    if os.path.isfile(text):
         raise UserError(
             f"{text} is a file, not a camera: add --replay to play it at its own speed, or --replay --fast to read it "
             "as fast as the model goes"
         )
-    if not path.exists():
-        raise UserError(f"{text}: no such device or file; a source is a camera index, a device path, a URL or a file")
-    if not stat.S_ISCHR(path.stat().st_mode):
+    if not os.path.exists(text):
+        cure = "a source is a camera index, a device path, a URL or a file"
+        raise UserError(f"{shown_source(text)}: no such device or file; {cure}")
+    if not stat.S_ISCHR(os.stat(text).st_mode):
         raise UserError(f"{text} is neither a camera device nor a file")
     return Source("camera", text, text)
 
@@ -88,21 +85,9 @@ def _camera(index: int) -> Source:
 
 
 def _network(text: str) -> Source:
-    parts = urlsplit(text)
-    if parts.scheme.lower() not in SCHEMES:
-        raise UserError(f"{shown(text)}: scheme {parts.scheme!r} is not read; use one of {', '.join(SCHEMES)}")
-    if not parts.hostname:
-        raise UserError(f"{shown(text)}: no host in this URL; write rtsp://host/path")
-    return Source("network", text, shown(text))
-
-
-def shown(url: str) -> str:
-    """A URL with its user's password, and what its query calls a secret, left out."""
-    parts = urlsplit(url)
-    login, at, host = parts.netloc.rpartition("@")
-    user = login.partition(":")[0] + (":***" if ":" in login else "")
-    query = parts.query
-    if any(_SECRET_KEY.search(key) for key, _ in parse_qsl(query, keep_blank_values=True)):
-        pairs = parse_qsl(query, keep_blank_values=True)
-        query = urlencode([(key, "***" if _SECRET_KEY.search(key) else value) for key, value in pairs], safe="*")
-    return urlunsplit(parts._replace(netloc=f"{user}{at}{host}", query=query))
+    scheme, _, rest = text.partition("://")
+    if scheme.lower() not in _SCHEMES:
+        raise UserError(f"{shown_source(text)}: no address that is read; they begin with {', '.join(_SCHEMES)}")
+    if not re.match(r"[^/?#]*[\w\]]", rest):
+        raise UserError(f"{shown_source(text)}: no host in this URL; write rtsp://host/path")
+    return Source("network", text, shown_source(text))

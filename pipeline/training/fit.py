@@ -26,6 +26,7 @@ from pipeline.datasets.annotations import name_some
 from pipeline.datasets.datamodule import VideoDataModule, uses_cuda
 from pipeline.datasets.features import FrameEmbedder, can_keep_features
 from pipeline.datasets.identities import Contents, Unseen
+from pipeline.datasets.loading import lost_workers
 from pipeline.datasets.settled import Splits, read_splits, require_classes
 from pipeline.datasets.summary import summarize_splits
 from pipeline.errors import UserError
@@ -125,10 +126,8 @@ def _train(experiment: Experiment, splits: Splits | None, *, resume: bool, quiet
         experiment, settled = settle_precision(experiment, module.recognizer, device)
         if device.type == "cpu" and experiment.data.cache != "features":
             check_step_fits(module, experiment.training.precision)
-        notes, initial = (
-            [*splits.notes, *filter(None, [settled])],
-            None if resume else experiment.training.initial_model,
-        )
+        notes = [*splits.notes, *filter(None, [settled])]
+        initial = None if resume else experiment.training.initial_model
         if initial:
             said, module.came_from = start_from(initial, module.recognizer, experiment)
             module.transform.normalization = module.recognizer.backbone.normalization
@@ -144,7 +143,7 @@ def _train(experiment: Experiment, splits: Splits | None, *, resume: bool, quiet
             known = replace(known, earlier=videos_seen_by(initial, splits, contents))
     _say((f"note: {note}" for note in notes), quiet)
     stop = StopRequest()
-    with calm_lightning():
+    with calm_lightning(), lost_workers():
         # The stop comes last, when the others have done their part of the batch (the average of weights has its step).
         callbacks = [*_callbacks(experiment, splits, quiet, ranks), StopOnSignal(last, stop, ranks)]
         trainer = _build_trainer(experiment, callbacks, quiet, ranks)
@@ -157,7 +156,8 @@ def _train(experiment: Experiment, splits: Splits | None, *, resume: bool, quiet
             _cache_features(data, module.to(trainer.strategy.root_device), quiet)
         with stop.listening(), gpu_memory_errors(experiment):
             trainer.fit(module, datamodule=data, ckpt_path=str(last) if resume else None, weights_only=True)
-    return _finish(experiment, data, module, trainer, known)
+    with lost_workers():
+        return _finish(experiment, data, module, trainer, known)
 
 
 def _read_contents(experiment: Experiment, splits: Splits, quiet: bool, ranks: Ranks) -> Contents:
