@@ -56,7 +56,7 @@ class InMemory:
         descriptor = os.memfd_create("clipgru-batch")
         self._files[descriptor] = content.nbytes
         with open(descriptor, "wb", closefd=False) as stream:
-            stream.write(memoryview(content))
+            stream.write(content.data)
             stream.write(b"0")  # becomes _TAKEN
         return _Sent(batch, descriptor)
 
