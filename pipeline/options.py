@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import re
 from collections.abc import Sequence
 from dataclasses import asdict, dataclass, field, replace
 from typing import Literal
@@ -345,6 +346,10 @@ class WebcamOptions:
         _check_names(self.name)
         require(self.top_k > 0, f"top_k must be at least 1, got {self.top_k}")
         require(self.seconds is None or self.seconds > 0, f"seconds must be positive, got {self.seconds}")
+        for host in self.allowed_hosts:
+            is_host = re.fullmatch(r"([\w.-]+|\[[0-9a-fA-F:.]+\])(:\d{1,5})?", host, re.ASCII)
+            require(bool(is_host), f"--allowed_hosts {host!r}: write HOST or HOST:PORT, such as example.org:8443")
+        require(not self.allowed_hosts or self.serve is not None, "--allowed_hosts is for the page: add --serve")
         require(self.replay or not self.fast, "--fast says how to replay files: use it together with --replay")
         require(
             not (self.fast and self.record),

@@ -102,6 +102,17 @@ def test_workers_that_hang_end_the_run(deed: Callable[[int], Sample]) -> None:
     assert time.monotonic() - start < 30
 
 
+def test_workers_that_hang_between_two_epochs_end_the_run() -> None:
+    loader = loader_of(sample, [[0], [1]], num_workers=2, timeout=1.0, persistent_workers=True)
+    assert len(list(loader)) == 2
+    workers = loader._iterator._workers  # type: ignore[union-attr]
+    os.kill(workers[0].pid, signal.SIGSTOP)
+    epoch = iter(loader)  # Lightning cannot bear an error here
+    with pytest.raises(UserError, match="no batch of videos came for 1 s"):
+        next(epoch)
+    assert not any(worker.is_alive() for worker in workers)
+
+
 def test_a_worker_that_is_killed_ends_the_run_wherever_that_is() -> None:
     with pytest.raises(UserError, match=r"was ended by SIGKILL.*data\.num_workers"):
         list(loader_of(late(die), [[0], [1], [2], [3]]))

@@ -115,27 +115,36 @@ class ClipLoader(DataLoader[Sample]):
     """
 
     def __iter__(self) -> Any:
-        try:  # what torch is about to make, a page of /dev/shm each; its own failure leaves a trace of another
-            [multiprocessing.Lock() for _ in range(8 + 3 * self.num_workers if self.num_workers else 0)]
-        except OSError as error:
-            return _watched(_refused(error))
-        return _watched(super().__iter__())
+        try:
+            if self.num_workers:
+                _check_locks(self.num_workers)
+            batches = super().__iter__()
+        except (UserError, RuntimeError) as error:  # workers that hang since the last epoch
+            batches = _raising(error)
+        return _watched(batches, getattr(self._iterator or batches, "_workers", ()))
 
 
-def _refused(error: OSError) -> Any:
-    """Raises when it is read: Lightning has no place yet for an error before."""
+def _check_locks(num_workers: int) -> None:
+    """Makes what torch is about to make, a page of /dev/shm each: its own failure leaves a trace of yet another."""
+    try:
+        [multiprocessing.Lock() for _ in range(8 + 3 * num_workers)]
+    except OSError as error:
+        raise UserError(
+            f"the workers of the loader cannot be started ({error.strerror}): /dev/shm may be full or missing; make room "
+            "there (docker run --shm-size), or set data.num_workers 0"
+        ) from error
+
+
+def _raising(error: Exception) -> Iterator[Any]:
+    """When it is read: Lightning has no place for an error before."""
     yield from ()
-    raise UserError(
-        f"the workers of the loader cannot be started ({error.strerror}): /dev/shm may be full or missing; make room "
-        "there (docker run --shm-size), or set data.num_workers 0"
-    ) from error
+    raise error
 
 
-def _watched(batches: Any) -> Iterator[Any]:
+def _watched(batches: Any, workers: Sequence[BaseProcess]) -> Iterator[Any]:
     try:
         yield from batches
     except (Exception, KeyboardInterrupt) as error:
-        workers = getattr(batches, "_workers", ())
         if _LOST.match(str(error)):
             wait([worker.sentinel for worker in workers], _END_SECONDS)  # one that is about to end
         codes = [worker.exitcode for worker in workers if worker.exitcode]

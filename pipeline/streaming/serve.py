@@ -10,7 +10,7 @@ import socket
 import threading
 import time
 from collections.abc import Sequence
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, cast
 
 from pipeline.errors import UserError
 from pipeline.streaming.board import Board
@@ -19,10 +19,13 @@ from pipeline.streaming.status import Command, SourceStatus
 if TYPE_CHECKING:
     from uvicorn import Server
 
+    from pipeline.streaming.connections import GuardedConnection
     from pipeline.streaming.web import Site
 
 _SEND_BUFFER_BYTES = 128 * 1024
 """What the system holds for a watcher who does not read: a second or two of events, not minutes."""
+_BACKLOG = 128
+"""Connections accepted at once; only then is there a look at how many they are."""
 _TICK_SECONDS = 0.05
 _GRACE_SECONDS = 1.0
 """For watchers to read that it is over; whoever does not is cut off."""
@@ -38,6 +41,8 @@ class PageView:
         port: 0 takes any free one; ``url`` says which.
         allow_network: must be true for a host that other machines can reach: whoever reaches it sees the pictures
             and can press the buttons; there is no password.
+        allowed_hosts: ``HOST`` or ``HOST:PORT`` as it stands in browsers where a proxy serves the page; under no other
+            foreign name is it served then.
 
     Attributes:
         url: where the page is, for people.
@@ -47,13 +52,15 @@ class PageView:
             without ``allow_network``, or the port is taken.
     """
 
-    def __init__(self, host: str = "127.0.0.1", port: int = 8000, allow_network: bool = False) -> None:
+    def __init__(
+        self, host: str = "127.0.0.1", port: int = 8000, allow_network: bool = False, allowed_hosts: Sequence[str] = ()
+    ) -> None:
         self._board = Board()
         self._socket, is_loopback = _listen(host, port, allow_network)
-        # Behind a proxy or in a container the names are not known; an open host is open under any.
-        hosts = ["127.0.0.1", "localhost", "[::1]", host.lower()] if is_loopback else ["*"]
+        # In a container the names are not known; an open host is open under any if none is given.
+        own = ["127.0.0.1", "localhost", "[::1]", host.lower()] if is_loopback or allowed_hosts else None
         try:
-            self._site, self._server = _make_server(self._board, hosts)
+            self._site, self._server = _make_server(self._board, own, allowed_hosts)
         except UserError:
             self._socket.close()
             raise
@@ -89,28 +96,33 @@ class PageView:
         serving = asyncio.create_task(self._server.serve(sockets=[self._socket]))
         while not (self._site.is_closing or serving.done()):
             await asyncio.sleep(_TICK_SECONDS)
+            for connection in list(self._server.server_state.connections):
+                cast("GuardedConnection", connection).check()
         await asyncio.wait([serving], timeout=_GRACE_SECONDS)
         for connection in list(self._server.server_state.connections):
-            connection.transport.abort()
+            cast("GuardedConnection", connection).transport.abort()
         await serving
 
 
-def _make_server(board: Board, hosts: Sequence[str]) -> tuple[Site, Server]:
+def _make_server(board: Board, own_names: Sequence[str] | None, allowed_hosts: Sequence[str]) -> tuple[Site, Server]:
     try:
         from uvicorn import Config, Server
 
+        from pipeline.streaming.connections import GuardedConnection
         from pipeline.streaming.web import Site
     except ImportError as error:
         cause = f"the live page needs packages that are not installed ({error.name}); pip install 'clipgru[serve]'"
         raise UserError(cause) from error
-    site = Site(board, hosts)
+    site = Site(board, own_names, allowed_hosts)
     config = Config(
         site.app,
         loop="asyncio",
-        http="h11",
+        http=GuardedConnection,
+        backlog=_BACKLOG,
         ws="none",
         lifespan="off",
         log_config=None,
+        log_level="error",  # whoever sends nonsense is answered, and need not be heard of
         access_log=False,
         proxy_headers=False,
         server_header=False,

@@ -91,7 +91,7 @@ def open_view(options: WebcamOptions, console: PlainConsole) -> View | None:
         host, port = parse_address(options.serve)
         from pipeline.streaming.serve import PageView
 
-        page = PageView(host, port, options.allow_network)
+        page = PageView(host, port, options.allow_network, options.allowed_hosts)
         if not options.quiet:
             console.print(f"watch at {page.url}")
         return page
