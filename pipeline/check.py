@@ -159,7 +159,7 @@ def _leaks(rows: Sequence[tuple[str, VideoRow]], groups: Groups) -> tuple[tuple[
 def run_check(paths: Sequence[str], options: CheckOptions, config: DecodeConfig, console: PlainConsole) -> int:
     """Checks everything and writes what ``options`` asks for. Returns 0, or 1 if anything cannot be used."""
     found = find(paths)
-    if not found.files and not found.rows and not found.problems:
+    if not (found.files or found.rows or found.problems or found.trainings):
         raise UserError(f"no video found in {', '.join(paths)}")
     files = list(found.files)
     examinations = []

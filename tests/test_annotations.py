@@ -6,13 +6,18 @@ import json
 import re
 import subprocess
 import sys
+import unicodedata
+import zipfile
 from collections import Counter
 from pathlib import Path
 
 import pytest
 
-from pipeline.datasets.annotations import VIDEO_SUFFIXES, Annotations, VideoRow, name_some
-from pipeline.datasets.formats import ANNOTATION_READERS, read_annotations
+from pipeline.config import DataConfig
+from pipeline.datasets import settled
+from pipeline.datasets.annotations import VIDEO_SUFFIXES, Annotations, VideoRow, is_video, name_some
+from pipeline.datasets.formats import ANNOTATION_READERS, PICTURE_FORMAT_NAMES, read_annotations
+from pipeline.datasets.parts import part_of
 from pipeline.errors import UserError
 
 # What every reader of a whole tree must do is tested on each of these; a new format must be added.
@@ -147,9 +152,15 @@ def test_an_unknown_format_lists_the_known() -> None:
         read_annotations("ucf-101", Path())
 
 
+def test_the_formats_of_pictures_are_those_that_are_read() -> None:
+    from pipeline.datasets.images import PICTURE_FORMATS
+
+    assert PICTURE_FORMATS.keys() == PICTURE_FORMAT_NAMES
+
+
 def test_readers_are_light() -> None:
     code = (
-        "import sys, pipeline.datasets.formats, pipeline.datasets.splits; "
+        "import sys, pipeline.datasets.settled; "
         "print([name for name in ('torch', 'av', 'numpy') if name in sys.modules])"
     )
     done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True)
@@ -293,6 +304,13 @@ def test_kinetics_takes_a_clip_with_two_labels_from_the_folder_of_each(tmp_path:
     assert [(row.label, row.path.parent.name) for row in rows] == [("a b", "a_b"), ("b", "b")]
 
 
+def test_kinetics_says_that_a_part_is_not_there(tmp_path: Path) -> None:
+    tree = {name: text for name, text in KINETICS.items() if not name.startswith("val/")}
+    found = read_annotations("kinetics", plant(tmp_path, tree))
+    assert found.splits.keys() == {"train"}
+    assert found.notes == ("none of the 2 videos of the part val is there",)
+
+
 @pytest.mark.parametrize(
     ("text", "message"),
     [
@@ -332,6 +350,96 @@ def test_a_class_may_be_called_train(tmp_path: Path) -> None:
 
 
 @pytest.mark.parametrize(
+    ("folders", "parts"),
+    [
+        (("Train", "Test"), {"train", "test"}),
+        (("training", "validation"), {"train", "val"}),
+        (("train", "valid", "test"), {"train", "val", "test"}),
+        (("TRAIN", "dev", "Testing"), {"train", "val", "test"}),
+        (("train_set", "val-data", "test2017"), {"train", "val", "test"}),
+        (("test",), {"test"}),
+    ],
+)
+@pytest.mark.parametrize("kind", ["folder", "pictures", "archive"])
+def test_parts_have_one_vocabulary(tmp_path: Path, folders: tuple[str, ...], parts: set[str], kind: str) -> None:
+    suffix = "mp4" if kind == "folder" else "png"
+    root = plant(tmp_path / "data", {f"{folder}/{label}/1.{suffix}": "" for folder in folders for label in "ab"})
+    if kind == "archive":
+        with zipfile.ZipFile(tmp_path / "data.zip", "w") as archive:
+            for path in sorted(root.rglob("*.png")):
+                archive.write(path, path.relative_to(root))
+        root = tmp_path / "data.zip"
+    config = DataConfig(format="folder" if kind == "folder" else "images", root=str(root))
+    found = settled.read_annotations(config)
+    assert found.splits.keys() == parts
+    assert found.labels == ("a", "b")
+    assert not found.notes
+
+
+@pytest.mark.parametrize(
+    ("name", "part"),
+    [("Training", "train"), (" VALID_SET", "val"), ("dev", "val"), ("test-videos", "test"), ("train2017", "train")]
+    + [(name, None) for name in ("trains", "tests", "holdout", "untrimmed", "data", "set", "", "train 2", "protest")],
+)
+def test_spellings_of_parts(name: str, part: str | None) -> None:
+    assert part_of(name) == part
+
+
+@pytest.mark.parametrize(
+    ("tree", "note"),
+    [
+        ({"train/a/1.mp4": "", "holdout/a/2.mp4": ""}, "folders beside train are not read. 1: holdout (1 file)"),
+        ({"train/a/1.mp4": "", "test/1.mp4": "", "test/2.mp4": ""}, "beside train are not read. 1: test (2 files)"),
+        ({"train/1.mp4": "", "test/1.mp4": ""}, "like a part of the data are read as classes. 2: test, train"),
+        ({"jump/1.mp4": "", "test/a/1.mp4": ""}, "like a part of the data are read as classes. 1: test"),
+        ({"a/train/1.mp4": "", "a/test/2.mp4": "", "b/1.mp4": ""}, "are read as its videos. 2: a/test, a/train"),
+        ({"a/1.mp4": "", "a/2.swf": "", "a/3.mp4.part": ""}, "kinds that are not read. 2: a/2.swf, a/3.mp4.part"),
+    ],
+)  # fmt: skip
+def test_what_looks_like_data_and_is_not_read_is_said(tmp_path: Path, tree: dict[str, str], note: str) -> None:
+    (said,) = read_annotations("folder", plant(tmp_path, tree)).notes
+    assert note in said
+
+
+def test_two_folders_for_one_part_and_empty_parts_are_refused(tmp_path: Path) -> None:
+    train = {"train/a/1.mp4": "", "train/b/1.mp4": ""}
+    assert "two folders for the part val: valid and validation" in refusal(
+        "folder", plant(tmp_path / "two", train | {"valid/a/1.mp4": "", "validation/a/1.mp4": ""})
+    )
+    for name in ("val", "val/a"):
+        root = plant(tmp_path / name.replace("/", "_"), train)
+        (root / name).mkdir(parents=True)
+        message = refusal("folder", root)
+        assert "the part val has no video: put class folders with videos into" in message
+        assert "or remove it" in message
+
+
+@pytest.mark.parametrize("allow_links", [False, True])
+def test_a_linked_folder_inside_a_class_is_entered_if_allowed_and_said_if_not(
+    tmp_path: Path, allow_links: bool
+) -> None:
+    plant(tmp_path, {"data/a/1.mp4": "", "data/b/1.mp4": "", "elsewhere/2.mp4": "", "c/3.mp4": ""})
+    (tmp_path / "data/a/more").symlink_to(tmp_path / "elsewhere")
+    (tmp_path / "data/a/more/round").symlink_to(tmp_path / "data/a")
+    (tmp_path / "data/c").symlink_to(tmp_path / "c")  # a class folder may be a link
+    found = read_annotations("folder", tmp_path / "data", allow_links=allow_links)
+    linked = {"a/more/2.mp4"} if allow_links else set()
+    assert set(groups(found)) == {"a/1.mp4", "b/1.mp4", "c/3.mp4"} | linked
+    assert [note for note in found.notes if "a/more" in note] == [
+        "linked folders are not entered. 1: a/more. Set data.allow_links true, or put the files there"
+    ] * (not allow_links)
+
+
+@pytest.mark.parametrize(
+    "suffix", [".asf", ".DV", ".mxf", ".qt", ".f4v", ".divx", ".gif", ".3g2", ".m2v", ".ogm", ".mp4"]
+)
+def test_suffixes_of_videos(suffix: str) -> None:
+    assert is_video(f"a{suffix}")
+    assert not is_video(f"._a{suffix}")
+    assert not is_video(suffix)
+
+
+@pytest.mark.parametrize(
     ("tree", "message"),
     [
         ({"run/notes.txt": "x"}, "without a video. 1: run"),
@@ -340,6 +448,10 @@ def test_a_class_may_be_called_train(tmp_path: Path) -> None:
         ({"groups.csv": "file,group\njump/a.mp4,1\njump/day 2/b.MOV,1\nwálk/c.avi,1\nx,1\n"}, "are not there. 1: x"),
         ({"groups.csv": "file,source\njump/a.mp4,1\n"}, "groups.csv:1: expected the columns file and source_group"),
         ({"groups.csv": "name,group\n"}, "groups.csv:1: no column file"),
+        (
+            {"groups.csv": "file,group\njump/a.mp4,1\njump/day 2/b.MOV,1\nwálk/c.avi,1\njump/a.mp4,2\n"},
+            "groups.csv:5: jump/a.mp4 has the source '2' here and '1' above; keep one line",
+        ),
     ],
 )  # fmt: skip
 def test_folder_names_what_is_wrong(tmp_path: Path, tree: dict[str, str], message: str) -> None:
@@ -354,6 +466,30 @@ def test_folder_reads_the_groups_of_real_clips(shared_data: Path) -> None:
     listed = {line.split(",")[0]: line.split(",")[2] for line in lines}
     assert groups(found) == {name: name if group == "-1" else group for name, group in listed.items()}
     assert max(Counter(row.group for row in rows).values()) == 20
+
+
+def test_groups_are_read_as_spreadsheets_write_them(tmp_path: Path) -> None:
+    """Semicolons, backslashes, a mark, another case, accents apart, a line twice, and unknown sources."""
+    lines = [
+        "File;Source_Group;",
+        "jump\\a.mp4;17;",
+        "jump\\a.mp4;17;",
+        "jump/day 2/b.MOV;-1;",
+        f"{apart('wálk')}/c.avi;;",
+    ]
+    found = read_annotations("folder", plant(tmp_path, FOLDER | {"groups.csv": "\ufeff" + "\r\n".join(lines)}))
+    assert groups(found) == {"jump/a.mp4": "17", "jump/day 2/b.MOV": "jump/day 2/b.MOV", "wálk/c.avi": "wálk/c.avi"}
+
+
+def apart(name: str) -> str:
+    """With accents as characters of their own, as file systems of Apple write them."""
+    return unicodedata.normalize("NFD", name)
+
+
+def test_a_class_is_one_however_its_accents_are_written(tmp_path: Path) -> None:
+    found = read_annotations("folder", plant(tmp_path, {"wálk/1.mp4": "", f"{apart('wálk')}/2.mp4": "", "b/1.mp4": ""}))
+    assert found.labels == ("b", "wálk")
+    assert names(found) == {"all": ["b/1.mp4", "wálk/2.mp4", "wálk/1.mp4"]}
 
 
 # The manifest
@@ -423,9 +559,83 @@ def test_manifest_names_what_is_wrong(tmp_path: Path, text: str, message: str) -
     assert message in refusal("manifest", plant(tmp_path, MANIFEST | {"manifest.csv": text}))
 
 
+ROWS = [("a.mp4", "fall"), ("sub/b, c.mp4", "walk")]
+
+
+def written(separator: str, header: str = "path,label", rows: list[tuple[str, str]] = ROWS, ending: str = "") -> str:
+    lines = [",".join(f'"{value}"' for value in row) + ending for row in rows]
+    return (
+        "\n".join([header + ending, *lines]).replace('","', f'"{separator}"').replace("path,", f"path{separator}")
+        + "\n"
+    )
+
+
+@pytest.mark.parametrize(
+    "text",
+    [
+        written(","),
+        written(";"),
+        written("\t"),
+        "\ufeff" + written(";").replace("\n", "\r\n"),
+        "sep=;\n" + written(";"),
+        written(",", "Path, LABEL "),
+        written(",", ending=","),
+        written(",", "path,label,"),
+        written(",", rows=[("./a.mp4", "fall"), ("sub\\b, c.mp4", " walk ")]),
+        written(",", rows=[("{root}/a.mp4", "fall"), ("{root}/sub/b, c.mp4", "walk")]),
+        written(",").replace("\n", "\n\n"),
+        written(",").replace("path,label", "path,label,group").replace('"\n', '",-1\n'),
+        written(",").replace("path,label", "path,label,group").replace('"\n', '",\n'),
+    ],
+)
+def test_a_manifest_is_read_as_people_write_it(tmp_path: Path, text: str) -> None:
+    plant(tmp_path, MANIFEST | {"manifest.csv": text.replace("{root}", str(tmp_path))})
+    found = read_annotations("manifest", tmp_path)
+    assert [(row.name, row.label, row.group) for row in found.splits["all"]] == [
+        ("a.mp4", "fall", "a.mp4"),
+        ("sub/b, c.mp4", "walk", "sub/b, c.mp4"),
+    ]
+
+
+def test_accents_in_a_manifest_and_on_the_disk_may_be_written_differently(tmp_path: Path) -> None:
+    text = f"path,label\nwálk/é.mp4,wálk\n{apart('wálk/è.mp4')},{apart('wálk')}\n"
+    plant(tmp_path, {"manifest.csv": text, f"{apart('wálk')}/{apart('é')}.mp4": "", f"{apart('wálk')}/è.mp4": ""})
+    found = read_annotations("manifest", tmp_path)
+    assert found.labels == ("wálk",)
+    assert names(found) == {"all": ["wálk/é.mp4", "wálk/è.mp4"]}
+
+
+@pytest.mark.parametrize(
+    ("text", "message"),
+    [
+        ('path,label\na.mp4,"x\nb.mp4,y\n', "manifest.csv:2: not a line of CSV"),
+        ('path,label\na.mp4,"x\nb.mp4,"y"\n', "manifest.csv:2: not a line of CSV"),
+        ('path,label\na.mp4,x\n"b.mp4,y\n', "manifest.csv:3: not a line of CSV"),
+        ('path,label\na.mp4,"x\ny"\n', "manifest.csv:2: a value goes on in the next line"),
+        ("path,label,label\na.mp4,x,y\n", "manifest.csv:1: the header has more than one column label"),
+        (",path,label\n0,a.mp4,x\n", "manifest.csv:2: the header has no name for column 1 (pandas: to_csv"),
+        ("a.mp4,x\n", "manifest.csv:1: no column path, label; the header, which is the first line, has a.mp4, x"),
+        ("path,label\n/etc/../{root}/a.mp4,x\n", "leads out of the root"),
+        ("path,label\n{root}/../a.mp4,x\n", "leads out of the root"),
+        ("path,label\nC:\\data\\a.mp4,x\n", "leads out of the root"),
+        ("path,label,start_seconds\na.mp4,x,00:12\n", "which is no number of seconds, such as 12.5"),
+    ],
+)
+def test_a_table_is_read_strictly(tmp_path: Path, text: str, message: str) -> None:
+    plant(tmp_path, MANIFEST | {"manifest.csv": text.replace("{root}", str(tmp_path))})
+    assert message in refusal("manifest", tmp_path)
+
+
+def test_a_class_list_names_each_once(tmp_path: Path) -> None:
+    plant(tmp_path, MANIFEST | {"classes.txt": f"walk\nfall\nwálk\n{apart('wálk')}\n"})
+    assert "classes.txt:4: the label" in refusal("manifest", tmp_path)
+
+
 @pytest.mark.parametrize(
     ("line", "message"),
     [
+        ('{"path": "a.mp4", "path": "b.mp4", "label": "x"}', "m.jsonl:2: a key is twice there"),
+        ("[" * 100_000, "m.jsonl:2: not JSON: too deep"),
         ('{"path": "a.mp4", "label": "x"', "m.jsonl:2: not JSON"),
         ('["a.mp4", "x"]', "m.jsonl:2: expected one JSON object"),
         ('{"path": "a.mp4", "label": ["x"]}', "m.jsonl:2: expected one JSON object"),

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import csv
 import os
+import shutil
 from collections.abc import Callable
 from dataclasses import replace
 from pathlib import Path
@@ -13,6 +14,8 @@ import videos
 from small import small_experiment
 
 from pipeline.config import DecodeConfig
+from pipeline.errors import UserError
+from pipeline.run_report.page import write_report
 from pipeline.training.fit import train
 
 
@@ -67,3 +70,27 @@ def test_training_on_a_folder_with_broken_files(tmp_path: Path, isolate: bool) -
     for row, cause in zip(report.values(), BREAK.values(), strict=True):
         assert cause in f"{row['stage']}: {row['cause']}"
         assert int(row["times"]) >= 1
+
+
+def test_rows_outside_their_file_count_as_rows(tmp_path: Path) -> None:
+    """Of each file three rows are right and one begins after its end: a quarter cannot be read, of every file."""
+    (tmp_path / "videos").mkdir()
+    source = videos.encode(tmp_path, "mpeg4.mp4")
+    assert source is not None
+    lines = ["path,label,start_seconds,end_seconds,split"]
+    for number in range(6):
+        name, part = f"{number}.mp4", "train" if number < 4 else "val"
+        shutil.copy(source, tmp_path / "videos" / name)
+        rows = [("class0", 0, 0.8), ("class1", 0.8, 1.6), ("class0", 1.6, 2.0), ("class1", 500, 600)]
+        lines += [f"{name},{label},{start},{end},{part}" for label, start, end in rows]
+    (tmp_path / "videos" / "manifest.csv").write_text("\n".join(lines) + "\n")
+    experiment = small_experiment(tmp_path / "videos", tmp_path / "runs", epochs=1)
+    experiment = replace(experiment, data=replace(experiment.data, format="manifest", max_bad_fraction=0.3))
+    train(experiment, quiet=True)
+    report = (experiment.run_dir / "bad_videos.csv").read_text().splitlines()
+    assert len(report) == 1 + 6
+    assert all("starts at 500.0 s, after its end" in line and "are the times frames" in line for line in report[1:])
+    assert "6 videos could not be read" in write_report(experiment.run_dir).read_text()
+    strict = replace(experiment, name="strict", data=replace(experiment.data, max_bad_fraction=0.2))
+    with pytest.raises(UserError, match="6 of 24 videos cannot be read"):
+        train(strict, quiet=True)

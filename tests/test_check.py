@@ -12,8 +12,10 @@ import pytest
 import videos
 
 from pipeline.cli import main
-from pipeline.config import DecodeConfig
+from pipeline.config import DataConfig, DecodeConfig
+from pipeline.datasets.settled import read_splits
 from pipeline.duplicates import same_bytes
+from pipeline.found import find
 from pipeline.options import CheckOptions
 
 HERE = DecodeConfig(timeout_seconds=30)
@@ -108,6 +110,86 @@ def test_a_config(tmp_path: Path, clips: dict[str, Path]) -> None:
     assert code == 1
     assert len(report["problems"]) == 1
     assert report["counts"] == {"usable": 4, "degraded": 0, "unusable": 0}  # the files are checked all the same
+
+
+def test_it_says_what_a_training_would_see(
+    tmp_path: Path, clips: dict[str, Path], capsys: pytest.CaptureFixture[str]
+) -> None:
+    """The same rows as ``train`` reads, of a folder, a manifest and a config with a seed."""
+    for part, names in {"Training": ("one", "two"), "Valid": ("three", "four"), "extra": ("one",)}.items():
+        for number, name in enumerate(names):
+            path = tmp_path / "videos" / part / f"class{number}" / f"{name}.mp4"
+            path.parent.mkdir(parents=True, exist_ok=True)
+            shutil.copy(clips[name], path)
+    code, report = check(tmp_path, str(tmp_path / "videos"))
+    (seen,) = report["trainings"]
+    assert code == 0
+    assert seen["labels"] == ["class0", "class1"]
+    assert seen["class_counts"] == {part: {"class0": 1, "class1": 1} for part in ("train", "val")}
+    assert seen["notes"] == ["folders beside Training, Valid are not read. 1: extra (1 file)"]
+    assert main(["check", str(tmp_path / "videos")]) == 0
+    shown = capsys.readouterr().err
+    assert "a training would see 2 classes" in shown
+    assert ["class0", "1", "1"] in [line.replace("│", " ").split() for line in shown.splitlines()]
+    shutil.rmtree(tmp_path / "videos" / "Training" / "class1")
+    config = tmp_path / "experiment.yaml"
+    config.write_text(f"seed: 3\ndata:\n  root: {tmp_path / 'videos'}\n  val_fraction: 0\n")
+    code, report = check(tmp_path, str(config))
+    assert code == 1
+    assert report["problems"] == [report["trainings"][0]["refused"]]
+    assert "training side of the split has no video of some classes. 1: class1" in report["problems"][0]
+
+
+def test_the_splits_are_those_of_a_training_with_that_seed(tmp_path: Path, clips: dict[str, Path]) -> None:
+    for number in range(8):
+        path = tmp_path / "videos" / f"class{number % 2}" / f"{number}.mp4"
+        path.parent.mkdir(parents=True, exist_ok=True)
+        shutil.copy(clips["one"], path)
+    config = tmp_path / "experiment.yaml"
+    config.write_text(f"seed: 5\ndata:\n  root: {tmp_path / 'videos'}\n  test_fraction: 0.3\n")
+    found = find([str(config)]).trainings[0].class_counts
+    splits = read_splits(DataConfig(root=str(tmp_path / "videos"), test_fraction=0.3), 5)
+    for part in ("train", "val", "test"):
+        assert sum(found[part].values()) == len(getattr(splits, part)) > 0
+
+
+@pytest.mark.parametrize(
+    ("unit", "cause"),
+    [(25, "taken as frame numbers"), (1000, "taken as milliseconds"), (10_000, "films that these files")],
+)
+def test_rows_outside_their_file_are_named_with_the_likely_cause(
+    tmp_path: Path, clips: dict[str, Path], unit: int, cause: str, capsys: pytest.CaptureFixture[str]
+) -> None:
+    """Files of 2.4 s; of each four rows, one is outside, one too long, two are right."""
+    shutil.copy(clips["one"], tmp_path / "a.mp4")
+    shutil.copy(clips["two"], tmp_path / "b.mp4")
+    lines = ["path,label,start_seconds,end_seconds"]
+    for name in ("a.mp4", "b.mp4"):
+        lines += [f"{name},x,{1.5 * unit},{2.2 * unit}", f"{name},y,0,{1.8 * unit}", f"{name},x,0,2.5", f"{name},y,1,"]
+    (tmp_path / "manifest.csv").write_text("\n".join(lines) + "\n")
+    code, report = check(tmp_path, str(tmp_path / "manifest.csv"))
+    assert code == 1
+    assert [str(row).partition(":")[0] for row in report["rows_outside"]] == ["a.mp4", "b.mp4"]
+    assert len(report["rows_cut_off"]) == 2
+    assert cause in str(report["likely_cause"])
+    assert report["problems"] == [
+        "2 of 8 rows cannot be read, more than data.max_bad_fraction 0.05: a training would end"
+    ]
+    main(["check", str(tmp_path / "manifest.csv")])
+    shown = capsys.readouterr().err
+    assert all(words in shown for words in ("rows outside their file; ", cause))
+
+
+def test_pictures_are_counted_and_not_examined(tmp_path: Path) -> None:
+    for name in ("a/1.png", "a/2.png", "a/3.png", "b/1.png", "b/2.png", "b/3.png"):
+        (tmp_path / "pictures" / name).parent.mkdir(parents=True, exist_ok=True)
+        (tmp_path / "pictures" / name).write_bytes(b"")
+    config = tmp_path / "experiment.yaml"
+    config.write_text(f"data:\n  format: images\n  root: {tmp_path / 'pictures'}\n")
+    code, report = check(tmp_path, str(config))
+    assert code == 0
+    assert report["trainings"][0]["class_counts"]["train"] == {"a": 1, "b": 1}  # type: ignore[index]
+    assert "pictures, which are not examined" in str(report["notes"])
 
 
 def test_wrong_paths(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:

@@ -13,7 +13,7 @@ from scipy.stats import binomtest, bootstrap
 from sklearn.metrics import accuracy_score, balanced_accuracy_score, confusion_matrix, top_k_accuracy_score
 
 from pipeline.checkpoint import load_model_file
-from pipeline.confidence import wilson_interval
+from pipeline.confidence import wilson_interval, with_unseen
 from pipeline.config import DataConfig, Experiment
 from pipeline.datasets.annotations import VideoRow
 from pipeline.errors import UserError
@@ -93,6 +93,25 @@ def test_wilson_agrees_with_scipy() -> None:
         theirs = binomtest(successes, trials).proportion_ci(method="wilson")
         assert wilson_interval(successes, trials) == pytest.approx((theirs.low, theirs.high), abs=1e-4)
     assert wilson_interval(0, 0) == (0.0, 1.0)
+
+
+def test_a_bootstrap_is_widened_by_what_it_cannot_see() -> None:
+    """Where all are right, or all wrong, it is Wilson's interval; a wrong answer never makes it promise more."""
+    for trials in (1, 5, 12, 300):
+        assert with_unseen((1.0, 1.0), 1.0, trials) == pytest.approx(wilson_interval(trials, trials))
+        assert with_unseen((0.0, 0.0), 0.0, trials) == pytest.approx(wilson_interval(0, trials))
+    assert with_unseen((0.875, 1.0), 11.5 / 12, 12)[0] < with_unseen((1.0, 1.0), 1.0, 12)[0]
+    assert with_unseen((0.3, 0.7), 0.5, 100) == (0.3, 0.7)
+    low, high = with_unseen((0.0, 0.0), 0.0, 20, lowest=-1.0)  # of a difference: nobody differed
+    assert low == -high == pytest.approx(-wilson_interval(0, 20)[1])
+
+
+def test_two_seeds_without_an_error_promise_no_certainty() -> None:
+    results = [VideoResult(f"{i}", LABELS[0], LABELS[0], SCORES) for i in range(12)]
+    kinds = [(MODEL, 0), (MODEL, 1), (BASELINE, 0), (BASELINE, 1)]
+    summary = ProtocolResult(tuple(as_fold(results, *key) for key in kinds)).summary()
+    assert (summary["top1_low"], summary["top1_high"]) == pytest.approx(wilson_interval(12, 12))
+    assert summary["gain_low"] < 0 < summary["gain_high"]
 
 
 def as_fold(results: Sequence[VideoResult], kind: str = MODEL, seed: int = 0, fold: int = 1) -> FoldResult:

@@ -269,6 +269,73 @@ def test_a_bad_picture_is_named_and_counts_as_wrong(pictures: Path, tmp_path: Pa
     assert evaluation.num_videos == 6
 
 
+@pytest.mark.parametrize(
+    "method", [zipfile.ZIP_DEFLATED, zipfile.ZIP_BZIP2, zipfile.ZIP_LZMA], ids=["deflate", "bzip2", "lzma"]
+)
+def test_a_damaged_member_of_a_zip_is_one_bad_picture(pictures: Path, tmp_path: Path, method: int) -> None:
+    """Its compressed bytes are noise: zlib, bz2 and lzma each have an error of their own for that."""
+    archive = tmp_path / "pictures.zip"
+    with zipfile.ZipFile(archive, "w", method) as packed:
+        for file in sorted(pictures.rglob("*.png")):
+            packed.write(file, file.relative_to(pictures))
+    with zipfile.ZipFile(archive) as packed:
+        member = packed.getinfo("train/above/0.png")
+    content = bytearray(archive.read_bytes())
+    start = member.header_offset + 30 + len(member.filename)
+    content[start + 6 : start + member.compress_size] = np.random.default_rng(0).bytes(member.compress_size - 6)
+    archive.write_bytes(content)
+    experiment = experiment_on(archive, tmp_path / "runs")
+    data = replace(experiment.data, max_bad_fraction=0.1)
+    train(replace(experiment, data=data, training=replace(experiment.training, epochs=1)), quiet=True)
+    (line,) = (experiment.run_dir / "bad_videos.csv").read_text().splitlines()[1:]
+    assert "train/above/0.png" in line
+    assert "cannot be read from the archive" in line
+
+
+def zip_with(path: Path, names: list[str]) -> Path:
+    with zipfile.ZipFile(path, "w") as archive:
+        for name in names:
+            archive.writestr(name, b"")
+    return path
+
+
+@pytest.mark.parametrize("name", ["../evil/1.png", "cat/../../1.png", "/etc/1.png", "..\\evil\\1.png"])
+def test_a_member_that_leads_out_of_its_archive_is_refused(tmp_path: Path, name: str) -> None:
+    with pytest.raises(UserError, match="leads out of the archive"):
+        read_images("images", zip_with(tmp_path / "x.zip", ["cat/1.png", "dog/1.png", name]))
+
+
+@pytest.mark.parametrize(
+    ("names", "labels", "note"),
+    [
+        (["cat\\1.png", "dog\\1.png"], {"all": {"cat", "dog"}}, ""),
+        (["./cat/1.png", "./dog/1.png"], {"all": {"cat", "dog"}}, ""),
+        (["all/cat/1.png", "all/dog/1.png"], {"all": {"cat", "dog"}}, "everything is in the folder all"),
+        (["x/Train/cat/1.png", "x/Test/dog/1.png"], {"train": {"cat"}, "test": {"dog"}}, "is in the folder x"),
+        (["train/cat/1.png", "more/cat/1.png"], {"train": {"cat"}}, "beside train are not read. 1: more (1 file)"),
+        (["cat/1.png", "dog/1.png", "__MACOSX/cat/._1.png", ".git/x/1.png"], {"all": {"cat", "dog"}}, ""),
+        (["cat/1.png", "dog/1.png", "cat/2.heic"], {"all": {"cat", "dog"}}, "kinds that are not read. 1: cat/2.heic"),
+    ],
+)  # fmt: skip
+def test_archives_of_many_programs(tmp_path: Path, names: list[str], labels: dict[str, set[str]], note: str) -> None:
+    found = read_images("images", zip_with(tmp_path / "x.zip", names))
+    assert {part: {row.label for row in rows} for part, rows in found.splits.items()} == labels
+    assert note in " ".join(found.notes)
+    assert len(found.notes) == bool(note)
+
+
+def test_a_model_of_pictures_knows_them_in_a_folder_and_in_a_zip(
+    pictures: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    experiment = experiment_on(pictures, tmp_path / "runs")
+    result = train(replace(experiment, training=replace(experiment.training, epochs=1)), quiet=True)
+    archive = zip_of(pictures, tmp_path / "pictures.zip")
+    words = ["--data.root", str(archive), "--split", "all", "--quiet"]
+    assert main(["evaluate", str(result.model_path), *words]) == 0
+    summary = json.loads(capsys.readouterr().out)
+    assert (summary["num_videos"], summary["num_left_out"]) == (6, 16)
+
+
 def test_pictures_are_refused_where_they_are_no_videos_or_too_large(pictures: Path, tmp_path: Path) -> None:
     picture = pictures / "test" / "above" / "0.png"
     with pytest.raises(DecodeError, match="single picture"):

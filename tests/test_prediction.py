@@ -17,11 +17,13 @@ import torch
 
 from pipeline.checkpoint import save_model
 from pipeline.cli import main
+from pipeline.datasets.formats import read_annotations
 from pipeline.decode import open_video
 from pipeline.errors import DecodeError, UserError
 from pipeline.files.stopping import StopRequest
+from pipeline.found import find
 from pipeline.inference import Model
-from pipeline.prediction import find_videos
+from pipeline.prediction import find_videos, passed_over
 from pipeline.report.writers import FILES, Writers
 from tests.small import small_model
 
@@ -304,6 +306,34 @@ def test_a_stream_has_a_score_a_frame_and_the_same_kind_of_segments(
     edges = [edge for s in never["segments"] for edge in (s["start_seconds"], s["end_seconds"])]
     assert edges == sorted(edges)
     assert never["segments"]
+
+
+def test_one_rule_says_which_files_of_a_folder_are_videos(tmp_path: Path) -> None:
+    """``predict``, ``check`` and a training find the same."""
+    for name in (
+        "a/1.mp4",
+        "a/._1.mp4",
+        "a/.2.mp4",
+        "a/3.QT",
+        "a/4.txt",
+        "a/.hidden/5.mp4",
+        "a/deep/6.divx",
+        "b/7.gif",
+    ):
+        path = tmp_path / "videos" / name
+        path.parent.mkdir(parents=True, exist_ok=True)
+        path.write_bytes(b"x")
+    (tmp_path / "videos" / "a" / "linked").symlink_to(tmp_path / "videos" / "b")
+    (tmp_path / "videos" / "b" / "8.flc").write_bytes(b"x")
+    folder = str(tmp_path / "videos")
+    found = find_videos([folder])
+    assert [path.name for path in map(Path, found)] == ["1.mp4", "3.QT", "6.divx", "7.gif"]
+    assert list(find([folder]).files) == found
+    assert [row.path for row in read_annotations("folder", tmp_path / "videos").splits["all"]] == found
+    assert passed_over([folder]) == [
+        f"in {folder} linked folders are not entered. 1: a/linked. Name them as well, if they are meant",
+        f"in {folder} files are of kinds that are not read. 1: b/8.flc. Convert them, or take them out",
+    ]
 
 
 def test_a_list_names_sources_seen_from_its_folder(tmp_path: Path) -> None:

@@ -24,6 +24,7 @@ from torchmetrics.functional.classification import multiclass_calibration_error
 
 from pipeline.cli import main
 from pipeline.config import DataConfig, DecodeConfig
+from pipeline.datasets.identities import LeftOut
 from pipeline.datasets.settled import make_splits, read_annotations
 from pipeline.datasets.summary import summarize_splits
 from pipeline.decode import open_video
@@ -35,7 +36,7 @@ from pipeline.run_report.comparison import mcnemar_p_value, pair_up
 from pipeline.run_report.journal import note_command
 from pipeline.run_report.page import write_report
 from pipeline.run_report.records import read_curves, read_run
-from pipeline.run_report.results import reliability_by_score, worst
+from pipeline.run_report.results import classes_section, headline, reliability_by_score, worst
 from tests.runs import made_results, make_run
 from tests.test_report_page import Elements
 from tests.videos import encode, painted_number
@@ -176,6 +177,26 @@ def test_the_page_needs_nothing_from_elsewhere_and_is_the_same_again(run: Path, 
     assert write_report(run, tmp_path / "again.html").read_bytes() == page.read_bytes()
 
 
+def test_several_answers_to_a_video_are_not_several_videos(tmp_path: Path, video: Path) -> None:
+    """The interval of a class that two seeds were asked about is that of its videos."""
+    results = made_results(40, 2, video)
+    once, twice = (replace(results, results=results.results * times) for times in (1, 2))
+    widths = []
+    for name, evaluation in (("once", once), ("twice", twice)):
+        (record,) = read_run(make_run(tmp_path / name, evaluation)).evaluations
+        record = replace(record, summary={})
+        widths.append([headline(record)["top-1 accuracy"][1], classes_section(record)])
+    assert widths[0][0] == widths[1][0]
+    bars = [re.findall(r"from [0-9.]+ to [0-9.]+|left:[^\"]+", content) for _, content in widths]
+    assert bars[0] == bars[1] != []
+
+
+def test_the_page_says_what_was_left_out(tmp_path: Path, video: Path) -> None:
+    results = replace(made_results(20, 2, video), left_out=(LeftOut("a.mp4", "trained on"),) * 3)
+    assert "3 left out, which it had seen" in write_report(make_run(tmp_path / "run", results)).read_text()
+    assert len((tmp_path / "run/evaluation_test/left_out.csv").read_text().splitlines()) == 4
+
+
 def test_a_thumbnail_has_the_frames_of_its_stretch(run: Path, video: Path) -> None:
     answer = replace(worst(read_run(run).evaluations[0], 1)[0], start_seconds=0.4, end_seconds=2.0)
     absent = replace(answer, path=str(video.parent / "absent.mp4"))
@@ -294,5 +315,7 @@ def test_the_data_are_counted(motion_root: Path) -> None:
         assert len(found["splits"][name]["durations_seconds"]) == sum(folders.values())
     with open_video(splits.train[0].path) as reader:
         assert found["splits"]["train"]["durations_seconds"][0] == pytest.approx(reader.info.duration_seconds, abs=1e-3)
+    outside = replace(splits, test=(replace(splits.test[0], start_seconds=500.0, end_seconds=900.0),))
+    assert summarize_splits(outside, DecodeConfig())["splits"]["test"]["durations_seconds"] == []
     stretch = replace(splits, test=(replace(splits.test[0], start_seconds=0.25, end_seconds=0.75),))
     assert summarize_splits(stretch, DecodeConfig())["splits"]["test"]["durations_seconds"] == [0.5]

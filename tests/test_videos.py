@@ -15,7 +15,7 @@ import torch
 from pipeline.config import DataConfig, Experiment, SamplingConfig, TransformConfig
 from pipeline.datasets.annotations import VideoRow
 from pipeline.datasets.datamodule import make_loader
-from pipeline.datasets.settled import make_splits, read_annotations
+from pipeline.datasets.settled import make_splits, read_annotations, read_splits
 from pipeline.datasets.splits import check_split
 from pipeline.datasets.videos import (
     EpochSampler,
@@ -28,6 +28,7 @@ from pipeline.datasets.videos import (
     whole_grid,
 )
 from pipeline.errors import UserError
+from pipeline.training.fit import train
 from pipeline.transforms.frames import fit_frames
 from tests.small import small_experiment
 
@@ -201,6 +202,48 @@ def test_splits_follow_the_dataset_and_else_the_groups(motion_root: Path, shared
     assert sum(len(part) for part in (drawn.train, drawn.val, drawn.test)) == 300
     assert make_splits(read_annotations(fights), fights, seed=0) == drawn
     assert make_splits(read_annotations(fights), fights, seed=1) != drawn
+
+
+@pytest.mark.parametrize(
+    ("lines", "settings", "message"),
+    [
+        (["x", "x", "x", "x"], {}, r"has one class only, x; .* add a folder or rows of another"),
+        (["x", "y", "x", "y"], {"test_fraction": 0.0}, r"data\.test_fraction 0 leaves nothing .* set it to a share"),
+        (["x", "y", "x", "y"], {"test_fraction": 1.0}, r"data\.test_fraction 1 leaves nothing"),
+        (["x", "y", "x", "y"], {"val_fraction": 1.0}, r"data\.val_fraction 1 leaves nothing to learn from"),
+        (["x", "y", "x", "y"], {}, r"data\.val_fraction 0\.15, which may be 0\) needs at least 2 source videos"),
+        (["x", "y"], {}, r"data\.test_fraction 0\.2\) needs at least 2 source videos"),
+        (["x", "y" * 201, "x", "y" * 201], {}, "must be 1 to 200 printable characters"),
+        (["x", "y\x1b[31m", "x", "y\x1b[31m"], {}, "must be 1 to 200 printable characters"),
+    ],
+)
+def test_what_a_training_cannot_do_is_one_line_with_the_cure(
+    tmp_path: Path, lines: list[str], settings: dict[str, float], message: str
+) -> None:
+    rows = ["path,label"]
+    for number, label in enumerate(lines):
+        (tmp_path / f"{number}.mp4").touch()
+        rows.append(f"{number}.mp4,{label}")
+    (tmp_path / "manifest.csv").write_text("\n".join(rows))
+    data = DataConfig(format="manifest", root=str(tmp_path), **settings)  # type: ignore[arg-type]
+    with pytest.raises(UserError, match=message) as caught:
+        read_splits(data, 0)
+    assert "\n" not in str(caught.value)
+    experiment = small_experiment(tmp_path, tmp_path / "runs")
+    with pytest.raises(UserError, match=message):
+        train(replace(experiment, data=data), quiet=True)
+    assert not (tmp_path / "runs").exists()
+
+
+def test_only_parts_to_test_on_are_no_training(tmp_path: Path) -> None:
+    (tmp_path / "a.mp4").touch()
+    (tmp_path / "manifest.csv").write_text("path,label,split\na.mp4,x,test\n")
+    data = DataConfig(format="manifest", root=str(tmp_path))
+    with pytest.raises(UserError, match="no training videos, only those of the part test; add a part train"):
+        make_splits(read_annotations(data), data, 0)
+    empty = replace(read_annotations(data), splits={"train": read_annotations(data).splits["test"], "val": ()})
+    with pytest.raises(UserError, match="the part val has no video; add some, or take the part out"):
+        make_splits(empty, data, 0)
 
 
 def test_a_split_that_leaks_is_refused_before_anything_is_trained(tmp_path: Path) -> None:
