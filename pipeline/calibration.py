@@ -17,6 +17,7 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor
 
+from pipeline.description import CalibrationNumbers, Measure
 from pipeline.errors import unknown_name
 
 NUM_BINS = 15
@@ -39,17 +40,11 @@ MEASURES: dict[str, Callable[[Tensor, float], Tensor]] = {
 
 
 @dataclass(frozen=True)
-class Calibration:
+class Calibration(CalibrationNumbers):
     """How a model's logits are to be read. The default changes nothing and knows no unknown."""
 
-    temperature: float = 1.0
-    """Logits are divided by it before the softmax; above 1 it lowers the confidence."""
-    unknown_measure: str = "max_probability"
-    """A key of ``MEASURES``."""
-    unknown_threshold: float | None = None
-    """A clip that measures less is unknown; None: no clip is."""
-
     def __post_init__(self) -> None:
+        super().__post_init__()
         if self.unknown_measure not in MEASURES:
             raise unknown_name("measure of the unknown", self.unknown_measure, MEASURES)
 
@@ -71,7 +66,7 @@ class Calibration:
 UNCALIBRATED = Calibration()
 
 
-def fit_calibration(logits: Tensor, truth: Tensor, unknown_measure: str = "max_probability") -> Calibration:
+def fit_calibration(logits: Tensor, truth: Tensor, unknown_measure: Measure = "max_probability") -> Calibration:
     """Temperature and threshold from clips that were not trained on.
 
     Args:

@@ -13,13 +13,12 @@ from itertools import combinations
 from pathlib import Path
 from typing import Any
 
-import yaml
 from rich.console import Console
 from rich.markup import escape
 from rich.progress import Progress
 from rich.table import Table
 
-from pipeline.config import DataConfig, DecodeConfig
+from pipeline.config import DataConfig, DecodeConfig, Experiment, read_settings
 from pipeline.datasets.annotations import Annotations, VideoRow, videos_below
 from pipeline.datasets.formats import read_annotations
 from pipeline.datasets.tables import MANIFEST_SUFFIXES, read_manifest_rows
@@ -30,6 +29,7 @@ from pipeline.errors import UserError
 from pipeline.files import write_atomically
 from pipeline.machine import num_processes
 from pipeline.options import CheckOptions
+from pipeline.schema import read_checked
 
 CONFIG_SUFFIXES = (".yaml", ".yml")
 _MAX_LISTED = 20
@@ -118,10 +118,10 @@ def find(paths: Iterable[str]) -> Found:
 
 
 def _data_of(path: Path) -> DataConfig:
-    try:
-        return DataConfig(**yaml.safe_load(path.read_text(encoding="utf-8"))["data"])
-    except (yaml.YAMLError, UnicodeDecodeError, KeyError, TypeError) as error:
-        raise UserError(f"{path} is no experiment config with a data section: {error}") from error
+    settings = read_settings(Experiment, path)
+    if "data" not in settings:
+        raise UserError(f"{path}: no data section; name an experiment's config, such as configs/folder.yaml")
+    return read_checked(DataConfig, settings["data"], str(path))
 
 
 def _annotations_of(data: DataConfig) -> Annotations:

@@ -32,6 +32,7 @@ class DecodeError(UserError):
 def unknown_name(kind: str, name: str, known: Iterable[str]) -> UserError:
     """The error for a name that is no key of a table: it lists the keys and guesses which was meant."""
     keys = sorted(known)
+    name = name[:100]  # it may come from a file
     close = get_close_matches(name, keys, n=1, cutoff=0.5)
     guess = f" Did you mean {close[0]!r}?" if close else ""
     return UserError(f"unknown {kind} {name!r}.{guess} Known: {', '.join(keys)}")

@@ -24,6 +24,8 @@ LAYERS = {
     "options": 0,
     "files": 0,
     "machine": 0,
+    "schema": 0,
+    "description": 0,
     "stopping": 0,
     # The stages, none of which knows another.
     "decode": 1,

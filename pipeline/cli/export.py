@@ -45,7 +45,7 @@ def export_command(args: Sequence[str]) -> int:
 def _export_onnx(path: Path, given_data: Any, options: ExportOptions) -> Exported:
     from rich.progress import Progress
 
-    from pipeline.inference.onnx_runtime import import_onnx
+    from pipeline.inference.onnx_file import import_onnx
 
     import_onnx()  # before anything that takes long
     from pipeline.checkpoint import load_model_file

@@ -8,6 +8,8 @@ from __future__ import annotations
 
 from collections.abc import Callable
 
+import numpy as np
+
 from pipeline.config import InferenceConfig, SamplingConfig
 from pipeline.errors import UserError
 from pipeline.inference.arrays import Features, joined, stacked
@@ -114,6 +116,11 @@ class StreamScorer:
 
 
 def _scores(windows: list[Window], readings: Readings) -> list[WindowScores]:
+    if not np.isfinite(readings.probabilities).all():
+        raise UserError(
+            "the model's scores are no finite numbers, as with weights that are damaged or too large; fetch its file "
+            "anew, or train again with a lower training.learning_rate"
+        )
     rows = zip(windows, readings.probabilities, readings.is_unknown.tolist(), strict=True)
     return [WindowScores(*row) for row in rows]
 

@@ -50,7 +50,7 @@ class Worker:
             message, _ = receive(self._connection, timeout_seconds=None)
         except WireError:
             return FileResult.of_crash(path, f"{path}: the process that worked on it {self._end()}")
-        return FileResult.from_message(_checked(message))
+        return FileResult.from_message(_checked(message), "a worker")
 
     def _start(self) -> None:
         with self._lock:
