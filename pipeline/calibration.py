@@ -18,7 +18,7 @@ import torch.nn.functional as F
 from torch import Tensor
 
 from pipeline.description import CalibrationNumbers, Measure
-from pipeline.errors import unknown_name
+from pipeline.errors import no_finite_scores, unknown_name
 
 NUM_BINS = 15
 """Equal parts of 0 to 1 in which confidence is compared with accuracy, as Guo et al. do."""
@@ -51,6 +51,13 @@ class Calibration(CalibrationNumbers):
     def probabilities(self, logits: Tensor) -> Tensor:
         """Logits ``[..., K]`` -> float32 probabilities ``[..., K]``."""
         return (logits.float() / self.temperature).softmax(dim=-1)
+
+    def finite_probabilities(self, logits: Tensor) -> Tensor:
+        """As ``probabilities``, for what is told to people. Raises ``UserError`` if one is no finite number."""
+        probabilities = self.probabilities(logits)
+        if not probabilities.isfinite().all():
+            raise no_finite_scores()
+        return probabilities
 
     def knownness(self, logits: Tensor) -> Tensor:
         """Logits ``[..., K]`` -> what the threshold is compared with, float32 ``[...]``."""

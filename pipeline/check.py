@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import csv
 import io
-import json
 from collections import Counter
 from collections.abc import Callable, Iterable, Iterator, Sequence
 from concurrent.futures import ThreadPoolExecutor
@@ -29,7 +28,7 @@ from pipeline.errors import UserError
 from pipeline.files import write_atomically
 from pipeline.machine import num_processes
 from pipeline.options import CheckOptions
-from pipeline.schema import read_checked
+from pipeline.schema import read_checked, to_json
 
 CONFIG_SUFFIXES = (".yaml", ".yml")
 _MAX_LISTED = 20
@@ -209,7 +208,7 @@ def run_check(paths: Sequence[str], options: CheckOptions, config: DecodeConfig,
             examinations.append(examination)
             progress.advance(task)
     report = make_report(found, examinations)
-    text = json.dumps(report.to_json(), indent=1, ensure_ascii=False) + "\n"
+    text = to_json(report.to_json(), indent=1, ensure_ascii=False) + "\n"
     if options.json and options.json != "-":
         write_atomically(Path(options.json), text.encode())
     if options.csv:

@@ -98,6 +98,8 @@ class Description:
     metrics: dict[str, float]
     sha256: str = ""
     """Of a model file: of this text without these digits, and of the weights. An exported file has its own."""
+    videos: dict[str, str] | None = None
+    """Those that the model has seen, as ``known_videos`` packs them; None in a file of an earlier version."""
 
     def __post_init__(self) -> None:
         check_labels(self.labels, "labels")

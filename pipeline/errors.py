@@ -36,3 +36,11 @@ def unknown_name(kind: str, name: str, known: Iterable[str]) -> UserError:
     close = get_close_matches(name, keys, n=1, cutoff=0.5)
     guess = f" Did you mean {close[0]!r}?" if close else ""
     return UserError(f"unknown {kind} {name!r}.{guess} Known: {', '.join(keys)}")
+
+
+def no_finite_scores() -> UserError:
+    """The error for a model whose scores are nan: no file is to hold them."""
+    return UserError(
+        "the model's scores are no finite numbers, as with weights that are damaged or too large; fetch its file anew, or "
+        "train again with a lower training.learning_rate"
+    )

@@ -6,7 +6,6 @@ A file that cannot be read becomes an error record; the others are done all the 
 from __future__ import annotations
 
 import glob
-import json
 from collections.abc import Generator, Iterator, Sequence, Set
 from contextlib import closing
 from dataclasses import asdict, replace
@@ -28,6 +27,7 @@ from pipeline.options import PredictOptions
 from pipeline.report.files import STDOUT, check_folder, write_text
 from pipeline.report.records import ERROR, INTERRUPTED, OK, FrameWriter, SourceVideo, readable
 from pipeline.report.writers import Writers, output_names, targets_of
+from pipeline.schema import to_json
 from pipeline.stopping import StopRequest
 from pipeline.timeline import Timeline, WindowScores
 
@@ -116,7 +116,7 @@ def predict_files(model: Model, videos: Sequence[Path | str], options: PredictOp
                 failed, done = failed + (status == ERROR), done + (status != INTERRUPTED)
                 total = total + model.stats
         if options.stats:
-            write_text(Path(options.stats), json.dumps(asdict(total), indent=1))
+            write_text(Path(options.stats), to_json(asdict(total), indent=1))
     if stop:
         console.print(f"interrupted: {done} of {len(videos)} videos done; what was seen is written", soft_wrap=True)
     if not options.quiet:

@@ -6,7 +6,6 @@ Folds are finished one by one and kept on disk, so that an interrupted protocol 
 
 from __future__ import annotations
 
-import json
 from collections.abc import Callable, Iterator, Sequence
 from dataclasses import asdict, dataclass, replace
 from pathlib import Path
@@ -24,6 +23,7 @@ from pipeline.evaluation import Evaluation, VideoResult, evaluate_model, wilson_
 from pipeline.files import write_atomically
 from pipeline.ranks import Ranks, join
 from pipeline.report.tables import results_csv
+from pipeline.schema import read_checked, read_json, to_json
 from pipeline.training.fit import train
 
 Rows = Sequence[VideoRow]
@@ -221,7 +221,7 @@ def _claim(experiment: Experiment, name: str, evaluation: EvaluationSettings) ->
     """Folds of different settings must not mix in one folder."""
     path = experiment.run_dir / "protocol.json"
     settings = {"protocol": name, "evaluation": asdict(evaluation), "experiment": to_dict(experiment)}
-    text = json.dumps(settings, indent=1, sort_keys=True)
+    text = to_json(settings, indent=1, sort_keys=True)
     if path.exists() and path.read_text() != text:
         raise UserError(f"{path}: the folder holds folds of other settings; choose another --name or remove it")
     write_atomically(path, text.encode())
@@ -244,15 +244,12 @@ def _run_fold(
     evaluation = evaluate_model(result.model, splits.test, run.data, **asdict(asked), ranks=ranks)
     rows = [asdict(video) for video in evaluation.results]
     if ranks.is_first:
-        write_atomically(done, json.dumps(rows, indent=1, ensure_ascii=False).encode())
+        write_atomically(done, to_json(rows, indent=1, ensure_ascii=False).encode())
     return evaluation
 
 
 def _read_results(path: Path, labels: tuple[str, ...]) -> Evaluation:
-    rows = json.loads(path.read_text())
-    tuples = ("probabilities", "uncalibrated")
-    results = [VideoResult(**row | {name: tuple(row.get(name, ())) for name in tuples}) for row in rows]
-    return Evaluation(labels, tuple(results))
+    return Evaluation(labels, read_checked(tuple[VideoResult, ...], read_json(path.read_text(), str(path)), str(path)))
 
 
 def write_folds(result: ProtocolResult, folder: Path) -> Path:

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import json
 import sys
 from collections.abc import Callable, Sequence
 from pathlib import Path
@@ -12,6 +11,7 @@ from pipeline.cli.models import rows_of
 from pipeline.cli.parser import add_experiment, add_options, console, make_parser, read_options
 from pipeline.errors import UserError, unknown_name
 from pipeline.options import ExportOptions
+from pipeline.schema import to_json
 
 if TYPE_CHECKING:
     from pipeline.checkpoint import ModelFile
@@ -38,7 +38,7 @@ def export_command(args: Sequence[str]) -> int:
     if not options.quiet:
         console().print(f"written: {', '.join(map(str, exported.paths))}", soft_wrap=True)
     summary: dict[str, Any] = {"written": [str(path) for path in exported.paths], "differences": exported.differences}
-    print(json.dumps(summary | ({"int8": exported.cost} if exported.cost else {}), indent=1))
+    print(to_json(summary | ({"int8": exported.cost} if exported.cost else {}), indent=1))
     return 0
 
 

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import json
 import sys
 from collections.abc import Sequence
 from pathlib import Path
@@ -10,6 +9,7 @@ from pathlib import Path
 from pipeline.cli.models import end_with_report, rows_of
 from pipeline.cli.parser import EXIT_SOME_FAILED, add_experiment, add_options, console, make_parser, read_options
 from pipeline.options import DiagnoseOptions, ExplainOptions
+from pipeline.schema import to_json
 
 
 def diagnose_command(args: Sequence[str]) -> int:
@@ -45,7 +45,7 @@ def diagnose_command(args: Sequence[str]) -> int:
     if not options.quiet:
         console().print(f"written: {', '.join(map(str, written))}", soft_wrap=True)
     end_with_report(home, "diagnose", args, began, options.quiet)
-    print(json.dumps(diagnosis.summary(), indent=1))
+    print(to_json(diagnosis.summary(), indent=1))
     return EXIT_SOME_FAILED if diagnosis.num_errors else 0
 
 
@@ -96,5 +96,5 @@ def explain_command(args: Sequence[str]) -> int:
     if not options.quiet:
         console().print(f"written: {', '.join(map(str, written))}", soft_wrap=True)
     answer = explanation_record(memory, options.top)
-    print(json.dumps({name: answer[name] for name in ("label", "score", "is_unknown", "top_frames")}, indent=1))
+    print(to_json({name: answer[name] for name in ("label", "score", "is_unknown", "top_frames")}, indent=1))
     return 0

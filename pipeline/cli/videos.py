@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import json
 import os
 import sys
 from collections.abc import Sequence
@@ -10,6 +9,7 @@ from pathlib import Path
 
 from pipeline.cli.parser import add_options, console, make_parser, read_experiment, read_options, read_paths
 from pipeline.options import CheckOptions, DoctorOptions, PredictOptions, ShardOptions, WebcamOptions
+from pipeline.schema import to_json
 
 
 def predict_command(args: Sequence[str]) -> int:
@@ -141,7 +141,7 @@ def shard_command(args: Sequence[str]) -> int:
             experiment.seed,
             lambda: progress.advance(task),
         )
-    print(json.dumps({"folder": options.output} | asdict(packed), indent=1))
+    print(to_json({"folder": options.output} | asdict(packed), indent=1))
     return 0
 
 

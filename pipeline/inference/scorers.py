@@ -11,7 +11,7 @@ from collections.abc import Callable
 import numpy as np
 
 from pipeline.config import InferenceConfig, SamplingConfig
-from pipeline.errors import UserError
+from pipeline.errors import UserError, no_finite_scores
 from pipeline.inference.arrays import Features, joined, stacked
 from pipeline.inference.runtime import Heads, Readings, State
 from pipeline.sampling import Window
@@ -117,10 +117,7 @@ class StreamScorer:
 
 def _scores(windows: list[Window], readings: Readings) -> list[WindowScores]:
     if not np.isfinite(readings.probabilities).all():
-        raise UserError(
-            "the model's scores are no finite numbers, as with weights that are damaged or too large; fetch its file "
-            "anew, or train again with a lower training.learning_rate"
-        )
+        raise no_finite_scores()
     rows = zip(windows, readings.probabilities, readings.is_unknown.tolist(), strict=True)
     return [WindowScores(*row) for row in rows]
 

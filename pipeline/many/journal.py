@@ -91,8 +91,10 @@ class Journal:
         for number, line in enumerate(self._stream, start=1):
             if not line.endswith(b"\n"):  # torn
                 break
-            where = f"{self.path}:{number}"
-            message = read_json(line, f"{where}: not of a journal of clipgru's; move it away, or choose another table")
+            where = (
+                f"{self.path}:{number}: not a journal of clipgru's, or damaged: move it away, or choose another table"
+            )
+            message = read_json(line, where)
             if end == 0:
                 self._check_run(read_checked(_Run, message, where).run, run)
             else:

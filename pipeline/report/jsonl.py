@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import json
 import os
 import sys
 from collections.abc import Callable
@@ -17,6 +16,7 @@ from pipeline.clip import Prediction, Segment
 from pipeline.errors import UserError
 from pipeline.report.files import STDOUT, failures_of
 from pipeline.report.records import SourceVideo, rounded, segment_record, window_record
+from pipeline.schema import to_json
 
 
 class EventLines:
@@ -38,7 +38,7 @@ class EventLines:
     def event(self, kind: str, **values: Any) -> None:
         """One line; floats are rounded as in all output. ``kind`` is free: window, segment, signal_lost ..."""
         record = {"event": kind} | {k: rounded(v) if isinstance(v, float) else v for k, v in values.items()}
-        self._put(json.dumps(record, ensure_ascii=False) + "\n")
+        self._put(to_json(record, ensure_ascii=False) + "\n")
 
     def close(self) -> None:
         """No more events."""

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import json
 import time
 from collections.abc import Sequence
 from contextlib import ExitStack
@@ -19,6 +18,7 @@ from pipeline.files import write_atomically
 from pipeline.inference import Model
 from pipeline.options import WebcamOptions
 from pipeline.report.files import STDOUT
+from pipeline.schema import to_json
 from pipeline.stopping import StopRequest
 from pipeline.streaming.outputs import EventOutput, Outputs, PeopleOutput, Recordings
 from pipeline.streaming.sources import Source
@@ -131,7 +131,7 @@ def _open_outputs(model: Model, sources: Sequence[Source], options: WebcamOption
 def _report(streams: Streams, options: WebcamOptions, console: Console) -> None:
     statuses = streams.final_statuses()
     if options.stats:
-        write_atomically(Path(options.stats), json.dumps(figures(statuses), indent=1).encode())
+        write_atomically(Path(options.stats), to_json(figures(statuses), indent=1).encode())
     if options.quiet:
         return
     plain: dict[str, Any] = {"soft_wrap": True, "markup": False}

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import json
 import logging
 import sys
 import warnings
@@ -29,6 +28,7 @@ from pipeline.datasets.summary import summarize_splits
 from pipeline.errors import UserError
 from pipeline.files import write_atomically
 from pipeline.ranks import Ranks, join
+from pipeline.schema import to_json
 from pipeline.training.calibrating import calibrate
 from pipeline.training.callbacks import (
     AtomicCheckpointIO,
@@ -104,7 +104,7 @@ def train(
         if ranks.is_first:
             write_atomically(run_dir / "config.yaml", to_yaml(experiment).encode())
             summary = summarize_splits(splits, experiment.decode)
-            write_atomically(run_dir / "data.json", json.dumps(summary, indent=1, ensure_ascii=False).encode())
+            write_atomically(run_dir / "data.json", to_json(summary, indent=1, ensure_ascii=False).encode())
         if experiment.data.cache == "features":
             _cache_features(data, module.to(trainer.strategy.root_device), quiet)
         trainer.fit(module, datamodule=data, ckpt_path=str(last) if resume else None, weights_only=True)
