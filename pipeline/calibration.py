@@ -17,7 +17,8 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor
 
-from pipeline.errors import unknown_name
+from pipeline.description import CalibrationNumbers, Measure
+from pipeline.errors import no_finite_scores, unknown_name
 
 NUM_BINS = 15
 """Equal parts of 0 to 1 in which confidence is compared with accuracy, as Guo et al. do."""
@@ -39,23 +40,24 @@ MEASURES: dict[str, Callable[[Tensor, float], Tensor]] = {
 
 
 @dataclass(frozen=True)
-class Calibration:
+class Calibration(CalibrationNumbers):
     """How a model's logits are to be read. The default changes nothing and knows no unknown."""
 
-    temperature: float = 1.0
-    """Logits are divided by it before the softmax; above 1 it lowers the confidence."""
-    unknown_measure: str = "max_probability"
-    """A key of ``MEASURES``."""
-    unknown_threshold: float | None = None
-    """A clip that measures less is unknown; None: no clip is."""
-
     def __post_init__(self) -> None:
+        super().__post_init__()
         if self.unknown_measure not in MEASURES:
             raise unknown_name("measure of the unknown", self.unknown_measure, MEASURES)
 
     def probabilities(self, logits: Tensor) -> Tensor:
         """Logits ``[..., K]`` -> float32 probabilities ``[..., K]``."""
         return (logits.float() / self.temperature).softmax(dim=-1)
+
+    def finite_probabilities(self, logits: Tensor) -> Tensor:
+        """As ``probabilities``, for what is told to people. Raises ``UserError`` if one is no finite number."""
+        probabilities = self.probabilities(logits)
+        if not probabilities.isfinite().all():
+            raise no_finite_scores()
+        return probabilities
 
     def knownness(self, logits: Tensor) -> Tensor:
         """Logits ``[..., K]`` -> what the threshold is compared with, float32 ``[...]``."""
@@ -71,7 +73,7 @@ class Calibration:
 UNCALIBRATED = Calibration()
 
 
-def fit_calibration(logits: Tensor, truth: Tensor, unknown_measure: str = "max_probability") -> Calibration:
+def fit_calibration(logits: Tensor, truth: Tensor, unknown_measure: Measure = "max_probability") -> Calibration:
     """Temperature and threshold from clips that were not trained on.
 
     Args:

@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import csv
 import io
-import json
 from collections import Counter
 from collections.abc import Iterator, Sequence
 from concurrent.futures import ThreadPoolExecutor
@@ -27,6 +26,7 @@ from pipeline.files.writing import write_atomically
 from pipeline.found import Found, Training, find
 from pipeline.machine import num_processes
 from pipeline.options import CheckOptions
+from pipeline.schema import to_json
 from pipeline.terminal import PlainConsole, printable
 
 _MAX_LISTED = 20
@@ -170,7 +170,7 @@ def run_check(paths: Sequence[str], options: CheckOptions, config: DecodeConfig,
             progress.advance(task)
     report = make_report(found, examinations)
     if options.json:
-        text = json.dumps(report.to_json(), indent=1, ensure_ascii=False) + "\n"
+        text = to_json(report.to_json(), indent=1, ensure_ascii=False) + "\n"
         write_atomically(Path(options.json), text)
     if options.csv:
         write_atomically(Path(options.csv), report.to_csv())

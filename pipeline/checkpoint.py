@@ -1,41 +1,50 @@
 """The model file: one safetensors file that says everything needed to use it. Loading it runs no code.
 
-Tensors are the recogniser's state dict. The metadata key ``clipgru`` is JSON: format version, labels, the model,
-sampling, transform and decode settings, normalisation, calibration, provenance (versions, data, seed), metrics, and the
-videos that the model has seen (``known_videos``).
+Tensors are the recogniser's state dict. The metadata key ``clipgru`` is JSON (``description.Description``) with a
+digest of all that is in the file. Nothing is believed before it is checked: the JSON against its schema; the tensors'
+names, types and shapes against the network that the settings describe, which is built without memory for that; then
+digest and values, while the network with memory is built.
 """
 
 from __future__ import annotations
 
-import json
+import hashlib
+import math
 import platform
-from dataclasses import dataclass, field
+from collections.abc import Mapping
+from concurrent.futures import ThreadPoolExecutor
+from contextlib import nullcontext
+from dataclasses import asdict, dataclass, field
 from pathlib import Path
 from typing import Any
 
+import numpy as np
 import safetensors
 import safetensors.torch
 import torch
+from torch import Tensor
+from torch.overrides import TorchFunctionMode
 
 from pipeline.calibration import UNCALIBRATED, Calibration
 from pipeline.config import (
     DecodeConfig,
     Experiment,
-    ModelConfig,
     Normalization,
     SamplingConfig,
     TransformConfig,
-    from_dict,
     to_dict,
 )
+from pipeline.description import FORMAT_VERSION, METADATA_KEY, Description, parse_description
 from pipeline.errors import UserError
 from pipeline.files.writing import write_atomically
 from pipeline.known_videos import KnownVideos
+from pipeline.machine import pick_device
 from pipeline.models.recognizer import Recognizer
+from pipeline.schema import to_json
 from pipeline.version import __version__
 
-FORMAT_VERSION = 1
-_KEY = "clipgru"
+_MAX_HEADER_BYTES, _MAX_TENSORS = 2**25, 10_000
+_DAMAGED = "the file is damaged, or was changed: fetch it anew, or train again"
 
 
 @dataclass(frozen=True)
@@ -83,80 +92,158 @@ def describe(model: ModelFile) -> dict[str, Any]:
         "normalization": to_dict(model.normalization),
         "calibration": to_dict(model.calibration),
         "provenance": model.provenance,
-        "metrics": model.metrics,
+        "metrics": {name: value for name, value in model.metrics.items() if math.isfinite(value)},
     }
 
 
 def save_model(path: Path, model: ModelFile) -> None:
-    """Writes the model file. The same model gives the same bytes."""
-    state = {name: tensor.contiguous() for name, tensor in model.recognizer.state_dict().items()}
-    description = describe(model) | ({"videos": model.videos.to_json()} if model.videos else {})
-    metadata = {_KEY: json.dumps(description, ensure_ascii=False, sort_keys=True)}
-    write_atomically(path, safetensors.torch.save(state, metadata))
+    """Writes the model file. The same model gives the same bytes.
+
+    Raises:
+        UserError: a weight is no finite number, or the file would be refused when it is read.
+    """
+    state = {name: tensor.cpu().contiguous() for name, tensor in model.recognizer.state_dict().items()}
+    _check_finite(state, f"{path} is not written", "training has diverged: try a lower training.learning_rate")
+    videos = {"videos": model.videos.to_json()} if model.videos else {}
+    text = to_json(describe(model) | videos | {"sha256": ""}, ensure_ascii=False, sort_keys=True)
+    parse_description(Description, text, str(path))
+    text = text.replace('"sha256": ""', f'"sha256": "{_digest(text, state)}"')
+    write_atomically(path, safetensors.torch.save(state, {METADATA_KEY: text}))
 
 
 def load_model_file(path: str | Path, device: str | torch.device = "cpu") -> ModelFile:
     """Reads a model file, ready for evaluation on ``device``.
 
     Raises:
-        UserError: the file is missing, is no model file, is damaged, or was made by a newer version.
+        UserError: the file is missing, is no model file, is damaged, or was made by a newer version; the device is not
+            there.
     """
-    path = Path(path)
-    description, state = _read(path)
-    if description.get("format") != FORMAT_VERSION:
-        raise UserError(
-            f"{path}: model file format {description.get('format')!r}; this version of clipgru ({__version__}) reads "
-            f"format {FORMAT_VERSION}. It was written by clipgru {description.get('provenance', {}).get('clipgru')}"
-        )
-    try:
-        transform = from_dict(TransformConfig, description["transform"])
-        recognizer = Recognizer(
-            from_dict(ModelConfig, description["model"]),
-            len(description["labels"]),
-            load_weights=False,
-            input_size_px=transform.input_size_px,
-            num_pictures=transform.num_pictures,
-        )
-        recognizer.load_state_dict(state)
-        recognizer.backbone.normalization = from_dict(Normalization, description["normalization"])
-        return ModelFile(
-            recognizer.eval().to(device),
-            tuple(description["labels"]),
-            from_dict(SamplingConfig, description["sampling"]),
-            transform,
-            from_dict(DecodeConfig, description["decode"]),
-            description["provenance"],
-            description["metrics"],
-            from_dict(Calibration, description.get("calibration", {})),
-            KnownVideos.from_json(description["videos"], str(path)) if "videos" in description else None,
-        )
-    except (KeyError, RuntimeError) as error:
-        raise UserError(f"{path}: its weights and its description do not fit together ({error})") from error
+    path, device = Path(path), pick_device(device)
+    stored = _read(path)
+    description = parse_description(Description, stored.text, str(path))
+    _check_tensors(stored.tensors, _network(description, path, has_memory=False).state_dict(), path)
+    with ThreadPoolExecutor(1) as pool:  # a digest takes as long as building the network
+        checking = pool.submit(_check_content, stored, description, path)
+        recognizer = _network(description, path, has_memory=True)
+        recognizer.load_state_dict(stored.tensors)
+        checking.result()
+    recognizer.backbone.normalization = description.normalization
+    return ModelFile(
+        recognizer.eval().to(device),
+        description.labels,
+        description.sampling,
+        description.transform,
+        description.decode_here,
+        description.provenance,
+        description.metrics,
+        Calibration(**asdict(description.calibration)),
+        None if description.videos is None else KnownVideos.from_json(description.videos, str(path)),
+    )
 
 
 def read_description(path: Path) -> dict[str, Any]:
-    """What a model file says of itself, without its weights.
+    """What a model file says of itself, checked, without its weights.
 
     Raises:
         UserError: the file is missing, or is no model file.
     """
-    return _read(path, with_weights=False)[0]
+    return to_dict(parse_description(Description, _read(path).text, str(path)))
 
 
-def _read(path: Path, with_weights: bool = True) -> tuple[dict[str, Any], dict[str, torch.Tensor]]:
+@dataclass(frozen=True)
+class _Stored:
+    """What lies in a model file; the tensors are mapped, not yet read."""
+
+    text: str
+    tensors: dict[str, Tensor]
+
+
+def _read(path: Path) -> _Stored:
     if not path.is_file():
         raise UserError(f"{path}: no such model file; clipgru train writes <output_dir>/<name>/model.safetensors")
     try:
+        with path.open("rb") as stream:
+            if int.from_bytes(stream.read(8), "little") > _MAX_HEADER_BYTES:
+                raise UserError(f"{path}: not a model file, or a damaged one (its header is too long)")
         with safetensors.safe_open(str(path), framework="pt") as stream:
             metadata = stream.metadata() or {}
-            names = stream.keys() if with_weights else ()
-            state = {name: stream.get_tensor(name) for name in names}
+            if len(stream.keys()) > _MAX_TENSORS:
+                raise UserError(f"{path}: not a model file: it has {len(stream.keys()):,} tensors")
+            tensors = {name: stream.get_tensor(name) for name in stream.keys()}  # noqa: SIM118
     except (safetensors.SafetensorError, OSError) as error:
         raise UserError(f"{path}: not a model file, or a damaged one ({error})") from error
-    if _KEY not in metadata:
-        raise UserError(f"{path}: a safetensors file, but not one of clipgru's: it has no {_KEY!r} metadata")
+    if METADATA_KEY not in metadata:
+        raise UserError(f"{path}: a safetensors file, but not one of clipgru's: it has no {METADATA_KEY!r} metadata")
+    return _Stored(metadata[METADATA_KEY], tensors)
+
+
+class _WithoutDrawing(TorchFunctionMode):
+    """Weights that are to be loaded are not drawn first. (On the device meta that would even load a part of torch that
+    takes two seconds.)"""
+
+    def __torch_function__(self, func: Any, types: Any, args: Any = (), kwargs: Any = None) -> Any:
+        return args[0] if func in _DRAWS else func(*args, **(kwargs or {}))
+
+
+_DRAWS = frozenset((Tensor.normal_, Tensor.uniform_))
+
+
+def _network(description: Description, path: Path, *, has_memory: bool) -> Recognizer:
+    """The network of a description, with weights that say nothing; without memory only its shapes can be asked for."""
     try:
-        description: dict[str, Any] = json.loads(metadata[_KEY])
-    except ValueError as error:
-        raise UserError(f"{path}: its {_KEY!r} metadata is not JSON ({error})") from error
-    return description, state
+        with _WithoutDrawing(), nullcontext() if has_memory else torch.device("meta"):
+            return Recognizer(
+                description.model,
+                len(description.labels),
+                load_weights=False,
+                input_size_px=description.transform.input_size_px,
+                num_pictures=description.transform.num_pictures,
+            )
+    except UserError as error:
+        raise UserError(f"{path}: {error}") from error
+    except (ArithmeticError, AssertionError, LookupError, RuntimeError, TypeError, ValueError) as error:
+        raise UserError(f"{path}: no network can be built of its settings ({error}); {_DAMAGED}") from error
+
+
+def _check_tensors(found: Mapping[str, Tensor], wanted: Mapping[str, Tensor], path: Path) -> None:
+    """Names, types and shapes."""
+    is_wrong = [*(wanted.keys() ^ found.keys())]
+    is_wrong += [name for name in wanted.keys() & found.keys() if _form(wanted[name]) != _form(found[name])]
+    if is_wrong:
+        name = min(is_wrong)
+        has, needs = (_form(tensors.get(name)) for tensors in (found, wanted))
+        raise UserError(
+            f"{path}: its weights and its description do not fit together: {name[:200]!r} is {has} and should be "
+            f"{needs}, and so with {len(is_wrong)} tensors; {_DAMAGED}"
+        )
+
+
+def _form(tensor: Tensor | None) -> str:
+    return "absent" if tensor is None else f"{str(tensor.dtype).removeprefix('torch.')} {list(tensor.shape)}"
+
+
+def _check_content(stored: _Stored, said: Description, path: Path) -> None:
+    """The digest, where the format has one, and that every number is one."""
+    has_digest = said.format > 1 or bool(said.sha256)
+    if has_digest and said.sha256 != _digest(stored.text.replace(said.sha256, ""), stored.tensors):
+        raise UserError(f"{path}: its content is not what was written (SHA-256 differs); {_DAMAGED}")
+    _check_finite(stored.tensors, str(path), _DAMAGED)
+
+
+def _digest(text: str, tensors: Mapping[str, Tensor]) -> str:
+    """SHA-256, in hex, of the description's text, in which the digest is empty, and of each tensor's name, type, shape
+    and bytes, by name."""
+    content = hashlib.sha256(text.encode())
+    for name in sorted(tensors):
+        content.update(f"\n{name} {_form(tensors[name])}\n".encode())
+        content.update(memoryview(tensors[name].reshape(-1).view(torch.uint8).numpy()))  # type: ignore[arg-type]
+    return content.hexdigest()
+
+
+def _check_finite(tensors: Mapping[str, Tensor], where: str, cure: str) -> None:
+    for name, tensor in tensors.items():
+        if not tensor.is_floating_point():
+            continue
+        values = tensor.float().numpy()
+        if not np.isfinite((values.min(initial=0), values.max(initial=0))).all():  # a nan is the least and the greatest
+            raise UserError(f"{where}: a value of {name} is no finite number; {cure}")

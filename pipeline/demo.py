@@ -32,6 +32,7 @@ from pipeline.inference import Model
 from pipeline.options import DemoOptions, PredictOptions
 from pipeline.prediction import predict_files
 from pipeline.run_report.page import write_comparison, write_report
+from pipeline.schema import to_json
 from pipeline.terminal import PlainConsole
 from pipeline.timeline import TimelineAgreement, compare_timelines
 from pipeline.training.fit import TrainingResult, train
@@ -85,7 +86,7 @@ def run_demo(options: DemoOptions, console: PlainConsole) -> dict[str, float]:
     agreement = _timeline(results["convgru"], Path(experiment.data.root), folder, console)
     summary = _summary(evaluations) | {f"timeline_{name}": value for name, value in agreement.summary().items()}
     summary["seconds"] = time.perf_counter() - start
-    write_atomically(folder / "summary.json", json.dumps(summary, indent=1))
+    write_atomically(folder / "summary.json", to_json(summary, indent=1))
     if not options.quiet:
         _print(console, evaluations, agreement, summary, folder)
     return summary

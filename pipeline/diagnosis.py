@@ -200,7 +200,7 @@ class _Prober:
         return features.reshape(*pictures.shape[:2], *features.shape[1:])
 
     def _classify(self, features: Tensor) -> Tensor:
-        return self._calibration.probabilities(self._recognizer.classify(features)).cpu()
+        return self._calibration.finite_probabilities(self._recognizer.classify(features)).cpu()
 
     def _flicker(self, features: Tensor) -> Tensor | None:
         if not self._recognizer.temporal.streams or features.shape[1] < 2:

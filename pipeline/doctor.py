@@ -6,7 +6,6 @@ process of its own, so that one that hangs or crashes costs its time and no more
 
 from __future__ import annotations
 
-import json
 import random
 from collections.abc import Sequence
 from dataclasses import asdict, dataclass, field, replace
@@ -26,6 +25,7 @@ from pipeline.files.writing import write_atomically
 from pipeline.found import find
 from pipeline.options import DoctorOptions
 from pipeline.sampling import spread
+from pipeline.schema import to_json
 from pipeline.terminal import PlainConsole
 
 NUM_UNIFORM, NUM_RANDOM = 16, 8
@@ -200,7 +200,7 @@ def run_doctor(paths: Sequence[str], options: DoctorOptions, config: DecodeConfi
         progress.add_task(f"measuring on {len(chosen)} of {len(files)} files", total=None)
         diagnosis = diagnose(chosen, config, options.rounds)
     if options.json:
-        write_atomically(Path(options.json), json.dumps(diagnosis.to_json(), indent=1) + "\n")
+        write_atomically(Path(options.json), to_json(diagnosis.to_json(), indent=1) + "\n")
     if not options.quiet:
         print_diagnosis(diagnosis, console)
     print(diagnosis.snippet, end="")

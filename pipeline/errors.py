@@ -35,6 +35,15 @@ class DecodeError(UserError):
 def unknown_name(kind: str, name: str, known: Iterable[str]) -> UserError:
     """The error for a name that is no key of a table: it lists the keys and guesses which was meant."""
     keys = sorted(known)
+    name = name[:100]  # it may come from a file
     close = get_close_matches(name, keys, n=1, cutoff=0.5)
     guess = f" Did you mean {close[0]!r}?" if close else ""
     return UserError(f"unknown {kind} {name!r}.{guess} Known: {', '.join(keys)}")
+
+
+def no_finite_scores() -> UserError:
+    """The error for a model whose scores are nan: no file is to hold them."""
+    return UserError(
+        "the model's scores are no finite numbers, as with weights that are damaged or too large; fetch its file anew, "
+        "or train again with a lower training.learning_rate"
+    )

@@ -5,7 +5,6 @@ A video that cannot be read is a wrong answer with its reason beside it; it neve
 
 from __future__ import annotations
 
-import json
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass, replace
 from functools import partial
@@ -32,6 +31,7 @@ from pipeline.errors import UserError
 from pipeline.files.writing import write_atomically
 from pipeline.ranks import ALONE, Ranks
 from pipeline.report.tables import confusion_csv, confusion_picture, results_csv
+from pipeline.schema import to_json
 from pipeline.transforms.augmentation import TrainTransform
 from pipeline.transforms.frames import ClipTransform
 
@@ -261,7 +261,7 @@ def _classify(model: ModelFile, frames: Tensor) -> Tensor:
 
 def _answer(model: ModelFile, logits: Tensor) -> _Answer:
     """From the logits of one video's clips ``[N, K]``."""
-    before, after = (reading.probabilities(logits).mean(dim=0) for reading in (UNCALIBRATED, model.calibration))
+    before, after = (reading.finite_probabilities(logits).mean(dim=0) for reading in (UNCALIBRATED, model.calibration))
     return _Answer(before, after, bool(model.calibration.is_unknown(logits).float().mean() > 0.5))
 
 
@@ -303,7 +303,7 @@ def write_evaluation(evaluation: Evaluation, folder: Path, summary: dict[str, fl
     title = f"{evaluation.num_videos} videos, top-1 {evaluation.top1:.1%}"
     left_out = [{"name": left.name, "why": left.why} for left in evaluation.left_out or ()]
     contents: tuple[bytes | str, ...] = (
-        json.dumps(summary | {"class_recall": evaluation.class_recall}, indent=1),
+        to_json(summary | {"class_recall": evaluation.class_recall}, indent=1),
         results_csv(rows),
         confusion_csv(evaluation.confusion, evaluation.labels),
         confusion_picture(evaluation.confusion, evaluation.labels, title),

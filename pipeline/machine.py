@@ -5,6 +5,12 @@ from __future__ import annotations
 import ctypes
 import os
 from pathlib import Path
+from typing import TYPE_CHECKING
+
+from pipeline.errors import UserError
+
+if TYPE_CHECKING:
+    import torch
 
 _CGROUP = Path("/sys/fs/cgroup")
 _MEMINFO = Path("/proc/meminfo")
@@ -39,6 +45,36 @@ def free_memory_bytes() -> int | None:
     """Memory that can be had without swapping, within the container's limit; None where the system does not say."""
     known = [free for free in (_free_of_machine(), _free_of_container()) if free is not None]
     return min(known, default=None)
+
+
+def pick_device(name: str | torch.device) -> torch.device:
+    """Return the device of that name that torch computes on; ``auto`` is the GPU if there is one.
+
+    Raises:
+        UserError: torch has no such device here; says which it has.
+    """
+    import torch
+
+    here = _torch_devices()
+    if name == "auto":
+        return torch.device("cuda" if "cuda" in here else "cpu")
+    try:
+        device = torch.device(name)
+    except (RuntimeError, TypeError):
+        device = None
+    if device is None or (f"{device.type}:{device.index}" if device.index else device.type) not in here:
+        raise UserError(
+            f"device {str(name)!r}: torch {torch.__version__} has {', '.join(here)} here; choose one of these, or auto"
+        )
+    return device
+
+
+def _torch_devices() -> list[str]:
+    import torch
+
+    counts = {"cpu": 1, "cuda": torch.cuda.device_count(), "xpu": torch.xpu.device_count()}
+    counts["mps"] = int(torch.backends.mps.is_available())
+    return [f"{kind}:{index}" if index else kind for kind, count in counts.items() for index in range(count)]
 
 
 def keep_freed_memory() -> bool:

@@ -7,7 +7,6 @@ from __future__ import annotations
 
 import glob
 import itertools
-import json
 import os
 import re
 import sys
@@ -35,6 +34,7 @@ from pipeline.options import PredictOptions, name_sources
 from pipeline.report.own import is_own
 from pipeline.report.records import ERROR, INTERRUPTED, OK, FrameWriter, SourceVideo, readable
 from pipeline.report.writers import Writers, check_video_outputs, output_names, targets_of
+from pipeline.schema import to_json
 from pipeline.sources import file_name_of, shown_path, shown_source
 from pipeline.terminal import PlainConsole, printable, say
 from pipeline.timeline import Timeline, WindowScores
@@ -161,7 +161,7 @@ def predict_files(model: Model, videos: Sequence[Path | str], options: PredictOp
             failed, done = failed + (status == ERROR), done + (status != INTERRUPTED)
             total = total + model.stats
         if stats:
-            stats.write(json.dumps(asdict(total), indent=1) + "\n")
+            stats.write(to_json(asdict(total), indent=1) + "\n")
     if stop:
         console.print(f"interrupted: {done} of {len(videos)} videos done; what was seen is written")
     if not options.quiet:

@@ -7,12 +7,12 @@ Folds are finished one by one and kept on disk, so that an interrupted protocol 
 from __future__ import annotations
 
 import hashlib
-import json
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import ExitStack
 from dataclasses import asdict, dataclass, replace
 from pathlib import Path
 from statistics import mean, stdev
+from typing import Any
 
 import numpy as np
 
@@ -29,6 +29,7 @@ from pipeline.files.lock import locked_folder
 from pipeline.files.writing import write_atomically
 from pipeline.ranks import Ranks, join
 from pipeline.report.tables import results_csv
+from pipeline.schema import read_checked, read_json, to_json
 from pipeline.training.fit import train
 
 Rows = Sequence[VideoRow]
@@ -239,7 +240,7 @@ def _digest_of(annotations: Annotations, contents: Contents) -> str:
         for part, members in annotations.splits.items()
         for row in members
     ]
-    return hashlib.sha256(json.dumps(sorted(rows)).encode()).hexdigest()
+    return hashlib.sha256(to_json(sorted(rows)).encode()).hexdigest()
 
 
 def _claim(experiment: Experiment, name: str, evaluation: EvaluationSettings, rows_sha256: str) -> None:
@@ -247,10 +248,11 @@ def _claim(experiment: Experiment, name: str, evaluation: EvaluationSettings, ro
     path = experiment.run_dir / "protocol.json"
     settings = {"protocol": name, "evaluation": asdict(evaluation), "experiment": to_dict(experiment)}
     settings["rows_sha256"] = rows_sha256
-    text = json.dumps(settings, indent=1, sort_keys=True)
+    text = to_json(settings, indent=1, sort_keys=True)
     before = path.read_text(encoding="utf-8") if path.exists() else text
     if before != text:
-        what = "videos" if json.loads(before) | {"rows_sha256": rows_sha256} == settings else "settings"
+        kept = read_checked(dict[str, Any], read_json(before, str(path)), str(path))
+        what = "videos" if kept | {"rows_sha256": rows_sha256} == settings else "settings"
         raise UserError(f"{path}: the folder holds folds of other {what}; choose another --name or remove it")
     write_atomically(path, text)
 
@@ -282,17 +284,24 @@ def _run_fold(
     evaluation = replace(evaluation, left_out=judged.left_out)
     if ranks.is_first:
         kept = {name: [asdict(item) for item in getattr(evaluation, name)] for name in ("results", "left_out")}
-        write_atomically(done, json.dumps(kept, indent=1, ensure_ascii=False))
+        write_atomically(done, to_json(kept, indent=1, ensure_ascii=False))
     return evaluation
 
 
+@dataclass(frozen=True)
+class _Fold:
+    """What is kept of a fold."""
+
+    results: tuple[VideoResult, ...]
+    left_out: tuple[LeftOut, ...]
+
+
 def _read_results(path: Path, labels: tuple[str, ...]) -> Evaluation:
-    kept = json.loads(path.read_text(encoding="utf-8"))
+    kept = read_json(path.read_text(encoding="utf-8"), str(path))
     if isinstance(kept, list):  # of an earlier version, which left out nothing
         kept = {"results": kept, "left_out": []}
-    tuples = ("probabilities", "uncalibrated")
-    results = [VideoResult(**row | {name: tuple(row.get(name, ())) for name in tuples}) for row in kept["results"]]
-    return Evaluation(labels, tuple(results), tuple(LeftOut(**left) for left in kept["left_out"]))
+    fold = read_checked(_Fold, kept, str(path))
+    return Evaluation(labels, fold.results, fold.left_out)
 
 
 def write_folds(result: ProtocolResult, folder: Path) -> Path:

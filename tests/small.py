@@ -42,4 +42,4 @@ def small_model(num_classes: int = 3, *, representation: Any = "rgb", **model: A
     labels = tuple(f"class {index}" for index in range(num_classes))
     transform = replace(experiment.transform, representation=representation)
     recognizer = Recognizer(config, num_classes, num_pictures=transform.num_pictures).eval()
-    return ModelFile(recognizer, labels, experiment.sampling, transform, experiment.decode, {"by": "test"})
+    return ModelFile(recognizer, labels, experiment.sampling, transform, experiment.decode, {"clipgru": "0.0.test"})

@@ -27,6 +27,8 @@ LAYERS = {
     "sources": 0,
     "machine": 0,
     "terminal": 0,
+    "schema": 0,
+    "description": 0,
     # The stages, none of which knows another.
     "decode": 1,
     "calibration": 1,

@@ -22,20 +22,22 @@ from rich.progress import track
 from pipeline.checkpoint import load_model_file
 from pipeline.cli import ENVIRONMENT
 from pipeline.confidence import wilson_interval
-from pipeline.config import Experiment, from_dict
+from pipeline.config import Experiment
 from pipeline.evaluation import Evaluation
 from pipeline.export.assembly import assemble
 from pipeline.export.int8 import Cost, calibration_clips, measure_cost, quantize
 from pipeline.export.pieces import make_pieces
 from pipeline.protocols import MODEL, PROTOCOLS, Fold
+from pipeline.schema import read_checked, read_json
 
 _NUM_CALIBRATION_CLIPS = 32
 
 
 def costs_of(run: Path) -> list[Cost]:
     """A fold each, of the first seed."""
-    settings = json.loads((run / "protocol.json").read_text())
-    experiment: Experiment = from_dict(Experiment, settings["experiment"])
+    path = run / "protocol.json"
+    settings = read_json(path.read_text(), str(path))
+    experiment = read_checked(Experiment, settings["experiment"], str(path))
     folds = PROTOCOLS[settings["protocol"]](experiment)
     folder = run / MODEL / f"seed_{experiment.seed}"
     models = [folder / f"fold_{number:02d}" / "model.safetensors" for number in range(1, len(folds) + 1)]

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import json
 import sys
 from collections.abc import Callable, Sequence
 from itertools import product
@@ -22,6 +21,7 @@ from pipeline.cli.parser import (
 from pipeline.errors import UserError, unknown_name
 from pipeline.files.outputs import check_outputs, files_in
 from pipeline.options import ExportOptions
+from pipeline.schema import to_json
 
 if TYPE_CHECKING:
     from pipeline.checkpoint import ModelFile
@@ -56,14 +56,14 @@ def export_command(args: Sequence[str]) -> int:
     if not options.quiet:
         console().print(f"written: {', '.join(map(str, exported.paths))}")
     summary: dict[str, Any] = {"written": [str(path) for path in exported.paths], "differences": exported.differences}
-    print(json.dumps(summary | ({"int8": exported.cost} if exported.cost else {}), indent=1))
+    print(to_json(summary | ({"int8": exported.cost} if exported.cost else {}), indent=1))
     return 0
 
 
 def _export_onnx(path: Path, given_data: Any, options: ExportOptions) -> Exported:
     from rich.progress import Progress
 
-    from pipeline.inference.onnx_runtime import import_onnx
+    from pipeline.inference.onnx_file import import_onnx
 
     import_onnx()  # before anything that takes long
     from pipeline.checkpoint import load_model_file

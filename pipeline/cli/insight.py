@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import json
 import sys
 from collections.abc import Sequence
 from dataclasses import replace
@@ -22,6 +21,7 @@ from pipeline.cli.parser import (
 from pipeline.files.lock import locked_folder
 from pipeline.files.outputs import check_outputs, claimed, files_in
 from pipeline.options import DecodeOptions, DiagnoseOptions, ExplainOptions
+from pipeline.schema import to_json
 
 
 def diagnose_command(args: Sequence[str]) -> int:
@@ -69,7 +69,7 @@ def diagnose_command(args: Sequence[str]) -> int:
     if not options.quiet:
         console().print(f"written: {', '.join(map(str, written))}")
     end_with_report(home, "diagnose", args, began, options.quiet)
-    print(json.dumps(diagnosis.summary(), indent=1))
+    print(to_json(diagnosis.summary(), indent=1))
     return EXIT_SOME_FAILED if diagnosis.num_errors else 0
 
 
@@ -130,5 +130,5 @@ def explain_command(args: Sequence[str]) -> int:
     if not options.quiet:
         console().print(f"written: {', '.join(map(str, written))}")
     answer = explanation_record(memory, options.top)
-    print(json.dumps({name: answer[name] for name in ("label", "score", "is_unknown", "top_frames")}, indent=1))
+    print(to_json({name: answer[name] for name in ("label", "score", "is_unknown", "top_frames")}, indent=1))
     return 0

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import json
 import sys
 from collections.abc import Iterable, Sequence
 from contextlib import ExitStack
@@ -33,6 +32,7 @@ from pipeline.options import (
     ReportOptions,
     TrainOptions,
 )
+from pipeline.schema import to_json
 
 if TYPE_CHECKING:
     from pipeline.checkpoint import ModelFile
@@ -71,7 +71,7 @@ def train_command(args: Sequence[str]) -> int:
         return 0
     note_command(experiment.run_dir, "train", args, began)
     report = write_report(experiment.run_dir)
-    print(json.dumps({"model": str(result.model_path), "report": str(report), **_rounded(result.metrics)}, indent=1))
+    print(to_json({"model": str(result.model_path), "report": str(report), **_rounded(result.metrics)}, indent=1))
     return 0
 
 
@@ -106,7 +106,7 @@ def learn_command(args: Sequence[str]) -> int:
         "left_out": [video.path for video in learned.bad],
         "classes_of_one_source": list(learned.of_one_source),
     }
-    print(json.dumps(answer, indent=1))
+    print(to_json(answer, indent=1))
     return EXIT_SOME_FAILED if learned.bad else 0
 
 
@@ -149,7 +149,7 @@ def _evaluate_model(arguments: Any, given: Any, options: EvaluateOptions, args: 
             return 0
         _write_results(evaluation, folder, summary, options.quiet)
     end_with_report(home, "evaluate", args, began, options.quiet)
-    print(json.dumps(_rounded(summary), indent=1))
+    print(to_json(_rounded(summary), indent=1))
     return EXIT_SOME_FAILED if evaluation.num_errors else 0
 
 
@@ -246,7 +246,7 @@ def _evaluate_protocol(experiment: Experiment, options: EvaluateOptions, args: S
         write_folds(result, folder)
         _write_results(result.whole(), folder, result.summary(), options.quiet)
     end_with_report(home, "evaluate", args, began, options.quiet)
-    print(json.dumps(_rounded(result.summary()), indent=1))
+    print(to_json(_rounded(result.summary()), indent=1))
     return EXIT_SOME_FAILED if result.whole().num_errors else 0
 
 

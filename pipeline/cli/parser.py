@@ -2,9 +2,10 @@
 
 from __future__ import annotations
 
+import json
 import os
 import re
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
 from dataclasses import fields
 from difflib import get_close_matches
 from pathlib import Path
@@ -12,10 +13,10 @@ from typing import TYPE_CHECKING, Any, NoReturn
 
 import docstring_parser
 import jsonargparse
-import yaml
 
-from pipeline.config import DecodeConfig, Experiment
-from pipeline.errors import UserError, unknown_name
+from pipeline.config import DecodeConfig, Experiment, read_settings, to_dict
+from pipeline.errors import UserError
+from pipeline.schema import check_types
 from pipeline.sources import shown_path, shown_source
 
 if TYPE_CHECKING:
@@ -28,16 +29,32 @@ class Parser(jsonargparse.ArgumentParser):
     """jsonargparse's parser with one-screen errors: what is wrong and where to look, not the whole usage."""
 
     def parse_args(self, args: Any = None, **settings: Any) -> Any:  # type: ignore[override]
-        """As jsonargparse does, after a look at the words that are files."""
+        """As jsonargparse does, of words in which no text is a path: it would open one that is given for a group of
+        settings, and import one that looks like a class. A config file is read here, and handed on as what it says.
+        """
         args = [_at_home(word) for word in args]
         self._given: Sequence[str] = args
-        for place, word in enumerate(args):
+        config_files: list[str] = []
+        parsed = super().parse_args(list(self._without_paths(args, config_files)), **settings)
+        if config_files:
+            parsed.config = config_files
+        return parsed
+
+    def _without_paths(self, args: Sequence[str], config_files: list[str]) -> Iterator[str]:
+        options = [text for action in self._actions for text in action.option_strings]
+        left = iter(args)
+        for word in left:
             self._check_not_an_option(word)
-            if word == "--config" and place + 1 < len(args):
-                _check_config_file(Path(args[place + 1]))
-            elif word.startswith("--config="):
-                _check_config_file(Path(word.removeprefix("--config=")))
-        return super().parse_args(args, **settings)
+            name, equals, value = word.partition("=")
+            if word == "--":
+                yield from (word, *left)
+            elif name == "--config" and (value := value if equals else next(left, "")):
+                config_files.append(value)
+                yield f"--config={json.dumps(read_settings(Experiment, Path(value)), ensure_ascii=False)}"
+            elif inside := [option for option in options if option.startswith(f"{name}.")]:
+                raise UserError(f"{name} is a group of settings: give one of them, such as {inside[0]}")
+            else:
+                yield word
 
     def _check_not_an_option(self, word: str) -> None:
         known = word.partition("=")[0] in self._option_string_actions
@@ -64,24 +81,10 @@ def _at_home(word: str) -> str:
     return option + os.path.expanduser(path) if path.startswith("~") and not os.path.exists(path) else word
 
 
-def _check_config_file(path: Path) -> None:
-    """Wrong YAML and unknown sections, with the file's name; the rest is checked with the command line's settings."""
-    try:
-        content = yaml.safe_load(path.read_text(encoding="utf-8"))
-    except OSError as error:
-        raise UserError(f"{path}: cannot be read ({error.strerror})") from error
-    except (yaml.YAMLError, UnicodeDecodeError) as error:
-        raise UserError(f"{path}: not YAML: {error}") from error
-    known = [item.name for item in fields(Experiment)]
-    for name in content if isinstance(content, dict) else ():
-        if name not in known:
-            raise unknown_name(f"section in {path}:", str(name), known)
-
-
 def make_parser(command: str, description: str) -> Parser:
     """The parser of one command."""
     jsonargparse.set_parsing_settings(docstring_parse_attribute_docstrings=True)
-    return Parser(prog=f"clipgru {command}", description=description, exit_on_error=True)
+    return Parser(prog=f"clipgru {command}", description=description, exit_on_error=True, allow_abbrev=False)
 
 
 def console() -> PlainConsole:
@@ -95,7 +98,9 @@ def to_experiment(parser: Parser, arguments: Any) -> Experiment:
     """The experiment that parsed arguments describe."""
     groups = set(Experiment.__dataclass_fields__)
     instantiated = parser.instantiate(arguments)
-    return Experiment(**{name: instantiated[name] for name in groups})
+    experiment = Experiment(**{name: instantiated[name] for name in groups})
+    check_types(Experiment, to_dict(experiment), "")  # jsonargparse takes nan for a number
+    return experiment
 
 
 def read_experiment(path: Path, words: Sequence[str] = ()) -> Experiment:
@@ -147,7 +152,11 @@ def read_options(options_type: type[Any], parser: Parser, arguments: Any) -> Any
     """An options dataclass from parsed arguments."""
     instantiated = parser.instantiate(arguments)
     values = {name: instantiated[name] for name in options_type.__dataclass_fields__}
-    return options_type(**{name: tuple(value) if isinstance(value, list) else value for name, value in values.items()})
+    options = options_type(
+        **{name: tuple(value) if isinstance(value, list) else value for name, value in values.items()}
+    )
+    check_types(options_type, to_dict(options), "")
+    return options
 
 
 def read_paths(

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import json
 import os
 import sys
 from collections.abc import Sequence
@@ -21,6 +20,7 @@ from pipeline.cli.parser import (
 from pipeline.files.lock import locked_folder
 from pipeline.files.outputs import claimed
 from pipeline.options import CheckOptions, DoctorOptions, PredictOptions, ShardOptions, WebcamOptions
+from pipeline.schema import to_json
 
 
 def predict_command(args: Sequence[str]) -> int:
@@ -172,7 +172,7 @@ def shard_command(args: Sequence[str]) -> int:
             experiment.seed,
             lambda: progress.advance(task),
         )
-    print(json.dumps({"folder": options.output} | asdict(packed), indent=1))
+    print(to_json({"folder": options.output} | asdict(packed), indent=1))
     return 0
 
 

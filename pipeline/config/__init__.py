@@ -9,7 +9,7 @@ from pipeline.config.experiment import Experiment
 from pipeline.config.model import ModelConfig, TrainerConfig, TrainingConfig
 from pipeline.config.requirement import require
 from pipeline.config.running import InferenceConfig, StreamingConfig, TimelineConfig
-from pipeline.config.text import from_dict, to_dict, to_yaml
+from pipeline.config.text import read_settings, read_yaml, to_dict, to_yaml
 
 __all__ = [
     "DataConfig",
@@ -24,7 +24,8 @@ __all__ = [
     "TrainerConfig",
     "TrainingConfig",
     "TransformConfig",
-    "from_dict",
+    "read_settings",
+    "read_yaml",
     "require",
     "to_dict",
     "to_yaml",

@@ -99,7 +99,7 @@ class DecodeConfig:
             "max_download_mb",
         ):
             value = getattr(self, name)
-            require(value > 0, f"decode.{name} must be positive, got {value}")
+            require(0 < value < 2**31, f"decode.{name} must be positive and less than 2^31, got {value}")
         require(self.stream is None or self.stream >= 0, f"decode.stream must not be negative, got {self.stream}")
 
 
@@ -119,9 +119,13 @@ class SamplingConfig:
     """Clips a video whose scores are averaged in evaluation: of evenly spaced starts, or other frames of each part."""
 
     def __post_init__(self) -> None:
-        require(self.sample_fps > 0, f"sampling.sample_fps must be positive, got {self.sample_fps}")
-        require(self.num_frames > 0, f"sampling.num_frames must be at least 1, got {self.num_frames}")
-        require(self.num_eval_clips > 0, f"sampling.num_eval_clips must be at least 1, got {self.num_eval_clips}")
+        require(
+            0.001 <= self.sample_fps <= 1000,
+            f"sampling.sample_fps must be between 0.001 and 1,000 grid frames a second, got {self.sample_fps}",
+        )
+        for name, most in (("num_frames", 4096), ("num_eval_clips", 1000)):
+            value = getattr(self, name)
+            require(1 <= value <= most, f"sampling.{name} must be between 1 and {most:,}, got {value}")
 
 
 @dataclass(frozen=True)
@@ -130,6 +134,12 @@ class Normalization:
 
     mean: tuple[float, float, float]
     std: tuple[float, float, float]
+
+    def __post_init__(self) -> None:
+        require(
+            all(abs(mean) <= 1000 for mean in self.mean) and all(0.001 <= std <= 1000 for std in self.std),
+            f"normalization must have means up to 1,000 and deviations between 0.001 and 1,000, got {self}",
+        )
 
 
 @dataclass(frozen=True)
@@ -164,9 +174,9 @@ class TransformConfig:
 
     def __post_init__(self) -> None:
         require(
-            0 < self.input_size_px <= self.fit_size_px,
+            0 < self.input_size_px <= self.fit_size_px <= 2048,
             f"transform.input_size_px ({self.input_size_px}) must be positive and no larger than "
-            f"transform.fit_size_px ({self.fit_size_px})",
+            f"transform.fit_size_px ({self.fit_size_px}), and that at most 2,048",
         )
         for name in ("min_crop_area", "horizontal_flip", "brightness", "contrast", "saturation", "grayscale"):
             value = getattr(self, name)

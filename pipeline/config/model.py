@@ -58,12 +58,20 @@ class ModelConfig:
             self.num_stages is None or self.num_stages > 0,
             f"model.num_stages must be at least 1, got {self.num_stages}",
         )
-        require(self.change_gain > 0, f"model.change_gain must be positive, got {self.change_gain}")
-        require(len(self.heads) > 0, "model.heads must name at least one temporal head, for example [convgru]")
-        require(self.hidden_channels > 0, f"model.hidden_channels must be positive, got {self.hidden_channels}")
         require(
-            self.kernel_size > 0 and self.kernel_size % 2 == 1,
-            f"model.kernel_size must be odd, so that maps keep their size, got {self.kernel_size}",
+            0 < self.change_gain <= 1000, f"model.change_gain must be positive, 1,000 at most, got {self.change_gain}"
+        )
+        require(
+            1 <= len(self.heads) <= 16,
+            f"model.heads must name 1 to 16 temporal heads, for example [convgru], got {len(self.heads)}",
+        )
+        require(
+            0 < self.hidden_channels <= 65_536,
+            f"model.hidden_channels must be positive, 65,536 at most, got {self.hidden_channels}",
+        )
+        require(
+            0 < self.kernel_size < 100 and self.kernel_size % 2 == 1,
+            f"model.kernel_size must be odd, so that maps keep their size, and below 100, got {self.kernel_size}",
         )
         require(self.recompute_steps >= 0, f"model.recompute_steps cannot be negative, got {self.recompute_steps}")
         require(0 <= self.dropout < 1, f"model.dropout must be in [0, 1), got {self.dropout}")

@@ -41,6 +41,7 @@ from pipeline.datasets.motion_scene import SHAPES, draw_look, render
 from pipeline.errors import UserError
 from pipeline.files.failures import failures_of
 from pipeline.files.writing import OutputFile, write_atomically
+from pipeline.schema import read_checked, read_json
 
 PARTNER = {a: b for change in CHANGES for a, b in ((change.rising, change.falling), (change.falling, change.rising))}
 """The class that a clip of each class belongs to when time runs backwards."""
@@ -156,8 +157,9 @@ def read_segments(root: Path) -> dict[Path, tuple[Segment, ...]]:
     source = root / _UNTRIMMED / "segments.json"
     if not source.exists():
         raise UserError(f"no {source}; make the motion set first")
-    listed = json.loads(source.read_text(encoding="utf-8"))
-    return {source.parent / name: tuple(Segment(**segment) for segment in found) for name, found in listed.items()}
+    listed = read_json(source.read_text(encoding="utf-8"), str(source))
+    found = read_checked(dict[str, tuple[Segment, ...]], listed, str(source))
+    return {source.parent / name: segments for name, segments in found.items()}
 
 
 def _clips_by_split(config: MotionSetConfig) -> tuple[int, int, int]:

@@ -17,6 +17,7 @@ from __future__ import annotations
 import hashlib
 import io
 import json
+import math
 import os
 import tarfile
 from collections import deque
@@ -28,6 +29,7 @@ from pathlib import Path
 from random import Random
 from typing import Any, BinaryIO
 
+from pipeline.config import require
 from pipeline.datasets.annotations import Annotations, VideoRow, read_text, require_folder
 from pipeline.datasets.parts import part_of
 from pipeline.errors import UserError
@@ -35,6 +37,7 @@ from pipeline.files.content import FilePart
 from pipeline.files.failures import reason_of
 from pipeline.files.lock import LOCK_NAME
 from pipeline.files.writing import OutputFile, write_atomically
+from pipeline.schema import check_labels, read_checked, read_json
 
 FORMAT_VERSION = 1
 INDEX_NAME = "index.json"
@@ -211,31 +214,80 @@ def read_shards(root: Path, annotations: Path | None = None, split: int = 1) -> 
             f"no {source}; clipgru shard writes it last, so what is there may have been cut off: pack again"
         )
     try:
-        index = json.loads(read_text(source))
-        if index["format"] != FORMAT_VERSION:
-            raise UserError(f"{source}: format {index['format']!r}; this version reads format {FORMAT_VERSION}")
-        parts = [_part(root, sample, index["shards"]) for sample in index["samples"]]
-        splits: dict[str, tuple[VideoRow, ...]] = {}
-        for name, rows in index["splits"].items():
-            part = name if name == "all" else part_of(name)
-            if part is None:
-                raise ValueError(f"unknown part {name!r}")
-            splits[part] = splits.get(part, ()) + tuple(_row(root, parts, facts) for facts in rows)
-        absent = tuple(Path(path) for path in index["absent"])
-        return Annotations(tuple(index["labels"]), splits, absent, index["may_share_groups"])
-    except (ValueError, KeyError, TypeError, IndexError) as error:
-        raise UserError(f"{source} is no index of shards, or a damaged one ({error!r}); pack again") from error
+        said = read_json(read_text(source), str(source))
+        version = said.get("format") if isinstance(said, dict) else None
+        if type(version) is int and version > FORMAT_VERSION:
+            raise UserError(f"{source}: format {version}; this version reads format {FORMAT_VERSION}: update clipgru")
+        index = read_checked(_Index, said, str(source))
+    except UserError as error:
+        raise UserError(f"{error}; it is no index of shards, or a damaged one: pack again") from None
+    parts = [_part(root, sample) for sample in index.samples]
+    splits: dict[str, tuple[VideoRow, ...]] = {}
+    for name, rows in index.splits.items():
+        part = part_of(name) or name
+        splits[part] = splits.get(part, ()) + tuple(_row(root, parts, facts) for facts in rows)
+    absent = tuple(Path(path) for path in index.absent)
+    return Annotations(index.labels, splits, absent, index.may_share_groups)
 
 
-def _part(root: Path, sample: dict[str, Any], shards: dict[str, int]) -> FilePart:
-    if sample["shard"] not in shards or Path(sample["shard"]).name != sample["shard"]:
-        raise ValueError(f"unknown shard {sample['shard']!r}")
-    shard = root / sample["shard"]
-    return FilePart(shard, int(sample["start_byte"]), int(sample["num_bytes"]), sample["sha256"], sample["name"])
+@dataclass(frozen=True)
+class _Sample:
+    """A video: its name, and its place in its tar."""
+
+    name: str
+    shard: str
+    start_byte: int
+    num_bytes: int
+    sha256: str
 
 
-def _row(root: Path, parts: Sequence[FilePart], facts: dict[str, Any]) -> VideoRow:
-    facts = dict(facts)
-    part = parts[facts.pop("sample")]
+@dataclass(frozen=True)
+class _Facts:
+    """A row: the number of its video, and what ``VideoRow`` says of it."""
+
+    sample: int
+    label: str
+    group: str
+    start_seconds: float
+    end_seconds: float | None
+
+
+@dataclass(frozen=True)
+class _Index:
+    """What the index holds."""
+
+    format: int
+    labels: tuple[str, ...]
+    may_share_groups: bool
+    absent: tuple[str, ...]
+    shards: dict[str, int]
+    """Name and bytes of each tar."""
+    samples: tuple[_Sample, ...]
+    splits: dict[str, tuple[_Facts, ...]]
+
+    def __post_init__(self) -> None:
+        check_labels(self.labels, "labels")
+        labels = set(self.labels)
+        for number, sample in enumerate(self.samples):
+            end = sample.start_byte + sample.num_bytes
+            is_inside = 0 <= sample.start_byte <= end <= self.shards.get(sample.shard, -1)
+            is_named = Path(sample.shard).name == sample.shard and ".." not in sample.name.split("/")
+            require(is_inside and is_named, f"samples[{number}]: its place in its tar, or its name, cannot be")
+        for part, rows in self.splits.items():
+            require(part == "all" or part_of(part) is not None, f"splits.{part}: no part of a dataset")
+            for number, row in enumerate(rows):
+                end_seconds = math.inf if row.end_seconds is None else row.end_seconds
+                is_timed = 0 <= row.start_seconds < end_seconds
+                is_known = row.label in labels and 0 <= row.sample < len(self.samples)
+                require(is_timed and is_known, f"splits.{part}[{number}]: its video, label or times cannot be")
+
+
+def _part(root: Path, sample: _Sample) -> FilePart:
+    return FilePart(root / sample.shard, sample.start_byte, sample.num_bytes, sample.sha256, sample.name)
+
+
+def _row(root: Path, parts: Sequence[FilePart], facts: _Facts) -> VideoRow:
+    part = parts[facts.sample]
     # The path that it would have in the root: what reports name and rows are sorted by.
-    return VideoRow(root / part.name, name=part.name, part=part, **facts)
+    times = (facts.start_seconds, facts.end_seconds)
+    return VideoRow(root / part.name, facts.label, facts.group, *times, name=part.name, part=part)

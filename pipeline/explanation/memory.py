@@ -81,7 +81,7 @@ def remember(model: ModelFile, reader: VideoReader) -> Memory:
     length, context = model.sampling.num_frames, model.transform.num_context_frames
     starts = list(window_starts(len(features), length, max(1, length // 2)))
     logits = torch.cat([model.recognizer.classify(features[None, start : start + length]) for start in starts])
-    probabilities = model.calibration.probabilities(logits).mean(dim=0)
+    probabilities = model.calibration.finite_probabilities(logits).mean(dim=0)
     best = int(probabilities.argmax())
     gate, let_in, drops = (_FrameMeans(len(features)) for _ in range(3))
     for start in starts:
@@ -163,5 +163,5 @@ def _drops_without(model: ModelFile, window: Tensor, label: int) -> Tensor:
 
 
 def _probability(model: ModelFile, clips: Tensor, label: int) -> Tensor:
-    probabilities: Tensor = model.calibration.probabilities(model.recognizer.classify(clips))
+    probabilities: Tensor = model.calibration.finite_probabilities(model.recognizer.classify(clips))
     return probabilities[:, label]

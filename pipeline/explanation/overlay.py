@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import json
 from bisect import bisect_right
 from pathlib import Path
 from typing import Any
@@ -19,6 +18,7 @@ from pipeline.report.drawing import Caption, Image, as_shown, draw_caption
 from pipeline.report.heat import Box, Floats, Strip, lay_over, strip_picture
 from pipeline.report.mp4 import Mp4File
 from pipeline.report.records import rounded
+from pipeline.schema import to_json
 
 # Maps are shown against the value that this share of all places stays below, so that one bright place dims nothing.
 _FULL_HEAT_QUANTILE = 0.99
@@ -39,7 +39,7 @@ def write_explanation(
     overlay.write_video(path)
     files: dict[Path, bytes | str] = {
         path.with_suffix(".png"): overlay.picture(path.stem),
-        path.with_suffix(".json"): json.dumps(explanation_record(memory, num_top), indent=1),
+        path.with_suffix(".json"): to_json(explanation_record(memory, num_top), indent=1),
     }
     for name, content in files.items():
         write_atomically(name, content)

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import json
 from collections.abc import Sequence
 from dataclasses import replace
 from pathlib import Path
@@ -16,6 +15,7 @@ from pipeline.diagnosis import Diagnosis
 from pipeline.files.writing import write_atomically
 from pipeline.report.sheet import SheetRow, bars_and_curve, contact_sheet
 from pipeline.sampling import grid_range, grid_seconds
+from pipeline.schema import to_json
 from pipeline.transforms.frames import fit_frames
 
 NUM_TRAINING_DRAWS = 3
@@ -66,7 +66,7 @@ def write_diagnosis(
     verdict = "the order of frames matters to it" if summary["uses_time"] else "the order of frames does not matter"
     by_path = {str(row.path): row for row in rows}
     files: dict[str, bytes | str] = {
-        "diagnosis.json": json.dumps(summary, indent=1),
+        "diagnosis.json": to_json(summary, indent=1),
         "diagnosis.png": bars_and_curve(shares, curve, f"{summary['num_videos']} videos: {verdict}"),
     }
     for name, places in (

@@ -8,7 +8,6 @@ ONNX's Scan is the loop over time, with the exported step as its body, so both g
 
 from __future__ import annotations
 
-import json
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from typing import Any
@@ -18,21 +17,22 @@ from onnx import TensorProto, compose, helper
 from onnx.helper import make_node
 
 from pipeline.checkpoint import ModelFile
+from pipeline.description import FORMAT_VERSION, METADATA_KEY
 from pipeline.export.outcome import describe_part
 from pipeline.export.pieces import OPSET, Pieces, StateSlot
-from pipeline.inference.onnx_runtime import (
+from pipeline.inference.onnx_file import (
+    CONTEXT,
     FEATURES,
-    FORMAT_VERSION,
     FRAMES,
     KNOWNNESS,
     LOGITS,
-    METADATA_KEY,
     SCORES,
     STEP_FEATURES,
+    STEP_FRAME,
     STEP_LOGITS,
 )
+from pipeline.schema import to_json
 
-CONTEXT = "state_context"
 _FLOAT, _UINT8, _INT64 = TensorProto.FLOAT, TensorProto.UINT8, TensorProto.INT64
 
 
@@ -57,7 +57,7 @@ def describe_graph(model: Any, file: ModelFile, kind: str, slots: Sequence[State
     """Writes into the graph what the model file says, and what the graph is."""
     said = describe_part(file, kind, slots) | {"onnx_format": FORMAT_VERSION, **more}
     del model.metadata_props[:]
-    helper.set_model_props(model, {METADATA_KEY: json.dumps(said, ensure_ascii=False, sort_keys=True)})
+    helper.set_model_props(model, {METADATA_KEY: to_json(said, ensure_ascii=False, sort_keys=True)})
 
 
 def _backbone(file: ModelFile, pieces: Pieces) -> Any:
@@ -182,12 +182,12 @@ KNOWNNESS_NODES: dict[str, Callable[[str], list[Any]]] = {
 def _step(file: ModelFile, pieces: Pieces) -> Any:
     embed, step = _piece(pieces.embed, "embed_"), _piece(pieces.step, "step_")
     context, picture = file.transform.num_context_frames, _picture(file)
-    inputs = [helper.make_tensor_value_info("frame", _UINT8, ["batch", *picture])]
+    inputs = [helper.make_tensor_value_info(STEP_FRAME, _UINT8, ["batch", *picture])]
     inputs += [value for value in pieces.step.graph.input if value.name != STEP_FEATURES]
     read = _reading(file, STEP_LOGITS)
     outputs = [*read.outputs]
     outputs += [value for value in pieces.step.graph.output if value.name != STEP_LOGITS]
-    nodes = [make_node("Unsqueeze", ["frame", "time_axis"], ["newest" if context else FRAMES])]
+    nodes = [make_node("Unsqueeze", [STEP_FRAME, "time_axis"], ["newest" if context else FRAMES])]
     if context:
         nodes.append(make_node("Concat", [CONTEXT, "newest"], [FRAMES], axis=1))
         nodes.append(make_node("Identity", ["newest"], [f"next_{CONTEXT}"]))

@@ -16,6 +16,7 @@ from pipeline.export.outcome import Exported
 from pipeline.export.parity import check_parity
 from pipeline.export.pieces import Pieces, make_pieces
 from pipeline.files.writing import write_atomically
+from pipeline.inference.onnx_file import sealed
 
 
 @dataclass(frozen=True)
@@ -56,6 +57,6 @@ def _write(file: ModelFile, graphs: dict[str, Any], pieces: Pieces, stem: Path, 
         slots = pieces.slots if kind in ("clip", "step") else ()
         describe_graph(graph, file, kind, slots, **said)
         path = Path(f"{stem}.{kind}.onnx")
-        write_atomically(path, graph.SerializeToString(deterministic=True))
+        write_atomically(path, sealed(graph.SerializeToString(deterministic=True)))
         paths.append(path)
     return paths

@@ -27,7 +27,8 @@ from pipeline.datasets.videos import ClipBatch, fixed_clips
 from pipeline.errors import UserError
 from pipeline.evaluation import Evaluation, evaluate_model
 from pipeline.export.pieces import Pieces, quietly
-from pipeline.inference.onnx_runtime import FEATURES, FRAMES, LOGITS, STEP_FEATURES, initial_states, open_session
+from pipeline.inference.onnx_file import FEATURES, FRAMES, LOGITS, STEP_FEATURES
+from pipeline.inference.onnx_runtime import initial_states, open_session
 from pipeline.sampling import spread
 
 Feeds = list[dict[str, Any]]

@@ -8,6 +8,7 @@ from pathlib import Path
 from typing import Any
 
 from pipeline.checkpoint import ModelFile, describe
+from pipeline.config import to_dict
 from pipeline.export.pieces import StateSlot
 
 TOLERANCE = 1e-4
@@ -29,6 +30,6 @@ def describe_part(file: ModelFile, kind: str, slots: Sequence[StateSlot]) -> dic
     """What the model file says, and which part of it this is: the metadata of an exported file."""
     return describe(file) | {
         "kind": kind,
-        "states": [slot.described() for slot in slots],
+        "states": [to_dict(slot.described()) for slot in slots],
         "num_context_frames": file.transform.num_context_frames,
     }

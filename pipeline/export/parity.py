@@ -13,10 +13,10 @@ from torch import Tensor
 
 from pipeline.checkpoint import ModelFile
 from pipeline.errors import UserError
-from pipeline.export.assembly import CONTEXT
 from pipeline.export.outcome import TOLERANCE
 from pipeline.export.pieces import StateSlot, example_frames, leaves
-from pipeline.inference.onnx_runtime import FEATURES, FRAMES, KNOWNNESS, SCORES, Run, initial_states, open_session
+from pipeline.inference.onnx_file import CONTEXT, FEATURES, FRAMES, KNOWNNESS, SCORES
+from pipeline.inference.onnx_runtime import Run, initial_states, open_session
 from pipeline.transforms.frames import ClipTransform
 
 _BATCHES, _NUM_STEPS = (1, 3), 8

@@ -12,15 +12,16 @@ import warnings
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass
-from typing import Any
+from typing import Any, Literal
 
 import torch
 from torch import Tensor, nn
 
 from pipeline.checkpoint import ModelFile
+from pipeline.description import StateDescription
 from pipeline.errors import UserError
 from pipeline.inference.folding import fold_batch_norm
-from pipeline.inference.onnx_runtime import FEATURES, FRAMES, LOGITS, STEP_FEATURES, STEP_LOGITS
+from pipeline.inference.onnx_file import FEATURES, FRAMES, LOGITS, STEP_FEATURES, STEP_LOGITS
 from pipeline.models.recognizer import Recognizer
 from pipeline.models.temporal.head import State
 from pipeline.transforms.frames import ClipTransform
@@ -39,10 +40,12 @@ class StateSlot:
     batch_axis: int | None
     """None: the same for all of a batch, as a count of frames."""
 
-    def described(self) -> dict[str, Any]:
+    def described(self) -> StateDescription:
         """For the metadata: the word ``batch`` stands where its size does."""
-        shape = ["batch" if axis == self.batch_axis else side for axis, side in enumerate(self.shape)]
-        return {"name": self.name, "shape": shape}
+        shape: list[int | Literal["batch"]] = list(self.shape)
+        if self.batch_axis is not None:
+            shape[self.batch_axis] = "batch"
+        return StateDescription(self.name, tuple(shape))
 
 
 @dataclass(frozen=True)

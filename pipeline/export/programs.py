@@ -8,7 +8,6 @@ that the model was trained on; for any other, run the step.
 from __future__ import annotations
 
 import io
-import json
 from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
@@ -21,6 +20,7 @@ from pipeline.errors import UserError
 from pipeline.export.outcome import TOLERANCE, Exported, describe_part
 from pipeline.export.pieces import BATCH, Backbone, Embed, StateSlot, Step, example_frames, quietly, state_slots
 from pipeline.files.writing import write_atomically
+from pipeline.schema import to_json
 
 METADATA_NAME = "clipgru.json"
 _BATCHES = (1, 2, 5)
@@ -97,7 +97,7 @@ def _archive(
         except (torch._dynamo.exc.TorchDynamoException, RuntimeError, ValueError) as error:
             raise UserError(f"torch.export cannot follow this network: {str(error).strip().splitlines()[0]}") from error
         buffer = io.BytesIO()
-        text = json.dumps(describe_part(file, kind, slots), ensure_ascii=False, sort_keys=True)
+        text = to_json(describe_part(file, kind, slots), ensure_ascii=False, sort_keys=True)
         torch.export.save(program, buffer, extra_files={METADATA_NAME: text})
     return buffer.getvalue()
 

@@ -14,7 +14,8 @@ A camera takes the same way, one grid frame at a time, and so gets the same scor
 
 from __future__ import annotations
 
-from pipeline.inference.engine import Model, load_model, pick_device
+from pipeline.inference.engine import Model, load_model
 from pipeline.inference.stats import RunStats
+from pipeline.machine import pick_device
 
 __all__ = ["Model", "RunStats", "load_model", "pick_device"]

@@ -7,10 +7,11 @@ alone. Windows share the result, so overlap costs only the recurrence. Decoding 
 from __future__ import annotations
 
 import itertools
+import os
 from collections.abc import Generator, Iterator
 from contextlib import closing
 from pathlib import Path
-from typing import TYPE_CHECKING, cast
+from typing import TYPE_CHECKING, NoReturn, cast
 
 import numpy as np
 from numpy.lib.stride_tricks import sliding_window_view
@@ -29,8 +30,6 @@ from pipeline.inference.stats import RunStats
 from pipeline.timeline import WindowScores, merge_segments
 
 if TYPE_CHECKING:
-    import torch
-
     from pipeline.checkpoint import ModelFile
 
 # Batches of fitted frames that decoding may be ahead.
@@ -53,26 +52,16 @@ def load_model(path: str | Path, device: str = "auto") -> Model:
         return Model(*load_onnx(Path(path), device))
     from pipeline.checkpoint import load_model_file
 
-    return Model(load_model_file(path, pick_device(device)))
+    return Model(load_model_file(path, device))
 
 
-def pick_device(name: str) -> torch.device:
-    """The device of that name; ``auto`` is the GPU if there is one.
-
-    Raises:
-        UserError: no such device here.
-    """
-    import torch
-
-    if name == "auto":
-        return torch.device("cuda" if torch.cuda.is_available() else "cpu")
-    try:
-        device = torch.device(name)
-    except RuntimeError as error:
-        raise UserError(f"unknown device {name!r}; use auto, cpu, cuda, cuda:1 or mps") from error
-    if device.type == "cuda" and not torch.cuda.is_available():
-        raise UserError(f"device {name!r}: torch {torch.__version__} sees no CUDA GPU here; use --device cpu")
-    return device
+def _require_path(source: object) -> None:
+    if not isinstance(source, str | Path):
+        shape = f" of the shape {list(source.shape)}" if hasattr(source, "shape") else ""
+        raise UserError(
+            f"a model reads the path of one video file, not a {type(source).__name__}{shape}; write frames to a file, "
+            "for example with PyAV, and call it once a file"
+        )
 
 
 class Model:
@@ -100,10 +89,22 @@ class Model:
         self.open_as(file.decode)
         self.fit, self.embed, self.heads = runtime.fit, runtime.embed, runtime.heads
         self.cores = CorePool(runtime.num_pieces)
+        self._process_id = os.getpid()
+
+    def __reduce__(self) -> NoReturn:
+        raise TypeError("a Model cannot be pickled or copied; send the path of its file, and call load_model there")
+
+    def _require_own_process(self) -> None:
+        if os.getpid() != self._process_id:  # the threads that would do the work are not there, and would be waited for
+            raise UserError(
+                f"the model was loaded in process {self._process_id} and is used in its fork {os.getpid()}, where it "
+                "would hang; call load_model there, or start processes by multiprocessing's spawn"
+            )
 
     def embed_frames(self, frames: Image) -> Features:
         """uint8 ``[n, 1 + context, 3, S, S]``, every frame after those before it -> what a scorer is pushed,
-        ``[n, ...]``."""
+        ``[n, ...]``. Raises ``UserError`` in a fork."""
+        self._require_own_process()
         return self.cores.map(self.embed, frames)[:, 0]  # [n, 1, ...] -> [n, ...]
 
     def open_as(self, config: DecodeConfig) -> None:
@@ -122,7 +123,14 @@ class Model:
 
         Raises:
             DecodeError: the file cannot be read.
+            UserError: the source is no path.
         """
+        _require_path(source)
+        return self._predict(source, config, top_k)
+
+    def _predict(
+        self, source: str | Path, config: InferenceConfig | None, top_k: int
+    ) -> Generator[Prediction, None, None]:
         with self.opener.open(source) as reader, closing(self.score_windows(reader, config)) as windows:
             end_seconds = reader.info.duration_seconds
             for scores in windows:
@@ -131,7 +139,13 @@ class Model:
     def segments(
         self, source: str | Path, *, config: InferenceConfig | None = None, timeline: TimelineConfig | None = None
     ) -> Iterator[Segment]:
-        """The timeline of a video file: stretches of one label, as each is finished."""
+        """The timeline of a video file: stretches of one label, as each is finished. Raises as ``predict``."""
+        _require_path(source)
+        return self._segments(source, config, timeline)
+
+    def _segments(
+        self, source: str | Path, config: InferenceConfig | None, timeline: TimelineConfig | None
+    ) -> Generator[Segment, None, None]:
         with self.opener.open(source) as reader, closing(self.score_windows(reader, config)) as windows:
             end_seconds = reader.info.duration_seconds
             yield from merge_segments(windows, self.labels, self.file.sampling.sample_fps, end_seconds, timeline)
@@ -147,8 +161,9 @@ class Model:
         """A scorer for one video or camera.
 
         Raises:
-            UserError: the model cannot do what the settings ask for.
+            UserError: the model cannot do what the settings ask for, or was loaded before a fork.
         """
+        self._require_own_process()
         context = self.file.transform.num_context_frames
         return SCORERS[config.mode](self.heads, self.file.sampling, config, context)
 

@@ -11,9 +11,7 @@ The body of the scan is the streaming step, so the first of these files serves b
 
 from __future__ import annotations
 
-import json
-from collections.abc import Callable
-from dataclasses import dataclass
+from collections.abc import Callable, Sequence
 from functools import partial
 from pathlib import Path
 from types import ModuleType
@@ -21,40 +19,25 @@ from typing import Any
 
 import numpy as np
 
-from pipeline.config import DecodeConfig, SamplingConfig, TransformConfig, from_dict
+from pipeline.description import StateDescription
 from pipeline.errors import UserError
+from pipeline.inference.onnx_file import (
+    FEATURES,
+    FRAMES,
+    KNOWNNESS,
+    LOGITS,
+    SCORES,
+    STEP_FEATURES,
+    STEP_LOGITS,
+    OnnxFile,
+    import_onnx,
+    read_onnx,
+)
 from pipeline.inference.runtime import Image, Readings, Runtime, Scores, State
 from pipeline.transforms.without_torch import fit_image
 
-METADATA_KEY = "clipgru"
-FORMAT_VERSION = 1
-# Names of values inside the graphs, where they are cut.
-FRAMES, FEATURES, LOGITS = "frames", "features", "logits"
-STEP_FEATURES, STEP_LOGITS = "step_features", "step_logits"
-# What a graph answers: probabilities ``[B, K]``, and how known each clip looks ``[B]``, which is unknown below the
-# ``unknown_threshold`` of the calibration in the metadata.
-SCORES, KNOWNNESS = "scores", "knownness"
-
-Run = Any
-"""``run(names of outputs, inputs by name)``, as ONNX Runtime's session has it."""
-
-
-@dataclass(frozen=True)
-class OnnxFile:
-    """What an exported file says of its model."""
-
-    kind: str
-    """``clip`` or ``step``; ``backbone`` cannot predict."""
-    labels: tuple[str, ...]
-    sampling: SamplingConfig
-    transform: TransformConfig
-    decode: DecodeConfig
-    provenance: dict[str, Any]
-    metrics: dict[str, float]
-    unknown_threshold: float | None
-    """Of the model's rule for the unknown."""
-    states: tuple[dict[str, Any], ...]
-    """``name``, and ``shape`` with the word ``batch`` in its place, of each state; empty if there is no step."""
+Run = Callable[[Sequence[str], dict[str, Any]], list[Any]]
+"""Names of outputs, inputs by name -> the outputs' values. Raises ``UserError`` where the graph cannot be run."""
 
 
 def load_onnx(path: Path, device: str = "auto") -> tuple[OnnxFile, Runtime]:
@@ -67,16 +50,18 @@ def load_onnx(path: Path, device: str = "auto") -> tuple[OnnxFile, Runtime]:
     if device not in ("auto", "cpu"):
         raise UserError(f"device {device!r}: an ONNX file runs on the CPU; leave --device out, or use the model file")
     onnx = import_onnx()
-    model = _read(path, onnx)
-    file = _describe(path, model)
-    if file.kind not in ("clip", "step"):
+    file, model = read_onnx(path)
+    if file.kind == "backbone":
         raise UserError(f"{path}: holds the {file.kind} alone, which cannot predict; use the file ending in .clip.onnx")
     try:
         return file, _runtime_of(model, file, onnx)
     except _graph_errors() as error:
-        raise UserError(
-            f"{path}: its graph cannot be run ({error}); export the model again, or update onnxruntime"
-        ) from error
+        raise _broken_graph(str(path), error) from error
+
+
+def _broken_graph(where: str, error: Exception) -> UserError:
+    said = " ".join(str(error).split())[:300]
+    return UserError(f"{where}: its graph cannot be run ({said}); export the model again, or update onnxruntime")
 
 
 def _runtime_of(model: Any, file: OnnxFile, onnx: ModuleType) -> Runtime:
@@ -94,29 +79,13 @@ def _graph_errors() -> tuple[type[Exception], ...]:
 
     return (
         ValueError,
+        KeyError,  # a value is not there to be cut at
         state.Fail,
         state.InvalidGraph,
         state.InvalidArgument,
         state.NotImplemented,
         state.RuntimeException,
     )
-
-
-def import_onnx() -> ModuleType:
-    """The package ``onnx``, if it and ONNX Runtime are there.
-
-    Raises:
-        UserError: one is not installed.
-    """
-    try:
-        import onnx
-        import onnx.utils
-        import onnxruntime  # noqa: F401 (as early as this)
-    except ImportError as error:
-        raise UserError(
-            f"ONNX files need the packages onnx and onnxruntime ({error}); pip install 'clipgru[export]'"
-        ) from error
-    return onnx
 
 
 def open_session(model: Any, num_threads: int = 0) -> Run:
@@ -128,59 +97,31 @@ def open_session(model: Any, num_threads: int = 0) -> Run:
     options.log_severity_level = 3  # errors
     # Threads that spin while they wait take the time from those that decode.
     options.add_session_config_entry("session.intra_op.allow_spinning", "0")
-    return onnxruntime.InferenceSession(model.SerializeToString(), options, ["CPUExecutionProvider"]).run
+    session = onnxruntime.InferenceSession(model.SerializeToString(), options, ["CPUExecutionProvider"])
+
+    def run(outputs: Sequence[str], inputs: dict[str, Any]) -> list[Any]:
+        try:
+            answers: list[Any] = session.run(outputs, inputs)
+        except _graph_errors() as error:
+            raise _broken_graph("the ONNX file", error) from error
+        return answers
+
+    return run
 
 
-def initial_states(states: tuple[dict[str, Any], ...], batch: int) -> dict[str, Any]:
+def initial_states(states: Sequence[StateDescription], batch: int) -> dict[str, Any]:
     """Zeros for each state, before the first frame."""
-    shapes = {state["name"]: [batch if side == "batch" else side for side in state["shape"]] for state in states}
+    shapes = {state.name: [batch if side == "batch" else side for side in state.shape] for state in states}
     return {name: np.zeros(shape, np.float32) for name, shape in shapes.items()}
-
-
-def _read(path: Path, onnx: ModuleType) -> Any:
-    if not path.is_file():
-        raise UserError(f"{path}: no such file; clipgru export writes <model>.clip.onnx")
-    from google.protobuf.message import DecodeError
-
-    try:
-        return onnx.load_model_from_string(path.read_bytes())
-    except (OSError, DecodeError) as error:
-        raise UserError(f"{path}: not an ONNX file, or a damaged one ({error})") from error
-
-
-def _describe(path: Path, model: Any) -> OnnxFile:
-    found = {item.key: item.value for item in model.metadata_props}.get(METADATA_KEY)
-    if found is None:
-        raise UserError(f"{path}: an ONNX file, but not one of clipgru's: it has no {METADATA_KEY!r} metadata")
-    try:
-        said = json.loads(found)
-        if said["onnx_format"] != FORMAT_VERSION:
-            raise UserError(
-                f"{path}: ONNX format {said['onnx_format']!r}; this version of clipgru reads {FORMAT_VERSION}. Export "
-                "the model again"
-            )
-        return OnnxFile(
-            kind=said["kind"],
-            labels=tuple(said["labels"]),
-            sampling=from_dict(SamplingConfig, said["sampling"]),
-            transform=from_dict(TransformConfig, said["transform"]),
-            decode=from_dict(DecodeConfig, said["decode"]),
-            provenance=said["provenance"],
-            metrics=said["metrics"],
-            unknown_threshold=said["calibration"]["unknown_threshold"],
-            states=tuple(said["states"]),
-        )
-    except (ValueError, KeyError) as error:
-        raise UserError(f"{path}: its {METADATA_KEY!r} metadata is damaged ({error})") from error
 
 
 def _step_of(model: Any, file: OnnxFile, onnx: ModuleType) -> Run | None:
     """The step alone, from features: cut out of a step's graph, or the body of a clip's scan."""
     if not file.states:
         return None
-    outputs = [STEP_LOGITS, *(f"next_{state['name']}" for state in file.states)]
+    outputs = [STEP_LOGITS, *(f"next_{state.name}" for state in file.states)]
     if file.kind == "step":
-        inputs = [STEP_FEATURES, *(state["name"] for state in file.states)]
+        inputs = [STEP_FEATURES, *(state.name for state in file.states)]
         return open_session(onnx.utils.Extractor(model).extract_model(inputs, outputs))
     (scan,) = (node for node in model.graph.node if node.op_type == "Scan")
     (body,) = (attribute.g for attribute in scan.attribute if attribute.name == "body")
@@ -193,13 +134,13 @@ def _windows_of(parts: Any, file: OnnxFile) -> Run | None:
 
 def _read_logits(run: Run, name: str, logits: Scores) -> list[Any]:
     """``[N, K]`` -> scores ``[N, K]`` and how known each looks ``[N]``, by the file's own calibration."""
-    read: list[Any] = run([SCORES, KNOWNNESS], {name: logits})
-    return read
+    return run([SCORES, KNOWNNESS], {name: logits})
 
 
 def _embed(run: Run, frames: Image) -> Any:
     """uint8 ``[B, T + context, 3, S, S]`` -> float32 ``[B, T, ...]``."""
-    return run([FEATURES], {FRAMES: np.ascontiguousarray(frames)})[0]
+    (features,) = run([FEATURES], {FRAMES: np.ascontiguousarray(frames)})
+    return features
 
 
 class OnnxHeads:
@@ -209,6 +150,7 @@ class OnnxHeads:
         self, file: OnnxFile, step: Run | None, windows: Run | None, read: Callable[[Scores], list[Any]]
     ) -> None:
         self._states, self._step, self._windows, self._read = file.states, step, windows, read
+        self._num_classes = len(file.labels)
         self._threshold = -np.inf if file.unknown_threshold is None else file.unknown_threshold
         self.streams, self.reads_windows = step is not None, windows is not None
 
@@ -229,4 +171,7 @@ class OnnxHeads:
 
     def _readings(self, read: list[Any]) -> Readings:
         probabilities, knownness = read
+        if knownness.ndim != 1 or probabilities.shape != (len(knownness), self._num_classes):
+            shape = list(probabilities.shape)
+            raise UserError(f"the ONNX file gives scores of the shape {shape}; export the model again")
         return Readings(probabilities, knownness < self._threshold)

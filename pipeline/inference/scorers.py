@@ -8,8 +8,10 @@ from __future__ import annotations
 
 from collections.abc import Callable
 
+import numpy as np
+
 from pipeline.config import InferenceConfig, SamplingConfig
-from pipeline.errors import UserError
+from pipeline.errors import UserError, no_finite_scores
 from pipeline.inference.arrays import Features, joined, stacked
 from pipeline.inference.runtime import Heads, Readings, State
 from pipeline.sampling import Window
@@ -114,6 +116,8 @@ class StreamScorer:
 
 
 def _scores(windows: list[Window], readings: Readings) -> list[WindowScores]:
+    if not np.isfinite(readings.probabilities).all():
+        raise no_finite_scores()
     rows = zip(windows, readings.probabilities, readings.is_unknown.tolist(), strict=True)
     return [WindowScores(*row) for row in rows]
 

@@ -11,12 +11,13 @@ from dataclasses import asdict, dataclass, field
 from pathlib import Path
 from typing import Any
 
-from pipeline.config import from_dict, to_dict
+from pipeline.config import require, to_dict
 from pipeline.decode.remote import is_url
 from pipeline.errors import UserError
 from pipeline.files.content import file_digest
 from pipeline.options import PredictOptions
 from pipeline.report.records import CRASHED, ROW_FIELDS, SourceVideo, readable, video_row
+from pipeline.schema import read_checked
 
 
 @dataclass(frozen=True)
@@ -50,7 +51,7 @@ class Job:
     @classmethod
     def from_message(cls, message: dict[str, Any]) -> Job:
         """What ``to_message`` made."""
-        return cls(**message | {"options": from_dict(PredictOptions, message["options"])})
+        return read_checked(cls, message, "the job")
 
 
 @dataclass(frozen=True)
@@ -109,9 +110,12 @@ class FileResult:
     status: str
     """ok, error or crashed."""
     error: str
-    rows: tuple[tuple[Any, ...], ...]
+    rows: tuple[tuple[bool | int | float | str | None, ...], ...]
     """Values of ``ROW_FIELDS`` but for the path; the last row is the video's own."""
     identity: FileIdentity | None
+
+    def __post_init__(self) -> None:
+        require(all(len(row) == len(ROW_FIELDS) - 1 for row in self.rows), "a row has too few values, or too many")
 
     @classmethod
     def of_crash(cls, path: str, error: str, source: str) -> FileResult:
@@ -129,16 +133,9 @@ class FileResult:
         return asdict(self)
 
     @classmethod
-    def from_message(cls, message: dict[str, Any]) -> FileResult:
-        """What ``to_message`` made."""
-        rows = tuple(tuple(row) for row in message["rows"])
-        return cls(**message | {"rows": rows, "identity": identity_of(message)})
-
-
-def identity_of(message: dict[str, Any]) -> FileIdentity | None:
-    """The identity in a result's message."""
-    known = message["identity"]
-    return known and FileIdentity(tuple(known["status"]), known["sha256"])
+    def from_message(cls, message: object, where: str) -> FileResult:
+        """What ``to_message`` made. Raises ``UserError``, which begins with ``where``, if it is something else."""
+        return read_checked(cls, message, where)
 
 
 def values_of(row: dict[str, Any]) -> tuple[Any, ...]:

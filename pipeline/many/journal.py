@@ -16,8 +16,9 @@ from typing import Any
 
 from pipeline.errors import UserError
 from pipeline.files.failures import failures_of
-from pipeline.many.job import FileIdentity, FileResult, identity_of, is_unchanged
+from pipeline.many.job import FileIdentity, FileResult, is_unchanged
 from pipeline.report.records import OK
+from pipeline.schema import read_checked, read_json
 
 
 @dataclass(frozen=True)
@@ -27,6 +28,24 @@ class _Entry:
     offset: int
     """Where its line begins, in bytes."""
     status: str
+    identity: FileIdentity | None
+
+
+@dataclass(frozen=True)
+class _Run:
+    """The first line."""
+
+    run: dict[str, Any]
+
+
+@dataclass(frozen=True)
+class _Done:
+    """Every other line; the rows are read when they are asked for."""
+
+    path: str
+    status: str
+    error: str
+    rows: Any
     identity: FileIdentity | None
 
 
@@ -56,14 +75,18 @@ class Journal:
     def _read(self, run: dict[str, Any]) -> None:
         end = 0
         self._stream.seek(0)
-        for line in self._stream:
-            message = _parsed(line)
-            if message is None:
+        for number, line in enumerate(self._stream, start=1):
+            if not line.endswith(b"\n"):  # torn
                 break
+            where = (
+                f"{self.path}:{number}: not a journal of clipgru's, or damaged: move it away, or choose another table"
+            )
+            message = read_json(line, where)
             if end == 0:
-                self._check_run(message, run)
+                self._check_run(read_checked(_Run, message, where).run, run)
             else:
-                self._entries[message["path"]] = _Entry(end, message["status"], identity_of(message))
+                known = read_checked(_Done, message, where)
+                self._entries[known.path] = _Entry(end, known.status, known.identity)
             end += len(line)
         if end == 0 and self._stream.seek(0, os.SEEK_END) > len(_header(run)):
             raise UserError(f"{self.path}: not a journal of clipgru's; move it away, or choose another table")
@@ -71,8 +94,7 @@ class Journal:
         if end == 0:
             self._append(_header(run))
 
-    def _check_run(self, message: dict[str, Any], run: dict[str, Any]) -> None:
-        known = message.get("run", {})
+    def _check_run(self, known: dict[str, Any], run: dict[str, Any]) -> None:
         differing = [name for name in {**known, **run} if known.get(name) != run.get(name)]
         if differing:
             raise UserError(
@@ -112,7 +134,8 @@ class Journal:
     def table_rows(self, path: str) -> Iterator[dict[str, Any]]:
         """The rows of a finished file."""
         self._stream.seek(self._entries[path].offset)
-        return FileResult.from_message(json.loads(self._stream.readline())).table_rows()
+        line = self._stream.readline()
+        return FileResult.from_message(read_json(line, str(self.path)), str(self.path)).table_rows()
 
     def __enter__(self) -> Journal:
         return self
@@ -129,12 +152,3 @@ def _line(message: dict[str, Any]) -> bytes:
 
 def _header(run: dict[str, Any]) -> bytes:
     return _line({"run": run})
-
-
-def _parsed(line: bytes) -> dict[str, Any] | None:
-    """None if the line is torn."""
-    try:
-        message = json.loads(line) if line.endswith(b"\n") else None
-    except ValueError:
-        return None
-    return message if isinstance(message, dict) else None

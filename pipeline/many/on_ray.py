@@ -115,7 +115,7 @@ class RayWorker:
 def _unpacked(message: dict[str, Any]) -> FileResult:
     if "user_error" in message:
         raise UserError(message["user_error"])
-    return FileResult.from_message(message)
+    return FileResult.from_message(message, "a Ray actor")
 
 
 def _import(name: str) -> Any:

@@ -3,17 +3,19 @@
 from __future__ import annotations
 
 import hashlib
-import json
 import re
 from collections.abc import Iterator, Sequence
+from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
+from pipeline.config import SamplingConfig
 from pipeline.errors import UserError
 from pipeline.files.failures import reason_of
 from pipeline.report.parquet import ParquetFile, import_arrow
-from pipeline.report.records import readable
+from pipeline.report.records import ROW_FIELDS, readable
+from pipeline.schema import read_checked, read_json
 
 _ROWS_AT_ONCE = 1024
 _METADATA = b"clipgru"
@@ -109,20 +111,49 @@ def _common_header(shards: Sequence[Path]) -> dict[str, Any]:
     return {name: value for name, value in headers[0].items() if name != "shard"}
 
 
+@dataclass(frozen=True)
+class _Videos:
+    count: int
+    sha256: str
+
+
+@dataclass(frozen=True)
+class _Header:
+    """What the table of a shard says of itself."""
+
+    labels: tuple[str, ...]
+    sampling: SamplingConfig
+    run: dict[str, Any]
+    videos: _Videos
+    shard: str
+
+
 def _header(path: Path) -> dict[str, Any]:
-    parquet = import_arrow("pyarrow.parquet")
+    with _damage_of(path):
+        schema = import_arrow("pyarrow.parquet").read_schema(path)
+        missing = [name for name in ROW_FIELDS if name not in schema.names]
+        if missing or _METADATA not in (schema.metadata or {}):
+            raise UserError(f"{path}: not the table of a shard, such as predict --shard makes")
+        header = read_json(schema.metadata[_METADATA], str(path))
+    read_checked(_Header, header, str(path))
+    found: dict[str, Any] = header
+    return found
+
+
+@contextmanager
+def _damage_of(path: Path) -> Iterator[None]:
+    """What pyarrow raises, as one line."""
     try:
-        header: dict[str, Any] = json.loads(parquet.read_schema(path).metadata[_METADATA])
-        return {name: header[name] for name in ("labels", "sampling", "run", "videos", "shard")}
-    except (OSError, ValueError, KeyError, TypeError) as error:  # pyarrow's own errors are among these
+        yield
+    except (OSError, ValueError, KeyError, NotImplementedError) as error:  # pyarrow's own errors are among these
         raise UserError(f"{path}: not the table of a shard, or damaged ({error})") from error
 
 
 def _videos(path: Path) -> Iterator[list[dict[str, Any]]]:
     """The rows of one video after the other."""
     rows: list[dict[str, Any]] = []
-    with import_arrow("pyarrow.parquet").ParquetFile(path) as stream:
-        for batch in stream.iter_batches(_ROWS_AT_ONCE):
+    with _damage_of(path), import_arrow("pyarrow.parquet").ParquetFile(path) as stream:
+        for batch in stream.iter_batches(_ROWS_AT_ONCE, columns=list(ROW_FIELDS)):
             for row in batch.to_pylist():
                 rows.append(row)
                 if row["kind"] == "video":

@@ -52,7 +52,7 @@ class Worker:
         except WireError:
             cause = f"{path}: the process that worked on it {self._end()}"
             return FileResult.of_crash(path, cause, self._job.source(path))
-        return FileResult.from_message(_checked(message))
+        return FileResult.from_message(_checked(message), "a worker")
 
     def _start(self) -> None:
         with self._lock:

@@ -35,8 +35,9 @@ class Backbone(nn.Module):
             raise UserError(
                 f"this network gives no feature map for a picture of 64x64 ({error}); choose a CNN"
             ) from error
-        if features.ndim != 4:
-            raise UserError(f"this network gives {list(features.shape)}, not a feature map [N, D, H, W]; choose a CNN")
+        if not isinstance(features, Tensor) or features.ndim != 4:
+            given = list(features.shape) if isinstance(features, Tensor) else type(features).__name__
+            raise UserError(f"this network gives {given}, not a feature map [N, D, H, W]; choose a CNN")
         return int(features.shape[1])
 
     def look(self, size_px: int) -> Tensor:

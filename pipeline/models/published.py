@@ -2,12 +2,15 @@
 
 from __future__ import annotations
 
+import re
 from collections.abc import Sequence
+from contextlib import nullcontext
 from difflib import get_close_matches
 from pathlib import Path
 from typing import Any
 
 import timm
+import torch
 import torchvision
 from torch import Tensor, nn
 
@@ -31,14 +34,21 @@ def published_backbone(name: str, weights: str, own_names: Sequence[str] = ()) -
     Raises:
         UserError: unknown name, unfitting weights, no network, or a network without a feature map.
     """
+    is_name = re.fullmatch(r"\w[\w.]{0,99}", name) is not None  # timm would take more for an address
     in_torchvision = name in torchvision.models.list_models(module=torchvision.models)
-    if not in_torchvision and not timm.is_model(name):
+    if not in_torchvision and not (is_name and timm.is_model(name)):
         known = [*own_names, *torchvision.models.list_models(module=torchvision.models), *timm.list_models()]
-        close = get_close_matches(name, known, n=3)
+        close = get_close_matches(name[:100], dict.fromkeys(known), n=3)
         guess = f" Did you mean {', '.join(close)}?" if close else ""
-        raise UserError(f"unknown backbone {name!r}.{guess} Any torchvision or timm CNN will do, for example resnet18")
+        raise UserError(
+            f"unknown backbone {name[:100]!r}.{guess} Any torchvision or timm CNN will do, for example resnet18"
+        )
     try:
         return _torchvision(name, weights) if in_torchvision else _timm(name, weights)
+    except (AssertionError, RuntimeError) as error:  # no network without its pooling; no weights of that tag
+        raise UserError(
+            f"backbone {name!r} cannot be used ({error}); choose another CNN, for example resnet18"
+        ) from error
     except OSError as error:  # urllib's and the hub's errors for a missing network are OSErrors
         raise UserError(
             f"cannot download the weights of {name!r} ({error}); go online, or use weights: none, bundled or a file"
@@ -58,7 +68,10 @@ def _torchvision_stages(network: nn.Module) -> list[nn.Module]:
 
 def _torchvision(name: str, weights: str) -> Backbone:
     published = torchvision.models.get_model_weights(name).DEFAULT if weights == "default" else None
-    network = torchvision.models.get_model(name, weights=published)
+    # RegNet computes its widths with tensors, which need values where others are made without (device meta).
+    with torch.device("cpu") if name.startswith("regnet") else nullcontext():
+        network = torchvision.models.get_model(name, weights=published)
+    network.to(torch.get_default_device())
     if weights not in ("default", "none"):
         load_file(network, Path(weights))
     normalization = _IMAGENET

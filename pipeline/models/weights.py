@@ -49,9 +49,16 @@ def load_file(network: nn.Module, path: Path) -> None:
         UserError: as ``read_weights``; or the tensors are of another architecture.
     """
     state, own = read_weights(path), network.state_dict()
-    misshapen = [name for name in own.keys() & state.keys() if own[name].shape != state[name].shape]
+    shared = own.keys() & state.keys()
+    misshapen = [name for name in shared if own[name].shape != state[name].shape]
     if misshapen:
         raise UserError(f"{path}: weights of another architecture: {len(misshapen)} tensors of another shape")
+    numbers = [name for name in shared if own[name].is_floating_point()]
+    wrong = [name for name in numbers if not state[name].is_floating_point() or not state[name].isfinite().all()]
+    if wrong:
+        raise UserError(
+            f"{path}: {len(wrong)} tensors are no floats, or not finite, the first {min(wrong)}; fetch it anew"
+        )
     missing, unexpected = network.load_state_dict(state, strict=False)
     if missing:
         raise UserError(

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import json
 from pathlib import Path
 from typing import Any
 
@@ -12,6 +11,7 @@ from numpy.typing import NDArray
 from pipeline.clip import Prediction, Segment
 from pipeline.files.writing import OutputFile
 from pipeline.report.records import INTERRUPTED, OK, SourceVideo, rounded, segment_record, window_record
+from pipeline.schema import to_json
 
 
 class JsonFile:
@@ -70,4 +70,4 @@ class JsonFile:
 
 
 def _dump(value: Any) -> str:
-    return json.dumps(value, ensure_ascii=False)
+    return to_json(value, ensure_ascii=False)

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import json
 from pathlib import Path
 from typing import Any
 
@@ -12,6 +11,7 @@ from numpy.typing import NDArray
 from pipeline.clip import Prediction, Segment
 from pipeline.files.writing import LineFile
 from pipeline.report.records import SourceVideo, rounded, segment_record, window_record
+from pipeline.schema import to_json
 
 
 class EventLines:
@@ -29,7 +29,7 @@ class EventLines:
     def event(self, kind: str, **values: Any) -> None:
         """One line; floats are rounded as in all output. ``kind`` is free: window, segment, signal_lost ..."""
         record = {"event": kind} | {k: rounded(v) if isinstance(v, float) else v for k, v in values.items()}
-        self._lines.write(json.dumps(record, ensure_ascii=False) + "\n")
+        self._lines.write(to_json(record, ensure_ascii=False) + "\n")
 
     def close(self) -> None:
         """No more events."""

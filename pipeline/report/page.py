@@ -7,7 +7,6 @@ play, such as the XviD AVIs of UCF101, the page gets an H.264 copy of moderate s
 from __future__ import annotations
 
 import base64
-import json
 import os
 import re
 from collections.abc import Iterator, Sequence
@@ -28,6 +27,7 @@ from pipeline.report.mp4 import Mp4File, encoder_name
 from pipeline.report.own import PREVIEW
 from pipeline.report.records import OK, SourceVideo, later, rounded, segment_record
 from pipeline.report.strip import ScoreStrip
+from pipeline.schema import to_json
 
 TEMPLATE = Path(__file__).with_name("page.html")
 NUM_STRIP_LABELS = 8
@@ -130,7 +130,7 @@ class HtmlPages:
             "media": media_html(source, mime, info),
             "note": "".join(f'<p class="note" role="status">{escape(note)}</p>' for note in self._notes(status, error)),
             "segments": segments_html(segments),
-            "data": json.dumps(data, ensure_ascii=False).replace("<", "\\u003c"),  # so that no label ends the script
+            "data": to_json(data, ensure_ascii=False).replace("<", "\\u003c"),  # so that no label ends the script
         }
         return re.sub(r"{{(\w+)}}", lambda found: parts[found[1]], self._template)
 

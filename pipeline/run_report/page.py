@@ -15,7 +15,7 @@ from pipeline.run_report.clips import make_thumbnails
 from pipeline.run_report.comparison import comparison_sections
 from pipeline.run_report.learning import curves_section, time_section
 from pipeline.run_report.origin import data_section, machine_section, settings_section
-from pipeline.run_report.records import EvaluationRecord, RunRecord, read_run
+from pipeline.run_report.records import EvaluationRecord, RunRecord, as_written, read_run
 from pipeline.run_report.results import (
     calibration_section,
     classes_section,
@@ -44,13 +44,15 @@ def write_report(folder: Path, output: Path | None = None, num_clips: int = 24) 
         UserError: the folder holds nothing of a run, or cannot be written to.
     """
     run = read_run(folder)
-    parts = [headline_section(e) for e in run.evaluations]
-    parts += [curves_section(run)] if run.curves or run.folds else []
-    for evaluation in run.evaluations:
-        parts += _evaluation_sections(run, evaluation, num_clips)
-    parts += [time_section(run), data_section(run), settings_section(run), machine_section(run)]
+    with as_written(folder):
+        parts = [headline_section(e) for e in run.evaluations]
+        parts += [curves_section(run)] if run.curves or run.folds else []
+        for evaluation in run.evaluations:
+            parts += _evaluation_sections(run, evaluation, num_clips)
+        parts += [time_section(run), data_section(run), settings_section(run), machine_section(run)]
+        page = _page(run.name, _subtitle(run), parts)
     path = output or folder / REPORT
-    write_atomically(path, _page(run.name, _subtitle(run), parts))
+    write_atomically(path, page)
     return path
 
 
@@ -64,7 +66,9 @@ def write_comparison(first: Path, second: Path, output: Path | None = None) -> P
     title = f"{runs[0].name} and {runs[1].name}"
     subtitle = f"A is {code(str(first))}, B is {code(str(second))}."
     path = output or first / f"compare_{runs[1].name}.html"
-    write_atomically(path, _page(title, subtitle, comparison_sections(*runs)))
+    with as_written(first):
+        page = _page(title, subtitle, comparison_sections(*runs))
+    write_atomically(path, page)
     return path
 
 

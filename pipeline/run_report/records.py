@@ -6,18 +6,18 @@ A run that was only evaluated, or only trained, leaves some of it; what is not t
 from __future__ import annotations
 
 import csv
-import json
-from collections.abc import Iterable
+from collections.abc import Iterable, Iterator
+from contextlib import contextmanager
 from dataclasses import dataclass, field
 from functools import cached_property
 from pathlib import Path
 from typing import Any
 
-import yaml
-
 from pipeline.checkpoint import read_description
+from pipeline.config import read_yaml
 from pipeline.errors import UserError
 from pipeline.run_report.journal import JOURNAL
+from pipeline.schema import read_checked, read_json
 
 Curve = tuple[tuple[float, float], ...]
 """(epochs since the start, value), in order."""
@@ -130,19 +130,26 @@ def read_run(folder: Path) -> RunRecord:
     """
     if not folder.is_dir():
         raise UserError(f"{folder}: no such folder; name a run's, such as runs/mine")
-    try:
+    with as_written(folder):
         run = _read(folder)
-    except (ValueError, KeyError, TypeError, yaml.YAMLError) as error:
-        raise UserError(
-            f"{folder}: a file in it is not as clipgru writes it ({type(error).__name__}: {error}); "
-            "evaluate the model again, or remove the file"
-        ) from error
     if not (run.curves or run.folds or run.evaluations or run.diagnosis or run.model):
         raise UserError(
             f"{folder}: nothing of a run is there (logs_*, evaluation_*, model.safetensors); name the folder that "
             "clipgru train or evaluate wrote to"
         )
     return run
+
+
+@contextmanager
+def as_written(folder: Path) -> Iterator[None]:
+    """What goes wrong with files that clipgru did not write like this, as one line."""
+    try:
+        yield
+    except (ArithmeticError, AttributeError, LookupError, TypeError, ValueError) as error:
+        raise UserError(
+            f"{folder}: a file in it is not as clipgru writes it ({type(error).__name__}: {error}); "
+            "evaluate the model again, or remove the file"
+        ) from error
 
 
 def _read(folder: Path) -> RunRecord:
@@ -153,7 +160,7 @@ def _read(folder: Path) -> RunRecord:
     first = next(iter(folds.values()), folder)
     return RunRecord(
         folder,
-        settings=yaml.safe_load(settings_text)
+        settings=read_checked(dict[str, Any], read_yaml(settings_text, str(config)), str(config))
         or description.get("provenance", {}).get("experiment", {})
         or _json(folder / "protocol.json").get("experiment", {}),
         settings_text=settings_text,
@@ -252,8 +259,12 @@ def _rows(path: Path) -> list[dict[str, str]]:
 
 
 def _json(path: Path) -> dict[str, Any]:
-    return json.loads(path.read_text(encoding="utf-8")) if path.exists() else {}
+    if not path.exists():
+        return {}
+    return read_checked(dict[str, Any], read_json(path.read_text(encoding="utf-8"), str(path)), str(path))
 
 
 def _json_lines(path: Path) -> list[dict[str, Any]]:
-    return [json.loads(line) for line in path.read_text(encoding="utf-8").splitlines()] if path.exists() else []
+    lines = path.read_text(encoding="utf-8").splitlines() if path.exists() else []
+    places = [f"{path}:{number}" for number in range(1, len(lines) + 1)]
+    return [read_checked(dict[str, Any], read_json(*pair), pair[1]) for pair in zip(lines, places, strict=True)]

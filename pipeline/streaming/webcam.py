@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import json
 import time
 from collections.abc import Sequence
 from contextlib import ExitStack
@@ -18,6 +17,7 @@ from pipeline.files.stopping import StopRequest
 from pipeline.files.writing import STDOUT, write_atomically
 from pipeline.inference import Model
 from pipeline.options import WebcamOptions
+from pipeline.schema import to_json
 from pipeline.streaming.outputs import EventOutput, Outputs, PeopleOutput, Recordings
 from pipeline.streaming.sources import Source
 from pipeline.streaming.status import Command, SourceStatus, View
@@ -130,7 +130,7 @@ def _open_outputs(model: Model, sources: Sequence[Source], options: WebcamOption
 def _report(streams: Streams, options: WebcamOptions, console: PlainConsole) -> None:
     statuses = streams.final_statuses()
     if options.stats:
-        write_atomically(Path(options.stats), json.dumps(figures(statuses), indent=1) + "\n")
+        write_atomically(Path(options.stats), to_json(figures(statuses), indent=1) + "\n")
     if options.quiet:
         return
     for status in statuses:

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import json
 import logging
 import sys
 import warnings
@@ -36,6 +35,7 @@ from pipeline.files.stopping import StopRequest
 from pipeline.files.writing import write_atomically
 from pipeline.known_videos import KnownVideos
 from pipeline.ranks import Ranks, join
+from pipeline.schema import to_json
 from pipeline.terminal import PlainConsole
 from pipeline.training.calibrating import calibrate
 from pipeline.training.callbacks import (
@@ -151,7 +151,7 @@ def _train(experiment: Experiment, splits: Splits | None, *, resume: bool, quiet
             write_atomically(run_dir / "config.yaml", to_yaml(experiment))
             if not resume:
                 summary = summarize_splits(splits, experiment.decode) | described_videos(splits, known)
-                write_atomically(run_dir / "data.json", json.dumps(summary, indent=1, ensure_ascii=False))
+                write_atomically(run_dir / "data.json", to_json(summary, indent=1, ensure_ascii=False))
         if experiment.data.cache == "features":
             _cache_features(data, module.to(trainer.strategy.root_device), quiet)
         with stop.listening(), gpu_memory_errors(experiment):

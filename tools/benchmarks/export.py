@@ -12,11 +12,13 @@ from benchmark_streams import RECOMMENDED, make_file
 from benchmarks.tables import Findings, Table
 from benchmarks.timing import interleaved
 from pipeline.checkpoint import ModelFile
+from pipeline.description import StateDescription
 from pipeline.export.assembly import assemble
 from pipeline.export.int8 import quantize
 from pipeline.export.parity import step_differences
 from pipeline.export.pieces import example_frames, make_pieces
-from pipeline.inference.onnx_runtime import SCORES, initial_states, open_session
+from pipeline.inference.onnx_file import SCORES
+from pipeline.inference.onnx_runtime import initial_states, open_session
 from pipeline.inference.torch_runtime import torch_runtime
 
 TORCH, FLOAT, INT8 = "PyTorch, eager", "ONNX Runtime, float32", "ONNX Runtime, int8"
@@ -84,7 +86,7 @@ def _torch_steps(file: ModelFile, frames: torch.Tensor) -> Callable[[], object]:
     return run
 
 
-def _onnx_steps(step: Any, slots: tuple[dict[str, Any], ...], frames: torch.Tensor) -> Callable[[], object]:
+def _onnx_steps(step: Any, slots: tuple[StateDescription, ...], frames: torch.Tensor) -> Callable[[], object]:
     pictures = np.ascontiguousarray(frames[0].numpy())
 
     def run() -> None:

@@ -1,0 +1,210 @@
+"""What a model's file says of itself: the JSON in a model file and in an exported one, as dataclasses. Needs no torch.
+
+    model.safetensors    metadata ``clipgru``: ``Description``
+    model.clip.onnx      metadata ``clipgru``: ``ExportedDescription``, the same and which part of the model it is
+
+docs/model_files.md says it for other programs.
+"""
+
+from __future__ import annotations
+
+import re
+from collections.abc import Mapping
+from dataclasses import dataclass, field, replace
+from math import prod
+from reprlib import repr as short_repr
+from typing import Any, Literal, TypeVar
+
+from pipeline.config import (
+    DecodeConfig,
+    Experiment,
+    ModelConfig,
+    Normalization,
+    SamplingConfig,
+    TransformConfig,
+    require,
+)
+from pipeline.errors import UserError
+from pipeline.schema import check_labels, read_checked, read_json
+from pipeline.version import __version__
+
+METADATA_KEY = "clipgru"
+FORMAT_VERSION = 2
+"""1 had no checksum, and at first no calibration. Such files are read as well."""
+
+MAX_CLIP_PIXELS = 2**27
+"""Of all frames of a clip together: 0.4 GB of uint8 RGB."""
+_MAX_STATE_VALUES = 2**24
+
+# Settings that decide what a model answers and that files have had since the first one: a file without one is damaged,
+# not old. What came later is at its default where it is absent.
+_NEVER_ABSENT = {
+    "sampling": ("sample_fps", "num_frames", "mode", "short_video"),
+    "transform": ("fit", "fit_size_px", "input_size_px", "representation"),
+    "model": ("backbone", "heads", "hidden_channels", "kernel_size", "bidirectional", "reset_after", "norm", "readout"),
+}
+
+Measure = Literal["max_probability", "max_logit", "energy"]
+
+
+@dataclass(frozen=True)
+class CalibrationNumbers:
+    """How logits are read; ``calibration.Calibration`` reads them. The default changes nothing and knows no unknown."""
+
+    temperature: float = 1.0
+    """Logits are divided by it before the softmax; above 1 it lowers the confidence."""
+    unknown_measure: Measure = "max_probability"
+    """A key of ``calibration.MEASURES``."""
+    unknown_threshold: float | None = None
+    """A clip that measures less is unknown; None: no clip is."""
+
+    def __post_init__(self) -> None:
+        require(
+            0.01 <= self.temperature <= 100,
+            f"calibration.temperature must be between 0.01 and 100, got {self.temperature}",
+        )
+
+
+@dataclass(frozen=True)
+class Provenance:
+    """Where a model came from. Everything may be absent: a model made in Python need not say."""
+
+    clipgru: str = ""
+    """The version that trained it; likewise torch and python."""
+    torch: str = ""
+    python: str = ""
+    experiment: Experiment | None = None
+    num_training_videos: int | None = None
+    chosen: str | None = None
+    """The candidate that ``clipgru learn`` chose."""
+    initial_model: Provenance | None = None
+    """That of the model which training began with."""
+
+
+@dataclass(frozen=True, kw_only=True)
+class Description:
+    """All that a model file says."""
+
+    format: int
+    labels: tuple[str, ...]
+    model: ModelConfig
+    sampling: SamplingConfig
+    transform: TransformConfig
+    decode: DecodeConfig
+    normalization: Normalization
+    calibration: CalibrationNumbers
+    provenance: dict[str, Any]
+    """As ``Provenance`` has it."""
+    metrics: dict[str, float]
+    sha256: str = ""
+    """Of a model file: of this text without these digits, and of the weights. An exported file has its own."""
+    videos: dict[str, str] | None = None
+    """Those that the model has seen, as ``known_videos`` packs them; None in a file of an earlier version."""
+
+    def __post_init__(self) -> None:
+        check_labels(self.labels, "labels")
+        read_checked(Provenance, self.provenance, "provenance")
+        num_frames, size = self.sampling.num_frames, self.transform.fit_size_px
+        require(
+            num_frames * size * size <= MAX_CLIP_PIXELS,
+            f"sampling.num_frames {num_frames} of transform.fit_size_px {size}: a clip of more than "
+            f"{MAX_CLIP_PIXELS:,} pixels",
+        )
+
+    @property
+    def decode_here(self) -> DecodeConfig:
+        """How to decode, but for what whoever reads the file has to allow: to fetch addresses."""
+        return replace(self.decode, allow_url=False)
+
+
+@dataclass(frozen=True)
+class StateDescription:
+    """A tensor that a streaming step is given and gives anew: float32, zero before the first frame."""
+
+    name: str
+    shape: tuple[int | Literal["batch"], ...]
+    """The word ``batch`` stands in the place of the batch's size."""
+
+    def __post_init__(self) -> None:
+        sides = [side for side in self.shape if isinstance(side, int)]
+        require(bool(re.fullmatch(r"state_\w{1,80}", self.name)), f"the name of a state is {self.name[:100]!r}")
+        require(
+            len(self.shape) <= 6
+            and len(sides) >= len(self.shape) - 1
+            and all(1 <= side <= _MAX_STATE_VALUES for side in sides)
+            and prod(sides) <= _MAX_STATE_VALUES,
+            f"{self.name} has the shape {list(self.shape)[:8]}; a state has at most {_MAX_STATE_VALUES:,} values",
+        )
+
+
+@dataclass(frozen=True, kw_only=True)
+class ExportedDescription(Description):
+    """All that an exported ONNX file says."""
+
+    onnx_format: int
+    kind: Literal["backbone", "clip", "step"]
+    states: tuple[StateDescription, ...]
+    """Of the streaming step; empty if there is none."""
+    num_context_frames: int
+    precision: Literal["float32", "int8"]
+    differences: dict[str, float] = field(default_factory=dict)
+    """Of each part, the greatest from the model in PyTorch."""
+    cost: dict[str, float] = field(default_factory=dict)
+    """Of 8 bits, in accuracy."""
+
+    def __post_init__(self) -> None:
+        super().__post_init__()
+        require(
+            self.num_context_frames == self.transform.num_context_frames,
+            f"num_context_frames {self.num_context_frames} is not that of transform.representation "
+            f"{self.transform.representation}",
+        )
+        require(len(self.states) <= 64, f"{len(self.states)} states; there are 64 at most")
+
+
+Kind = TypeVar("Kind", bound=Description)
+
+
+def parse_description(kind: type[Kind], text: str, where: str) -> Kind:
+    """Return what the JSON of a file's metadata says.
+
+    Args:
+        kind: ``Description`` or ``ExportedDescription``.
+        text: the JSON.
+        where: the file's name, for errors.
+
+    Raises:
+        UserError: it is not JSON, is of a newer version, lacks something, or has a key or value that cannot be.
+    """
+    said = read_json(text, where)
+    if not isinstance(said, dict):
+        raise UserError(f"{where}: its {METADATA_KEY!r} metadata is no mapping; {_cure(said)}")
+    for key, kind_of_file in {"format": "model file", "onnx_format": "ONNX file"}.items():
+        version = said.get(key, 1)
+        if type(version) is not int or not 1 <= version <= FORMAT_VERSION:
+            raise UserError(
+                f"{where}: {kind_of_file} format {short_repr(version)}; this version of clipgru ({__version__}) reads "
+                f"formats 1 to {FORMAT_VERSION}. {_cure(said)}"
+            )
+    if said.get("format") == 1:
+        said = {"calibration": {}} | said
+    try:
+        description = read_checked(kind, said, where)
+    except UserError as error:
+        raise UserError(f"{error}. {_cure(said)}") from None
+    for block, names in _NEVER_ABSENT.items():
+        for name in names:
+            if name not in said[block]:
+                raise UserError(f"{where}: {block}.{name}: missing. {_cure(said)}")
+    return description
+
+
+def _cure(said: object) -> str:
+    """What to do about a file that cannot be read, by the version that it says it was written by."""
+    provenance = said.get("provenance") if isinstance(said, Mapping) else None
+    version = provenance.get("clipgru") if isinstance(provenance, Mapping) else None
+    damaged = "the file is damaged, or was changed: fetch it anew, or train again"
+    if isinstance(version, str) and re.fullmatch(r"[\w.+-]{1,40}", version) and version != __version__:
+        written = f"It was written by clipgru {version}, and this is {__version__}"
+        return f"{written}: update clipgru if that is newer; else {damaged}"
+    return f"{damaged[0].upper()}{damaged[1:]}"
