@@ -4,6 +4,7 @@ PYTHON ?= python3
 # Interpreters for `make constraints`, the reference first.
 PYTHONS ?= python3.11 python3.10 python3.12 python3.13
 PYTEST_ARGS ?=
+PYTEST_PROCESSES ?= 2
 
 BIN := .venv/bin
 # The second variable is what newer versions of pip read for the build backend; older ones ignore it.
@@ -24,7 +25,7 @@ demo: .venv/.installed ## Train, evaluate and predict on generated videos; resul
 	$(BIN)/clipgru demo
 
 test: lint ## Lint, types and tests: all that CI runs
-	$(BIN)/pytest $(PYTEST_ARGS)
+	$(BIN)/pytest --numprocesses $(PYTEST_PROCESSES) --dist worksteal $(PYTEST_ARGS)
 
 lint: .venv/.installed-test ## Style, formatting and types, nothing changed
 	$(BIN)/ruff check

@@ -3,13 +3,20 @@
 from __future__ import annotations
 
 import os
+from collections.abc import Iterator
 from pathlib import Path
+from typing import TYPE_CHECKING
 
 import pytest
 
 from pipeline.cli import ENVIRONMENT
 
+if TYPE_CHECKING:
+    from playwright.sync_api import Browser
+
 os.environ.update(ENVIRONMENT | os.environ)
+if "PYTEST_XDIST_WORKER" in os.environ:  # one of several processes, which share the cores
+    os.environ.update({"OMP_NUM_THREADS": "1", "OPENBLAS_NUM_THREADS": "1"} | os.environ)
 
 
 @pytest.fixture(autouse=True, scope="session")
@@ -41,3 +48,22 @@ def motion_root(tmp_path_factory: pytest.TempPathFactory) -> Path:
 
     config = MotionSetConfig(num_train_clips=3, num_val_clips=1, num_test_clips=2, size_px=48, num_untrimmed=1)
     return make_motion_set(tmp_path_factory.mktemp("motion"), config)
+
+
+@pytest.fixture(scope="session")
+def browser() -> Iterator[Browser]:
+    """One Chromium for all tests; what opens a page gives it a profile of its own."""
+    from tests.browsing import chromium
+
+    with chromium() as browser:
+        yield browser
+
+
+@pytest.fixture
+def quick_learn(monkeypatch: pytest.MonkeyPatch) -> None:
+    """``clipgru learn`` in seconds: few steps, and two of its candidates, which ``clipgru explain`` can explain."""
+    from pipeline.learning import candidates
+
+    monkeypatch.setattr(candidates, "_NUM_STEPS", 5)
+    for name in set(candidates.CANDIDATES) - {"convgru", "gru of differences"}:
+        monkeypatch.delitem(candidates.CANDIDATES, name)

@@ -6,6 +6,7 @@ import random
 from collections import Counter
 from collections.abc import Iterator
 from fractions import Fraction
+from itertools import chain
 from pathlib import Path
 from typing import Any
 
@@ -57,7 +58,8 @@ def read_numbers(video: VideoReader, odd_videos: Path, rotation: int) -> tuple[l
     if num_frames < 1000:
         asked.append(list(range(num_frames)))
         came.append([read_index(image_of(frame, rotation)) for frame, _ in video])
-    for indices in random_and_uniform(num_frames):
+    requests = list(random_and_uniform(num_frames))
+    for indices in requests if num_frames < 1000 else [[*chain(*requests)]]:  # a long file: one request
         asked.append(indices)
         came.append([read_index(image_of(frame, rotation)) for frame in video.frames(indices).frames])
     return asked, came

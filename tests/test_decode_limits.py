@@ -21,19 +21,30 @@ from pipeline.errors import DecodeError, UserError
 
 on_linux = pytest.mark.skipif(not Path("/proc/self/status").is_file(), reason="reads memory the Linux way")
 
-READ_IT = """
+READ_THEM = """
 import re, sys
 from pipeline.decode import open_video
 from pipeline.errors import DecodeError
-try:
-    with open_video(sys.argv[1]) as video:
-        video._file.index
-        for picture in video._backend.walk():
-            picture.rgb()
-except DecodeError as error:
-    print(error)
-print(int(re.search(r"VmHWM:\\s+(\\d+) kB", open("/proc/self/status").read())[1]) // 1024)
+for path in sys.argv[1:]:
+    message = ""
+    try:
+        with open_video(path) as video:
+            video._file.index
+            for picture in video._backend.walk():
+                picture.rgb()
+    except DecodeError as error:
+        message = str(error)
+    megabytes = int(re.search(r"VmHWM:\\s+(\\d+) kB", open("/proc/self/status").read())[1]) // 1024
+    print(megabytes, path, message, sep="\\t")
 """
+
+
+def read_in_a_process(*paths: Path) -> list[tuple[int, str]]:
+    """The most megabytes that a process has needed when it has read each of them, and the file with its error."""
+    out = subprocess.run([sys.executable, "-c", READ_THEM, *paths], capture_output=True, text=True, check=True).stdout
+    found = [line.partition("\t") for line in out.splitlines()]
+    assert len(found) == len(paths)
+    return [(int(megabytes), message) for megabytes, _, message in found]
 
 
 def one_picture(path: Path, codec: str, pixel_format: str, size: int) -> Path:
@@ -61,18 +72,17 @@ def test_a_huge_picture_is_refused_before_it_is_decoded(shared_data: Path, tmp_p
         path = one_picture(tmp_path / file_name, codec, pixel_format, 12000)
     else:
         path = shared_data / "odd_videos" / f"bomb_{name}"
-    out = subprocess.run([sys.executable, "-c", READ_IT, path], capture_output=True, text=True, check=True).stdout
-    message, megabytes = out.splitlines()
+    ((megabytes, message),) = read_in_a_process(path)
     assert ("decode.max_pixels" if name.startswith("bomb") else "single picture") in message
-    assert int(megabytes) < 100
+    assert megabytes < 100
 
 
 @on_linux
 def test_no_odd_file_takes_much_memory(shared_data: Path) -> None:
     folders = [shared_data / "odd_videos", shared_data / "odd_real"]
-    for path in [path for folder in folders for path in folder.iterdir() if not path.name.startswith("long")]:
-        run = subprocess.run([sys.executable, "-c", READ_IT, path], capture_output=True, text=True, check=True)
-        assert int(run.stdout.splitlines()[-1]) < 400, path.name
+    paths = [path for folder in folders for path in folder.iterdir() if not path.name.startswith("long")]
+    for megabytes, name in read_in_a_process(*paths):
+        assert megabytes < 400, name
 
 
 def read_to_the_error(video: VideoReader) -> tuple[list[float], DecodeError | None]:

@@ -65,6 +65,7 @@ def test_the_python_of_the_readme_runs(
     assert scope["clip"].frames.shape == (3, 3, 48, 48)  # type: ignore[attr-defined]
 
 
+@pytest.mark.usefixtures("quick_learn")
 def test_the_tutorial_word_by_word(
     motion_root: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
 ) -> None:

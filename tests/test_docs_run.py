@@ -27,7 +27,6 @@ import torch
 
 from pipeline.cli import COMMANDS, main
 from pipeline.datasets.motion import MotionSetConfig
-from pipeline.learning import candidates
 from pipeline.many.shards import Shard
 from tests.sandbox import CONFIGS, furnish
 from tests.test_streaming_network import MjpegServer, free_port
@@ -213,11 +212,14 @@ def furniture(motion_root: Path, tmp_path_factory: pytest.TempPathFactory) -> Pa
 
 @pytest.fixture
 def sandbox(
-    furniture: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+    furniture: Path,
+    quick_learn: None,
+    tmp_path: Path,
+    monkeypatch: pytest.MonkeyPatch,
+    capsys: pytest.CaptureFixture[str],
 ) -> Iterator[Sandbox]:
     """A fresh copy of it. Where words and configs leave no room for less, the program does less: a small motion set is
-    made, and ``learn`` takes few steps with the heads that ``explain`` can explain. torchvision takes pictures for
-    CIFAR-10 that have not its checksum."""
+    made, and ``learn`` is quick. torchvision takes pictures for CIFAR-10 that have not its checksum."""
     folder = Path(shutil.copytree(furniture, tmp_path / "sandbox"))
     (folder / "model.safetensors").symlink_to("runs/mine/model.safetensors")  # once the page has trained it
     (folder / "runs").mkdir()
@@ -225,9 +227,6 @@ def sandbox(
     monkeypatch.chdir(folder)
     small = MotionSetConfig(num_train_clips=2, num_val_clips=1, num_test_clips=1, size_px=48, num_untrimmed=0)
     monkeypatch.setattr("pipeline.datasets.datamodule.MotionSetConfig", lambda: small)
-    monkeypatch.setattr(candidates, "_NUM_STEPS", 10)
-    for name in ("mean", "mean of differences"):
-        monkeypatch.delitem(candidates.CANDIDATES, name)
     monkeypatch.setattr("torchvision.datasets.cifar.check_integrity", lambda path, md5: Path(path).is_file())
     camera = MjpegServer()
     threads = torch.get_num_threads()

@@ -137,10 +137,18 @@ def test_every_head_that_streams_can_be_exported() -> None:
     assert {slot.name.split("_")[2] for slot in pieces.slots} == set(TEMPORAL_HEADS)
 
 
+@pytest.fixture(scope="module")
+def gru_pieces() -> Pieces:
+    return make_pieces(small_model(heads=("gru",)))
+
+
 @pytest.mark.parametrize("measure", MEASURES)
-def test_the_calibration_goes_with_the_graphs(measure: str, video: Path, tmp_path: Path) -> None:
+def test_the_calibration_goes_with_the_graphs(
+    measure: str, gru_pieces: Pieces, video: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
     """Probabilities, and which windows and frames are unknown, are those of the model in torch."""
     plain = small_model(heads=("gru",))
+    monkeypatch.setattr("pipeline.export.files.make_pieces", lambda file: gru_pieces)
     config = {"windows": InferenceConfig(stride_frames=1), "stream": InferenceConfig(mode="stream")}
     logits = plain.recognizer.classifier.weight.new_tensor([[0.3, 0.1, -0.4]])
     middle = float(Calibration(1.7, measure).knownness(logits)[0])

@@ -15,7 +15,7 @@ from pipeline.confidence import wilson_interval
 from pipeline.datasets.annotations import VideoRow
 from pipeline.datasets.motion import write_video
 from pipeline.inference import load_model
-from pipeline.learning import choice
+from pipeline.learning import candidates, choice
 from pipeline.learning.candidates import CANDIDATES, shared_experiment
 from pipeline.learning.choice import Choice, HeldOut, cross_validate, num_folds_for
 from pipeline.learning.features import VideoFeatures
@@ -41,9 +41,10 @@ def colours(tmp_path_factory: pytest.TempPathFactory) -> Path:
 
 
 def test_a_model_is_learnt_from_five_videos_a_class(
-    colours: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+    colours: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
 ) -> None:
     """Every candidate is tried, a broken file is named, and the model knows new videos."""
+    monkeypatch.setattr(candidates, "_NUM_STEPS", 40)
     (colours / "red" / "broken.mp4").write_bytes(b"not a video")
     output = tmp_path / "m.safetensors"
     options = ["--output", str(output), "--num_folds", "2", "--num_seeds", "1"]
@@ -65,6 +66,7 @@ def test_a_model_is_learnt_from_five_videos_a_class(
     assert model.file.calibration.unknown_threshold is not None
 
 
+@pytest.mark.usefixtures("quick_learn")
 def test_a_class_of_one_recording_is_learnt_but_nothing_is_promised(
     colours: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:

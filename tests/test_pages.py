@@ -3,7 +3,6 @@ serious, no scrolling to the side on a phone, all of it to be reached by keyboar
 
 from __future__ import annotations
 
-from collections.abc import Iterator
 from fractions import Fraction
 from pathlib import Path
 
@@ -15,16 +14,10 @@ from pipeline.evaluation import write_evaluation
 from pipeline.report.mp4 import Mp4File
 from pipeline.run_report.page import write_comparison, write_report
 from pipeline.streaming.serve import PageView
-from tests.browsing import PHONE, chromium, file_in, fits, serious_findings
+from tests.browsing import PHONE, file_in, fits, serious_findings
 from tests.live import LABELS, LiveSource
 from tests.runs import made_results, make_run
 from tests.test_report_page import write_page
-
-
-@pytest.fixture(scope="module")
-def browser() -> Iterator[Browser]:
-    with chromium() as browser:
-        yield browser
 
 
 @pytest.fixture(scope="module")

@@ -5,9 +5,7 @@ from __future__ import annotations
 import base64
 import html
 import json
-import os
 import re
-import subprocess
 from fractions import Fraction
 from html.parser import HTMLParser
 from pathlib import Path
@@ -16,6 +14,7 @@ from urllib.parse import unquote
 
 import numpy as np
 import pytest
+from playwright.sync_api import Browser
 
 from pipeline.clip import Prediction, Segment
 from pipeline.decode import open_video
@@ -23,17 +22,12 @@ from pipeline.report.mp4 import Mp4File
 from pipeline.report.page import MAX_SEGMENTS, HtmlPages
 from pipeline.report.records import SourceVideo, segment_record
 from pipeline.report.strip import ScoreStrip
-from tests.browsing import find_chromium
+from tests.browsing import file_in
 from tests.videos import encode, picture
 
 LABELS = ("run", "jump </script><b>&", "walk")
 SEGMENTS = [Segment(0.4, 1.2, "run", 0.8), Segment(1.6, 3.2, LABELS[1], 0.9), Segment(3.2, 3.9, "walk", 0.7)]
 SECONDS = 4.0
-CHROMIUM = find_chromium()
-needs_chromium = pytest.mark.skipif(
-    CHROMIUM is None and os.environ.get("CLIPGRU_BROWSER") != "required",
-    reason="no Chromium here: the page is not tried in a browser",
-)
 
 
 def write_page(source: Path, folder: Path, embed_mb: float = 3.0, status: str = "ok", error: str = "") -> Path:
@@ -222,33 +216,25 @@ def test_the_strip_is_the_mean_of_what_falls_into_each_stretch() -> None:
     assert ScoreStrip().top_labels(2) == []
 
 
-def in_browser(page: Path, folder: Path, script: str) -> dict[str, Any]:
-    """Opens a copy of the page in Chromium, runs a script in it once the video is there, returns what it returns."""
-    probe = (
-        "<script>(async () => { const wait = (ms) => new Promise((done) => setTimeout(done, ms));"
-        "const key = (name, on = document.body, more = {}) => on.dispatchEvent("
-        "new KeyboardEvent('keydown', {key: name, bubbles: true, cancelable: true, ...more}));"
-        "const at = () => Number(strip.getAttribute('aria-valuenow'));"
-        "for (let i = 0; video && video.readyState < 1 && i < 100; i++) await wait(50);"
-        f"let out; try {{ out = await (async () => {{ {script} }})(); }} catch (error) {{ out = String(error); }}"
-        "const result = document.createElement('pre'); result.id = 'result';"
-        "result.textContent = JSON.stringify(out); document.body.append(result); })();</script></body>"
-    )
-    copy = folder / "probe.html"
-    copy.write_text(page.read_text().replace("</body>", probe))
-    assert CHROMIUM is not None
-    command = [CHROMIUM, "--headless", "--no-sandbox", "--disable-gpu", f"--user-data-dir={folder / 'profile'}"]
-    command += ["--window-size=1280,900", "--virtual-time-budget=8000", "--dump-dom", copy.as_uri()]
-    dom = subprocess.run(command, capture_output=True, text=True, timeout=120, check=True).stdout
-    (found,) = re.findall(r'<pre id="result">(.*?)</pre>', dom, re.DOTALL)
-    return json.loads(html.unescape(found))  # type: ignore[no-any-return]
+IN_THE_PAGE = """
+const wait = (ms) => new Promise((done) => setTimeout(done, ms));
+const key = (name, on = document.body, more = {}) =>
+    on.dispatchEvent(new KeyboardEvent('keydown', {key: name, bubbles: true, cancelable: true, ...more}));
+const at = () => Number(strip.getAttribute('aria-valuenow'));
+while (video && video.readyState < 1) await wait(50);
+"""
 
 
-@needs_chromium
-def test_clicks_and_keys_go_where_they_say(page: Path, tmp_path: Path) -> None:
+def in_browser(browser: Browser, page: Path, script: str) -> dict[str, Any]:
+    """Opens the page, runs a script in it once the video is there, returns what it returns."""
+    with file_in(browser, page) as opened:
+        return opened.evaluate(f"async () => {{ {IN_THE_PAGE} {script} }}")  # type: ignore[no-any-return]
+
+
+def test_clicks_and_keys_go_where_they_say(page: Path, browser: Browser) -> None:
     found = in_browser(
+        browser,
         page,
-        tmp_path,
         """
         const steps = {ready: video.readyState >= 1, duration: video.duration, start: at()};
         buttons[1].click(); steps.click = at(); steps.current = buttons[1].getAttribute('aria-current');
@@ -284,14 +270,13 @@ def test_clicks_and_keys_go_where_they_say(page: Path, tmp_path: Path) -> None:
     assert not found["wide"]
 
 
-@needs_chromium
 def test_the_copy_of_an_avi_plays_and_the_strip_works_without_a_video(
-    avi: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+    avi: Path, browser: Browser, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    found = in_browser(
-        write_page(avi, tmp_path / "copy"), tmp_path, "return {duration: video.duration, width: video.videoWidth};"
-    )
+    copy = write_page(avi, tmp_path / "copy")
+    found = in_browser(browser, copy, "return {duration: video.duration, width: video.videoWidth};")
     assert found == {"duration": pytest.approx(SECONDS, abs=0.01), "width": 128}
     monkeypatch.setattr("pipeline.report.page.encoder_name", lambda: "mpeg4")
-    found = in_browser(write_page(avi, tmp_path / "none"), tmp_path, "key('n'); key('n'); return {at: at()};")
+    without = write_page(avi, tmp_path / "none")
+    found = in_browser(browser, without, "key('n'); key('n'); return {at: at()};")
     assert found == {"at": 1.6}

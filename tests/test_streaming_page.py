@@ -14,19 +14,12 @@ from playwright.sync_api import Browser, Page, expect
 
 from pipeline.streaming import web
 from pipeline.streaming.serve import PageView
-from tests.browsing import chromium
 from tests.live import LABELS, Feeder, LiveSource
 
 WAIT_MS = 30_000
 ENTRANCE = LiveSource("rtsp://entrance.example/stream1", LABELS)
 CAMERA = LiveSource("camera 0", LABELS[2:5])
 expect.set_options(timeout=WAIT_MS)
-
-
-@pytest.fixture(scope="module")
-def browser() -> Iterator[Browser]:
-    with chromium() as browser:
-        yield browser
 
 
 @pytest.fixture

@@ -27,6 +27,7 @@ from numpy.typing import NDArray
 from sklearn.linear_model import LogisticRegression
 from sklearn.pipeline import make_pipeline
 from sklearn.preprocessing import StandardScaler
+from threadpoolctl import threadpool_limits
 
 from pipeline.cli import ENVIRONMENT
 from pipeline.cli.parser import read_experiment
@@ -116,7 +117,8 @@ def _right(
     for train, test in group_folds(rows, _NUM_INNER_FOLDS, seed):
         known, asked = ([places[row.path] for row in part] for part in (train, test))
         probe = make_pipeline(StandardScaler(), LogisticRegression(C=_INVERSE_REGULARISATION, max_iter=500))
-        answers = probe.fit(features[known], labels[known]).predict(features[asked])
+        with threadpool_limits(1, "blas"):  # threads wait for each other ten times as long as they add up such vectors
+            answers = probe.fit(features[known], labels[known]).predict(features[asked])
         right, total = right + int((answers == labels[asked]).sum()), total + len(asked)
     return right / total
 
