@@ -12,6 +12,7 @@ from collections.abc import Callable, Iterator, Sequence
 from dataclasses import asdict, dataclass, replace
 from pathlib import Path
 from statistics import mean, stdev
+from typing import Any
 
 import numpy as np
 
@@ -242,12 +243,19 @@ def _claim(experiment: Experiment, name: str, evaluation: EvaluationSettings, ro
     path = experiment.run_dir / "protocol.json"
     settings = {"protocol": name, "evaluation": asdict(evaluation), "experiment": to_dict(experiment)}
     settings["rows_sha256"] = rows_sha256
-    text = json.dumps(settings, indent=1, sort_keys=True)
-    if path.exists() and path.read_text() != text:
-        before = json.loads(path.read_text())
+    if path.exists():
+        before = _claimed(path)
         what = "videos" if before | {"rows_sha256": rows_sha256} == settings else "settings"
-        raise UserError(f"{path}: the folder holds folds of other {what}; choose another --name or remove it")
-    write_atomically(path, text.encode())
+        if what == "settings" or before.get("rows_sha256", rows_sha256) != rows_sha256:  # earlier versions kept none
+            raise UserError(f"{path}: the folder holds folds of other {what}; choose another --name or remove it")
+    write_atomically(path, json.dumps(settings, indent=1, sort_keys=True).encode())
+
+
+def _claimed(path: Path) -> dict[str, Any]:
+    try:
+        return dict(json.loads(path.read_text()))
+    except (ValueError, TypeError):
+        return {}
 
 
 def _run_fold(
