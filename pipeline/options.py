@@ -60,7 +60,7 @@ class TrainOptions:
     """How to run a training, beside what to train."""
 
     resume: bool = False
-    """Continue the interrupted run in the run folder, exactly where it stopped."""
+    """Continue the interrupted run in the run folder, exactly where it stopped, with its settings and videos."""
     quiet: bool = False
     """Print nothing but errors and the figures at the end."""
 
@@ -77,7 +77,8 @@ class EvaluateOptions:
     no_baseline: bool = False
     """protocol: do not train the frame average, a model that cannot use time, beside it on every fold."""
     split: Literal["test", "val", "train", "all"] = "test"
-    """Which videos of the data to use; all takes every one, for data the model was not trained on."""
+    """Which videos of the data to use, without those that the model has seen; all takes every part, for data that it
+    was not trained on. train looks at training videos on purpose, val at those that chose the epoch."""
     clips: int | None = None
     """Clips a video whose scores are averaged; unset: as the model file says."""
     output: str | None = None
@@ -98,7 +99,7 @@ class DiagnoseOptions:
     """Which videos, and where the answers go."""
 
     split: Literal["test", "val", "train", "all"] = "test"
-    """Which videos of the data to use; all takes every one, for data the model was not trained on."""
+    """Which videos of the data to use, as for evaluate."""
     output: str | None = None
     """Folder for figures and pictures; unset: beside the model."""
     device: str = "auto"
@@ -136,7 +137,7 @@ class ExportOptions:
     calibration_clips: int = 64
     """int8: training videos that are looked at, one clip of each."""
     split: Literal["test", "val", "train", "all"] = "test"
-    """int8: the videos that the cost is measured on; all takes every one, for data the model was not trained on."""
+    """int8: the videos that the cost is measured on, as for evaluate."""
     quiet: bool = False
     """Print nothing but errors and the JSON summary."""
 

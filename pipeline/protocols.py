@@ -248,13 +248,12 @@ def _claim(experiment: Experiment, name: str, evaluation: EvaluationSettings, ro
     path = experiment.run_dir / "protocol.json"
     settings = {"protocol": name, "evaluation": asdict(evaluation), "experiment": to_dict(experiment)}
     settings["rows_sha256"] = rows_sha256
-    text = to_json(settings, indent=1, sort_keys=True)
-    before = path.read_text(encoding="utf-8") if path.exists() else text
-    if before != text:
-        kept = read_checked(dict[str, Any], read_json(before, str(path)), str(path))
-        what = "videos" if kept | {"rows_sha256": rows_sha256} == settings else "settings"
-        raise UserError(f"{path}: the folder holds folds of other {what}; choose another --name or remove it")
-    write_atomically(path, text)
+    if path.exists():
+        before = read_checked(dict[str, Any], read_json(path.read_text(encoding="utf-8"), str(path)), str(path))
+        what = "videos" if before | {"rows_sha256": rows_sha256} == settings else "settings"
+        if what == "settings" or before.get("rows_sha256", rows_sha256) != rows_sha256:  # earlier versions kept none
+            raise UserError(f"{path}: the folder holds folds of other {what}; choose another --name or remove it")
+    write_atomically(path, to_json(settings, indent=1, sort_keys=True))
 
 
 def _run_fold(

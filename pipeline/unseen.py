@@ -72,6 +72,8 @@ def _rows_of(annotations: Annotations, data: DataConfig, seed: int, part: str) -
         return tuple(row for rows in given.values() for row in rows)
     if part in given and "train" not in given:
         return given[part]  # there is nothing that it could be split from
+    if part == "train" and "all" in given and data.test_fraction == 0:
+        return given["all"]  # as ``learn`` does
     rows: Sequence[VideoRow] = getattr(make_splits(annotations, data, seed), part)
     if not rows:
         names = ", ".join(name for name in given if given[name])

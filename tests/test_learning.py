@@ -21,6 +21,7 @@ from pipeline.learning.choice import Choice, HeldOut, cross_validate, num_folds_
 from pipeline.learning.features import VideoFeatures
 from pipeline.learning.heads import loss_and_right
 from pipeline.options import LearnOptions
+from pipeline.unseen import rows_to_judge
 
 COLOURS = {"blue": (40, 60, 200), "red": (200, 50, 40)}
 
@@ -64,6 +65,17 @@ def test_a_model_is_learnt_from_five_videos_a_class(
         assert prediction.label == label
         assert prediction.score > 0.7
     assert model.file.calibration.unknown_threshold is not None
+    assert model.file.videos is not None
+    assert {video.name for video in model.file.videos.train} == {
+        f"{label}/{k}.mp4" for label in COLOURS for k in range(5)
+    }
+    for part, message in [
+        ("test", "data.test_fraction 0 "),
+        ("all", "nothing to judge the model by: left out 10 of 10"),
+    ]:
+        assert main(["evaluate", str(output), "--split", part]) == 2
+        assert message in capsys.readouterr().err
+    assert len(rows_to_judge(model.file, {}, "train").rows) == 10
 
 
 @pytest.mark.usefixtures("quick_learn")

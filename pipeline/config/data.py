@@ -25,7 +25,7 @@ class DataConfig:
     val_fraction: float = 0.15
     """Share of the training groups held out to choose the best epoch, where the dataset has no such split."""
     test_fraction: float = 0.2
-    """Share of the groups held out for testing, where the dataset has no test split."""
+    """Share of the groups held out for testing, where the dataset has no test split; above 0."""
     batch_size: int = 16
     """Clips in a batch."""
     num_workers: int | None = None
@@ -42,9 +42,9 @@ class DataConfig:
     feature_copies: int = 0
     """cache features: also keep this many augmented copies of each training video; an epoch draws one of all."""
     allow_links: bool = False
-    """manifest: its paths may be links to files outside the root."""
+    """Enter linked folders inside class folders; manifest: its paths may be links to files outside the root."""
     max_bad_fraction: float = 0.05
-    """A run fails when more than this share of its videos cannot be read."""
+    """A run fails when more than this share of its videos, or of their labelled stretches, cannot be read."""
 
     def __post_init__(self) -> None:
         require(self.batch_size > 0, f"data.batch_size must be at least 1, got {self.batch_size}")

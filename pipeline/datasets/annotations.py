@@ -12,17 +12,16 @@ from pipeline.files.content import FilePart
 from pipeline.report.own import is_own
 
 VIDEO_SUFFIXES = frozenset([
-    ".264", ".265", ".3g2", ".3gp", ".amv", ".asf", ".avi", ".divx", ".dv", ".dvr-ms", ".f4v", ".flv", ".gif", ".gxf",
+    ".264", ".265", ".3g2", ".3gp", ".asf", ".avi", ".divx", ".dv", ".dvr-ms", ".f4v", ".flv", ".gif", ".gxf",
     ".h264", ".h265", ".hevc", ".insv", ".ivf", ".lrv", ".m1v", ".m2p", ".m2t", ".m2ts", ".m2v", ".m4v", ".mj2",
-    ".mjpeg", ".mjpg", ".mkv", ".mod", ".mov", ".mp4", ".mpe", ".mpeg", ".mpg", ".mpv", ".mts", ".mxf", ".nut",
-    ".ogm", ".ogv", ".qt", ".rm", ".rmvb", ".tod", ".tp", ".trp", ".ts", ".vob", ".vro", ".webm", ".wmv", ".wtv",
-    ".xvid", ".y4m",
+    ".mkv", ".mod", ".mov", ".mp4", ".mpe", ".mpeg", ".mpg", ".mpv", ".mts", ".mxf", ".nut", ".ogm", ".ogv", ".qt",
+    ".rm", ".rmvb", ".tod", ".tp", ".trp", ".ts", ".vob", ".vro", ".webm", ".wmv", ".wtv", ".xvid", ".y4m",
 ])  # fmt: skip
 """What a video file's name ends with, in lower case. Other files beside the videos are no business of a reader."""
 
 _UNREAD_SUFFIXES = frozenset([
-    ".apng", ".bik", ".braw", ".crdownload", ".flc", ".fli", ".ismv", ".m3u8", ".mng", ".mpd", ".part", ".r3d",
-    ".roq", ".smk", ".swf", ".yuv",
+    ".amv", ".apng", ".bik", ".braw", ".crdownload", ".flc", ".fli", ".ismv", ".m3u8", ".mjpeg", ".mjpg", ".mng",
+    ".mpd", ".part", ".r3d", ".roq", ".smk", ".swf", ".yuv",
 ])  # fmt: skip
 """Videos of kinds that the decoders do not read, lists of videos, and halves of a download."""
 
