@@ -30,7 +30,8 @@ class Parser(jsonargparse.ArgumentParser):
         """As jsonargparse does, after a look at the words that are files."""
         args = [_at_home(word) for word in args]
         for place, word in enumerate(args):
-            self._check_not_an_option(word)
+            if "--" not in args[:place]:
+                self._check_not_an_option(word)
             if word == "--config" and place + 1 < len(args):
                 _check_config_file(Path(args[place + 1]))
             elif word.startswith("--config="):

@@ -15,11 +15,9 @@ from types import TracebackType
 from typing import BinaryIO, Literal
 
 from pipeline.errors import UserError
-from pipeline.files.failures import failures_of
+from pipeline.files.failures import STDOUT, failures_of
 from pipeline.files.lock import TEMPORARY, beside, make_folders, remove_stale, try_lock
 from pipeline.terminal import printable
-
-STDOUT = "-"
 
 
 class OutputFile:
@@ -164,32 +162,33 @@ class LineFile:
     Args:
         path: its folder is made if it is not there.
         mode: ``w`` begins anew, ``a`` adds, ``x`` refuses a file that is there.
+        to_disk: a line is on disk, not with the system alone, when ``write`` returns.
 
     Raises:
         UserError: it cannot be made.
     """
 
-    def __init__(self, path: Path, mode: Literal["w", "a", "x"] = "w") -> None:
-        self._path = path
+    def __init__(self, path: Path, mode: Literal["w", "a", "x"] = "w", *, to_disk: bool = False) -> None:
+        self._path, self._is_synced = path, to_disk
         with failures_of(path):
             make_folders(path.parent)
             self._stream: RawIOBase | FileIO = _StandardOutput() if str(path) == STDOUT else FileIO(path, mode)
-            self._length = os.fstat(self._stream.fileno()).st_size if mode == "a" else 0
 
     def write(self, line: str) -> None:
         """Add a line, which ends with its line end. Raises ``UserError`` where the disk takes no more."""
-        content = line.encode("utf-8", "backslashreplace")
+        left = memoryview(content := line.encode("utf-8", "backslashreplace"))
         try:
             with failures_of(self._path):
-                left = memoryview(content)
                 while left:
                     left = left[self._stream.write(left) or 0 :]
+                if self._is_synced:
+                    os.fsync(self._stream.fileno())
         except UserError:
             with suppress(OSError):  # no plain file: nothing to take back
-                os.ftruncate(self._stream.fileno(), self._length)
+                descriptor = self._stream.fileno()
+                os.ftruncate(descriptor, os.fstat(descriptor).st_size - (len(content) - len(left)))
             self.close()
             raise
-        self._length += len(content)
 
     def close(self) -> None:
         """Write no more lines."""
