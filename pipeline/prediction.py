@@ -26,9 +26,9 @@ from pipeline.decode import VideoReader
 from pipeline.decode.picture import PICTURE_SUFFIXES
 from pipeline.decode.remote import is_url
 from pipeline.errors import DecodeError, UserError
-from pipeline.files.failures import OutputError
+from pipeline.files.failures import STDOUT, OutputError
 from pipeline.files.stopping import StopRequest
-from pipeline.files.writing import STDOUT, OutputFile
+from pipeline.files.writing import OutputFile
 from pipeline.inference import Model, RunStats
 from pipeline.options import PredictOptions, name_sources
 from pipeline.report.own import is_own

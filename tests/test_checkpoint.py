@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import json
-import os
 from collections.abc import Callable
 from dataclasses import replace
 from pathlib import Path
@@ -16,7 +15,6 @@ import torch
 from pipeline.checkpoint import load_model_file, save_model
 from pipeline.config import DecodeConfig, Normalization
 from pipeline.errors import UserError
-from pipeline.files.writing import write_atomically
 from pipeline.models.temporal.stack import TEMPORAL_HEADS
 from tests.small import small_model
 
@@ -104,17 +102,3 @@ def test_a_file_from_before_a_setting_existed_gets_its_default(tmp_path: Path) -
 
     rewrite(path, forget)
     assert load_model_file(path).decode == DecodeConfig(max_frames=7)
-
-
-def test_a_failed_write_leaves_the_old_file_and_no_scraps(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    path = tmp_path / "file"
-    write_atomically(path, b"old")
-
-    def fail(descriptor: int) -> None:
-        raise OSError("disk full")
-
-    monkeypatch.setattr(os, "fsync", fail)
-    with pytest.raises(OSError, match="disk full"):
-        write_atomically(path, b"new")
-    assert path.read_bytes() == b"old"
-    assert list(tmp_path.iterdir()) == [path]

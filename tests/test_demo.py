@@ -8,12 +8,12 @@ from dataclasses import replace
 from pathlib import Path
 
 import pytest
-from rich.console import Console
 
 from pipeline import demo
 from pipeline.datasets.motion import BACKGROUND, PARTNER, MotionSetConfig
 from pipeline.evaluation import Evaluation, VideoResult
 from pipeline.options import DemoOptions
+from pipeline.terminal import PlainConsole
 
 
 def test_the_demo_writes_what_it_says(
@@ -24,7 +24,7 @@ def test_the_demo_writes_what_it_says(
     experiment = demo.motion_experiment()
     quick = replace(experiment, training=replace(experiment.training, epochs=1))
     monkeypatch.setattr(demo, "motion_experiment", lambda: quick)
-    summary = demo.run_demo(DemoOptions(output_dir=str(tmp_path / "demo")), Console(stderr=True))
+    summary = demo.run_demo(DemoOptions(output_dir=str(tmp_path / "demo")), PlainConsole())
     folder = tmp_path / "demo"
     assert json.loads((folder / "summary.json").read_text()) == summary
     timeline = {f"timeline_{name}" for name in ("f1_10", "f1_25", "f1_50", "edit", "frame_accuracy")}

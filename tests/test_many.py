@@ -245,8 +245,7 @@ def test_a_journal_cut_anywhere_has_the_files_before_the_cut(tmp_path: Path) -> 
 
 def test_a_journal_of_another_run_is_refused(tmp_path: Path) -> None:
     path = tmp_path / "journal"
-    with Journal(path, {"model": "1"}), pytest.raises(UserError, match="another run is writing it"):
-        Journal(path, {"model": "1"})
+    Journal(path, {"model": "1"}).close()
     with pytest.raises(UserError, match="of a run with another model; its records"):
         Journal(path, {"model": "2"})
     (tmp_path / "letter").write_text("Dear reader,\n" * 20)

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 import subprocess
 import sys
 from fractions import Fraction
@@ -120,7 +121,7 @@ def test_a_file_has_its_name_only_when_it_is_whole(tmp_path: Path) -> None:
     video = AnnotatedVideo(tmp_path / "a.mp4", Fraction(25))
     video.write(picture(0), 0.0)
     video.write(picture(1).transpose(2, 0, 1), 0.04)  # [3, H, W] is welcome too
-    assert {path.name for path in tmp_path.iterdir()} == {".a.mp4.tmp"}
+    assert {path.name for path in tmp_path.iterdir()} == {f".a.mp4.{os.getpid()}.clipgru.tmp"}
     video.discard()
     assert not list(tmp_path.iterdir())
     with pytest.raises(ValueError, match=r"\[H, W, 3\] or \[3, H, W\]"):

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import os
+import re
 import signal
 import subprocess
 import sys
@@ -21,10 +22,10 @@ from pipeline.checkpoint import save_model
 from pipeline.cli import main
 from pipeline.errors import UserError
 from pipeline.inference import Model
-from pipeline.streaming.outputs import file_stems
+from pipeline.streaming.outputs import Recordings, file_stems
 from pipeline.streaming.sources import Source
 from pipeline.streaming.status import Command, SourceStatus
-from pipeline.streaming.streams import Streams
+from pipeline.streaming.streams import Shown, Streams
 from pipeline.streaming.webcam import obey, parse_address
 from pipeline.streaming.window import KEYS, Strip, colour_of, draw_source
 from tests.small import small_model
@@ -81,23 +82,40 @@ def test_recordings_and_figures(
     figures = json.loads(stats.read_text())
     assert sorted(row["name"] for row in figures) == sorted(clips)
     stems = list(file_stems([Source("replay", clip, clip) for clip in clips]).values())
-    assert sorted(path.name for path in folder.iterdir()) == sorted(
-        f"{s}{end}" for s in stems for end in (".jsonl", ".mp4")
-    )
+    began = re.compile(r"_\d{8}-\d{6}(?=\.)")
+    recordings = {began.sub("", path.name): path for path in folder.iterdir() if began.search(path.name)}
+    assert recordings.keys() == {f"{s}{end}" for s in stems for end in (".jsonl", ".mp4")}
+    assert len(list(folder.iterdir())) == 4
     for clip, stem in zip(clips, stems, strict=True):
         (row,) = (row for row in figures if row["name"] == clip)
         assert f"{row['frames_used']} used" in errors
-        recorded = (folder / f"{stem}.jsonl").read_text()
+        recorded = recordings[f"{stem}.jsonl"].read_text()
         printed = [event for event in events_in(out) if event.get("path", clip) == clip]
         assert events_in(recorded) == printed
-        with av.open(str(folder / f"{stem}.mp4")) as container:
+        with av.open(str(recordings[f"{stem}.mp4"])) as container:
             frames = [frame.to_ndarray(format="rgb24") for frame in container.decode(video=0)]
         assert len(frames) == row["frames_used"]
         assert frames[0].shape == (48, 48, 3)
         assert row["latency_ms"]["p50"] <= row["latency_ms"]["p99"]
 
 
-def test_ctrl_c_ends_it_with_all_files_complete(models: dict[str, str], video: str, tmp_path: Path) -> None:
+def test_a_second_recording_leaves_the_first(tmp_path: Path) -> None:
+    """Of one second, in one folder, which holds the file that is replayed as well."""
+    source = Source("replay", str(tmp_path / "a.mp4"), "a.mp4")
+    (tmp_path / "a.mp4").write_bytes(b"precious")
+    picture = np.zeros((48, 48, 3), np.uint8)
+    for number in range(3):
+        recordings = Recordings(tmp_path, [source], {"number": number}, 5.0)
+        for time_seconds in (0.0, 0.2):
+            recordings.hear("a.mp4", Shown(picture, time_seconds, "jump", 0.5, ""))
+        recordings.close()
+    assert (tmp_path / "a.mp4").read_bytes() == b"precious"
+    events = sorted(tmp_path.glob("a_*.jsonl"), key=lambda path: path.stat().st_mtime_ns)
+    assert [events_in(path.read_text())[0]["number"] for path in events] == [0, 1, 2]
+    assert sorted(path.stem for path in tmp_path.glob("a_*.mp4")) == sorted(path.stem for path in events)
+
+
+def test_a_hang_up_ends_it_with_all_files_complete(models: dict[str, str], video: str, tmp_path: Path) -> None:
     folder = tmp_path / "out"
     command = ["webcam", models["rgb"], video, "--replay", "--headless", "--record", str(folder), "--quiet"]
     process = subprocess.Popen(
@@ -108,17 +126,17 @@ def test_ctrl_c_ends_it_with_all_files_complete(models: dict[str, str], video: s
     for line in process.stdout:
         lines.append(line)
         if '"window"' in line and sum('"window"' in other for other in lines) == 5:
-            process.send_signal(signal.SIGINT)
+            process.send_signal(signal.SIGHUP)
     _, errors = process.communicate(timeout=PATIENCE_SECONDS)
-    assert process.returncode == 128 + signal.SIGINT
+    assert process.returncode == 128 + signal.SIGHUP
     assert errors == ""
     events = events_in("".join(lines))
     assert [event["event"] for event in events][-1] == "ended"
     assert any(event["event"] == "segment" for event in events)
-    assert (folder / "000.jsonl").read_text() == "".join(lines)
-    with av.open(str(folder / "000.mp4")) as container:
+    recorded, drawn = sorted(folder.iterdir())
+    assert recorded.read_text() == "".join(lines)
+    with av.open(str(drawn)) as container:
         assert sum(1 for _ in container.decode(video=0)) > 4
-    assert len(list(folder.iterdir())) == 2
 
 
 def test_it_stops_after_the_seconds_asked_for(

@@ -133,7 +133,8 @@ def _run(args: Sequence[str]) -> int:
 def _end_with(message: str) -> int:
     from pipeline.terminal import say
 
-    say(f"clipgru: error: {message}", sys.stderr)
+    indented = message.replace("\n", "\n  ")  # a line end in somebody's file name begins no line of ours
+    say(f"clipgru: error: {indented}", sys.stderr)
     return EXIT_USER_ERROR
 
 

@@ -72,7 +72,8 @@ def uses_cuda(config: TrainerConfig) -> bool:
 
 def _start_worker(_: int) -> None:
     torch.set_num_threads(1)
-    signal.signal(signal.SIGINT, signal.SIG_IGN)  # Ctrl-C reaches the whole group; the parent decides what it means
+    for number in (signal.SIGINT, getattr(signal, "SIGHUP", signal.SIGINT)):  # SIGTERM is how the loader ends them
+        signal.signal(number, signal.SIG_IGN)  # they reach the whole group; the parent decides what it means
 
 
 def make_loader(

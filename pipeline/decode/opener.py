@@ -8,6 +8,7 @@ from types import TracebackType
 from typing import Any
 
 from pipeline.config import DecodeConfig
+from pipeline.decode.cache import index_store
 from pipeline.decode.decoders import check_decoder, open_here
 from pipeline.decode.health import Examination, examine
 from pipeline.decode.isolated import DecodingProcess, IsolatedBackend, IsolatedFile, examine_isolated
@@ -38,6 +39,8 @@ class VideoOpener:
 
     def __init__(self, config: DecodeConfig, *, opens_pictures: bool = False) -> None:
         check_decoder(config.decoder)
+        if config.index_cache:
+            index_store().check()
         self.config, self.opens_pictures = config, opens_pictures
         self._idle: list[DecodingProcess] = []
 

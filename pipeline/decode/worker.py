@@ -22,6 +22,7 @@ from pipeline.decode.health import examine
 from pipeline.decode.reader import Backend, Picture, VideoFile
 from pipeline.decode.wire import Message, WireError, pack_header, pack_index, receive, send
 from pipeline.errors import DecodeError, UserError
+from pipeline.files.stopping import work_for_parent
 
 Answer = tuple[Message, bytes | memoryview]
 # The reader kills a late process; this much later the process gives up by itself, in case there is no reader left.
@@ -150,6 +151,6 @@ def serve(connection: socket.socket) -> None:
 
 def main() -> None:
     """Takes the number of the socket from the command line."""
-    signal.signal(signal.SIGINT, signal.SIG_IGN)  # Ctrl-C reaches the whole group; the reader decides what it means
+    work_for_parent()
     with socket.socket(fileno=int(sys.argv[1])) as connection:
         serve(connection)

@@ -29,6 +29,10 @@ _OF_ONE_FILE = frozenset(
 )
 
 
+STDOUT = "-"
+"""The name of standard output as an output."""
+
+
 class OutputError(UserError):
     """One output file cannot be written; others beside it may be."""
 
@@ -40,9 +44,13 @@ def reason_of(error: OSError) -> str:
 
 @contextmanager
 def failures_of(path: Path) -> Iterator[None]:
-    """Turn an error of the operating system into a ``UserError`` that names the output."""
+    """Turn an error of the operating system into a ``UserError`` that names the output. Standard output that nobody
+    reads any more (``| head``) stays a ``BrokenPipeError``."""
     try:
         yield
     except OSError as error:
+        name = "standard output" if str(path) == STDOUT else path
+        if name != path and error.errno == errno.EPIPE:
+            raise
         kind = OutputError if error.errno in _OF_ONE_FILE else UserError
-        raise kind(f"{path}: cannot be written: {reason_of(error)}") from error
+        raise kind(f"{name}: cannot be written: {reason_of(error)}") from error

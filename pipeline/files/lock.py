@@ -17,6 +17,8 @@ _NO_LOCKS = frozenset([errno.ENOSYS, errno.ENOLCK, errno.ENOTSUP, errno.EINVAL])
 _STALE_SECONDS = 60.0
 _MAX_NAME_BYTES = 255
 LOCK_NAME = ".lock"
+TEMPORARY = ".clipgru.tmp"
+"""What the names of unfinished files end with."""
 
 
 def beside(path: Path, ending: str) -> Path:
@@ -75,7 +77,7 @@ def locked_file(path: Path) -> Iterator[None]:
 def remove_stale(folder: Path) -> None:
     """Remove the temporary files that killed processes left directly in a folder."""
     with suppress(OSError):
-        for temporary in folder.glob(".*.tmp"):
+        for temporary in folder.glob(f".*{TEMPORARY}"):
             _remove_stale(temporary)
 
 
@@ -133,7 +135,14 @@ def _acquire(path: Path, what: Path) -> int:
 
 
 def make_folders(folder: Path) -> list[Path]:
-    """Make a folder and those above it. Returns those that were not there, the topmost first."""
-    missing = [part for part in (folder, *folder.parents) if not part.exists()]
-    folder.mkdir(parents=True, exist_ok=True)
+    """Make a folder and those above it. Returns those that were not there, the topmost first.
+
+    Raises:
+        OSError: it cannot be made; ``NotADirectoryError`` where a part of the path is a file.
+    """
+    missing = [part for part in (folder, *folder.parents) if not os.path.exists(part)]
+    try:
+        folder.mkdir(parents=True, exist_ok=True)
+    except FileExistsError as error:
+        raise NotADirectoryError(errno.ENOTDIR, os.strerror(errno.ENOTDIR), str(folder)) from error
     return missing[::-1]

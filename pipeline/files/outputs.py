@@ -10,9 +10,9 @@ from contextlib import ExitStack, contextmanager
 from pathlib import Path
 
 from pipeline.errors import UserError
-from pipeline.files.failures import OutputError
+from pipeline.files.failures import STDOUT, OutputError
 from pipeline.files.lock import locked_file
-from pipeline.files.writing import STDOUT, is_special
+from pipeline.files.writing import is_special
 
 _Identity = tuple[int | str, ...]
 

@@ -15,15 +15,13 @@ from types import TracebackType
 from typing import BinaryIO, Literal
 
 from pipeline.errors import UserError
-from pipeline.files.failures import failures_of
-from pipeline.files.lock import beside, remove_stale, try_lock
+from pipeline.files.failures import STDOUT, failures_of
+from pipeline.files.lock import TEMPORARY, beside, make_folders, remove_stale, try_lock
 from pipeline.terminal import printable
-
-STDOUT = "-"
 
 
 class OutputFile:
-    """A file that gets its name when it is complete; until then it is ``.<name>.<process>.tmp`` beside it.
+    """A file that gets its name when it is complete; until then it is ``.<name>.<process>.clipgru.tmp`` beside it.
 
     Where a link stands, the file that it names is written; one that is there already keeps its mode. What is no plain
     file (a pipe, a device, ``/dev/fd/63`` of a shell's ``>(command)``, ``-`` for standard output) is written through.
@@ -46,7 +44,7 @@ class OutputFile:
             self._is_plain = not is_special(path)
             if self._is_plain:
                 self._target = Path(os.path.realpath(path))
-                self._target.parent.mkdir(parents=True, exist_ok=True)
+                make_folders(self._target.parent)
                 self.temporary, self.stream = _make_temporary(self._target, no_clobber)
             else:
                 self.temporary = path
@@ -116,14 +114,16 @@ def is_special(path: Path) -> bool:
 
 
 def _make_temporary(target: Path, no_clobber: bool) -> tuple[Path, BinaryIO]:
-    before = target.stat() if os.path.exists(target) else None
+    before = None
+    with suppress(FileNotFoundError):
+        before = target.stat()
     if before and stat.S_ISDIR(before.st_mode):
         raise IsADirectoryError(errno.EISDIR, os.strerror(errno.EISDIR))
     if before and no_clobber:
         raise FileExistsError(errno.EEXIST, os.strerror(errno.EEXIST))
     flags = os.O_RDWR | os.O_CREAT | os.O_EXCL | getattr(os, "O_BINARY", 0)
     for number in count():  # processes of two containers may have one number
-        temporary = beside(target, f".{os.getpid()}{f'-{number}' if number else ''}.tmp")
+        temporary = beside(target, f".{os.getpid()}{f'-{number}' if number else ''}{TEMPORARY}")
         with suppress(FileExistsError):
             descriptor = os.open(temporary, flags, stat.S_IMODE(before.st_mode) if before else 0o666)
             break
@@ -162,32 +162,33 @@ class LineFile:
     Args:
         path: its folder is made if it is not there.
         mode: ``w`` begins anew, ``a`` adds, ``x`` refuses a file that is there.
+        to_disk: a line is on disk, not with the system alone, when ``write`` returns.
 
     Raises:
         UserError: it cannot be made.
     """
 
-    def __init__(self, path: Path, mode: Literal["w", "a", "x"] = "w") -> None:
-        self._path = path
+    def __init__(self, path: Path, mode: Literal["w", "a", "x"] = "w", *, to_disk: bool = False) -> None:
+        self._path, self._is_synced = path, to_disk
         with failures_of(path):
-            path.parent.mkdir(parents=True, exist_ok=True)
+            make_folders(path.parent)
             self._stream: RawIOBase | FileIO = _StandardOutput() if str(path) == STDOUT else FileIO(path, mode)
-            self._length = os.fstat(self._stream.fileno()).st_size if mode == "a" else 0
 
     def write(self, line: str) -> None:
         """Add a line, which ends with its line end. Raises ``UserError`` where the disk takes no more."""
-        content = line.encode("utf-8", "backslashreplace")
+        left = memoryview(content := line.encode("utf-8", "backslashreplace"))
         try:
             with failures_of(self._path):
-                left = memoryview(content)
                 while left:
                     left = left[self._stream.write(left) or 0 :]
+                if self._is_synced:
+                    os.fsync(self._stream.fileno())
         except UserError:
             with suppress(OSError):  # no plain file: nothing to take back
-                os.ftruncate(self._stream.fileno(), self._length)
+                descriptor = self._stream.fileno()
+                os.ftruncate(descriptor, os.fstat(descriptor).st_size - (len(content) - len(left)))
             self.close()
             raise
-        self._length += len(content)
 
     def close(self) -> None:
         """Write no more lines."""
@@ -201,7 +202,7 @@ def check_folder(folder: Path) -> None:
         UserError: they cannot.
     """
     with failures_of(folder):
-        folder.mkdir(parents=True, exist_ok=True)
+        make_folders(folder)
         with tempfile.TemporaryFile(dir=folder):
             pass
     remove_stale(folder)

@@ -15,7 +15,7 @@ from types import TracebackType
 from typing import Any
 
 from pipeline.errors import UserError
-from pipeline.files.failures import failures_of
+from pipeline.files.writing import LineFile
 from pipeline.many.job import FileIdentity, FileResult, is_unchanged
 from pipeline.report.records import OK
 from pipeline.schema import read_checked, read_json
@@ -63,18 +63,16 @@ class Journal:
     def __init__(self, path: Path, run: dict[str, Any]) -> None:
         self.path = path
         self._entries: dict[str, _Entry] = {}
-        with failures_of(path):
-            path.parent.mkdir(parents=True, exist_ok=True)
-            self._stream = path.open("a+b")
+        self._lines = LineFile(path, "a", to_disk=True)
+        self._stream = path.open("rb")
         try:
             self._read(run)
         except UserError:
-            self._stream.close()
+            self.close()
             raise
 
     def _read(self, run: dict[str, Any]) -> None:
         end = 0
-        self._stream.seek(0)
         for number, line in enumerate(self._stream, start=1):
             if not line.endswith(b"\n"):  # torn
                 break
@@ -90,9 +88,9 @@ class Journal:
             end += len(line)
         if end == 0 and self._stream.seek(0, os.SEEK_END) > len(_header(run)):
             raise UserError(f"{self.path}: not a journal of clipgru's; move it away, or choose another table")
-        self._stream.truncate(end)
+        os.truncate(self.path, end)
         if end == 0:
-            self._append(_header(run))
+            self._lines.write(_header(run))
 
     def _check_run(self, known: dict[str, Any], run: dict[str, Any]) -> None:
         differing = [name for name in {**known, **run} if known.get(name) != run.get(name)]
@@ -102,16 +100,10 @@ class Journal:
                 "one table. Choose another table, or delete this file to begin anew"
             )
 
-    def _append(self, line: bytes) -> None:
-        with failures_of(self.path):
-            self._stream.write(line)
-            self._stream.flush()
-            os.fsync(self._stream.fileno())
-
     def add(self, result: FileResult) -> None:
         """One more finished file; on disk when this returns."""
         offset = self._stream.seek(0, os.SEEK_END)
-        self._append(_line(result.to_message()))
+        self._lines.write(_line(result.to_message()))
         self._entries[result.path] = _Entry(offset, result.status, result.identity)
 
     def is_done(self, path: str, retry: bool, source: str | None = None) -> bool:
@@ -143,12 +135,17 @@ class Journal:
     def __exit__(
         self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
     ) -> None:
+        self.close()
+
+    def close(self) -> None:
+        """No more files."""
+        self._lines.close()
         self._stream.close()
 
 
-def _line(message: dict[str, Any]) -> bytes:
-    return json.dumps(message).encode() + b"\n"
+def _line(message: dict[str, Any]) -> str:
+    return json.dumps(message) + "\n"
 
 
-def _header(run: dict[str, Any]) -> bytes:
+def _header(run: dict[str, Any]) -> str:
     return _line({"run": run})

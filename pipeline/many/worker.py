@@ -22,8 +22,10 @@ from pipeline.errors import UserError
 from pipeline.many.job import FileResult, Job
 
 _START_SECONDS, _STOP_SECONDS = 600.0, 2.0  # imports and weights may come over a slow network
-# Ctrl-C reaches the whole group; the one that started us decides what it means.
-_CODE = "import signal; signal.signal(signal.SIGINT, signal.SIG_IGN); from pipeline.many.worker import main; main()"
+_CODE = (
+    "from pipeline.files.stopping import work_for_parent; work_for_parent(); "
+    "from pipeline.many.worker import main; main()"
+)
 
 
 class Worker:

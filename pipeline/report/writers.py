@@ -13,9 +13,8 @@ from numpy.typing import NDArray
 
 from pipeline.clip import Prediction, Segment
 from pipeline.errors import UserError
-from pipeline.files.failures import OutputError
+from pipeline.files.failures import STDOUT, OutputError
 from pipeline.files.outputs import check_outputs, folded
-from pipeline.files.writing import STDOUT
 from pipeline.options import PredictOptions
 from pipeline.report.annotated import AnnotatedVideos
 from pipeline.report.csv_file import CsvFile

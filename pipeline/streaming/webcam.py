@@ -13,8 +13,9 @@ import cv2
 
 from pipeline.config import to_dict
 from pipeline.errors import UserError
+from pipeline.files.failures import STDOUT
 from pipeline.files.stopping import StopRequest
-from pipeline.files.writing import STDOUT, write_atomically
+from pipeline.files.writing import write_atomically
 from pipeline.inference import Model
 from pipeline.options import WebcamOptions
 from pipeline.schema import to_json
