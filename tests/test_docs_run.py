@@ -224,7 +224,7 @@ def sandbox(
     (folder / "runs" / "other").symlink_to("folder")  # the run that the page makes with several devices
     monkeypatch.chdir(folder)
     small = MotionSetConfig(num_train_clips=2, num_val_clips=1, num_test_clips=1, size_px=48, num_untrimmed=0)
-    monkeypatch.setattr("pipeline.datasets.datamodule.MotionSetConfig", lambda: small)
+    monkeypatch.setattr("pipeline.datasets.motion.MotionSetConfig", lambda: small)
     monkeypatch.setattr(candidates, "_NUM_STEPS", 10)
     for name in ("mean", "mean of differences"):
         monkeypatch.delitem(candidates.CANDIDATES, name)
