@@ -23,7 +23,7 @@ from pipeline.datasets.settled import Splits
 from pipeline.errors import UserError
 from pipeline.known_videos import KnownVideo, KnownVideos
 
-MAY_DIFFER = (
+_MAY_DIFFER = (
     "name", "output_dir",  # the folder may have been moved
     "data.root", "data.annotations", "data.allow_links",  # so may the videos, which are compared
     "data.num_workers", "data.timeout_seconds", "data.cache_dir", "data.cache_max_gb", "data.max_bad_fraction",
@@ -115,7 +115,7 @@ def _settings_that_differ(before: dict[str, Any], experiment: Experiment) -> Ite
     ours = dict(flat(to_dict(experiment)))
     theirs = dict(flat(to_dict(Experiment()))) | dict(flat(before))  # a setting that is new since has its default
     for name, value in ours.items():
-        if theirs.get(name) != value and name not in MAY_DIFFER:
+        if theirs.get(name) != value and name not in _MAY_DIFFER:
             yield f"{name} was {shown(theirs.get(name))}, is {shown(value)}"
 
 
