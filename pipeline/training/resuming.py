@@ -68,9 +68,11 @@ def refuse_other_run(
     began = _read(data, json.loads)
     settings = list(_settings_that_differ(before, experiment))
     differences = [f"settings, {name_some(settings)}"] if settings else []
-    ranks = _num_ranks_of(experiment.run_dir / "checkpoints" / "last.ckpt")
+    ranks, epochs_done = _progress_of(experiment.run_dir / "checkpoints" / "last.ckpt")
     if ranks != num_ranks:
         differences.append(f"processes were {ranks}, are {num_ranks} (trainer.devices and trainer.num_nodes)")
+    if experiment.training.epochs < epochs_done:
+        differences.append(f"{epochs_done} epochs are done, and training.epochs is {experiment.training.epochs}")
     epochs, epochs_before = experiment.training.epochs, dict(flat(before)).get("training.epochs")
     notes = []
     if epochs != epochs_before:
@@ -103,10 +105,12 @@ def _read(path: Path, parse: Any) -> dict[str, Any]:
     return found
 
 
-def _num_ranks_of(checkpoint: Path) -> int:
+def _progress_of(checkpoint: Path) -> tuple[int, int]:
+    """How many processes trained, and how many epochs they finished."""
     try:
         state = torch.load(checkpoint, map_location="cpu", weights_only=True, mmap=True)
-        return int(state[VideoDataModule.__qualname__].get("ranks", 1))
+        epochs = state["loops"]["fit_loop"]["epoch_progress"]["current"]["processed"]
+        return int(state[VideoDataModule.__qualname__].get("ranks", 1)), int(epochs)
     except (OSError, RuntimeError, ValueError, KeyError, TypeError, AttributeError, EOFError) as error:
         raise UserError(f"{checkpoint}: a damaged checkpoint ({error}); begin a new run with another --name") from error
 
