@@ -52,7 +52,7 @@ def rows_to_judge(model: ModelFile, given_data: Mapping[str, Any], part: str) ->
     rows = _rows_of(annotations, data, trained_as.get("seed", 0), part)
     if model.videos is None:
         return JudgedRows(rows, data, (*annotations.notes, _UNKNOWN))
-    found = unseen_of(model, annotations, data).judgeable(rows, validated=part == "val")
+    found = _unseen_of(model, annotations, data).judgeable(rows, validated=part == "val")
     if part == "train":
         num_seen = sum(left.why in (TRAINED, CHANGED) for left in found.left_out)
         said = f"{num_seen} of these {len(rows)} videos were trained on: the figures do not say how good the model is"
@@ -83,7 +83,7 @@ def _rows_of(annotations: Annotations, data: DataConfig, seed: int, part: str) -
     return tuple(rows)
 
 
-def unseen_of(model: ModelFile, annotations: Annotations, data: DataConfig) -> Unseen:
+def _unseen_of(model: ModelFile, annotations: Annotations, data: DataConfig) -> Unseen:
     """Return what tells the rows that ``model``, which must know its videos, has not seen."""
     assert model.videos is not None
     every_row = [row for rows in annotations.splits.values() for row in rows]

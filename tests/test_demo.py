@@ -20,7 +20,7 @@ def test_the_demo_writes_what_it_says(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
 ) -> None:
     small = MotionSetConfig(num_train_clips=4, num_val_clips=2, num_test_clips=3, size_px=64, num_untrimmed=1)
-    monkeypatch.setattr("pipeline.datasets.datamodule.MotionSetConfig", lambda: small)
+    monkeypatch.setattr("pipeline.datasets.motion.MotionSetConfig", lambda: small)
     experiment = demo.motion_experiment()
     quick = replace(experiment, training=replace(experiment.training, epochs=1))
     monkeypatch.setattr(demo, "motion_experiment", lambda: quick)

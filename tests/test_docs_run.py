@@ -226,7 +226,7 @@ def sandbox(
     (folder / "runs" / "other").symlink_to("folder")  # the run that the page makes with several devices
     monkeypatch.chdir(folder)
     small = MotionSetConfig(num_train_clips=2, num_val_clips=1, num_test_clips=1, size_px=48, num_untrimmed=0)
-    monkeypatch.setattr("pipeline.datasets.datamodule.MotionSetConfig", lambda: small)
+    monkeypatch.setattr("pipeline.datasets.motion.MotionSetConfig", lambda: small)
     monkeypatch.setattr("torchvision.datasets.cifar.check_integrity", lambda path, md5: Path(path).is_file())
     camera = MjpegServer()
     threads = torch.get_num_threads()

@@ -211,6 +211,10 @@ def test_a_run_may_go_on_for_longer_with_videos_that_moved(home: Path, capsys: p
     assert main(["train", "--config", "config.yaml", *words]) == 0
     assert "training.epochs was 1, is 2" in capsys.readouterr().err
     assert "epochs: 2" in (home / "runs/small/config.yaml").read_text()
+    assert (
+        main(["train", "--config", "config.yaml", "--resume", "--data.root", "moved"]) == 2
+    )  # for one epoch, as before
+    assert "2 epochs are done, and training.epochs is 1" in capsys.readouterr().err
 
 
 @pytest.mark.parametrize(("file", "content"), [("config.yaml", "- 1"), ("config.yaml", "a: ["), ("data.json", "{")])

@@ -91,6 +91,7 @@ class Contents:
                 ranks.wait()
         for others in ranks.gather(self._digests):
             self._digests |= others
+        self._pictures = None  # an archive may hold all of its pictures in memory
 
     def known(self, rows: Iterable[VideoRow]) -> tuple[KnownVideo, ...]:
         """What a model file keeps of rows."""
@@ -211,7 +212,7 @@ class Unseen:
         related = [row for row in self._every_row if row.group in groups]
         self._contents.digest_all(row for row in related if self._contents.num_bytes(row) in self._sizes)
         causes: dict[VideoRow, str] = {}
-        namesakes = []
+        namesakes: set[VideoRow] = set()
         for row in related:
             why, same_content = self._why(row)
             if why is None or (validated and why == VALIDATED):
@@ -219,12 +220,12 @@ class Unseen:
             if same_content or self._is_trained_on:
                 causes[row] = why if same_content else CHANGED
             else:
-                namesakes.append(row)
+                namesakes.add(row)
         if not self._may_share_groups:
             known_groups = {row.group for row in causes}
             causes = {row: SAME_SOURCE for row in rows if row.group in known_groups} | causes
         left_out = tuple(LeftOut(row.name, causes[row]) for row in rows if row in causes)
-        names = tuple(row.name for row in rows if row in set(namesakes))
+        names = tuple(row.name for row in rows if row in namesakes)
         return Judgeable(tuple(row for row in rows if row not in causes), left_out, names)
 
     def _why(self, row: VideoRow) -> tuple[str | None, bool]:

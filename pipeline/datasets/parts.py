@@ -12,8 +12,6 @@ from collections.abc import Mapping
 from pipeline.datasets.annotations import name_some
 from pipeline.errors import UserError
 
-PARTS = ("train", "val", "test")
-
 PART_SPELLINGS = {
     "train": "train", "training": "train", "trn": "train",
     "val": "val", "valid": "val", "validate": "val", "validation": "val", "dev": "val", "development": "val",

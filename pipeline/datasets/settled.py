@@ -14,7 +14,7 @@ from pipeline.datasets.annotations import Annotations, VideoRow
 from pipeline.datasets.splits import check_split, split_by_group
 from pipeline.errors import UserError
 
-MAX_LABEL_LENGTH = 200
+_MAX_LABEL_LENGTH = 200
 
 
 @dataclass(frozen=True)
@@ -76,9 +76,9 @@ def require_classes(labels: Sequence[str], where: str) -> None:
             f"another, for example one called background in which nothing happens{_inner_classes(labels, where)}"
         )
     for label in labels:
-        if len(label) > MAX_LABEL_LENGTH or not label.isprintable():
+        if len(label) > _MAX_LABEL_LENGTH or not label.isprintable():
             raise UserError(
-                f"the class name {label[:80]!r} must be 1 to {MAX_LABEL_LENGTH} printable characters; rename it"
+                f"the class name {label[:80]!r} must be 1 to {_MAX_LABEL_LENGTH} printable characters; rename it"
             )
 
 

@@ -177,7 +177,7 @@ def _note_on_copies(known: KnownVideos, splits: Splits, contents: Contents) -> l
 
 
 def _say(texts: Iterable[str], quiet: bool) -> None:
-    for text in () if quiet else texts:
+    for text in () if quiet else filter(None, texts):
         PlainConsole().print(text)
 
 

@@ -23,7 +23,7 @@ from pipeline.datasets.settled import Splits
 from pipeline.errors import UserError
 from pipeline.known_videos import KnownVideo, KnownVideos
 
-MAY_DIFFER = (
+_MAY_DIFFER = (
     "name", "output_dir",  # the folder may have been moved
     "data.root", "data.annotations", "data.allow_links",  # so may the videos, which are compared
     "data.num_workers", "data.timeout_seconds", "data.cache_dir", "data.cache_max_gb", "data.max_bad_fraction",
@@ -68,9 +68,11 @@ def refuse_other_run(
     began = _read(data, json.loads)
     settings = list(_settings_that_differ(before, experiment))
     differences = [f"settings, {name_some(settings)}"] if settings else []
-    ranks = _num_ranks_of(experiment.run_dir / "checkpoints" / "last.ckpt")
+    ranks, epochs_done = _progress_of(experiment.run_dir / "checkpoints" / "last.ckpt")
     if ranks != num_ranks:
         differences.append(f"processes were {ranks}, are {num_ranks} (trainer.devices and trainer.num_nodes)")
+    if experiment.training.epochs < epochs_done:
+        differences.append(f"{epochs_done} epochs are done, and training.epochs is {experiment.training.epochs}")
     epochs, epochs_before = experiment.training.epochs, dict(flat(before)).get("training.epochs")
     notes = []
     if epochs != epochs_before:
@@ -103,10 +105,12 @@ def _read(path: Path, parse: Any) -> dict[str, Any]:
     return found
 
 
-def _num_ranks_of(checkpoint: Path) -> int:
+def _progress_of(checkpoint: Path) -> tuple[int, int]:
+    """How many processes trained, and how many epochs they finished."""
     try:
         state = torch.load(checkpoint, map_location="cpu", weights_only=True, mmap=True)
-        return int(state[VideoDataModule.__qualname__].get("ranks", 1))
+        epochs = state["loops"]["fit_loop"]["epoch_progress"]["current"]["processed"]
+        return int(state[VideoDataModule.__qualname__].get("ranks", 1)), int(epochs)
     except (OSError, RuntimeError, ValueError, KeyError, TypeError, AttributeError, EOFError) as error:
         raise UserError(f"{checkpoint}: a damaged checkpoint ({error}); begin a new run with another --name") from error
 
@@ -115,7 +119,7 @@ def _settings_that_differ(before: dict[str, Any], experiment: Experiment) -> Ite
     ours = dict(flat(to_dict(experiment)))
     theirs = dict(flat(to_dict(Experiment()))) | dict(flat(before))  # a setting that is new since has its default
     for name, value in ours.items():
-        if theirs.get(name) != value and name not in MAY_DIFFER:
+        if theirs.get(name) != value and name not in _MAY_DIFFER:
             yield f"{name} was {shown(theirs.get(name))}, is {shown(value)}"
 
 
