@@ -42,6 +42,15 @@ def shared_data() -> Path:
 
 
 @pytest.fixture(scope="session")
+def shared_cases(shared_data: Path) -> Path:
+    """The folder of small files that were once read wrong, beside the real videos; without it a test skips."""
+    folder = shared_data.parent / "cases"
+    if not folder.is_dir():
+        pytest.skip(f"no folder of cases at {folder}")
+    return folder
+
+
+@pytest.fixture(scope="session")
 def motion_root(tmp_path_factory: pytest.TempPathFactory) -> Path:
     """A small motion set: 3 training, 1 validation and 2 test clips a class (background thrice that), a long video."""
     from pipeline.datasets.motion import MotionSetConfig, make_motion_set

@@ -11,6 +11,7 @@ import pytest
 
 from pipeline.config import DecodeConfig
 from pipeline.decode import VideoOpener, cache, reader
+from pipeline.decode.health import USABLE, examine
 from pipeline.decode.index import VideoIndex
 from pipeline.decode.reader import VideoFile
 from pipeline.errors import DecodeError
@@ -112,7 +113,7 @@ def test_another_version_is_not_believed(
 ) -> None:
     path = shared_data / "odd_videos" / "two_frames.mp4"
     index_of(path)
-    monkeypatch.setattr(cache, "FORMAT_VERSION", cache.FORMAT_VERSION + 1)
+    monkeypatch.setattr(cache, "INDEX_VERSION", cache.INDEX_VERSION + 1)
     index_of(path)
     assert len(built) == 2
 
@@ -132,3 +133,20 @@ def test_a_cache_that_cannot_be_written(
     for _ in range(2):
         assert index_of(shared_data / "odd_videos" / "two_frames.mp4").info.num_frames == 2
     assert len(built) == 2
+
+
+def test_without_a_home_there_is_no_cache(
+    shared_data: Path, monkeypatch: pytest.MonkeyPatch, built: list[Path]
+) -> None:
+    """As a user of a container may have none."""
+
+    def no_home() -> Path:
+        raise RuntimeError("Could not determine home directory.")
+
+    monkeypatch.delenv("XDG_CACHE_HOME")
+    monkeypatch.setattr(cache.Path, "home", no_home)
+    path = shared_data / "odd_videos" / "two_frames.mp4"
+    for _ in range(2):
+        assert index_of(path).info.num_frames == 2
+    assert len(built) == 2
+    assert examine(path, CACHED).health.verdict == USABLE

@@ -3,6 +3,10 @@
 from __future__ import annotations
 
 import json
+import logging
+import threading
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager, suppress
 from pathlib import Path
 
 import av
@@ -11,9 +15,11 @@ import pytest
 import videos
 
 from pipeline.config import DecodeConfig
+from pipeline.decode import VideoOpener, open_video
 from pipeline.decode.bitstream import are_nal_units_sound, num_length_bytes
 from pipeline.decode.causes import likely_cause
 from pipeline.decode.health import DEGRADED, UNUSABLE, USABLE, Examination, examine
+from pipeline.errors import DecodeError
 from tools.fuzz_decode import mutate
 
 WRONG = {
@@ -33,7 +39,6 @@ WRONG = {
 }
 WRONG_REAL = {
     "corrupted.mp4": (DEGRADED, "1 packets cannot be decoded"),
-    "tree.avi": (DEGRADED, "frames are left out: the header announces 444 frames and 68 are there"),
     "header_only_mpeg4.mp4": (UNUSABLE, "no video stream"),
 }
 
@@ -166,3 +171,177 @@ def test_what_it_is_instead(tmp_path: Path, start: bytes, cause: str) -> None:
     path = tmp_path / "video.mp4"
     path.write_bytes(start)
     assert cause in likely_cause(path)
+
+
+# A verdict is a function of the file.
+
+
+@pytest.fixture(scope="module")
+def cut_gifs(tmp_path_factory: pytest.TempPathFactory) -> list[Path]:
+    """Five GIFs that end too early: each makes FFmpeg say the same words."""
+    folder = tmp_path_factory.mktemp("gifs")
+    whole = videos.encode(folder, "palette.gif", num_frames=20)
+    assert whole is not None
+    paths = [folder / f"{number}.gif" for number in range(5)]
+    for number, path in enumerate(paths):
+        path.write_bytes(whole.read_bytes()[: -3000 - 10 * number])
+    return paths
+
+
+def test_cut_gifs_in_a_row(cut_gifs: list[Path]) -> None:
+    verdicts = [examine(path, DecodeConfig()).health for path in cut_gifs]
+    assert [health.verdict for health in verdicts] == [DEGRADED] * 5
+    with VideoOpener(DecodeConfig(isolate=True)) as opener:
+        assert [opener.examine(path).health for path in cut_gifs] == verdicts
+
+
+@contextmanager
+def chattering(level: int | None, *, skips: bool) -> Iterator[None]:
+    """FFmpeg's log as some other part of a program may have left it, and on the way to repeat a message."""
+    av.logging.set_level(level)
+    av.logging.set_skip_repeated(skips)
+    for _ in range(3):
+        av.logging.log(av.logging.ERROR, "gif", "said before")
+    logging.disable()
+    yield
+    logging.disable(logging.NOTSET)
+    assert (av.logging.get_level(), av.logging.get_skip_repeated()) == (level, skips)
+    av.logging.set_level(None)
+    av.logging.set_skip_repeated(True)
+
+
+@pytest.mark.parametrize("level", [None, av.logging.PANIC, av.logging.DEBUG])
+@pytest.mark.parametrize("skips", [False, True])
+def test_settings_of_the_log_decide_nothing(cut_gifs: list[Path], level: int | None, skips: bool) -> None:
+    expected = examine(cut_gifs[0], DecodeConfig()).health
+    with chattering(level, skips=skips):
+        assert examine(cut_gifs[0], DecodeConfig()).health == expected
+
+
+def test_the_same_verdict_in_any_thread(cut_gifs: list[Path], shared_data: Path) -> None:
+    paths = [*cut_gifs, shared_data / "odd_videos" / "noise.mp4", shared_data / "odd_videos" / "one_frame.mp4"]
+    expected = [examine(path, DecodeConfig()).health for path in paths]
+    found: dict[int, list[object]] = {}
+
+    def work(number: int) -> None:
+        found[number] = [examine(path, DecodeConfig()).health for path in paths]
+
+    threads = [threading.Thread(target=work, args=(number,)) for number in range(4)]
+    for thread in threads:
+        thread.start()
+    for thread in threads:
+        thread.join()
+    assert list(found.values()) == [expected] * 4
+
+
+def said_of_reading(path: Path, read_first: Callable[[object], object]) -> tuple[int, str]:
+    """How many frames come, and the error that ends them."""
+    num_frames = 0
+    try:
+        with open_video(path) as video:
+            with suppress(DecodeError):
+                read_first(video)
+            for _ in video.images():
+                num_frames += 1
+    except DecodeError as error:
+        return num_frames, str(error)
+    return num_frames, ""
+
+
+def test_what_a_reader_says_does_not_depend_on_what_was_asked_first(shared_data: Path) -> None:
+    folders = [shared_data / "odd_videos", shared_data / "odd_real"]
+    for path in (path for folder in folders for path in folder.iterdir() if path.stat().st_size < 300_000):
+        said = {
+            said_of_reading(path, read)
+            for read in (lambda _: None, lambda video: video.info, lambda video: video.frames([0]), lambda v: v.at([0]))  # type: ignore[attr-defined]
+        }
+        assert len(said) == 1, path.name
+
+
+def test_mutations_are_judged_alike_whatever_came_before(shared_data: Path, tmp_path: Path) -> None:
+    paths = []
+    for number in range(24):
+        source = shared_data / "odd_videos" / ("vp9.webm", "xvid_bf2.avi", "h264_gop12.mp4")[number % 3]
+        paths.append(tmp_path / f"{number}{source.suffix}")
+        mutate(source, number, 5, paths[-1])
+    forwards = [examine(path, DecodeConfig()).health for path in paths]
+    backwards = [examine(path, DecodeConfig()).health for path in reversed(paths)]
+    with VideoOpener(DecodeConfig(isolate=True)) as opener:
+        isolated = [opener.examine(path).health for path in paths]
+    assert forwards == backwards[::-1] == isolated
+
+
+# What is no fault.
+
+
+def test_empty_chunks_are_no_hole(shared_cases: Path, shared_data: Path) -> None:
+    for path in (
+        shared_cases / "video" / "h264.avi",
+        shared_cases / "video" / "gap.avi",
+        shared_data / "odd_real" / "tree.avi",
+    ):
+        health = examine(path, DecodeConfig()).health
+        assert (health.verdict, health.reasons, health.times) == (USABLE, (), "file"), path.name
+        assert health.num_frames == health.num_packets == health.num_frames_claimed
+
+
+def test_cases_are_usable(shared_cases: Path) -> None:
+    notes = {
+        "delayed.mp4": "its pictures begin at 0.700 s of the file",
+        "sar.mp4": "its pixels are 16:11",
+        "thumbfirst.mp4": "video streams that are not read: 0 (mjpeg, 192x128)",
+    }
+    for path in sorted((shared_cases / "video").iterdir()):
+        if path.suffix != ".json":
+            health = examine(path, DecodeConfig()).health
+            assert health.verdict == USABLE, (path.name, health.reasons)
+            assert notes.get(path.name, "") in " ".join(health.notes)
+
+
+def test_counted_times_and_half_pictures_are_said(tmp_path: Path) -> None:
+    raw, interlaced = (videos.encode(tmp_path, name, num_frames=20) for name in ("raw.h264", "interlaced.mp4"))
+    assert raw is not None
+    assert interlaced is not None
+    health = examine(raw, DecodeConfig()).health
+    assert (health.verdict, health.times) == (USABLE, "counted")
+    assert health.notes[0].startswith(
+        "times of pictures are counted: 25 pictures a second, as its header says, because"
+    )
+    health = examine(interlaced, DecodeConfig()).health
+    assert (health.verdict, health.times) == (USABLE, "file")
+    assert health.notes == ("interlaced: 20 of 20 pictures are two half pictures, read as one",)
+
+
+@pytest.mark.parametrize(("transfer", "name"), [(16, "PQ"), (18, "HLG")])
+def test_hdr_is_said(tmp_path: Path, transfer: int, name: str) -> None:
+    path = tmp_path / "hdr.mp4"
+    with av.open(str(path), "w") as container:
+        stream = container.add_stream("libx264", rate=25)
+        stream.width, stream.height, stream.pix_fmt = 128, 96, "yuv420p"
+        stream.codec_context.color_trc = transfer
+        for number in range(3):
+            container.mux(stream.encode(av.VideoFrame.from_ndarray(videos.picture(number), format="rgb24")))
+        container.mux(stream.encode())
+    health = examine(path, DecodeConfig()).health
+    assert (health.verdict, health.notes) == (
+        USABLE,
+        (f"HDR ({name}): its colours are not converted, so it looks dull",),
+    )
+
+
+def test_what_an_edit_list_hides_is_not_missed(tmp_path: Path) -> None:
+    """As ``ffmpeg -ss 0.2 -c copy`` cuts: the first five pictures are there and not shown."""
+    path = tmp_path / "cut.mp4"
+    with av.open(str(path), "w", container_options={"avoid_negative_ts": "disabled"}) as container:
+        stream = container.add_stream("mpeg4", rate=25)
+        stream.width, stream.height, stream.pix_fmt = 128, 96, "yuv420p"
+        packets = []
+        for number in range(20):
+            packets += stream.encode(av.VideoFrame.from_ndarray(videos.picture(number), format="rgb24"))
+        for packet in [*packets, *stream.encode()]:
+            assert packet.pts is not None
+            packet.pts = packet.dts = packet.pts - 5
+            container.mux(packet)
+    health = examine(path, DecodeConfig()).health
+    assert (health.verdict, health.reasons) == (USABLE, ())
+    assert (health.num_frames_claimed, health.num_frames, health.duration_seconds) == (20, 15, 0.6)

@@ -109,11 +109,11 @@ def test_limits_are_named(shared_data: Path) -> None:
 
 
 @pytest.mark.parametrize("name", ["h264_gop12.mp4", "mpeg2.mpg"])
-def test_limits_hold_for_a_stream_without_an_index(shared_data: Path, name: str) -> None:
+def test_limits_hold_for_a_stream(shared_data: Path, name: str) -> None:
     with read_with(shared_data / "odd_videos" / name, DecodeConfig(max_frames=30)) as video:
         times, error = read_to_the_error(video)
     assert "more than decode.max_frames = 30 frames" in str(error)
-    assert len(times) == 30
+    assert not times
 
 
 def test_a_picture_that_outgrows_the_header_is_refused(shared_data: Path) -> None:

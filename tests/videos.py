@@ -125,11 +125,10 @@ def resident_megabytes() -> float:
     return pages * os.sysconf("SC_PAGE_SIZE") / 1e6
 
 
-# name: (encoder, container format, pixel format); pictures without B-frames, so that their times may be anything
+# name: (encoder, container format, pixel format); pictures without B-frames, so that their times may be anything. Not
+# MPEG-PS, where several small pictures share one time.
 TIMED_KINDS: dict[str, tuple[str, str, str]] = {
     "mpeg2.ts": ("mpeg2video", "mpegts", "yuv420p"),
-    "mpeg2.mpg": ("mpeg2video", "mpeg", "yuv420p"),
-    "mpeg2.vob": ("mpeg2video", "vob", "yuv420p"),
     "h264.ts": ("libx264", "mpegts", "yuv420p"),
     "h264.flv": ("libx264", "flv", "yuv420p"),
     "flv1.flv": ("flv", "flv", "yuv420p"),
@@ -146,14 +145,17 @@ TIMED_KINDS: dict[str, tuple[str, str, str]] = {
 }
 
 
-def encode_at(folder: Path, name: str, times_seconds: Sequence[float], tick: str = "1/1000") -> Path | None:
+def encode_at(
+    folder: Path, name: str, times_seconds: Sequence[float], tick: str = "1/1000", rate: int | Fraction = 25
+) -> Path | None:
     """Writes a video whose pictures are shown at these times, in whole ticks; None where the encoder is lacking."""
     encoder, container_format, pixel_format = TIMED_KINDS[name]
     if encoder not in av.codecs_available:
         return None
     path, seconds_per_tick = folder / name, Fraction(tick)
     options = {"bf": "0"} if encoder in ("libx264", "mpeg2video", "mpeg4") else {}
-    rate = round(1 / seconds_per_tick) if container_format in ("avi", "ogg") else 25
+    if container_format in ("avi", "ogg"):
+        rate = round(1 / seconds_per_tick)
     with av.open(str(path), "w", format=container_format) as container:
         stream = container.add_stream(encoder, rate=rate, options=options)
         stream.width, stream.height, stream.pix_fmt = 128, 96, pixel_format

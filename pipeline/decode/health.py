@@ -28,7 +28,7 @@ from numpy.typing import NDArray
 from pipeline.config import DecodeConfig
 from pipeline.decode.bitstream import are_nal_units_sound, num_length_bytes
 from pipeline.decode.causes import framing_fault, is_cut_off
-from pipeline.decode.container import Header, OpenVideo, ffmpeg_errors, is_blank
+from pipeline.decode.container import ONE_THREAD, Header, OpenVideo, ffmpeg_errors, is_blank
 from pipeline.decode.index import VideoIndex, check_length
 from pipeline.decode.orientation import orientation_of
 from pipeline.decode.reader import VideoFile
@@ -290,7 +290,8 @@ def _note_frame(frame: VideoFrame, index: VideoIndex | None, facts: _Facts) -> N
     facts.sizes[f"{frame.width}x{frame.height}"] = None
     num_taken = len(facts.thumbnails)
     if num_taken < len(_THUMBNAIL_SECONDS) and seconds + half_step >= _THUMBNAIL_SECONDS[num_taken]:
-        small = frame.reformat(THUMBNAIL_SIDE_PX, THUMBNAIL_SIDE_PX, "gray", interpolation="AREA").to_ndarray()
+        side = THUMBNAIL_SIDE_PX
+        small = frame.reformat(side, side, "gray", interpolation="AREA", **ONE_THREAD).to_ndarray()
         facts.thumbnails.append(orientation_of(frame).upright(small.astype(np.uint8)))
 
 

@@ -38,6 +38,9 @@ _ONE_PICTURE_CODECS = frozenset(
 # Left out: in streams without a packet table the packets are cut out by a parser, which may cut wrong.
 _PACKET_CONTAINERS = frozenset((*TIMED_CONTAINERS, "avi"))
 
+# MPEG-4 holds back one picture, to put B-frames before it.
+_MAX_HELD_IN_AVI = 1
+
 # Pictures coded in each packet. DivX's "packed bitstream" puts two into one packet, each later packet then gives the
 # picture held back, and a placeholder without a picture ends the run; a run that the file's end cuts loses one picture.
 # So each packet gives one picture all the same. Anything else, such as a picture the encoder left out, is not proven.
@@ -131,8 +134,9 @@ def _one_picture_a_packet(packets: Packets, header: Header) -> bool:
     is_simple = packets.num_pictures.count(1) == len(packets.num_pictures)  # far quicker than the pattern
     if not is_simple and not _ONE_EACH.fullmatch(packets.num_pictures):
         return False
-    if not header.is_timed:  # AVI: empty chunks between them are told by the decoder
-        return packets.dts is not None and _are_even(packets.dts)
+    if not header.is_timed:
+        # AVI: the decoder tells where empty chunks are, and what it drops at the start for want of a reference.
+        return packets.dts is not None and _are_even(packets.dts) and packets.num_before_first <= _MAX_HELD_IN_AVI
     if packets.pts is None or not len(packets.pts):
         return False
     # A first picture later than the earliest packet: the decoder drops what it has no reference for.

@@ -24,6 +24,8 @@ class Packets:
 
     first: VideoFrame | None
     """The first picture; None if none can be decoded."""
+    num_before_first: int
+    """Packets that the decoder took before it gave the first picture."""
     pts: NDArray[np.int64] | None
     """``[M]``: display times in ticks; None if one is missing."""
     dts: NDArray[np.int64] | None
@@ -57,6 +59,7 @@ def _from_table(video: OpenVideo, table: SampleTable) -> Packets:
         first = next((frame for packet in video.packets() for frame in packet.decode()), None)
     return Packets(
         first=first,
+        num_before_first=0,
         pts=table.pts,
         dts=table.dts,
         first_dts=int(table.dts[0]),
@@ -69,7 +72,7 @@ def _from_table(video: OpenVideo, table: SampleTable) -> Packets:
 
 
 def _demux(video: OpenVideo, header: Header) -> Packets:
-    first, is_mpeg4 = None, header.codec == "mpeg4"
+    first, num_before_first, is_mpeg4 = None, 0, header.codec == "mpeg4"
     pts: list[int | None] = []
     dts: list[int | None] = []
     shown: list[int] = []
@@ -80,6 +83,7 @@ def _demux(video: OpenVideo, header: Header) -> Packets:
             # The first picture tells size and turn; the packets after it are not decoded.
             with ffmpeg_errors(video.path, "index"):
                 first = next(iter(packet.decode()), None)
+            num_before_first += first is None
         if packet.is_discard:
             num_hidden += 1
         elif packet.size:
@@ -91,6 +95,7 @@ def _demux(video: OpenVideo, header: Header) -> Packets:
             are_whole = are_whole and not packet.is_corrupt
     return Packets(
         first=first,
+        num_before_first=num_before_first,
         pts=_if_complete(pts),
         dts=_if_complete(dts),
         first_dts=dts[0] if dts else None,

@@ -10,15 +10,13 @@ from __future__ import annotations
 
 from collections.abc import Callable, Generator, Iterator, Sequence
 from functools import partial
-from typing import Any
 
-import av
 import numpy as np
 from av.video.frame import VideoFrame
 from av.video.reformatter import VideoReformatter
 from numpy.typing import NDArray
 
-from pipeline.decode.container import OpenVideo, ffmpeg_errors
+from pipeline.decode.container import ONE_THREAD, OpenVideo, ffmpeg_errors
 from pipeline.decode.index import VideoIndex
 from pipeline.decode.orientation import orientation_of
 from pipeline.decode.reader import Picture, VideoFile, indexed_picture
@@ -28,8 +26,6 @@ from pipeline.errors import DecodeError
 # on 320x240 H.264 and VP9.
 _MIN_PICTURES_SAVED = 3
 _MAX_KEYFRAMES_TRIED = 3
-# Small pictures convert 1.4 to 2.5 times faster on one thread; before version 17 there was no choice.
-_ONE_THREAD: dict[str, Any] = {"threads": 1} if int(av.__version__.split(".")[0]) >= 17 else {}
 
 Converter = Callable[[VideoFrame], NDArray[np.uint8]]
 
@@ -86,7 +82,7 @@ class PyavBackend:
 
         def to_rgb(frame: VideoFrame) -> NDArray[np.uint8]:
             with ffmpeg_errors(self._file.path, "decode"):
-                converted = reformatter.reformat(frame, format="rgb24", **_ONE_THREAD)
+                converted = reformatter.reformat(frame, format="rgb24", **ONE_THREAD)
             # What is RGB already is the decoder's own, and it may still need it.
             rgb = converted.to_ndarray().astype(np.uint8, copy=converted is frame)
             return orientation_of(frame).upright(rgb)

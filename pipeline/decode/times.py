@@ -23,7 +23,7 @@ NO_TIME = np.iinfo(np.int64).min
 # A decoder holds back no more pictures.
 _MAX_WITHOUT_PACKET = 32
 # Two figures say the same within a tenth, and contradict each other by a factor of two.
-_AGREEMENT, _CONTRADICTION = 1.1, 2
+_AGREEMENT, _CONTRADICTION = Fraction(11, 10), 2
 # A longer step, in usual ones, is a hole in the recording and says nothing of its rate.
 _MAX_STEPS = 3
 # Rounding to ticks moves a picture by less than a tick against the first, which is rounded too. A quarter more, so that
@@ -66,10 +66,11 @@ def make_timeline(num_frames: int, stamps: Stamps, header: Header) -> Timeline |
     """Return the times of a file's pictures; None if nothing tells them."""
     faults = []
     for given in (stamps.pts, stamps.dts):
+        is_display = given is stamps.pts
         ticks, fault = _completed(given, num_frames)
-        fault = fault or _span_fault(ticks, header)
+        fault = fault or _span_fault(ticks, header, is_display=is_display)
         if not fault:
-            return _of_file(ticks, stamps, header, is_display=given is stamps.pts)
+            return _of_file(ticks, stamps, header, is_display=is_display)
         faults.append(fault)
     rate, reason = _counted_rate(num_frames, stamps, header)
     if not rate:
@@ -92,18 +93,20 @@ def _completed(given: Ticks, num_frames: int) -> tuple[Ticks, str]:
     return np.append(ticks, ticks[-1] + int(np.median(steps)) * np.arange(1, num_missing + 1)), ""
 
 
-def _span_fault(ticks: Ticks, header: Header) -> str:
-    """Something if the header's rate and its duration agree with each other, and both contradict the times."""
+def _span_fault(ticks: Ticks, header: Header, *, is_display: bool) -> str:
+    """Something if the times contradict the header: its rate and duration together, or where they are decoding times,
+    which writers push on to keep them apart, a duration that they pass."""
     if not header.seconds_per_tick:
         return "the file has no unit of time"
     claimed, num_frames = header.duration_seconds, len(ticks)
-    is_sure = any(_are_near(num_frames / rate, claimed) for rate in _header_rates(header))
-    if num_frames < 2 or not is_sure:
+    if num_frames < 2 or not claimed:
         return ""
     seconds = Fraction(int(ticks[-1] - ticks[0]) * num_frames, num_frames - 1) * header.seconds_per_tick
-    if claimed < seconds * _CONTRADICTION and seconds < claimed * _CONTRADICTION:
-        return ""
-    return f"they last {float(seconds):.6g} s and the header says {float(claimed):.6g} s"
+    is_sure = any(_are_near(num_frames / rate, claimed) for rate in _header_rates(header))
+    is_far = seconds > claimed * _CONTRADICTION or claimed > seconds * _CONTRADICTION
+    if (is_sure and is_far) or (not is_display and seconds > claimed * _AGREEMENT):
+        return f"they last {float(seconds):.6g} s and the header says {float(claimed):.6g} s"
+    return ""
 
 
 def _of_file(ticks: Ticks, stamps: Stamps, header: Header, *, is_display: bool) -> Timeline:
@@ -115,7 +118,7 @@ def _of_file(ticks: Ticks, stamps: Stamps, header: Header, *, is_display: bool) 
         span = max(span, header.duration_seconds - first * tick)
     # Headers of variable-rate files are often wrong; those of constant rate say 30000/1001, which rounded ticks do not.
     fps = next((rate for rate in rates if abs(len(ticks) / rate - span) <= 1 / (2 * rate)), len(ticks) / span)
-    if abs(len(ticks) / fps - span) <= _SLACK_TICKS * tick:
+    if abs(len(ticks) / fps - span) <= 2 * _SLACK_TICKS * tick:  # the last picture's duration is rounded too
         span = len(ticks) / fps
     pts_seconds = (ticks - first).astype(np.float64) * float(tick)
     # What a decoder holds back is not late: a player of AVI shows chunk k at tick k.
