@@ -126,7 +126,7 @@ def _train(experiment: Experiment, splits: Splits | None, *, resume: bool, quiet
         experiment, settled = settle_precision(experiment, module.recognizer, device)
         if device.type == "cpu" and experiment.data.cache != "features":
             check_step_fits(module, experiment.training.precision)
-        notes = [*splits.notes, *filter(None, [settled])]
+        notes = [*splits.notes, settled]
         initial = None if resume else experiment.training.initial_model
         if initial:
             said, module.came_from = start_from(initial, module.recognizer, experiment)
@@ -141,7 +141,7 @@ def _train(experiment: Experiment, splits: Splits | None, *, resume: bool, quiet
             notes += said_of_it
         if initial:
             known = replace(known, earlier=videos_seen_by(initial, splits, contents))
-    _say((f"note: {note}" for note in notes), quiet)
+    _say((f"note: {note}" for note in notes if note), quiet)
     stop = StopRequest()
     with calm_lightning(), lost_workers():
         # The stop comes last, when the others have done their part of the batch (the average of weights has its step).
@@ -177,7 +177,7 @@ def _note_on_copies(known: KnownVideos, splits: Splits, contents: Contents) -> l
 
 
 def _say(texts: Iterable[str], quiet: bool) -> None:
-    for text in () if quiet else filter(None, texts):
+    for text in () if quiet else texts:
         PlainConsole().print(text)
 
 
