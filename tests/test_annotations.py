@@ -517,6 +517,14 @@ def test_manifest_as_json_lines_says_the_same(tmp_path: Path) -> None:
     assert read_annotations("manifest", tmp_path / "other.jsonl") == expected
 
 
+def test_a_line_ends_where_it_ends(tmp_path: Path) -> None:
+    """Unicode has more line ends than files have, and JSON may hold them."""
+    lines = [{"path": name, "label": label} for name, label in (("a.mp4", "x\u2028y"), ("sub/b, c.mp4", "z\x85"))]
+    text = "\r\n".join(json.dumps(line, ensure_ascii=False) for line in lines)
+    found = read_annotations("manifest", plant(tmp_path, MANIFEST | {"m.jsonl": text}), tmp_path / "m.jsonl")
+    assert found.labels == ("x\u2028y", "z")  # spaces at the ends are none of a label
+
+
 def test_manifest_with_splits(tmp_path: Path) -> None:
     tree = {"manifest.csv": "path,label,split\na.mp4,x,train\nb.mp4,x,validation\n", "a.mp4": "", "b.mp4": ""}
     assert names(read_annotations("manifest", plant(tmp_path, tree))) == {"train": ["a.mp4"], "val": ["b.mp4"]}

@@ -186,7 +186,7 @@ def read_text(path: Path) -> str:
 
 def read_lines(path: Path) -> list[tuple[str, str]]:
     """The lines that are not blank, each after its place ``file:line``. Any line ending will do."""
-    lines = read_text(path).splitlines()
+    lines = read_text(path).split("\n")  # not splitlines: a label may hold one of Unicode's other line ends
     return [(f"{path}:{number}", line.strip()) for number, line in enumerate(lines, 1) if line.strip()]
 
 

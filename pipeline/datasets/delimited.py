@@ -116,7 +116,8 @@ def name_below(place: str, text: str, root: Path) -> tuple[str, Path]:
     homes = [home for home in (root.absolute(), root.resolve()) if path.is_relative_to(home)]
     if homes and ".." not in path.parts:
         path = path.relative_to(homes[0])
-    if path.is_absolute() or PureWindowsPath(text).drive or ".." in path.parts or "\0" in text:
+    is_of_windows = PureWindowsPath(text).drive and not (root / path).exists()
+    if path.is_absolute() or is_of_windows or ".." in path.parts or "\0" in text:
         raise UserError(f"{place}: the path {text!r} leads out of the root {root}; paths are relative to it")
     return composed(path.as_posix()), _on_disk(root, path)
 

@@ -10,6 +10,7 @@ import json
 from collections.abc import Iterator, Sequence
 from dataclasses import replace
 from pathlib import Path
+from pickle import UnpicklingError
 from typing import Any
 
 import torch
@@ -111,7 +112,16 @@ def _progress_of(checkpoint: Path) -> tuple[int, int]:
         state = torch.load(checkpoint, map_location="cpu", weights_only=True, mmap=True)
         epochs = state["loops"]["fit_loop"]["epoch_progress"]["current"]["processed"]
         return int(state[VideoDataModule.__qualname__].get("ranks", 1)), int(epochs)
-    except (OSError, RuntimeError, ValueError, KeyError, TypeError, AttributeError, EOFError) as error:
+    except (
+        OSError,
+        RuntimeError,
+        UnpicklingError,
+        LookupError,
+        ValueError,
+        TypeError,
+        AttributeError,
+        EOFError,
+    ) as error:
         raise UserError(f"{checkpoint}: a damaged checkpoint ({error}); begin a new run with another --name") from error
 
 
