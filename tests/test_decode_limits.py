@@ -12,7 +12,10 @@ from pathlib import Path
 import av
 import pytest
 import videos
+from small import small_model
 
+from pipeline.checkpoint import save_model
+from pipeline.cli import main
 from pipeline.config import DecodeConfig
 from pipeline.decode import VideoReader, container, open_video
 from pipeline.decode.pyav import PyavBackend
@@ -184,3 +187,41 @@ def test_memory_stays_flat(shared_data: Path) -> None:
     for number in range(num_opens):
         use(number)
     assert videos.resident_megabytes() - before < 10
+
+
+def test_twelve_megapixels_are_read(tmp_path: Path) -> None:
+    """As action cameras and phones film them."""
+    path = tmp_path / "large.mp4"
+    with av.open(str(path), "w") as container:
+        stream = container.add_stream("mpeg4", rate=25)
+        stream.width, stream.height, stream.pix_fmt = 4000, 3000, "yuv420p"
+        container.mux([*stream.encode(av.VideoFrame(4000, 3000, "yuv420p")), *stream.encode()])
+    with open_video(path) as video:
+        assert video.frames([0]).frames.shape == (1, 3, 3000, 4000)
+
+
+@pytest.fixture(scope="module")
+def small_model_file(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    path = tmp_path_factory.mktemp("model") / "model.safetensors"
+    save_model(path, small_model())
+    return path
+
+
+@pytest.mark.parametrize("command", ["predict", "explain", "explain-sampling", "webcam", "learn"])
+def test_the_option_that_an_error_names_is_there(
+    shared_data: Path, small_model_file: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str], command: str
+) -> None:
+    video = shared_data / "odd_videos" / "two_frames.mp4"
+    arguments = [command, str(small_model_file), str(video)]
+    if command == "learn":
+        for name in ("a/1.mp4", "a/2.mp4", "b/1.mp4", "b/2.mp4"):
+            (tmp_path / name).parent.mkdir(exist_ok=True)
+            (tmp_path / name).write_bytes(video.read_bytes() + name.encode())
+        arguments = [command, str(tmp_path), "--output", str(tmp_path / "model.safetensors")]
+    elif command == "webcam":
+        arguments += ["--replay", "--fast", "--headless"]
+    elif command != "predict":
+        arguments += ["--output", str(tmp_path / ("out.png" if command == "explain-sampling" else "out.mp4"))]
+    assert main([*arguments, "--decode.max_pixels", "100"]) in (1, 2)
+    said = capsys.readouterr()
+    assert "decode.max_pixels allows 100 pixels" in said.err + said.out

@@ -83,6 +83,19 @@ def test_json(output: Path) -> None:
     assert len(cut["windows"]) == 1
 
 
+def test_json_says_both_clocks_and_subtitles_keep_to_that_of_players(tmp_path: Path) -> None:
+    with Writers(options_in(tmp_path), HEADER) as writers:
+        writers.begin_video(SourceVideo("a.avi", "a", replace(INFO, start_seconds_in_file=0.7)))
+        writers.segment(SEGMENTS[0])
+        writers.end_video("ok", "")
+    (video,) = json.loads((tmp_path / "a.json").read_text())["videos"]
+    assert (video["start_seconds_in_file"], video["duration_seconds"]) == (0.7, 10.0)
+    assert (video["segments"][0]["start_seconds"], video["segments"][0]["end_seconds"]) == (0.0, 3.2)
+    assert '"start_seconds_in_file": 0.7' in (tmp_path / "a.jsonl").read_text()
+    assert "00:00:00,700 --> 00:00:03,900" in (tmp_path / "s" / "a.srt").read_text()
+    assert "00:00:00.700 --> 00:00:03.900" in (tmp_path / "v" / "a.vtt").read_text()
+
+
 def rows_of_csv(path: Path) -> list[dict[str, str]]:
     with path.open(newline="") as stream:
         return list(csv.DictReader(stream))

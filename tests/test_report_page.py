@@ -164,6 +164,38 @@ def test_a_video_that_browsers_do_not_play_gets_a_copy_that_they_do(avi: Path, t
         assert (reader.info.codec, reader.info.num_frames, reader.info.duration_seconds) == ("h264", 100, SECONDS)
 
 
+def test_a_file_with_another_name_than_its_kind_gets_a_copy_too(shared_cases: Path, tmp_path: Path) -> None:
+    source = shared_cases / "video" / "flv_named.mp4"
+    inside = write_page(source, tmp_path)
+    (tmp_path / "copy.mp4").write_bytes(base64.b64decode(source_of(inside).split(",")[1]))
+    with open_video(tmp_path / "copy.mp4") as copy, open_video(source) as whole:
+        assert copy.info.container.startswith("mov,mp4")
+        assert copy.info.num_frames == whole.info.num_frames
+
+
+def test_a_file_whose_other_stream_a_browser_might_play_gets_a_copy_too(shared_cases: Path, tmp_path: Path) -> None:
+    source = shared_cases / "video" / "thumbfirst.mp4"
+    assert base64.b64decode(source_of(write_page(source, tmp_path)).split(",")[1]) != source.read_bytes()
+
+
+def test_a_page_keeps_to_the_clock_of_the_player(shared_cases: Path, tmp_path: Path) -> None:
+    """The pictures begin at 0.7 s of the file, which lasts 5 s."""
+    page = write_page(shared_cases / "video" / "delayed.mp4", tmp_path)
+    data = data_of(page)
+    assert data["duration_seconds"] == 4.7
+    assert [segment["start_seconds"] for segment in data["segments"]] == [
+        pytest.approx(segment.start_seconds + 0.7) for segment in SEGMENTS
+    ]
+    assert data["strip"]["times_seconds"][0] == pytest.approx(0.4 + 0.7)
+    assert '<span class="time">0:01.1' in page.read_text()
+
+
+def test_a_page_shows_pixels_that_are_not_square_in_their_shape(shared_cases: Path, tmp_path: Path) -> None:
+    source = shared_cases / "video" / "sar.mp4"
+    (element,) = Elements(write_page(source, tmp_path).read_text()).of("video")
+    assert (element["width"], element["height"]) == ("279", "128")
+
+
 def test_without_an_encoder_the_page_says_so(avi: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr("pipeline.report.page.encoder_name", lambda: "mpeg4")
     text = write_page(avi, tmp_path).read_text()

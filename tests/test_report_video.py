@@ -81,6 +81,11 @@ def test_real_files_keep_times_size_and_uprightness(shared_data: Path, tmp_path:
         assert float((a - b).abs().mean()) < 12
 
 
+def test_pixels_that_are_not_square_become_square(shared_cases: Path, tmp_path: Path) -> None:
+    with open_video(annotate(shared_cases / "video" / "sar.mp4", tmp_path)) as video:
+        assert (video.info.width, video.info.height, video.info.sample_aspect_ratio) == (280, 128, 1)  # 279, made even
+
+
 def test_the_encoder_is_h264_here_and_the_colours_say_what_they_are(tmp_path: Path) -> None:
     out = Mp4File(tmp_path / "a.mp4", Fraction(25))
     colours = np.zeros((96, 128, 3), np.uint8)

@@ -5,12 +5,15 @@ from __future__ import annotations
 import shutil
 from collections.abc import Sequence
 from dataclasses import replace
+from fractions import Fraction
 from pathlib import Path
 
 import av
 import numpy as np
 import pytest
 import torch
+import torchvision.transforms.v2.functional as TF
+from numpy.typing import NDArray
 
 from pipeline.config import DataConfig, Experiment, SamplingConfig, TransformConfig
 from pipeline.datasets.annotations import VideoRow
@@ -27,9 +30,13 @@ from pipeline.datasets.videos import (
     random_clip,
     whole_grid,
 )
+from pipeline.decode import open_video
 from pipeline.errors import UserError
+from pipeline.inference import RunStats
+from pipeline.inference.frames import grid_frames
 from pipeline.training.fit import train
 from pipeline.transforms.frames import fit_frames
+from pipeline.transforms.without_torch import fit_image
 from tests.small import small_experiment
 
 
@@ -57,6 +64,27 @@ def test_a_sample_holds_the_frames_shown_at_the_grid_times(motion_root: Path, tm
     assert sample.frames is not None
     expected = fit_frames(decode_all(row.path)[::2].contiguous(), experiment.transform)
     assert torch.equal(sample.frames, expected[None])
+
+
+def test_crop_keeps_the_shape_of_pixels_that_are_not_square(
+    motion_root: Path, shared_cases: Path, tmp_path: Path
+) -> None:
+    """In training as in prediction."""
+    path = shared_cases / "video" / "sar.mp4"
+    crop = TransformConfig(fit="crop", fit_size_px=40, input_size_px=32)
+    experiment = replace(small_experiment(motion_root, tmp_path), transform=crop)
+    sample = VideoDataset([VideoRow(path, "x", "x")], ["x"], experiment, whole_grid)[SampleKey(0, 0)]
+    assert sample.frames is not None
+    # 192 x 128 of 16:11 is shown as 279 x 128, and so fitted as 87 x 40.
+    resized = TF.resize(decode_all(path)[::2], [40, 87], antialias=True)
+    assert torch.equal(sample.frames[0], TF.center_crop(resized, [40, 40]))
+
+    def fit(image: NDArray[np.uint8], sample_aspect_ratio: Fraction) -> NDArray[np.uint8]:
+        return fit_image(image, sample_aspect_ratio, crop)
+
+    with open_video(path) as reader:
+        fitted = np.stack(list(grid_frames(reader, experiment.sampling, fit, 1, RunStats())))
+    assert np.abs(fitted.astype(int) - sample.frames[0].numpy()).max() <= 1
 
 
 def test_a_row_with_times_reads_that_stretch_only(motion_root: Path, tmp_path: Path) -> None:

@@ -1,11 +1,11 @@
 """Damages small videos in many ways and reads them: nothing may hang, crash this process, or come out wrong as healthy.
 
-    python tools/fuzz_decode.py clip.avi clip.mp4 --mutations 500 --json benchmarks/fuzz_decode.json
+    python tools/fuzz_decode.py clip.avi clip.mp4 --mutations 500 --seeds 0 1 2 --json benchmarks/fuzz_decode.json
 
-Each mutation cuts a file off, flips bits, zeroes a stretch or splices bytes in; the seed and its number decide all. The
-damaged file is examined and read through the isolated reader. If it is reported usable, every frame that the reader
-gives, in order and at random, must be that of a plain sequential decode of the same bytes by bare PyAV, which runs in a
-process of its own.
+One decoding process examines them all. Each mutation cuts a file off, flips bits, zeroes a stretch or splices bytes in;
+the seed and its number decide all. The damaged file is examined and read through the isolated reader. If it is reported
+usable, every frame that the reader gives, in order and at random, must be that of a plain sequential decode of the same
+bytes by bare PyAV, which runs in a process of its own.
 
 A flipped bit can make another valid video, which no reader can tell from what was meant: formats without checksums
 carry no proof. Such files are counted as ``changed_unseen``: reported usable, read exactly, and not what they were.
@@ -171,10 +171,10 @@ def try_one(opener: VideoOpener, source: Path, original: Sequence[str], number: 
     return Outcome(number, source.name, kind, verdict, round(seconds, 3), num_wrong, changed_unseen, error)
 
 
-def fuzz(sources: Sequence[Path], num_mutations: int, seed: int, config: DecodeConfig) -> Iterator[Outcome]:
+def fuzz(sources: Sequence[Path], num_mutations: int, seed: int, opener: VideoOpener) -> Iterator[Outcome]:
     """Tries that many mutations, in turn of the files and in turn of the kinds."""
     originals = {source: plain_digests(source) for source in sources}
-    with tempfile.TemporaryDirectory() as folder, VideoOpener(config) as opener:
+    with tempfile.TemporaryDirectory() as folder:
         for number in range(num_mutations):
             source = sources[number // len(MUTATIONS) % len(sources)]
             path = Path(folder) / f"damaged{source.suffix}"
@@ -196,6 +196,7 @@ def summary(outcomes: Sequence[Outcome], deadline_seconds: float) -> dict[str, o
         "wrong_frames_in_usable_files": sum(outcome.num_wrong for outcome in outcomes),
         "usable_but_refused_by_the_reader": sum(o.verdict == USABLE and bool(o.error) for o in outcomes),
         "changed_unseen": sum(outcome.changed_unseen for outcome in outcomes),
+        "changed_unseen_by_kind": dict(Counter(f"{o.file} {o.mutation}" for o in outcomes if o.changed_unseen)),
     }
 
 
@@ -203,7 +204,7 @@ def main() -> int:
     parser = argparse.ArgumentParser(description=(__doc__ or "").splitlines()[0])
     parser.add_argument("videos", nargs="+", type=Path, help="small video files to damage copies of")
     parser.add_argument("--mutations", type=int, default=500, help="how many damaged files to try")
-    parser.add_argument("--seed", type=int, default=0)
+    parser.add_argument("--seeds", nargs="+", type=int, default=[0], help="that many mutations for each")
     parser.add_argument("--timeout-seconds", type=float, default=20.0, help="deadline of the isolated reader")
     parser.add_argument("--json", type=Path, help="write the summary and the outcomes of interest to this file")
     parser.add_argument("--truth", action="store_true", help="print the digests of a plain decode and end")
@@ -211,15 +212,17 @@ def main() -> int:
     if args.truth:
         print(json.dumps(plain_digests(args.videos[0])))
         return 0
-    config = DecodeConfig(isolate=True, timeout_seconds=args.timeout_seconds)
-    outcomes = list(fuzz(args.videos, args.mutations, args.seed, config))
-    result = {"seed": args.seed, "pyav": av.__version__} | summary(outcomes, args.timeout_seconds)
-    print(json.dumps(result, indent=1))
+    results: list[dict[str, object]] = []
+    with VideoOpener(DecodeConfig(isolate=True, timeout_seconds=args.timeout_seconds)) as opener:
+        for seed in args.seeds:
+            outcomes = list(fuzz(args.videos, args.mutations, seed, opener))
+            rows = [asdict(outcome) for outcome in outcomes if outcome.is_of_interest]
+            results.append({"seed": seed} | summary(outcomes, args.timeout_seconds) | {"of_interest": rows})
+            print(json.dumps(results[-1], indent=1), flush=True)
     if args.json:
-        rows = [asdict(outcome) for outcome in outcomes if outcome.is_of_interest]
-        args.json.write_text(json.dumps(result | {"of_interest": rows}, indent=1) + "\n")
+        args.json.write_text(json.dumps({"pyav": av.__version__, "seeds": results}, indent=1) + "\n")
     must_be_zero = ("wrong_frames_in_usable_files", "past_the_deadline", "usable_but_refused_by_the_reader")
-    return 1 if any(result[name] for name in must_be_zero) else 0
+    return 1 if any(result[name] for result in results for name in must_be_zero) else 0
 
 
 if __name__ == "__main__":

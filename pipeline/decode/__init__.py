@@ -3,7 +3,9 @@
     causes      what a file may be instead of a video
     container   opens files safely: local, regular, of a known kind, of bounded size
     packets     one pass over a file's packets; mp4 (and boxes): the same from the tables of an MP4 or MOV
-    index       number of frames and their times, from the packets; cache: kept for the next time
+    index       number of frames, from the packets; cache: kept for the next time
+    times       when each is shown: as the file says where that is plausible, else counted
+    orientation which way up they are
     reader      VideoReader: frames by number, by time, or as a stream
     pyav        the exact decoder, and the default
     proof       what the other decoders must show before they are believed
