@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import json
 import random
+import sys
 from collections.abc import Sequence
 from dataclasses import asdict, dataclass, field, replace
 from pathlib import Path
@@ -23,10 +24,11 @@ from pipeline.check import find
 from pipeline.config import DecodeConfig
 from pipeline.decode import DECODERS, VideoOpener
 from pipeline.errors import DecodeError, UserError
+from pipeline.files.failures import STDOUT
 from pipeline.files.writing import write_atomically
 from pipeline.options import DoctorOptions
 from pipeline.sampling import spread
-from pipeline.terminal import PlainConsole
+from pipeline.terminal import PlainConsole, say
 
 NUM_UNIFORM, NUM_RANDOM = 16, 8
 # Decoders round differently when they convert colours, most of all from 10 bits. So a frame is right if it is nearer to
@@ -203,7 +205,7 @@ def run_doctor(paths: Sequence[str], options: DoctorOptions, config: DecodeConfi
         write_atomically(Path(options.json), json.dumps(diagnosis.to_json(), indent=1) + "\n")
     if not options.quiet:
         print_diagnosis(diagnosis, console)
-    print(diagnosis.snippet, end="")
+    say(diagnosis.snippet.rstrip("\n"), sys.stderr if options.json == STDOUT else sys.stdout)
     return 1 if diagnosis.unreadable or any(found.num_wrong for found in diagnosis.findings) else 0
 
 

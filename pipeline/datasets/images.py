@@ -6,8 +6,10 @@ than a small network.
 
 from __future__ import annotations
 
+import lzma
 import os
 import zipfile
+import zlib
 from collections.abc import Callable
 from pathlib import Path, PurePosixPath
 from typing import Protocol
@@ -26,6 +28,9 @@ from pipeline.transforms.frames import fit_frames
 
 _PARTS = ("train", "val", "test")
 Choose = Callable[[range], list[list[int]]]
+# What Python says of a damaged member: its own error, the decompressors' and those of what they read.
+_DAMAGED: tuple[type[Exception], ...] = (zipfile.BadZipFile, zlib.error, lzma.LZMAError, OSError, EOFError)
+_DAMAGED += (KeyError, ValueError, NotImplementedError, RuntimeError)
 
 
 class PictureFiles(Protocol):
@@ -89,7 +94,7 @@ class PicturesInZip:
             if info.file_size > 3 * self.config.max_pixels + 1_000_000:
                 raise DecodeError(path, "open", f"it says to be {info.file_size} bytes, more than any picture allowed")
             content = self._open().read(info)
-        except (KeyError, OSError, zipfile.BadZipFile, NotImplementedError, RuntimeError) as error:
+        except _DAMAGED as error:
             raise DecodeError(path, "open", f"cannot be read from the archive: {error}") from error
         return decode_picture(content, path, self.config)
 
