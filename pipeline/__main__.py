@@ -5,13 +5,13 @@ from __future__ import annotations
 import sys
 from typing import NoReturn
 
-from pipeline.files.stopping import exit_code_of, interrupt_on_signals
-
 
 def console_main() -> NoReturn:
     """Run the command line as a process of its own: a signal ends it without a traceback, even while it imports, and
     no name or label is too foreign for the terminal's encoding."""
     try:
+        from pipeline.files.stopping import exit_code_of, interrupt_on_signals
+
         interrupt_on_signals()
         for stream in (sys.stdout, sys.stderr):
             stream.reconfigure(errors="backslashreplace")  # type: ignore[union-attr]
@@ -19,7 +19,7 @@ def console_main() -> NoReturn:
 
         code = main()
     except KeyboardInterrupt as interrupt:
-        code = exit_code_of(interrupt)
+        code = exit_code_of(interrupt) if interrupt.args else 130
     sys.exit(code)
 
 

@@ -7,6 +7,7 @@ process of its own, so that one that hangs or crashes costs its time and no more
 from __future__ import annotations
 
 import random
+import sys
 from collections.abc import Sequence
 from dataclasses import asdict, dataclass, field, replace
 from pathlib import Path
@@ -21,12 +22,13 @@ from torch import Tensor
 from pipeline.config import DecodeConfig
 from pipeline.decode import DECODERS, VideoOpener
 from pipeline.errors import DecodeError, UserError
+from pipeline.files.failures import STDOUT
 from pipeline.files.writing import write_atomically
 from pipeline.found import find
 from pipeline.options import DoctorOptions
 from pipeline.sampling import spread
 from pipeline.schema import to_json
-from pipeline.terminal import PlainConsole
+from pipeline.terminal import PlainConsole, say
 
 NUM_UNIFORM, NUM_RANDOM = 16, 8
 # Decoders round differently when they convert colours, most of all from 10 bits. So a frame is right if it is nearer to
@@ -203,7 +205,7 @@ def run_doctor(paths: Sequence[str], options: DoctorOptions, config: DecodeConfi
         write_atomically(Path(options.json), to_json(diagnosis.to_json(), indent=1) + "\n")
     if not options.quiet:
         print_diagnosis(diagnosis, console)
-    print(diagnosis.snippet, end="")
+    say(diagnosis.snippet.rstrip("\n"), sys.stderr if options.json == STDOUT else sys.stdout)
     return 1 if diagnosis.unreadable or any(found.num_wrong for found in diagnosis.findings) else 0
 
 

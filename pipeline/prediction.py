@@ -231,7 +231,7 @@ class VideoRun:
         if error:
             self._console.print(f"error: {error}", style="red")
         elif not self._options.quiet:
-            _print_segments(video.path, segments, is_piped=STDOUT in targets_of(self._options).values())
+            _print_segments(video.path, segments, is_piped=STDOUT in self._options.files().values())
         return status
 
     def _score(self, reader: VideoReader, video: SourceVideo) -> Generator[Segment, None, None]:

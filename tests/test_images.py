@@ -389,3 +389,24 @@ def test_a_memory_of_parts_is_not_shown(motion_root: Path) -> None:
     (video,) = (motion_root / "untrimmed").glob("*.mp4")
     with open_video(video) as reader, pytest.raises(UserError, match="reads each frame by its rows"):
         remember(model, reader)
+
+
+@pytest.mark.parametrize("method", [zipfile.ZIP_STORED, zipfile.ZIP_DEFLATED, zipfile.ZIP_BZIP2, zipfile.ZIP_LZMA])
+def test_a_damaged_picture_in_an_archive_is_a_bad_file(pictures: Path, tmp_path: Path, method: int) -> None:
+    """A byte changed anywhere in the first member, of each kind of compression: its pixels, or a ``DecodeError``."""
+    source, whole = next(pictures.rglob("*.png")), tmp_path / "whole.zip"
+    with zipfile.ZipFile(whole, "w", method) as archive:
+        archive.write(source, "train/above/0.png")
+    content = whole.read_bytes()
+    end = content.index(b"PK\x01\x02")  # of the member; then comes the directory
+    expected = PICTURE_FORMATS["images"](whole, DecodeConfig()).read("train/above/0.png")
+    num_refused = 0
+    for place in range(0, end, 5):
+        damaged = tmp_path / "damaged.zip"
+        damaged.write_bytes(content[:place] + bytes([content[place] ^ 0x55]) + content[place + 1 :])
+        try:
+            picture = PICTURE_FORMATS["images"](damaged, DecodeConfig()).read("train/above/0.png")
+            assert np.array_equal(picture, expected)
+        except DecodeError:
+            num_refused += 1
+    assert num_refused > 0.8 * len(range(60, end, 5))

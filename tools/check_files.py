@@ -199,7 +199,7 @@ def check_full_disk(args: Sequence[str], full: Path, is_cache: bool) -> tuple[st
         faults += [] if done.returncode == 0 else [f"exit code {done.returncode}: {done.stderr[-300:]}"]
         said = sum("nothing more is cached" in line for line in lines)
         return "whole" + (", and said" if said else ""), faults + (["said more than once"] if said > 1 else [])
-    is_told = len(lines) == 1 and "cannot be written: the disk is full" in lines[0]
+    is_told = len(lines) == 1 and ": the disk is full: make room" in lines[0]
     return "told", faults + ([] if is_told else [f"says {done.stderr[-500:]!r}"])
 
 

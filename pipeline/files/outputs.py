@@ -35,7 +35,9 @@ def claimed(
     files = {option: Path(target) for option, target in outputs.items() if target and str(target) != STDOUT}
     check_outputs(files, inputs, no_clobber=no_clobber)
     with ExitStack() as stack:
-        for path in files.values():
+        for option, path in files.items():
+            if path.is_dir():
+                raise UserError(f"{option} {path}: that is a folder: name a file")
             if not is_special(path):
                 stack.enter_context(locked_file(path))
         yield
@@ -51,7 +53,7 @@ def check_outputs(outputs: Mapping[str, Path], inputs: Iterable[str | Path] = ()
         no_clobber: also refuse what is there already.
 
     Raises:
-        UserError: an output is an input, two are one file, one is a folder, or is there already.
+        UserError: an output is an input, two are one file, or one is there already.
     """
     seen: dict[_Identity, tuple[str, Path]] = {}
     for option, path in outputs.items():
@@ -60,8 +62,6 @@ def check_outputs(outputs: Mapping[str, Path], inputs: Iterable[str | Path] = ()
         other, _ = seen.setdefault(_identity(path), (option, path))
         if other != option:
             raise UserError(f"{other} and {option} name the same file, {path}; give each its own")
-        if path.is_dir():
-            raise UserError(f"{option} {path}: that is a folder: name a file")
         if no_clobber and os.path.exists(path):
             raise OutputError(f"{option}: {path} is there already, and --no_clobber keeps it; choose another name")
     for source in inputs if any(len(identity) == 2 for identity in seen) else ():

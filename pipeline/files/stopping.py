@@ -15,6 +15,11 @@ from typing import NoReturn
 _NUMBERS = [getattr(signal, name) for name in ("SIGINT", "SIGTERM", "SIGHUP") if hasattr(signal, name)]
 
 
+class StoppedBySignal(KeyboardInterrupt):
+    """The signal of that number ends the process. A type of its own, because after a plain ``KeyboardInterrupt`` inside
+    ``exec``, as of a dataclass that is imported, Python ends itself by SIGINT whatever becomes of it."""
+
+
 class StopRequest:
     """Whether somebody asked this process to stop. False until ``listening`` hears a signal.
 
@@ -35,7 +40,7 @@ class StopRequest:
 
     def _receive(self, signal_number: int, frame: FrameType | None) -> None:
         if self.signal_number is not None:  # asked twice: do not wait
-            raise KeyboardInterrupt(signal_number)
+            raise StoppedBySignal(signal_number)
         self.signal_number = signal_number
 
     def listen(self) -> None:
@@ -46,7 +51,7 @@ class StopRequest:
 
     @contextmanager
     def listening(self) -> Iterator[StopRequest]:
-        """Take the signals over and give them back. A second signal raises ``KeyboardInterrupt`` at once. In another
+        """Take the signals over and give them back. A second signal raises ``StoppedBySignal`` at once. In another
         thread than the main one, where Python allows no handlers, signals do what they did before."""
         if threading.current_thread() is not threading.main_thread():
             yield self
@@ -62,15 +67,15 @@ class StopRequest:
 
 def exit_code_of(interrupt: KeyboardInterrupt) -> int:
     """Return what a shell expects of a process that was interrupted: 128 + the signal."""
-    return 128 + (interrupt.args[0] if interrupt.args else signal.SIGINT)
+    return 128 + (interrupt.args[0] if isinstance(interrupt, StoppedBySignal) else signal.SIGINT)
 
 
 def interrupt_on_signals() -> None:
-    """From here on each of the signals raises ``KeyboardInterrupt``, so that a command that does not listen ends too
+    """From here on each of the signals raises ``StoppedBySignal``, so that a command that does not listen ends too
     with nothing half-written. Signals that are ignored stay ignored."""
 
     def interrupt(signal_number: int, frame: FrameType | None) -> NoReturn:
-        raise KeyboardInterrupt(signal_number)
+        raise StoppedBySignal(signal_number)
 
     def unraisable(lost: sys.UnraisableHookArgs) -> None:
         # An interrupt inside a callback of an import would be told as a traceback, and forgotten.
