@@ -6,8 +6,11 @@ Help is made from the config dataclasses and imports nothing heavy; each command
 from __future__ import annotations
 
 import os
+import signal
 import sys
+import threading
 from collections.abc import Callable, Sequence
+from contextlib import suppress
 from typing import NoReturn
 
 from pipeline.cli.export import export_command
@@ -119,6 +122,32 @@ def main(args: Sequence[str] | None = None) -> int:
         return EXIT_SOME_FAILED
 
 
-def console_main() -> NoReturn:
+def console_main(args: Sequence[str] | None = None) -> NoReturn:
     """Entry point of the installed command."""
-    sys.exit(main())
+    code = EXIT_SOME_FAILED
+    try:
+        code = main(args)
+    finally:
+        if code:
+            _kill_workers()
+    _leave(code)
+
+
+def _kill_workers() -> None:
+    """Ends the workers of loaders after something went wrong: Python would wait for one that hangs."""
+    multiprocessing = sys.modules.get("multiprocessing")
+    if multiprocessing is not None:
+        signal.signal(signal.SIGCHLD, signal.SIG_DFL)  # torch would raise
+        for child in multiprocessing.active_children():
+            child.kill()
+
+
+def _leave(code: int) -> NoReturn:
+    """Ends the process. A thread that waits inside OpenCV for a camera cannot be ended, and aborts an interpreter that
+    shuts down beside it; by now every file is complete, and so nothing is shut down then."""
+    if not any(thread.name == "clipgru-grab" for thread in threading.enumerate()):
+        sys.exit(code)
+    with suppress(OSError, ValueError):  # the reader has gone
+        sys.stdout.flush()
+        sys.stderr.flush()
+    os._exit(code)

@@ -118,7 +118,7 @@ class ClipLoader(DataLoader[Sample]):
         try:
             if self.num_workers:
                 _check_locks(self.num_workers)
-            batches = super().__iter__()
+            batches: Any = super().__iter__()
         except (UserError, RuntimeError) as error:  # workers that hang since the last epoch
             batches = _raising(error)
         return _watched(batches, getattr(self._iterator or batches, "_workers", ()))
@@ -130,8 +130,8 @@ def _check_locks(num_workers: int) -> None:
         [multiprocessing.Lock() for _ in range(8 + 3 * num_workers)]
     except OSError as error:
         raise UserError(
-            f"the workers of the loader cannot be started ({error.strerror}): /dev/shm may be full or missing; make room "
-            "there (docker run --shm-size), or set data.num_workers 0"
+            f"the workers of the loader cannot be started ({error.strerror}): /dev/shm may be full or missing; make "
+            "room there (docker run --shm-size), or set data.num_workers 0"
         ) from error
 
 
