@@ -2,13 +2,19 @@
 
 from __future__ import annotations
 
+import os
+import signal
 import sys
+import threading
+from collections.abc import Sequence
+from contextlib import suppress
 from typing import NoReturn
 
 
-def console_main() -> NoReturn:
+def console_main(args: Sequence[str] | None = None) -> NoReturn:
     """Run the command line as a process of its own: a signal ends it without a traceback, even while it imports, and
     no name or label is too foreign for the terminal's encoding."""
+    code = 1
     try:
         from pipeline.files.stopping import exit_code_of, interrupt_on_signals
 
@@ -17,10 +23,33 @@ def console_main() -> NoReturn:
             stream.reconfigure(errors="backslashreplace")  # type: ignore[union-attr]
         from pipeline.cli import main
 
-        code = main()
+        code = main(args)
     except KeyboardInterrupt as interrupt:
         code = exit_code_of(interrupt) if interrupt.args else 130
-    sys.exit(code)
+    finally:
+        if code:
+            _kill_workers()
+    _leave(code)
+
+
+def _kill_workers() -> None:
+    """End the workers of loaders after something went wrong: Python would wait for one that hangs."""
+    multiprocessing = sys.modules.get("multiprocessing")
+    if multiprocessing is not None:
+        signal.signal(signal.SIGCHLD, signal.SIG_DFL)  # torch would raise
+        for child in multiprocessing.active_children():
+            child.kill()
+
+
+def _leave(code: int) -> NoReturn:
+    """End the process. A thread that waits inside OpenCV for a camera cannot be ended, and aborts an interpreter that
+    shuts down beside it; by now every file is complete, and so nothing is shut down then."""
+    if not any(thread.name == "clipgru-grab" for thread in threading.enumerate()):
+        sys.exit(code)
+    with suppress(OSError, ValueError):  # the reader has gone
+        sys.stdout.flush()
+        sys.stderr.flush()
+    os._exit(code)
 
 
 if __name__ == "__main__":

@@ -17,6 +17,7 @@ import pytest
 import torch
 from torch.utils.data import Dataset
 
+from pipeline.cli import console_main
 from pipeline.config import DataConfig
 from pipeline.datasets.loading import ClipLoader, InMemory, can_send_in_memory, lost_workers
 from pipeline.datasets.videos import BadVideo, ClipBatch, Sample, collate
@@ -125,6 +126,21 @@ def test_a_worker_that_is_killed_ends_the_run_wherever_that_is() -> None:
     with pytest.raises(UserError, match="was ended by SIGKILL"), lost_workers():
         train()
     assert time.monotonic() - start < 20
+
+
+def test_a_process_that_fails_does_not_wait_for_a_worker_that_hangs() -> None:
+    before = signal.getsignal(signal.SIGCHLD)
+    worker = multiprocessing.get_context("fork").Process(target=time.sleep, args=(100,), daemon=True)
+    worker.start()
+    os.kill(worker.pid or 0, signal.SIGSTOP)
+    try:
+        with pytest.raises(SystemExit) as caught:
+            console_main(["no such command"])
+    finally:
+        signal.signal(signal.SIGCHLD, before)
+    assert caught.value.code == 2
+    worker.join(10)
+    assert worker.exitcode == -signal.SIGKILL
 
 
 def test_other_errors_are_left_alone() -> None:

@@ -254,3 +254,54 @@ def test_rtsp(tmp_path: Path) -> None:
     assert 10 <= len(starts) <= 25  # 75 pictures are 3 s, and the last is held for no longer than the greatest gap
     assert kinds[-1] == "ended"
     assert "segment" in kinds
+
+
+READER_THAT_HANGS = """
+import sys, time
+from threading import Condition
+from pipeline.cli import _leave
+from pipeline.config import StreamingConfig
+from pipeline.streaming.captures import CameraCapture
+from pipeline.streaming.grabber import Grabber
+from pipeline.streaming.grid import GridSlot
+from pipeline.streaming.sources import parse_sources
+source = parse_sources(sys.argv[1:])[0]
+config = StreamingConfig(timeout_seconds=60)
+grabber = Grabber(lambda given_up: CameraCapture(source, 60), GridSlot(8, 2), config, Condition())
+grabber.start()
+sys.stdin.read()  # until the server has said what it says
+grabber.close(0.1)
+print("all is written", end="")
+class Late:  # what the interpreter takes apart long after it has begun to end
+    def __del__(self):
+        print(".", end="", flush=True)
+        time.sleep(1)
+late = Late()
+print(".", end="", flush=True)
+_leave(3)
+"""
+
+
+def test_a_thread_that_waits_inside_opencv_does_not_abort_the_process_at_its_end() -> None:
+    """A camera that begins a picture, and whose connection breaks while the interpreter shuts down."""
+    head = b"HTTP/1.1 200 OK\r\nContent-Type: multipart/x-mixed-replace; boundary=f\r\n\r\n--f\r\nContent-Length: 9\r\n"
+    with socket.create_server(("127.0.0.1", 0)) as listener:
+        url = f"http://127.0.0.1:{listener.getsockname()[1]}/camera.mjpg"
+        process = subprocess.Popen(
+            [sys.executable, "-c", READER_THAT_HANGS, url],
+            stdin=subprocess.PIPE,
+            stdout=subprocess.PIPE,
+            stderr=subprocess.PIPE,
+        )
+        connection, _ = listener.accept()
+        with process, connection:
+            connection.recv(1000)
+            connection.sendall(head)
+            assert process.stdin is not None
+            assert process.stdout is not None
+            process.stdin.close()
+            said = process.stdout.read(len("all is written."))
+            time.sleep(0.3)
+            connection.close()
+            assert (said + process.stdout.read(), process.stderr.read()) == (b"all is written.", b"")  # type: ignore[union-attr]
+    assert process.returncode == 3

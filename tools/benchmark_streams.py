@@ -101,7 +101,10 @@ class EndlessFeed:
     def poll(self, now_seconds: float) -> list[SourceEvent]:
         return []
 
-    def close(self) -> None:
+    def stop(self) -> None:
+        """Nothing to stop."""
+
+    def close(self, timeout_seconds: float = 0.0) -> None:
         """Nothing to close."""
 
 

@@ -2,7 +2,7 @@
 
 import sys
 
-from pipeline.cli import main
+from pipeline.__main__ import console_main
 
 if __name__ == "__main__":
-    sys.exit(main(["webcam", *sys.argv[1:]]))
+    console_main(["webcam", *sys.argv[1:]])

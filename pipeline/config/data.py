@@ -70,7 +70,7 @@ class DecodeConfig:
     """Decode in a separate process, so that a file that hangs or crashes a decoder ends that process alone."""
     timeout_seconds: float = 60.0
     """isolate: how long opening, indexing or reading a clip may take before the process is killed; allow_url: how long
-    a server may be silent."""
+    a server may take to answer, or be silent; a whole download may take 60 times as long."""
     max_memory_mb: int = 1000
     """isolate: how much the process may allocate for one file (enforced on Linux)."""
     stream: int | None = None

@@ -79,8 +79,11 @@ class Feed(Protocol):
     def poll(self, now_seconds: float) -> list[SourceEvent]:
         """What has happened since the last call; to be called often."""
 
-    def close(self) -> None:
-        """Lets go of the source."""
+    def stop(self) -> None:
+        """Begins to let go of the source, without waiting."""
+
+    def close(self, timeout_seconds: float = 1.0) -> None:
+        """Lets go of the source; waits no longer for it than that."""
 
 
 class LiveFeed:
@@ -143,8 +146,11 @@ class LiveFeed:
     def poll(self, now_seconds: float) -> list[SourceEvent]:
         return self._grabber.watch(now_seconds)
 
-    def close(self) -> None:
-        self._grabber.close()
+    def stop(self) -> None:
+        self._grabber.stop()
+
+    def close(self, timeout_seconds: float = 1.0) -> None:
+        self._grabber.close(timeout_seconds)
 
 
 class FileFeed:
@@ -195,7 +201,10 @@ class FileFeed:
         self._events.clear()
         return events
 
-    def close(self) -> None:
+    def stop(self) -> None:
+        """Its end is not long in coming."""
+
+    def close(self, timeout_seconds: float = 1.0) -> None:
         self._frames.close()
         self._reader.close()
 

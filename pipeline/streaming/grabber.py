@@ -202,11 +202,17 @@ class Grabber:
         with self._changed:
             return self._slot.take(now_seconds)
 
+    def stop(self) -> None:
+        """Lets the thread end."""
+        with self._changed:
+            if self._current is not None:
+                self._abandoned.append(self._current)
+                self._current.given_up.set()
+            self._current, self.state = None, "ended"
+
     def close(self, timeout_seconds: float = 1.0) -> None:
         """Lets the thread end, and waits for it a little; one that hangs is left behind."""
-        with self._changed:
-            connection, self._current = self._current, None
-            self.state = "ended"
-        if connection is not None:
-            connection.given_up.set()
-            connection.thread.join(timeout_seconds)
+        self.stop()
+        end_seconds = time.monotonic() + timeout_seconds
+        for connection in self._abandoned:
+            connection.thread.join(max(0.0, end_seconds - time.monotonic()))

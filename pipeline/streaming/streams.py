@@ -28,6 +28,8 @@ from pipeline.streaming.track import Scored, Track
 
 # A source's events are looked at this often even when nothing else happens.
 POLL_SECONDS = 0.1
+# How long to wait for sources that do not answer when all is over.
+_CLOSE_SECONDS = 1.0
 # Ends a sequence, after which the state is new.
 _CUTTING = ("stalled", "ended")
 # What lossless sources together may put into a step. A source's own share should be large: its windows are scored
@@ -259,14 +261,16 @@ class Streams:
                 return
             self._notice(member, Notice(event.kind, member.seconds_of(event.at_seconds), event.message))
 
-    def _leave(self, member: _Member, message: str, event: SourceEvent | None = None) -> None:
+    def _leave(
+        self, member: _Member, message: str, event: SourceEvent | None = None, wait_seconds: float = _CLOSE_SECONDS
+    ) -> None:
         self._tell(member, member.track.end())
         at_seconds = time.monotonic() if event is None else event.at_seconds
         is_failure = event is not None and event.is_failure
         self._notice(member, Notice("ended", member.seconds_of(at_seconds), message, is_failure))
         del self._members[member.source.name]
         self._last.append(replace(self._status(member, "ended"), picture=None))
-        member.feed.close()
+        member.feed.close(wait_seconds)
 
     def pause(self) -> None:
         """Stops taking, or goes on. What follows a pause that is longer than the greatest gap begins anew."""
@@ -316,8 +320,11 @@ class Streams:
 
     def close(self) -> None:
         """Every source goes, and so do the threads."""
-        for member in list(self._members.values()):
-            self._leave(member, "")
+        members, end_seconds = list(self._members.values()), time.monotonic() + _CLOSE_SECONDS
+        for member in members:
+            member.feed.stop()
+        for member in members:
+            self._leave(member, "", wait_seconds=max(0.0, end_seconds - time.monotonic()))
         self._model.cores.close()
 
 
