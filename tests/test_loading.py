@@ -17,7 +17,7 @@ import pytest
 import torch
 from torch.utils.data import Dataset
 
-from pipeline.cli import console_main
+from pipeline.__main__ import console_main
 from pipeline.config import DataConfig
 from pipeline.datasets.loading import ClipLoader, InMemory, can_send_in_memory, lost_workers
 from pipeline.datasets.videos import BadVideo, ClipBatch, Sample, collate
