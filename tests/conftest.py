@@ -14,7 +14,7 @@ from pipeline.cli import ENVIRONMENT
 if TYPE_CHECKING:
     from playwright.sync_api import Browser
 
-os.environ.update(ENVIRONMENT | os.environ)
+os.environ.update(ENVIRONMENT | {"OPENCV_FFMPEG_LOGLEVEL": "-8"} | os.environ)  # the last as webcam has it
 if "PYTEST_XDIST_WORKER" in os.environ:  # one of several processes, which share the cores
     os.environ.update({"OMP_NUM_THREADS": "1", "OPENBLAS_NUM_THREADS": "1"} | os.environ)
 

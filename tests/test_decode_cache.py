@@ -140,11 +140,11 @@ def test_without_a_home_there_is_no_cache(
 ) -> None:
     """As a user of a container may have none."""
 
-    def no_home() -> Path:
+    def no_home(path: Path) -> Path:
         raise RuntimeError("Could not determine home directory.")
 
     monkeypatch.delenv("XDG_CACHE_HOME")
-    monkeypatch.setattr(cache.Path, "home", no_home)
+    monkeypatch.setattr(Path, "expanduser", no_home)
     path = shared_data / "odd_videos" / "two_frames.mp4"
     for _ in range(2):
         assert index_of(path).info.num_frames == 2

@@ -83,9 +83,10 @@ def test_a_huge_picture_is_refused_before_it_is_decoded(shared_data: Path, tmp_p
 @on_linux
 def test_no_odd_file_takes_much_memory(shared_data: Path) -> None:
     folders = [shared_data / "odd_videos", shared_data / "odd_real"]
-    paths = [path for folder in folders for path in folder.iterdir() if not path.name.startswith("long")]
-    for megabytes, name in read_in_a_process(*paths):
-        assert megabytes < 400, name
+    paths = [path for folder in folders for path in sorted(folder.iterdir()) if not path.name.startswith("long")]
+    for start in range(0, len(paths), 8):  # a process keeps some of what it had for the files before
+        for megabytes, name in read_in_a_process(*paths[start : start + 8]):
+            assert megabytes < 400, name
 
 
 def read_to_the_error(video: VideoReader) -> tuple[list[float], DecodeError | None]:
@@ -129,7 +130,7 @@ def test_a_picture_that_outgrows_the_header_is_refused(shared_data: Path) -> Non
 
 
 def test_a_limit_must_be_positive() -> None:
-    with pytest.raises(UserError, match=r"decode\.max_pixels must be positive, got 0"):
+    with pytest.raises(UserError, match=r"decode\.max_pixels must be positive and less than 2\^31, got 0"):
         DecodeConfig(max_pixels=0)
 
 

@@ -52,7 +52,7 @@ def videos_seen_by(path: str, splits: Splits, contents: Contents) -> tuple[Known
         UserError: some of them are held out by ``splits``: every figure would flatter.
     """
     described = read_description(Path(path))
-    if "videos" not in described:
+    if described["videos"] is None:
         return ()
     known = KnownVideos.from_json(described["videos"], path)
     held_out = (*splits.val, *splits.test)
