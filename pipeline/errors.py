@@ -41,6 +41,6 @@ def unknown_name(kind: str, name: str, known: Iterable[str]) -> UserError:
 def no_finite_scores() -> UserError:
     """The error for a model whose scores are nan: no file is to hold them."""
     return UserError(
-        "the model's scores are no finite numbers, as with weights that are damaged or too large; fetch its file anew, or "
-        "train again with a lower training.learning_rate"
+        "the model's scores are no finite numbers, as with weights that are damaged or too large; fetch its file anew, "
+        "or train again with a lower training.learning_rate"
     )

@@ -4,10 +4,14 @@ from __future__ import annotations
 
 import os
 from pathlib import Path
+from typing import TYPE_CHECKING
 
 import pytest
 
 from pipeline.cli import ENVIRONMENT
+
+if TYPE_CHECKING:
+    from pipeline.export.pieces import Pieces
 
 os.environ.update(ENVIRONMENT | os.environ)
 
@@ -41,3 +45,27 @@ def motion_root(tmp_path_factory: pytest.TempPathFactory) -> Path:
 
     config = MotionSetConfig(num_train_clips=3, num_val_clips=1, num_test_clips=2, size_px=48, num_untrimmed=1)
     return make_motion_set(tmp_path_factory.mktemp("motion"), config)
+
+
+@pytest.fixture(scope="session")
+def pieces() -> Pieces:
+    """Of a model that reads differences, as ONNX; made once, as torch.export takes seconds."""
+    from pipeline.export.pieces import make_pieces
+    from tests.small import difference_model
+
+    return make_pieces(difference_model())
+
+
+@pytest.fixture(scope="session")
+def exported(tmp_path_factory: pytest.TempPathFactory, pieces: Pieces) -> Path:
+    """A folder with that model, ``model.safetensors``, and its export by the command line."""
+    from pipeline.checkpoint import save_model
+    from pipeline.cli import main
+    from tests.small import difference_model
+
+    folder = tmp_path_factory.mktemp("exported")
+    save_model(folder / "model.safetensors", difference_model())
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr("pipeline.export.files.make_pieces", lambda file: pieces)
+        assert main(["export", str(folder / "model.safetensors"), "--format", "onnx", "--quiet"]) == 0
+    return folder
