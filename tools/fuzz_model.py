@@ -37,6 +37,8 @@ import torch
 ROOT = Path(__file__).resolve().parents[1]
 sys.path.insert(0, str(ROOT))
 
+from lies import model_files, onnx_files  # noqa: E402
+
 # Much of it so that no fork has to; not onnxruntime, which starts a thread.
 import pipeline.checkpoint  # noqa: E402
 import pipeline.inference.onnx_runtime  # noqa: E402
@@ -45,7 +47,6 @@ import pipeline.models.published  # noqa: E402, F401
 from pipeline.config import InferenceConfig  # noqa: E402
 from pipeline.errors import UserError  # noqa: E402
 from pipeline.inference import load_model  # noqa: E402
-from tools.lies import model_files, onnx_files  # noqa: E402
 
 MAX_SECONDS, MAX_BYTES = 20.0, 1_500_000_000
 _GUARD_BYTES = 4_000_000_000  # the system kills what asks for more
@@ -219,7 +220,7 @@ def fuzz(folder: Path, names: Sequence[str], num_mutations: int, seed: int) -> I
 
 
 def _expected(path: Path) -> list[list[float]]:
-    code = f"import sys; sys.path.insert(0, {str(ROOT)!r}); from tools.fuzz_model import *; import json"
+    code = f"import sys; sys.path[:0] = {[str(ROOT), str(ROOT / 'tools')]!r}; from fuzz_model import *; import json"
     code += f"; print(json.dumps(scores_of(Path({str(path)!r}))))"
     found: list[list[float]] = json.loads(
         subprocess.run([sys.executable, "-c", code], check=True, capture_output=True).stdout

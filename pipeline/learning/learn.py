@@ -25,6 +25,7 @@ from pipeline.learning.choice import Choice, classes_of_one_source, cross_valida
 from pipeline.learning.features import VideoFeatures, embed_videos
 from pipeline.learning.heads import fit_head
 from pipeline.options import LearnOptions
+from pipeline.schema import check_labels
 
 
 @dataclass(frozen=True)
@@ -47,6 +48,7 @@ def learn(root: Path, options: LearnOptions, console: Console) -> Learned:
     """
     start = time.perf_counter()
     labels, rows = _rows_of(root)
+    check_labels(labels, str(root))
     with Progress(console=console, transient=True, disable=options.quiet or not sys.stderr.isatty()) as progress:
         task = progress.add_task("reading each video once", total=len(rows))
         shared = shared_experiment(str(root), options.seed, MAX_FRAMES, len(rows))

@@ -25,6 +25,7 @@ from pipeline.config import Experiment, TrainerConfig, to_yaml
 from pipeline.datasets.datamodule import Splits, VideoDataModule, make_splits, read_annotations
 from pipeline.datasets.features import FrameEmbedder, can_keep_features
 from pipeline.datasets.summary import summarize_splits
+from pipeline.description import check_describable
 from pipeline.errors import UserError
 from pipeline.files import write_atomically
 from pipeline.ranks import Ranks, join
@@ -91,6 +92,7 @@ def train(
         _check_run_dir(run_dir, last, resume)
         with ranks.in_turn():
             splits = splits or _read_splits(experiment, quiet)
+        check_describable(experiment, splits.labels)
         seed_everything(experiment.seed, verbose=False)
         module, data = _build_module(experiment, splits, ranks), VideoDataModule(experiment, splits, ranks)
         if experiment.training.initial_model and not resume:

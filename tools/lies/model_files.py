@@ -10,7 +10,7 @@ from collections.abc import Callable
 from random import Random
 from typing import Any
 
-from tools.lies.values import addition, other_value, removal, text_of
+from .values import addition, other_value, removal, text_of
 
 Header = dict[str, Any]
 _DTYPES = {"F32": "float32", "I64": "int64", "F16": "float16", "I8": "int8", "U8": "uint8", "F64": "float64"}

@@ -12,7 +12,8 @@ import onnx
 from onnx import helper
 
 from pipeline.inference.onnx_file import CHECKSUM_KEY, sealed
-from tools.lies.values import addition, other_value, removal, text_of
+
+from .values import addition, other_value, removal, text_of
 
 _NUMBERS = (-1, 0, 1, 2, 7, 64, 4096, 10**6, 2**31 - 1, 2**31, 2**40, 2**63 - 1, -(2**63))
 _OPERATIONS = (
