@@ -23,6 +23,7 @@ from pipeline.config import (
     SamplingConfig,
     TransformConfig,
     require,
+    to_dict,
 )
 from pipeline.errors import UserError
 from pipeline.schema import check_labels, read_checked, read_json
@@ -160,6 +161,26 @@ class ExportedDescription(Description):
             f"{self.transform.representation}",
         )
         require(len(self.states) <= 64, f"{len(self.states)} states; there are 64 at most")
+
+
+def check_describable(experiment: Experiment, labels: tuple[str, ...]) -> None:
+    """Check before a training what its model file will have to say, so that it is not refused at the end.
+
+    Raises:
+        UserError: a class name, or a setting, that no model file may have.
+    """
+    Description(
+        format=FORMAT_VERSION,
+        labels=labels,
+        model=experiment.model,
+        sampling=experiment.sampling,
+        transform=experiment.transform,
+        decode=experiment.decode,
+        normalization=Normalization((0.0, 0.0, 0.0), (1.0, 1.0, 1.0)),
+        calibration=CalibrationNumbers(),
+        provenance={"experiment": to_dict(experiment)},
+        metrics={},
+    )
 
 
 Kind = TypeVar("Kind", bound=Description)

@@ -14,6 +14,8 @@ from pipeline.cli import ENVIRONMENT
 if TYPE_CHECKING:
     from playwright.sync_api import Browser
 
+    from pipeline.export.pieces import Pieces
+
 os.environ.update(ENVIRONMENT | {"OPENCV_FFMPEG_LOGLEVEL": "-8"} | os.environ)  # the last as webcam has it
 if "PYTEST_XDIST_WORKER" in os.environ:  # one of several processes, which share the cores
     os.environ.update({"OMP_NUM_THREADS": "1", "OPENBLAS_NUM_THREADS": "1"} | os.environ)
@@ -76,3 +78,27 @@ def quick_learn(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(candidates, "_NUM_STEPS", 5)
     for name in set(candidates.CANDIDATES) - {"convgru", "gru of differences"}:
         monkeypatch.delitem(candidates.CANDIDATES, name)
+
+
+@pytest.fixture(scope="session")
+def pieces() -> Pieces:
+    """Of a model that reads differences, as ONNX; made once, as torch.export takes seconds."""
+    from pipeline.export.pieces import make_pieces
+    from tests.small import difference_model
+
+    return make_pieces(difference_model())
+
+
+@pytest.fixture(scope="session")
+def exported(tmp_path_factory: pytest.TempPathFactory, pieces: Pieces) -> Path:
+    """A folder with that model, ``model.safetensors``, and its export by the command line."""
+    from pipeline.checkpoint import save_model
+    from pipeline.cli import main
+    from tests.small import difference_model
+
+    folder = tmp_path_factory.mktemp("exported")
+    save_model(folder / "model.safetensors", difference_model())
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr("pipeline.export.files.make_pieces", lambda file: pieces)
+        assert main(["export", str(folder / "model.safetensors"), "--format", "onnx", "--quiet"]) == 0
+    return folder

@@ -43,3 +43,8 @@ def small_model(num_classes: int = 3, *, representation: Any = "rgb", **model: A
     transform = replace(experiment.transform, representation=representation)
     recognizer = Recognizer(config, num_classes, num_pictures=transform.num_pictures).eval()
     return ModelFile(recognizer, labels, experiment.sampling, transform, experiment.decode, {"clipgru": "0.0.test"})
+
+
+def difference_model() -> ModelFile:
+    """One that reads changes from frame to frame, as the shared export has it."""
+    return small_model(representation="difference")

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import hashlib
 import json
 import subprocess
 import sys
@@ -31,7 +32,7 @@ from pipeline.export.programs import METADATA_NAME, export_programs
 from pipeline.inference import Model, load_model
 from pipeline.models.temporal.stack import TEMPORAL_HEADS
 from pipeline.transforms.frames import ClipTransform
-from tests.small import small_experiment, small_model
+from tests.small import difference_model, small_experiment, small_model
 
 WITHOUT_TORCH = """
 import sys
@@ -39,27 +40,6 @@ sys.modules.update(dict.fromkeys(["torch", "torchvision", "timm", "lightning"]))
 from pipeline.cli import main
 sys.exit(main(sys.argv[1:]))
 """
-
-
-def differences_model(**model: object) -> ModelFile:
-    return small_model(representation="difference", **model)
-
-
-@pytest.fixture(scope="module")
-def pieces() -> Pieces:
-    """Of a model that reads differences; made once, as torch.export takes seconds."""
-    return make_pieces(differences_model())
-
-
-@pytest.fixture(scope="module")
-def exported(tmp_path_factory: pytest.TempPathFactory, pieces: Pieces) -> Path:
-    """A folder with that model, and its export by the command line."""
-    folder = tmp_path_factory.mktemp("exported")
-    save_model(folder / "model.safetensors", differences_model())
-    with pytest.MonkeyPatch.context() as patch:
-        patch.setattr("pipeline.export.files.make_pieces", lambda file: pieces)
-        assert main(["export", str(folder / "model.safetensors"), "--format", "onnx", "--quiet"]) == 0
-    return folder
 
 
 @pytest.fixture(scope="module")
@@ -87,7 +67,7 @@ def run_graph(path: Path, inputs: dict[str, Any]) -> dict[str, Any]:
 
 @pytest.mark.parametrize(("batch", "steps"), [(1, 1), (2, 4), (3, 9)])
 def test_the_clip_has_any_batch_and_length(exported: Path, batch: int, steps: int) -> None:
-    file = differences_model()
+    file = difference_model()
     frames = clips(file, batch, steps)
     with torch.inference_mode():
         pictures = ClipTransform(file.transform, file.normalization).evaluate(frames)
@@ -101,7 +81,7 @@ def test_the_clip_has_any_batch_and_length(exported: Path, batch: int, steps: in
 
 def test_the_step_carries_state_and_the_frame_before(exported: Path) -> None:
     """Fed frame by frame, by what its inputs are called alone."""
-    file = differences_model()
+    file = difference_model()
     frames = clips(file, 2, 12)
     session = onnxruntime.InferenceSession(str(exported / "model.step.onnx"))
     states = {
@@ -210,10 +190,13 @@ def test_webcam_without_torch_says_the_same_lines(exported: Path, video: Path) -
 
 
 def test_an_exported_file_says_what_it_is_and_where_nothing_was_made(exported: Path) -> None:
-    file = differences_model()
+    file = difference_model()
     for kind in ("backbone", "clip", "step"):
         content = (exported / f"model.{kind}.onnx").read_bytes()
-        (said,) = (json.loads(item.value) for item in onnx.load_model_from_string(content).metadata_props)
+        metadata = {item.key: item.value for item in onnx.load_model_from_string(content).metadata_props}
+        said = json.loads(metadata["clipgru"])
+        tail = content.rindex(b"clipgru_sha256") - 4  # the entry's field and length, the key's
+        assert metadata["clipgru_sha256"] == hashlib.sha256(content[:tail]).hexdigest()
         assert (said["kind"], said["labels"]) == (kind, list(file.labels))
         assert said["transform"]["representation"] == "difference"
         assert said["sampling"]["num_frames"] == file.sampling.num_frames
@@ -233,7 +216,7 @@ def test_a_graph_that_computes_something_else_gets_no_name(
             constant.CopyFrom(numpy_helper.from_array(spoiled, constant.name))
     monkeypatch.setattr("pipeline.export.files.make_pieces", lambda file: replace(pieces, step=step))
     with pytest.raises(UserError, match="gives other numbers than the model"):
-        export_onnx(differences_model(), tmp_path / "model")
+        export_onnx(difference_model(), tmp_path / "model")
     assert list(tmp_path.iterdir()) == []
 
 
@@ -303,7 +286,7 @@ def test_wrong_input_is_told(exported: Path, video: Path, tmp_path: Path, capsys
 
 @pytest.mark.parametrize(
     "file",
-    [differences_model(), small_model(heads=("gru", "lstm"))],
+    [difference_model(), small_model(heads=("gru", "lstm"))],
     ids=["convgru on differences", "gru and lstm"],
 )
 def test_programs_of_torch_export_carry_the_state(file: ModelFile, tmp_path: Path) -> None:

@@ -2,10 +2,15 @@
 
 from __future__ import annotations
 
+import copy
 import itertools
+import multiprocessing
+import os
+import pickle
 import threading
 from dataclasses import replace
 from pathlib import Path
+from typing import Any
 
 import av
 import numpy as np
@@ -176,8 +181,52 @@ def test_errors(tmp_path: Path) -> None:
     model = Model(small_model())
     with pytest.raises(DecodeError, match=r"absent\.mp4"):
         next(model.predict(tmp_path / "absent.mp4"))
-    with pytest.raises(UserError, match="unknown device 'gpu9'"):
+    with pytest.raises(UserError, match=r"device 'gpu9': torch .* has cpu"):
         pick_device("gpu9")
-    if not torch.cuda.is_available():
-        with pytest.raises(UserError, match="sees no CUDA GPU"):
-            pick_device("cuda")
+
+
+@pytest.mark.parametrize(
+    "source", [np.zeros((4, 48, 64, 3), np.uint8), torch.zeros(4, 3, 48, 64), ["a.mp4"], b"a.mp4", 0]
+)
+def test_what_is_no_path_is_told_when_it_is_handed_in(source: Any) -> None:
+    model = Model(small_model())
+    for use in (model.predict, model.segments):
+        with pytest.raises(UserError, match=f"reads the path of one video file, not a {type(source).__name__}"):
+            use(source)
+
+
+def test_a_model_is_not_pickled(tmp_path: Path) -> None:
+    for use in (pickle.dumps, copy.copy, copy.deepcopy):
+        with pytest.raises(TypeError, match="send the path of its file"):
+            use(Model(small_model()))
+
+
+def _predict_in_child(model: Model, video: Path, queue: multiprocessing.Queue[str]) -> None:
+    for use in (lambda: next(model.predict(video)), lambda: model.embed_frames(np.zeros((1, 1, 3, 40, 40), np.uint8))):
+        with pytest.raises(UserError) as caught:
+            use()
+        queue.put(str(caught.value))
+
+
+@pytest.mark.skipif(not hasattr(os, "fork"), reason="needs fork")
+@pytest.mark.filterwarnings("ignore:.*fork.*:DeprecationWarning")
+def test_a_model_is_refused_after_a_fork(long_video: Path) -> None:
+    context, model = multiprocessing.get_context("fork"), Model(small_model())
+    first = next(model.predict(long_video))  # its threads are at work, and not in the fork
+    queue: multiprocessing.Queue[str] = context.Queue()
+    child = context.Process(target=_predict_in_child, args=(model, long_video, queue))
+    child.start()
+    said = [queue.get(timeout=60) for _ in range(2)]
+    child.join()
+    assert all("used in its fork" in words and "call load_model there" in words for words in said)
+    assert next(model.predict(long_video)) == first
+
+
+def test_scores_that_are_no_numbers_are_refused(long_video: Path) -> None:
+    """Weights that are finite, and too large together."""
+    file = small_model()
+    with torch.no_grad():
+        file.recognizer.classifier.weight.fill_(3e38)
+    for mode in ("windows", "stream"):
+        with pytest.raises(UserError, match="scores are no finite numbers"):
+            list(Model(file).predict(long_video, config=InferenceConfig(mode=mode)))

@@ -42,6 +42,9 @@ _UNBOUNDED = frozenset({"EyeLike", "If", "ImageDecoder", "Loop", "Range", "Seque
 }
 
 
+_FILLINGS = frozenset({"ConstantOfShape", "Expand", "Tile"})
+
+
 @dataclass(frozen=True)
 class OnnxFile:
     """What an exported file says of its model."""
@@ -154,7 +157,7 @@ def _fault_of(model: Any, said: ExportedDescription, onnx: ModuleType) -> str:
         return "functions of its own"
     graphs = list(_graphs(model.graph))
     for graph in graphs:
-        if fault := _fault_of_nodes(graph) or _fault_of_tensors(graph, onnx):
+        if fault := _fault_of_nodes(graph) or _fault_of_tensors(graph, onnx) or _fault_of_fillings(graph, onnx):
             return fault
     if len(graphs) > 2:
         return f"{len(graphs) - 1} loops"
@@ -197,6 +200,19 @@ def _fault_of_tensors(graph: Any, onnx: ModuleType) -> str:
             return f"{name} is damaged ({error})"
         if values.dtype.kind == "f" and not np.isfinite(values).all():
             return f"a value of {name} is no finite number"
+    return ""
+
+
+def _fault_of_fillings(graph: Any, onnx: ModuleType) -> str:
+    """Operations that make as much as constants tell them, straight or as parts of a joined shape."""
+    constants = {tensor.name: tensor for tensor in graph.initializer}
+    joined = {node.output[0]: node.input for node in graph.node if node.op_type == "Concat" and node.output}
+    for node in graph.node:
+        for given in node.input[-1:] if node.op_type in _FILLINGS else ():  # the last one is the shape
+            parts = [constants[name] for name in joined.get(given, [given]) if name in constants]
+            sides = [int(side) for part in parts for side in onnx.numpy_helper.to_array(part).flat]
+            if math.prod(max(side, 1) for side in sides) > _MAX_VALUE_BYTES // 4:
+                return f"{node.op_type} would make {str(sides)[:100]} values"
     return ""
 
 
@@ -246,7 +262,9 @@ def _fault_of_sizes(model: Any, said: ExportedDescription, onnx: ModuleType) -> 
     for value in sized.graph.output:
         value.type.tensor_type.ClearField("shape")
     try:
-        inferred = onnx.shape_inference.infer_shapes(sized, data_prop=True)
+        inferred = onnx.shape_inference.infer_shapes(
+            sized
+        )  # not data_prop, which would itself make what values grow to
     except (onnx.shape_inference.InferenceError, TypeError, ValueError, RuntimeError) as error:
         return str(error).strip().splitlines()[0][:200]
     values = [*inferred.graph.value_info, *inferred.graph.output]

@@ -27,6 +27,7 @@ from pipeline.learning.choice import Choice, classes_of_one_source, cross_valida
 from pipeline.learning.features import VideoFeatures, embed_videos
 from pipeline.learning.heads import fit_head
 from pipeline.options import LearnOptions
+from pipeline.schema import check_labels
 from pipeline.terminal import PlainConsole
 
 
@@ -50,6 +51,7 @@ def learn(root: Path, options: LearnOptions, console: PlainConsole) -> Learned:
     """
     start = time.perf_counter()
     labels, rows, notes = _rows_of(root)
+    check_labels(labels, str(root))
     check_outputs({"--output": Path(options.output)}, [row.path for row in rows])
     contents = Contents(DataConfig(root=str(root)))
     contents.digest_all(rows)

@@ -28,6 +28,7 @@ from pipeline.datasets.identities import Contents, Unseen
 from pipeline.datasets.loading import lost_workers
 from pipeline.datasets.settled import Splits, read_splits, require_classes
 from pipeline.datasets.summary import summarize_splits
+from pipeline.description import check_describable
 from pipeline.errors import UserError
 from pipeline.files.lock import locked_folder, remove_stale
 from pipeline.files.outputs import check_outputs, files_in
@@ -120,6 +121,7 @@ def _train(experiment: Experiment, splits: Splits | None, *, resume: bool, quiet
         with ranks.in_turn():
             splits = splits or read_splits(experiment.data, experiment.seed)
         require_classes(splits.labels, experiment.data.root)
+        check_describable(experiment, splits.labels)
         seed_everything(experiment.seed, verbose=False)
         module, data = _build_module(experiment, splits, ranks), VideoDataModule(experiment, splits, ranks)
         device = torch.device("cuda" if uses_cuda(experiment.trainer) else "cpu")
