@@ -259,7 +259,7 @@ class WebcamOptions:
     allow_network: bool = False
     """serve: at an address that other machines reach; they watch and press the buttons without a password."""
     record: str | None = None
-    """Write each source's annotated video and events into this folder."""
+    """Write each source's annotated video and events into this folder, in files named by when they began."""
     seconds: float | None = None
     """Stop after so many seconds; unset: when all sources have ended, or somebody says so."""
     inference: InferenceConfig = field(default_factory=InferenceConfig)

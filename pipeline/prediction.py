@@ -123,7 +123,7 @@ def _matches(pattern: str) -> list[Path]:
 def predict_files(model: Model, videos: Sequence[Path | str], options: PredictOptions, console: PlainConsole) -> int:
     """Predicts every video and writes what ``options`` asks for.
 
-    SIGINT or SIGTERM ends the run at the next window or picture: the video at hand is completed as ``interrupted``
+    SIGINT, SIGTERM or SIGHUP ends the run at the next window or picture: the video at hand is completed as ``interrupted``
     with what was seen of it, and the others are left out.
 
     Returns:
