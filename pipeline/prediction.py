@@ -123,8 +123,8 @@ def _matches(pattern: str) -> list[Path]:
 def predict_files(model: Model, videos: Sequence[Path | str], options: PredictOptions, console: PlainConsole) -> int:
     """Predicts every video and writes what ``options`` asks for.
 
-    SIGINT, SIGTERM or SIGHUP ends the run at the next window or picture: the video at hand is completed as ``interrupted``
-    with what was seen of it, and the others are left out.
+    SIGINT, SIGTERM or SIGHUP ends the run at the next window or picture: the video at hand is completed as
+    ``interrupted`` with what was seen of it, and the others are left out.
 
     Returns:
         0; 1 if a video could not be read; 128 + the signal if the run was interrupted.
