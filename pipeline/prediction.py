@@ -105,9 +105,10 @@ def _expand(source: str, allow_url: bool, suffixes: Set[str], own: list[Path]) -
         return [path]
     else:
         found = (match for match in _matches(source) if match.is_file())
-    files = sorted(found)
-    own += [file for file in files if is_own(file)]
-    return [file for file in files if file not in own]
+    others: list[Path | str] = []
+    for file in sorted(found):
+        (own if is_own(file) else others).append(file)
+    return others
 
 
 def _matches(pattern: str) -> list[Path]:
