@@ -323,7 +323,7 @@ class WebcamOptions:
     """serve: HOST or HOST:PORT of a proxy's page, as it stands in the browser; several times for several. No other
     foreign name is answered, also with allow_network."""
     record: str | None = None
-    """Write each source's annotated video and events into this folder."""
+    """Write each source's annotated video and events into this folder, in files named by when they began."""
     seconds: float | None = None
     """Stop after so many seconds; unset: when all sources have ended, or somebody says so."""
     inference: InferenceConfig = field(default_factory=InferenceConfig)

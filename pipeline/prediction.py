@@ -118,9 +118,10 @@ def _expand(source: str, allow_url: bool, suffixes: Set[str], own: list[Path]) -
         return [video for video in listing.videos if video.is_file()]
     if path.exists():
         return [path]
-    files = sorted(match for match in _matches(source) if match.is_file())
-    own += [file for file in files if is_own(file)]
-    return [file for file in files if file not in own]
+    others: list[Path | str] = []
+    for file in sorted(match for match in _matches(source) if match.is_file()):
+        (own if is_own(file) else others).append(file)
+    return others
 
 
 def _matches(pattern: str) -> list[Path]:
@@ -136,8 +137,8 @@ def _matches(pattern: str) -> list[Path]:
 def predict_files(model: Model, videos: Sequence[Path | str], options: PredictOptions, console: PlainConsole) -> int:
     """Predicts every video and writes what ``options`` asks for.
 
-    A signal ends the run at the next window or picture: the video at hand is completed as ``interrupted``
-    with what was seen of it, and the others are left out.
+    SIGINT, SIGTERM or SIGHUP ends the run at the next window or picture: the video at hand is completed as
+    ``interrupted`` with what was seen of it, and the others are left out.
 
     Returns:
         0; 1 if a video could not be read; 128 + the signal if the run was interrupted.

@@ -3,12 +3,9 @@
 from __future__ import annotations
 
 import json
-<<<<<<< HEAD
-=======
 import os
 import resource
 import struct
->>>>>>> schema
 from collections.abc import Callable
 from dataclasses import replace
 from pathlib import Path
@@ -21,11 +18,7 @@ import torch
 from pipeline.checkpoint import load_model_file, read_description, save_model
 from pipeline.config import DecodeConfig, Normalization
 from pipeline.errors import UserError
-<<<<<<< HEAD
-=======
-from pipeline.files import write_atomically
 from pipeline.inference import load_model
->>>>>>> schema
 from pipeline.models.temporal.stack import TEMPORAL_HEADS
 from tests.small import small_model
 from tools.lies.model_files import forged, joined, split
@@ -305,9 +298,6 @@ def test_what_every_file_has_is_missed_in_an_old_one_too(tmp_path: Path, key: st
         return said
 
     rewrite(path, forget)
-<<<<<<< HEAD
-    assert load_model_file(path).decode == DecodeConfig(max_frames=7)
-=======
     with pytest.raises(UserError, match=rf"m\.safetensors: {key}: missing"):
         load_model_file(path)
 
@@ -345,18 +335,3 @@ def test_a_device_that_is_not_there_is_told_with_those_that_are(plain_model: byt
             with pytest.raises(UserError, match=rf"device '{device}': torch .* has cpu.* here"):
                 load(path, device)
     assert load_model(path, "auto").file.labels == load_model(path, "cpu").file.labels
-
-
-def test_a_failed_write_leaves_the_old_file_and_no_scraps(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    path = tmp_path / "file"
-    write_atomically(path, b"old")
-
-    def fail(descriptor: int) -> None:
-        raise OSError("disk full")
-
-    monkeypatch.setattr(os, "fsync", fail)
-    with pytest.raises(OSError, match="disk full"):
-        write_atomically(path, b"new")
-    assert path.read_bytes() == b"old"
-    assert list(tmp_path.iterdir()) == [path]
->>>>>>> schema

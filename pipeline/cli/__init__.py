@@ -52,7 +52,7 @@ commands:
   explain-sampling   draw exactly the frames that a model sees
   doctor     which decoder to use for your files, measured on them
   shard      pack a dataset into tar files, for disks that are slow with small ones
-  cache      how much the caches of frames and features hold; empty them
+  cache      how much the caches of frames, features and indexes hold; empty them
   demo       all of it on a small generated video set, in a few minutes
 
 """

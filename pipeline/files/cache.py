@@ -158,7 +158,7 @@ class Store:
         try:
             with OutputFile(self._path(key)) as output:
                 output.write(_START.pack(_MAGIC, hashlib.sha256(header).digest(), len(header)) + header)
-                output.write(np.ascontiguousarray(rows).tobytes())
+                output.write(np.ascontiguousarray(rows).data)
         except UserError as error:
             self._give_up(error)
             return

@@ -50,7 +50,7 @@ class OutputFile:
                 self.temporary = path
                 self.stream = _StandardOutput() if str(path) == STDOUT else path.open("wb")
 
-    def write(self, content: bytes | str) -> int:
+    def write(self, content: bytes | memoryview | str) -> int:
         """Add to it; text as UTF-8. Raises ``UserError`` where the disk takes no more, and then nothing is left."""
         # What UTF-8 cannot hold, halves of surrogate pairs, becomes "\\ud800", as JSON has it.
         encoded = content.encode("utf-8", "backslashreplace") if isinstance(content, str) else content
