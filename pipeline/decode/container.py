@@ -267,13 +267,17 @@ class OpenVideo:
         read once, to any place, and followed by ``rewind``."""
         num_bytes = 0
         with ffmpeg_errors(self.path, "index"):
-            for packet in self._demuxed():
-                num_bytes += packet.size
+            for packet in self.container.demux(self.stream):
+                size = packet.size
+                if not size and is_blank(packet):
+                    continue
+                num_bytes += size
                 if num_bytes <= _MAX_KEPT_BYTES:
                     self._kept.append(packet)
-                else:
+                elif self._is_kept:
                     self._kept, self._is_kept = [], False
-                self._has_all = self._is_kept and not packet.size and packet.dts is None
+                if not size:
+                    self._has_all = self._is_kept
                 yield packet
 
     def rewind(self) -> None:
@@ -302,10 +306,7 @@ class OpenVideo:
         yield from islice(self._kept, self._start, None)
         if not self._has_all:
             self._is_kept = False
-            yield from self._demuxed()
-
-    def _demuxed(self) -> Iterator[Packet[VideoStream]]:
-        return (packet for packet in self.container.demux(self.stream) if not is_blank(packet))
+            yield from (packet for packet in self.container.demux(self.stream) if not is_blank(packet))
 
     def seek(self, ticks: int) -> None:
         """Moves to a keyframe at or before that time: the last one among packets that are all in memory, else as the

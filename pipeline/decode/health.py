@@ -215,7 +215,7 @@ def _complaints(found: list[str], of: str = "", but: Container[str] = ()) -> Ite
 def _decode_all(video: OpenVideo, header: Header, index: VideoIndex | None, facts: _Facts) -> None:
     """Decodes every packet, whatever comes, and notes it."""
     facts.color_trc = video.stream.codec_context.color_trc
-    others = [stream for stream in video.container.streams.video if stream.index != video.stream.index]
+    others = [stream for stream in video.movies() if stream.index != video.stream.index]
     facts.other_streams = [_in_words(stream) for stream in others]
     second = _second_decoder(header.codec, video.config)
     length_bytes = num_length_bytes(header.codec, video.stream.codec_context.extradata)

@@ -18,7 +18,7 @@ from numpy.typing import NDArray
 
 from pipeline.decode.container import ONE_THREAD, OpenVideo, ffmpeg_errors
 from pipeline.decode.index import VideoIndex
-from pipeline.decode.orientation import orientation_of
+from pipeline.decode.orientation import Orientation, orientation_of
 from pipeline.decode.reader import Picture, VideoFile, indexed_picture
 from pipeline.errors import DecodeError
 
@@ -79,13 +79,18 @@ class PyavBackend:
     def _converter(self) -> Converter:
         """Makes upright pictures, uint8 RGB ``[H, W, 3]``; for one reading."""
         reformatter = VideoReformatter()  # one for all its pictures: a new one works out its tables anew
+        orientations: dict[int, Orientation] = {}
 
         def to_rgb(frame: VideoFrame) -> NDArray[np.uint8]:
             with ffmpeg_errors(self._file.path, "decode"):
                 converted = reformatter.reformat(frame, format="rgb24", **ONE_THREAD)
             # What is RGB already is the decoder's own, and it may still need it.
             rgb = converted.to_ndarray().astype(np.uint8, copy=converted is frame)
-            return orientation_of(frame).upright(rgb)
+            # One look for each turn: whose side data was looked at stays in memory until garbage is collected.
+            turn = frame.rotation
+            if turn not in orientations:
+                orientations[turn] = orientation_of(frame)
+            return orientations[turn].upright(rgb)
 
         return to_rgb
 

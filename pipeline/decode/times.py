@@ -23,12 +23,12 @@ NO_TIME = np.iinfo(np.int64).min
 # A decoder holds back no more pictures.
 _MAX_WITHOUT_PACKET = 32
 # Two figures say the same within a tenth, and contradict each other by a factor of two.
-_AGREEMENT, _CONTRADICTION = Fraction(11, 10), 2
+_AGREEMENT, _CONTRADICTION = 1.1, 2.0
 # A longer step, in usual ones, is a hole in the recording and says nothing of its rate.
 _MAX_STEPS = 3
 # Rounding to ticks moves a picture by less than a tick against the first, which is rounded too. A quarter more, so that
 # nothing lies on the edge.
-_SLACK_TICKS = Fraction(5, 4)
+_SLACK_TICKS = 1.25
 # Ticks may be longer where the file shows that it rounds to them: its steps are of at least so many and differ by one.
 _MAX_PLAIN_TICK_SECONDS, _MIN_ROUNDED_STEP = 1e-3, 3
 _MIN_SLACK_SECONDS = 1e-6
@@ -90,7 +90,11 @@ def _completed(given: Ticks, num_frames: int) -> tuple[Ticks, str]:
         return ticks, ""
     if num_missing > _MAX_WITHOUT_PACKET or not len(steps) or NO_TIME in given[: len(ticks)]:
         return ticks, f"{num_missing} of {num_frames} pictures have no time"
-    return np.append(ticks, ticks[-1] + int(np.median(steps)) * np.arange(1, num_missing + 1)), ""
+    return np.append(ticks, ticks[-1] + _middle(steps) * np.arange(1, num_missing + 1)), ""
+
+
+def _middle(steps: Ticks) -> int:
+    return int(np.sort(steps)[len(steps) // 2])
 
 
 def _span_fault(ticks: Ticks, header: Header, *, is_display: bool) -> str:
@@ -98,32 +102,35 @@ def _span_fault(ticks: Ticks, header: Header, *, is_display: bool) -> str:
     which writers push on to keep them apart, a duration that they pass."""
     if not header.seconds_per_tick:
         return "the file has no unit of time"
-    claimed, num_frames = header.duration_seconds, len(ticks)
+    claimed, num_frames = float(header.duration_seconds), len(ticks)
     if num_frames < 2 or not claimed:
         return ""
-    seconds = Fraction(int(ticks[-1] - ticks[0]) * num_frames, num_frames - 1) * header.seconds_per_tick
-    is_sure = any(_are_near(num_frames / rate, claimed) for rate in _header_rates(header))
+    seconds = float(ticks[-1] - ticks[0]) * float(header.seconds_per_tick) * num_frames / (num_frames - 1)
+    is_sure = any(_are_near(num_frames / float(rate), claimed) for rate in _header_rates(header))
     is_far = seconds > claimed * _CONTRADICTION or claimed > seconds * _CONTRADICTION
     if (is_sure and is_far) or (not is_display and seconds > claimed * _AGREEMENT):
-        return f"they last {float(seconds):.6g} s and the header says {float(claimed):.6g} s"
+        return f"they last {seconds:.6g} s and the header says {claimed:.6g} s"
     return ""
 
 
 def _of_file(ticks: Ticks, stamps: Stamps, header: Header, *, is_display: bool) -> Timeline:
     tick, first, rates = header.seconds_per_tick, int(ticks[0]), _header_rates(header)
-    usual = stamps.num_ticks_last or (int(np.median(np.diff(ticks))) if len(ticks) > 1 else 0)
+    usual = stamps.num_ticks_last or (_middle(np.diff(ticks)) if len(ticks) > 1 else 0)
     last = usual * tick if usual else next((1 / rate for rate in reversed(rates)), tick)
     span = (int(ticks[-1]) - first) * tick + last
-    if header.container == "avi":  # empty chunks at the end show the last picture for longer
+    if header.container == "avi" and len(ticks) >= header.num_frames:  # empty chunks may show the last one for longer
         span = max(span, header.duration_seconds - first * tick)
     # Headers of variable-rate files are often wrong; those of constant rate say 30000/1001, which rounded ticks do not.
-    fps = next((rate for rate in rates if abs(len(ticks) / rate - span) <= 1 / (2 * rate)), len(ticks) / span)
-    if abs(len(ticks) / fps - span) <= 2 * _SLACK_TICKS * tick:  # the last picture's duration is rounded too
-        span = len(ticks) / fps
+    seconds = float(span)
+    fps = next((rate for rate in rates if abs(len(ticks) / float(rate) - seconds) <= 0.5 / float(rate)), None)
+    if fps is None:
+        fps = len(ticks) / span
+    elif abs(len(ticks) / float(fps) - seconds) <= 2 * _SLACK_TICKS * float(tick):  # the last one's end is rounded too
+        seconds = float(len(ticks) / fps)
     pts_seconds = (ticks - first).astype(np.float64) * float(tick)
     # What a decoder holds back is not late: a player of AVI shows chunk k at tick k.
     begin = first if is_display and header.container != "avi" else stamps.first_dts
-    return Timeline(pts_seconds, fps, float(span), begin)
+    return Timeline(pts_seconds, fps, seconds, begin)
 
 
 def _counted_rate(num_frames: int, stamps: Stamps, header: Header) -> tuple[Fraction, str]:
@@ -145,17 +152,17 @@ def _usual_step(given: Ticks) -> Fraction:
     steps = steps[steps > 0]
     if len(steps) < 2:
         return Fraction(0)
-    steps = steps[steps <= _MAX_STEPS * np.median(steps)]
+    steps = steps[steps <= _MAX_STEPS * _middle(steps)]
     return Fraction(int(steps.sum()), len(steps))
 
 
 def _header_rates(header: Header) -> list[Fraction]:
     """The likelier first. The guess is a standard rate where there is one near, but the least common multiple of the
     steps where they vary."""
-    return [rate for rate in (header.guessed_fps, header.average_fps) if rate]
+    return [rate for rate in dict.fromkeys((header.guessed_fps, header.average_fps)) if rate]
 
 
-def _are_near(one: Fraction, other: Fraction) -> bool:
+def _are_near(one: float | Fraction, other: float | Fraction) -> bool:
     return one < other * _AGREEMENT and other < one * _AGREEMENT
 
 
@@ -181,5 +188,5 @@ def shown_from(pts_seconds: NDArray[np.float64], tick_seconds: float) -> NDArray
     """
     shortest, longest = _steps(pts_seconds, tick_seconds)
     is_rounded = shortest < longest and is_constant_rate(pts_seconds, tick_seconds)
-    slack = float(_SLACK_TICKS) * (tick_seconds if is_rounded else min(tick_seconds, _MAX_PLAIN_TICK_SECONDS))
+    slack = _SLACK_TICKS * (tick_seconds if is_rounded else min(tick_seconds, _MAX_PLAIN_TICK_SECONDS))
     return pts_seconds - np.minimum(max(slack, _MIN_SLACK_SECONDS), np.diff(pts_seconds, prepend=-np.inf) / 3)
