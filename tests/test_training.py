@@ -46,14 +46,24 @@ def assert_same(a: dict[str, torch.Tensor], b: dict[str, torch.Tensor]) -> None:
         assert torch.equal(a[name], b[name]), name
 
 
+MIXED = {"epochs": 3, "mixup_alpha": 0.2, "cutmix_alpha": 0.5, "ema_decay": 0.9}
+
+
+@pytest.fixture(scope="module")
+def never_stopped(motion_root: Path, tmp_path_factory: pytest.TempPathFactory) -> dict[str, torch.Tensor]:
+    return weights_of(small_experiment(motion_root, tmp_path_factory.mktemp("whole"), **MIXED))
+
+
 @pytest.mark.parametrize("batch", [2, 4, 7], ids=["mid-epoch", "end of epoch", "second epoch"])
 def test_a_resumed_run_ends_as_if_never_stopped(
-    motion_root: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, batch: int
+    motion_root: Path,
+    tmp_path: Path,
+    monkeypatch: pytest.MonkeyPatch,
+    never_stopped: dict[str, torch.Tensor],
+    batch: int,
 ) -> None:
     """Four steps an epoch, with dropout, augmentation, mixup, EMA and a schedule: everything that could differ."""
-    settings = {"epochs": 3, "mixup_alpha": 0.2, "cutmix_alpha": 0.5, "ema_decay": 0.9}
-    whole = weights_of(small_experiment(motion_root, tmp_path / "whole", **settings))
-    cut = small_experiment(motion_root, tmp_path / "cut", **settings)
+    cut = small_experiment(motion_root, tmp_path, **MIXED)
     before = signal.getsignal(signal.SIGINT)
     with monkeypatch.context() as patch:
         signal_in_batch(patch, batch, signal.SIGINT)
@@ -62,7 +72,7 @@ def test_a_resumed_run_ends_as_if_never_stopped(
     assert stopped.value.signal_number == signal.SIGINT
     assert stopped.value.checkpoint.exists()
     assert signal.getsignal(signal.SIGINT) is before
-    assert_same(weights_of(cut, resume=True), whole)
+    assert_same(weights_of(cut, resume=True), never_stopped)
 
 
 def test_the_seed_decides_everything(motion_root: Path, tmp_path: Path) -> None:

@@ -8,6 +8,7 @@ import re
 from collections.abc import Iterator, Sequence
 from dataclasses import fields
 from difflib import get_close_matches
+from functools import cache
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, NoReturn
 
@@ -109,9 +110,16 @@ def read_experiment(path: Path, words: Sequence[str] = ()) -> Experiment:
     Raises:
         UserError: the file is missing, or a key or value in it is wrong.
     """
+    parser = _experiment_parser()
+    return to_experiment(parser, parser.parse_args(["--config", str(path), *words]))
+
+
+@cache
+def _experiment_parser() -> Parser:
+    """Made once: it takes as long as reading a file with it."""
     parser = make_parser("train", "")
     add_experiment(parser)
-    return to_experiment(parser, parser.parse_args(["--config", str(path), *words]))
+    return parser
 
 
 def add_experiment(parser: Parser) -> None:
