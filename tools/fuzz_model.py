@@ -25,6 +25,7 @@ import traceback
 from collections import Counter
 from collections.abc import Iterator, Sequence
 from dataclasses import asdict, dataclass, replace
+from fractions import Fraction
 from pathlib import Path
 from random import Random
 from time import monotonic
@@ -108,7 +109,7 @@ def scores_of(path: Path) -> list[list[float]]:
     """Of each window, or each frame, of pictures that are the same for every file."""
     pictures = np.random.default_rng(0).integers(0, 256, (NUM_PICTURES, 48, 64, 3), dtype=np.uint8)
     model = load_model(path, "cpu")
-    frames = np.stack([model.fit(picture) for picture in pictures])
+    frames = np.stack([model.fit(picture, Fraction(1)) for picture in pictures])
     reach = 1 + model.file.transform.num_context_frames
     seen = np.stack([frames[place : place + reach] for place in range(NUM_PICTURES - reach + 1)])
     scorer = model.scorer(InferenceConfig(mode="stream" if ".step." in path.name else "windows"))
