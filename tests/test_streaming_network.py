@@ -259,7 +259,7 @@ def test_rtsp(tmp_path: Path) -> None:
 READER_THAT_HANGS = """
 import sys, time
 from threading import Condition
-from pipeline.cli import _leave
+from pipeline.__main__ import _leave
 from pipeline.config import StreamingConfig
 from pipeline.streaming.captures import CameraCapture
 from pipeline.streaming.grabber import Grabber
@@ -286,6 +286,7 @@ def test_a_thread_that_waits_inside_opencv_does_not_abort_the_process_at_its_end
     """A camera that begins a picture, and whose connection breaks while the interpreter shuts down."""
     head = b"HTTP/1.1 200 OK\r\nContent-Type: multipart/x-mixed-replace; boundary=f\r\n\r\n--f\r\nContent-Length: 9\r\n"
     with socket.create_server(("127.0.0.1", 0)) as listener:
+        listener.settimeout(120)  # of a process that never gets so far
         url = f"http://127.0.0.1:{listener.getsockname()[1]}/camera.mjpg"
         process = subprocess.Popen(
             [sys.executable, "-c", READER_THAT_HANGS, url],
