@@ -14,7 +14,7 @@ _HDR = {ColorTrc.SMPTE2084: "PQ", ColorTrc.ARIB_STD_B67: "HLG"}
 
 def ratio_of(index: VideoIndex) -> str:
     """Return the sample aspect ratio as people write it, such as 16:11."""
-    return "{}:{}".format(*index.info.sample_aspect_ratio.as_integerratio_of())
+    return "{}:{}".format(*index.info.sample_aspect_ratio.as_integer_ratio())
 
 
 def notes_of(
