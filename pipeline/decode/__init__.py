@@ -16,7 +16,8 @@
     opener      VideoOpener: opens one video after the other as the settings say
     remote      brings a video from the web, if that is allowed; unpacked: from the tar that it is packed into
     picture     single pictures, for models that read pictures
-    health      what is wrong with a file, if anything; bitstream: bytes that no encoder may write
+    health      what is wrong with a file, if anything; bitstream: bytes that no encoder may write;
+                complaints: what FFmpeg says meanwhile; notes: what is no fault
 
 A decoder is imported when it is first used, and torch when the first frame becomes a tensor.
 """

@@ -7,11 +7,9 @@ complaints are counted too: a damaged picture is often given all the same, patch
 from __future__ import annotations
 
 import os
-from collections.abc import Container, Iterator
-from contextlib import closing, contextmanager
+from contextlib import closing
 from dataclasses import asdict, dataclass, field
 from pathlib import Path
-from threading import Lock
 from typing import Any, cast
 
 import av
@@ -21,15 +19,16 @@ from av.error import FFmpegError
 from av.packet import Packet
 from av.video.codeccontext import VideoCodecContext
 from av.video.frame import VideoFrame
-from av.video.reformatter import ColorTrc
 from av.video.stream import VideoStream
 from numpy.typing import NDArray
 
 from pipeline.config import DecodeConfig
 from pipeline.decode.bitstream import are_nal_units_sound, num_length_bytes
 from pipeline.decode.causes import framing_fault, is_cut_off
+from pipeline.decode.complaints import complaints, log_alone
 from pipeline.decode.container import ONE_THREAD, Header, OpenVideo, ffmpeg_errors, is_blank
 from pipeline.decode.index import VideoIndex, check_length
+from pipeline.decode.notes import notes_of, ratio_of
 from pipeline.decode.orientation import orientation_of
 from pipeline.decode.reader import VideoFile
 from pipeline.decode.times import is_constant_rate
@@ -43,10 +42,6 @@ _THUMBNAIL_SECONDS = (0.0, 0.25, 0.5, *(2.0**k for k in range(17)))
 _STRICTER = {"vp8": "libvpx", "vp9": "libvpx-vp9"}
 # A header rounds; less than this is not missing.
 _MIN_SECONDS_MISSING, _MIN_SHARE_MISSING = 0.5, 0.05
-_MIN_START_SECONDS = 0.1  # sound often begins a few hundredths of a second earlier
-_HDR = {ColorTrc.SMPTE2084: "PQ", ColorTrc.ARIB_STD_B67: "HLG"}
-# FFmpeg has one log for the whole process: who listens for errors has it alone.
-_LOG = Lock()
 
 
 @dataclass(frozen=True)
@@ -168,11 +163,11 @@ def examine(path: Path, config: DecodeConfig) -> Examination:
                 index = file.index
             except DecodeError as error:
                 refusal = f"{error.stage}: {error.cause}"
-            with _log_alone():
-                with _complaints(facts.complaints, header.container):
+            with log_alone():
+                with complaints(facts.complaints, header.container):
                     video = OpenVideo(path, config)  # anew: what the index has read is kept by the other
                 sounds = [stream.codec_context.name for stream in video.container.streams.audio if stream.codec_context]
-                with video, _complaints(facts.complaints, but=sounds):
+                with video, complaints(facts.complaints, but=sounds):
                     claimed_seconds = (video.container.duration or 0) / av.time_base
                     _decode_all(video, header, index, facts)
     except DecodeError as error:
@@ -185,31 +180,6 @@ def examine(path: Path, config: DecodeConfig) -> Examination:
 
 def _stack(thumbnails: list[NDArray[np.uint8]]) -> NDArray[np.uint8]:
     return np.array(thumbnails, np.uint8).reshape(-1, THUMBNAIL_SIDE_PX, THUMBNAIL_SIDE_PX)
-
-
-@contextmanager
-def _log_alone() -> Iterator[None]:
-    """All that FFmpeg reports as errors can be heard within, whatever was set or said before."""
-    with _LOG:
-        level, does_skip = av.logging.get_level(), av.logging.get_skip_repeated()
-        av.logging.set_level(av.logging.ERROR)
-        av.logging.set_skip_repeated(False)  # a message like the last one, of another file, would be lost
-        try:
-            with av.logging.Capture():
-                av.logging.log(av.logging.ERROR, "clipgru", "")  # brings out what is left of skipped ones
-            yield
-        finally:
-            av.logging.set_skip_repeated(does_skip)
-            av.logging.set_level(level)
-
-
-@contextmanager
-def _complaints(found: list[str], of: str = "", but: Container[str] = ()) -> Iterator[None]:
-    """Collects what FFmpeg reports as errors on this thread; of one part of it alone, or but for some parts."""
-    with av.logging.Capture() as messages:
-        yield
-    heard = [text.strip() for _, name, text in messages if of in ("", name) and name not in but]
-    found.extend(text.splitlines()[0] for text in heard if text)
 
 
 def _decode_all(video: OpenVideo, header: Header, index: VideoIndex | None, facts: _Facts) -> None:
@@ -361,32 +331,12 @@ def _health(
         "height": index.info.height,
         "rotation_degrees": index.info.rotation_degrees,
         "is_mirrored": index.info.is_mirrored,
-        "sample_aspect_ratio": _ratio(index),
+        "sample_aspect_ratio": ratio_of(index),
         "times": index.info.times,
         "start_seconds_in_file": index.info.start_seconds_in_file,
         "duration_seconds": index.info.duration_seconds,
         "average_fps": float(index.info.average_fps),
         "is_constant_rate": is_constant_rate(index.pts_seconds, index.tick_seconds),
-        "notes": tuple(_notes(index, facts)),
+        "notes": tuple(notes_of(index, facts.color_trc, facts.num_interlaced, facts.num_frames, facts.other_streams)),
     }
     return FileHealth(**(asdict(health) | about))
-
-
-def _ratio(index: VideoIndex) -> str:
-    return "{}:{}".format(*index.info.sample_aspect_ratio.as_integer_ratio())
-
-
-def _notes(index: VideoIndex, facts: _Facts) -> Iterator[str]:
-    info = index.info
-    if info.why_counted:
-        yield f"times of pictures are counted: {info.why_counted}"
-    if info.start_seconds_in_file >= _MIN_START_SECONDS:
-        yield f"its pictures begin at {info.start_seconds_in_file:.3f} s of the file; times are counted from the first"
-    if facts.color_trc in _HDR:
-        yield f"HDR ({_HDR[ColorTrc(facts.color_trc)]}): its colours are not converted, so it looks dull"
-    if facts.num_interlaced:
-        yield f"interlaced: {facts.num_interlaced} of {facts.num_frames} pictures are two half pictures, read as one"
-    if info.sample_aspect_ratio != 1:
-        yield f"its pixels are {_ratio(index)}, wide to high; transform.fit crop keeps the shape of what is shown"
-    if facts.other_streams:
-        yield f"video streams that are not read: {', '.join(facts.other_streams)}; decode.stream chooses"

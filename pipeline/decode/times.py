@@ -94,7 +94,7 @@ def _completed(given: Ticks, num_frames: int) -> tuple[Ticks, str]:
 
 
 def _middle(steps: Ticks) -> int:
-    return int(np.sort(steps)[len(steps) // 2])
+    return int(np.sort(steps)[(len(steps) - 1) // 2])
 
 
 def _span_fault(ticks: Ticks, header: Header, *, is_display: bool) -> str:
