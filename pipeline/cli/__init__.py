@@ -6,11 +6,13 @@ Help is made from the config dataclasses and imports nothing heavy; each command
 from __future__ import annotations
 
 import os
+import re
 import signal
 import sys
 import threading
 from collections.abc import Callable, Sequence
 from contextlib import suppress
+from pathlib import Path
 from typing import NoReturn
 
 from pipeline.cli.export import export_command
@@ -34,6 +36,7 @@ from pipeline.cli.videos import (
 )
 from pipeline.errors import UserError, unknown_name
 from pipeline.machine import core_quota, keep_freed_memory, num_cores
+from pipeline.sources import shown_source
 from pipeline.version import __version__
 
 DESCRIPTION = """Video action recognition with a CNN and a convolutional GRU.
@@ -113,13 +116,25 @@ def main(args: Sequence[str] | None = None) -> int:
             keep_freed_memory()
         return COMMANDS[args[0]](args[1:])
     except UserError as error:
-        print(f"clipgru: error: {error}", file=sys.stderr)
+        print(f"clipgru: error: {_without_secrets(str(error), args)}", file=sys.stderr)
         return EXIT_USER_ERROR
     except KeyboardInterrupt:
         return 130
     except BrokenPipeError:
         sys.stderr.close()  # the reader went away (clipgru ... | head): nothing to tell, nobody to tell it to
         return EXIT_SOME_FAILED
+
+
+def _without_secrets(message: str, args: Sequence[str]) -> str:
+    """The message without what may be a password in words of the command line that it repeats: any may be an address,
+    and one that no option took is perhaps another source."""
+    is_unknown = "unrecognized arguments" in message
+    for word in sorted(args, key=len, reverse=True):
+        value = word.partition("=")[2] if word.startswith("-") else word
+        if value and (is_unknown or re.search(r"[\w.+-]{2,}:(?:/|.*@)", value)) and not os.path.exists(value):
+            for form in (value, str(Path(value))):
+                message = message.replace(form, shown_source(value))
+    return message
 
 
 def console_main(args: Sequence[str] | None = None) -> NoReturn:

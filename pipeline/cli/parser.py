@@ -15,7 +15,6 @@ import yaml
 
 from pipeline.config import DecodeConfig, Experiment
 from pipeline.errors import UserError, unknown_name
-from pipeline.sources import shown_path, shown_source
 
 if TYPE_CHECKING:
     from rich.console import Console
@@ -28,7 +27,6 @@ class Parser(jsonargparse.ArgumentParser):
 
     def parse_args(self, args: Any = None, **settings: Any) -> Any:  # type: ignore[override]
         """As jsonargparse does, after a look at the config files."""
-        self._given: Sequence[str] = args
         for place, word in enumerate(args):
             if word == "--config" and place + 1 < len(args):
                 _check_config_file(Path(args[place + 1]))
@@ -37,11 +35,7 @@ class Parser(jsonargparse.ArgumentParser):
         return super().parse_args(args, **settings)
 
     def error(self, message: str, ex: Exception | None = None) -> NoReturn:
-        """Raise what ``main`` prints, with a guess at what was meant. Words are repeated without what may be secret."""
-        is_unknown = "unrecognized arguments" in message
-        for word in sorted(getattr(self, "_given", ()), key=len, reverse=True):
-            show = shown_source if is_unknown and not word.startswith("-") else shown_path
-            message = message.replace(word, show(word))
+        """Raise what ``main`` prints, with a guess at what was meant."""
         known = {text.removeprefix("--") for action in self._actions for text in action.option_strings}
         known |= {name.rpartition(".")[2] for name in known}
         words = re.findall(r"--([\w.]+)|option '([\w.]+)'", message)
