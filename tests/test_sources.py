@@ -174,6 +174,27 @@ def test_webcam_says_no_password_anywhere(tmp_path: Path, capfd: pytest.CaptureF
         assert_hidden(text, "qzk/xvq/Xq7Zk")
 
 
+@pytest.mark.parametrize("source", ["http://zuser:qzkpw@127.0.0.1:9/x.mp4?t=qzkpw", "zuser:qzkpw@h/x.mp4"])
+def test_no_command_repeats_an_address_that_it_was_given_by_mistake(
+    source: str, capfd: pytest.CaptureFixture[str]
+) -> None:
+    for words in (
+        ["check", source],
+        ["doctor", source],
+        ["learn", source],
+        ["explain", source, "x.mp4"],
+        ["evaluate", source],
+        ["train", "--config", source],
+        ["train", f"--data.root={source}"],
+        ["shard", source],
+        ["merge", source],
+        ["report", source],
+        [source],
+    ):
+        assert main(words) == 2, words
+    assert_hidden("".join(capfd.readouterr()), "qzkpw")
+
+
 def test_predict_says_no_password_anywhere(tmp_path: Path, capfd: pytest.CaptureFixture[str]) -> None:
     save_model(tmp_path / "model.safetensors", small_model())
     urls = list(

@@ -6,9 +6,11 @@ Help is made from the config dataclasses and imports nothing heavy; each command
 from __future__ import annotations
 
 import os
+import re
 import sys
 from collections.abc import Callable, Sequence
 from contextlib import suppress
+from pathlib import Path
 
 from pipeline.cli.export import export_command
 from pipeline.cli.insight import diagnose_command, explain_command, explain_sampling_command
@@ -33,6 +35,7 @@ from pipeline.errors import UserError, unknown_name
 from pipeline.files.failures import reason_of
 from pipeline.files.stopping import exit_code_of
 from pipeline.machine import core_quota, keep_freed_memory, num_cores
+from pipeline.sources import shown_source
 from pipeline.version import __version__
 
 DESCRIPTION = """Video action recognition with a CNN and a convolutional GRU.
@@ -102,7 +105,7 @@ def main(args: Sequence[str] | None = None) -> int:
         code = _run(args)
         sys.stdout.flush()
     except UserError as error:
-        return _end_with(str(error))
+        return _end_with(_without_secrets(str(error), args))
     except KeyboardInterrupt as interrupt:
         return exit_code_of(interrupt)
     except BrokenPipeError:  # the reader went away (clipgru ... | head): nothing to tell, nobody to tell it to
@@ -128,6 +131,18 @@ def _run(args: Sequence[str]) -> int:
     if args[0] in TRAINING_COMMANDS:
         keep_freed_memory()
     return COMMANDS[args[0]](args[1:])
+
+
+def _without_secrets(message: str, args: Sequence[str]) -> str:
+    """The message without what may be a password in words of the command line that it repeats: any may be an address,
+    and one that no option took is perhaps another source."""
+    is_unknown = "unrecognized arguments" in message
+    for word in sorted(args, key=len, reverse=True):
+        value = word.partition("=")[2] if word.startswith("-") else word
+        if value and (is_unknown or re.search(r"[\w.+-]{2,}:(?:/|.*@)", value)) and not os.path.exists(value):
+            for form in (value, str(Path(value))):
+                message = message.replace(form, shown_source(value))
+    return message
 
 
 def _end_with(message: str) -> int:

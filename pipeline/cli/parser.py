@@ -18,7 +18,6 @@ import jsonargparse
 from pipeline.config import DecodeConfig, Experiment, read_settings, to_dict
 from pipeline.errors import UserError
 from pipeline.schema import check_types
-from pipeline.sources import shown_path, shown_source
 
 if TYPE_CHECKING:
     from pipeline.terminal import PlainConsole
@@ -34,7 +33,6 @@ class Parser(jsonargparse.ArgumentParser):
         settings, and import one that looks like a class. A config file is read here, and handed on as what it says.
         """
         args = [_at_home(word) for word in args]
-        self._given: Sequence[str] = args
         config_files: list[str] = []
         parsed = super().parse_args(list(self._without_paths(args, config_files)), **settings)
         if config_files:
@@ -63,11 +61,7 @@ class Parser(jsonargparse.ArgumentParser):
             raise UserError(f"{word} looks like an option, and is a file here: write ./{word}")
 
     def error(self, message: str, ex: Exception | None = None) -> NoReturn:
-        """Raise what ``main`` prints, with a guess at what was meant. Words are repeated without what may be secret."""
-        is_unknown = "unrecognized arguments" in message
-        for word in sorted(getattr(self, "_given", ()), key=len, reverse=True):
-            show = shown_source if is_unknown and not word.startswith("-") else shown_path
-            message = message.replace(word, show(word))
+        """Raise what ``main`` prints, with a guess at what was meant."""
         known = {text.removeprefix("--") for action in self._actions for text in action.option_strings}
         known |= {name.rpartition(".")[2] for name in known}
         words = re.findall(r"--([\w.]+)|option '([\w.]+)'", message)
