@@ -23,6 +23,7 @@ import safetensors
 import safetensors.torch
 import torch
 from torch import Tensor
+from torch.nn import functional, init
 from torch.overrides import TorchFunctionMode
 
 from pipeline.calibration import UNCALIBRATED, Calibration
@@ -177,21 +178,28 @@ def _read(path: Path) -> _Stored:
     return _Stored(metadata[METADATA_KEY], tensors)
 
 
-class _WithoutDrawing(TorchFunctionMode):
-    """Weights that are to be loaded are not drawn first. (On the device meta that would even load a part of torch that
-    takes two seconds.)"""
+class _ShapesAlone(TorchFunctionMode):
+    """Weights that are to be loaded are not drawn first, and norms, activations and sums give what they are given: on
+    the device meta they would load a part of torch that takes two seconds."""
 
     def __torch_function__(self, func: Any, types: Any, args: Any = (), kwargs: Any = None) -> Any:
-        return args[0] if func in _DRAWS else func(*args, **(kwargs or {}))
+        kwargs = kwargs or {}
+        return next(iter((*args, *kwargs.values()))) if func in _KEEP_SHAPES else func(*args, **kwargs)
 
 
-_DRAWS = frozenset((Tensor.normal_, Tensor.uniform_))
+_KEEP_SHAPES = frozenset((
+    Tensor.normal_, Tensor.uniform_, init.normal_, init.uniform_, init.trunc_normal_,
+    init.kaiming_normal_, init.kaiming_uniform_, init.xavier_normal_, init.xavier_uniform_, functional.batch_norm,
+    Tensor.add, Tensor.add_, Tensor.__add__, Tensor.__iadd__, Tensor.mul, Tensor.mul_, Tensor.__mul__, Tensor.__imul__,
+    functional.relu, functional.relu6, functional.hardtanh, functional.leaky_relu, functional.elu, functional.gelu,
+    functional.silu, functional.mish, functional.hardswish, functional.hardsigmoid,
+))  # fmt: skip
 
 
 def _network(description: Description, path: Path, *, has_memory: bool) -> Recognizer:
     """The network of a description, with weights that say nothing; without memory only its shapes can be asked for."""
     try:
-        with _WithoutDrawing(), nullcontext() if has_memory else torch.device("meta"):
+        with _ShapesAlone(), nullcontext() if has_memory else torch.device("meta"):
             return Recognizer(
                 description.model,
                 len(description.labels),

@@ -312,7 +312,8 @@ def test_an_old_file_from_before_a_setting_existed_gets_its_default(tmp_path: Pa
         return said | {"decode": known | {"max_frames": 7, "allow_url": True}}
 
     rewrite(path, forget)
-    assert load_model_file(path).decode == DecodeConfig(max_frames=7)  # to go to the network is not a file's to allow
+    # To go to the network is not a file's to allow.
+    assert load_model_file(path).decode == DecodeConfig(max_frames=7, max_pixels=4096 * 2304)
 
 
 def test_a_lie_of_size_costs_neither_time_nor_memory(plain_model: bytes, tmp_path: Path) -> None:

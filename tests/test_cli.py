@@ -87,7 +87,7 @@ def test_the_top_level(capsys: pytest.CaptureFixture[str]) -> None:
         (["predict", "{model}", "absent.mp4"], "absent.mp4: no video there"),
         (["predict", "absent.safetensors", "{motion}"], "no such model file"),
         (["predict", "{model}", "{motion}", "--stride_frames", "0"], "stride_frames must be at least 1"),
-        (["predict", "{model}", "{motion}", "--device", "gpu"], "unknown device 'gpu'"),
+        (["predict", "{model}", "{motion}", "--device", "gpu"], "device 'gpu': torch"),
         (["predict"], "model"),
     ],
 )

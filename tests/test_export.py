@@ -270,7 +270,7 @@ def test_wrong_input_is_told(exported: Path, video: Path, tmp_path: Path, capsys
     del damaged.graph.initializer[:]
     onnx.save(damaged, tmp_path / "damaged.onnx")
     cases = {
-        ("predict", tmp_path / "damaged.onnx", video): "its graph cannot be run",
+        ("predict", tmp_path / "damaged.onnx", video): "its content is not what was written",
         ("predict", exported / "model.backbone.onnx", video): "holds the backbone alone",
         ("predict", exported / "model.step.onnx", video): "cannot score windows; use the mode 'stream'",
         ("predict", exported / "model.clip.onnx", video, "--device", "cuda"): "runs on the CPU",

@@ -113,7 +113,8 @@ def main(args: Sequence[str] | None = None) -> int:
         return EXIT_SOME_FAILED
     except OSError as error:
         _flush_or_let_go()
-        return _end_with(f"{error.filename}: {reason_of(error)}" if error.filename else reason_of(error))
+        message = f"{error.filename}: {reason_of(error)}" if error.filename else reason_of(error)
+        return _end_with(_without_secrets(message, args))
     return code
 
 
@@ -140,7 +141,8 @@ def _without_secrets(message: str, args: Sequence[str]) -> str:
     for word in sorted(args, key=len, reverse=True):
         value = word.partition("=")[2] if word.startswith("-") else word
         if value and (is_unknown or re.search(r"[\w.+-]{2,}:(?:/|.*@)", value)) and not os.path.exists(value):
-            for form in (value, str(Path(value))):
+            path = Path(value)  # of which an error may name a folder
+            for form in (value, str(path), *(str(folder) for folder in path.parents if "@" in str(folder))):
                 message = message.replace(form, shown_source(value))
     return message
 

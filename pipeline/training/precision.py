@@ -1,7 +1,7 @@
 """The precision of a training step: bf16 where the processor is made for it and the network gains by it, else fp32.
 
-On a CPU a table decides and never a clock: equal runs stay equal. ``benchmarks/precision.md`` justifies the table;
-``python tools/benchmark.py --groups precision`` measures it anew.
+On a CPU a table decides and never a clock: equal runs stay equal. ``python tools/benchmark.py --groups precision``
+measures what the table says.
 """
 
 from __future__ import annotations
