@@ -142,21 +142,26 @@ def _raising(error: Exception) -> Iterator[Any]:
 
 
 def _watched(batches: Any, workers: Sequence[BaseProcess]) -> Iterator[Any]:
-    try:
-        yield from batches
-    except (Exception, KeyboardInterrupt) as error:
-        if _LOST.match(str(error)):
-            wait([worker.sentinel for worker in workers], _END_SECONDS)  # one that is about to end
-        codes = [worker.exitcode for worker in workers if worker.exitcode]
-        _kill(workers)  # those that hang would keep this process from ending
-        _raise_lost(error, how_it_ended(codes[0]) if codes else "")
-        raise
+    with lost_workers():  # torch's signal may also come while the first error is dealt with
+        try:
+            yield from batches
+        except (Exception, KeyboardInterrupt) as error:
+            codes = _end(workers, _END_SECONDS if _LOST.match(str(error)) else 0.0)
+            _raise_lost(error, how_it_ended(codes[0]) if codes else "")
+            raise
 
 
-def _kill(workers: Sequence[BaseProcess]) -> None:
+def _end(workers: Sequence[BaseProcess], wait_seconds: float) -> list[int]:
+    """Kills the workers: those that hang would keep this process from ending. Returns the exit codes of those that had
+    ended by themselves, after a wait for one that is about to."""
     is_main = threading.current_thread() is threading.main_thread()
     before = signal.signal(signal.SIGCHLD, signal.SIG_DFL) if is_main else None  # torch's would raise in our midst
     try:
+        ended = wait([worker.sentinel for worker in workers], wait_seconds)
+        for worker in workers:
+            if worker.sentinel in ended:
+                worker.join(_KILL_SECONDS)  # its files are closed a moment before its exit code is there
+        codes = [worker.exitcode for worker in workers if worker.exitcode]
         for worker in workers:
             worker.kill()
         for worker in workers:
@@ -164,6 +169,7 @@ def _kill(workers: Sequence[BaseProcess]) -> None:
     finally:
         if is_main:
             signal.signal(signal.SIGCHLD, before)
+    return codes
 
 
 @contextmanager
