@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import atexit
 import os
 import signal
 import sys
@@ -42,10 +43,13 @@ def _kill_workers() -> None:
 
 
 def _leave(code: int) -> NoReturn:
-    """End the process. A thread that waits inside OpenCV for a camera cannot be ended, and aborts an interpreter that
-    shuts down beside it; by now every file is complete, and so nothing is shut down then."""
-    if not any(thread.name == "clipgru-grab" for thread in threading.enumerate()):
+    """End the process. A thread that waits inside OpenCV for a camera cannot be ended, nor one of torch's that a signal
+    found at work, and they abort an interpreter that shuts down beside them; by now every file is complete, and so
+    no more is done then than was asked for."""
+    was_stopped = code >= 128
+    if not was_stopped and not any(thread.name == "clipgru-grab" for thread in threading.enumerate()):
         sys.exit(code)
+    atexit._run_exitfuncs()
     with suppress(OSError, ValueError):  # the reader has gone
         sys.stdout.flush()
         sys.stderr.flush()

@@ -4,26 +4,42 @@ from __future__ import annotations
 
 import csv
 import json
+import signal
 from dataclasses import replace
 from pathlib import Path
 
 import pytest
 
 from pipeline import demo
+from pipeline.cli import main
 from pipeline.datasets.motion import BACKGROUND, PARTNER, MotionSetConfig
 from pipeline.evaluation import Evaluation, VideoResult
 from pipeline.options import DemoOptions
 from pipeline.terminal import PlainConsole
+from tests.stopping import signal_in_batch
 
 
-def test_the_demo_writes_what_it_says(
-    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
-) -> None:
+@pytest.fixture
+def quick(monkeypatch: pytest.MonkeyPatch) -> None:
+    """A small set and one epoch."""
     small = MotionSetConfig(num_train_clips=4, num_val_clips=2, num_test_clips=3, size_px=64, num_untrimmed=1)
     monkeypatch.setattr("pipeline.datasets.motion.MotionSetConfig", lambda: small)
     experiment = demo.motion_experiment()
     quick = replace(experiment, training=replace(experiment.training, epochs=1))
     monkeypatch.setattr(demo, "motion_experiment", lambda: quick)
+
+
+@pytest.mark.usefixtures("quick")
+def test_a_signal_ends_it_in_order(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    signal_in_batch(monkeypatch, 1, signal.SIGTERM)
+    assert main(["demo", "--output_dir", str(tmp_path / "demo")]) == 128 + signal.SIGTERM
+    assert capsys.readouterr().err.endswith("clipgru demo: stopped by SIGTERM; the same command begins again\n")
+
+
+@pytest.mark.usefixtures("quick")
+def test_the_demo_writes_what_it_says(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
     summary = demo.run_demo(DemoOptions(output_dir=str(tmp_path / "demo")), PlainConsole())
     folder = tmp_path / "demo"
     assert json.loads((folder / "summary.json").read_text()) == summary

@@ -3,8 +3,11 @@
 from __future__ import annotations
 
 import json
+import os
 import re
+import signal
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import pytest
@@ -21,6 +24,7 @@ from pipeline.learning.choice import Choice, HeldOut, cross_validate, num_folds_
 from pipeline.learning.features import VideoFeatures
 from pipeline.learning.heads import loss_and_right
 from pipeline.options import LearnOptions
+from pipeline.training.module import ClipClassifier
 from pipeline.unseen import rows_to_judge
 
 COLOURS = {"blue": (40, 60, 200), "red": (200, 50, 40)}
@@ -172,3 +176,24 @@ def test_clips_of_a_video_are_averaged() -> None:
     shares = np.exp(logits.numpy()) / np.exp(logits.numpy()).sum(axis=1, keepdims=True)
     assert right.tolist() == [1.0, 1.0]
     np.testing.assert_allclose(loss, [-np.log(shares[:2, 0].mean()), -np.log(shares[2, 1])], rtol=1e-5)
+
+
+@pytest.mark.parametrize("which", [signal.SIGINT, signal.SIGTERM, signal.SIGHUP])
+def test_a_signal_ends_learn_in_order(
+    colours: Path,
+    tmp_path: Path,
+    monkeypatch: pytest.MonkeyPatch,
+    capsys: pytest.CaptureFixture[str],
+    which: signal.Signals,
+) -> None:
+    """Its trainings have one batch an epoch: there is none but the last of an epoch to stop after."""
+    step, output = ClipClassifier.training_step, tmp_path / "m.safetensors"
+
+    def signalled(self: ClipClassifier, *args: Any) -> Any:
+        os.kill(os.getpid(), which)
+        return step(self, *args)
+
+    monkeypatch.setattr(ClipClassifier, "training_step", signalled)
+    assert main(["learn", str(colours), "--output", str(output)]) == 128 + which
+    assert capsys.readouterr().err.endswith(f"clipgru learn: stopped by {which.name}; the same command begins again\n")
+    assert not output.exists()

@@ -12,7 +12,7 @@ import torch
 
 from pipeline.config import Experiment
 from pipeline.datasets.settled import Splits, make_splits, read_annotations
-from pipeline.training.callbacks import Interrupted
+from pipeline.files.stopping import Interrupted
 from pipeline.training.fit import train
 from tests.small import small_experiment
 from tests.stopping import crash_in_batch, signal_in_batch

@@ -20,7 +20,7 @@ from pipeline.datasets.shards import read_shards, write_shards
 from pipeline.datasets.videos import SampleKey, VideoDataset, fixed_clips, random_clip
 from pipeline.decode import VideoOpener
 from pipeline.errors import DecodeError, UserError
-from pipeline.training.callbacks import Interrupted
+from pipeline.files.stopping import Interrupted
 from pipeline.training.fit import train
 from tests.small import small_experiment
 from tests.stopping import signal_in_batch

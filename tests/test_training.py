@@ -21,8 +21,8 @@ from sklearn.utils.class_weight import compute_class_weight
 from pipeline.checkpoint import load_model_file
 from pipeline.config import Experiment, TrainingConfig, to_yaml
 from pipeline.errors import UserError
+from pipeline.files.stopping import Interrupted
 from pipeline.models.recognizer import Recognizer
-from pipeline.training.callbacks import Interrupted
 from pipeline.training.fit import train
 from pipeline.training.module import (
     ClipClassifier,
@@ -70,6 +70,7 @@ def test_a_resumed_run_ends_as_if_never_stopped(
         with pytest.raises(Interrupted) as stopped:
             train(cut, quiet=True)
     assert stopped.value.signal_number == signal.SIGINT
+    assert stopped.value.checkpoint is not None
     assert stopped.value.checkpoint.exists()
     assert signal.getsignal(signal.SIGINT) is before
     assert_same(weights_of(cut, resume=True), never_stopped)

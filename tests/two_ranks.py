@@ -17,8 +17,8 @@ from pathlib import Path
 from pipeline.cli.parser import read_experiment
 from pipeline.datasets.settled import make_splits, read_annotations
 from pipeline.evaluation import evaluate_model
+from pipeline.files.stopping import Interrupted
 from pipeline.ranks import current_rank, join
-from pipeline.training.callbacks import Interrupted
 from pipeline.training.fit import train
 from pipeline.training.module import ClipClassifier
 

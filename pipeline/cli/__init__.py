@@ -33,7 +33,7 @@ from pipeline.cli.videos import (
 )
 from pipeline.errors import UserError, unknown_name
 from pipeline.files.failures import reason_of
-from pipeline.files.stopping import exit_code_of
+from pipeline.files.stopping import Interrupted, exit_code_of
 from pipeline.machine import core_quota, keep_freed_memory, num_cores
 from pipeline.sources import shown_source
 from pipeline.version import __version__
@@ -108,6 +108,8 @@ def main(args: Sequence[str] | None = None) -> int:
         return _end_with(_without_secrets(str(error), args))
     except KeyboardInterrupt as interrupt:
         return exit_code_of(interrupt)
+    except Interrupted as interrupted:
+        return _end_with(str(interrupted), 128 + interrupted.signal_number, f"clipgru {args[0]}")
     except BrokenPipeError:  # the reader went away (clipgru ... | head): nothing to tell, nobody to tell it to
         _flush_or_let_go()
         return EXIT_SOME_FAILED
@@ -147,12 +149,12 @@ def _without_secrets(message: str, args: Sequence[str]) -> str:
     return message
 
 
-def _end_with(message: str) -> int:
+def _end_with(message: str, code: int = EXIT_USER_ERROR, prefix: str = "clipgru: error") -> int:
     from pipeline.terminal import say
 
     indented = message.replace("\n", "\n  ")  # a line end in somebody's file name begins no line of ours
-    say(f"clipgru: error: {indented}", sys.stderr)
-    return EXIT_USER_ERROR
+    say(f"{prefix}: {indented}", sys.stderr)
+    return code
 
 
 def _flush_or_let_go() -> None:

@@ -25,6 +25,7 @@ from pipeline.config import Experiment, TrainerConfig
 from pipeline.errors import UserError
 from pipeline.files.lock import locked_folder
 from pipeline.files.outputs import check_outputs, claimed, files_in
+from pipeline.files.stopping import Interrupted
 from pipeline.options import (
     DemoOptions,
     EvaluateOptions,
@@ -52,8 +53,6 @@ def train_command(args: Sequence[str]) -> int:
     from pipeline.ranks import current_rank
     from pipeline.run_report.journal import note_command, now
     from pipeline.run_report.page import write_report
-    from pipeline.terminal import say
-    from pipeline.training.callbacks import Interrupted
     from pipeline.training.fit import RUN_FILES, train
 
     began = now()
@@ -61,12 +60,11 @@ def train_command(args: Sequence[str]) -> int:
         check_outputs(files_in(experiment.run_dir, RUN_FILES), config_files(arguments))
     try:
         result = train(experiment, resume=options.resume, quiet=options.quiet)
-    except Interrupted as interrupted:
+    except Interrupted:
         if current_rank() > 0:
             return 0  # of several ranks the first one speaks
-        say(f"clipgru train: {interrupted}", sys.stderr)
         note_command(experiment.run_dir, "train", args, began, "interrupted")
-        return 128 + interrupted.signal_number
+        raise
     if current_rank() > 0:
         return 0
     note_command(experiment.run_dir, "train", args, began)
@@ -208,8 +206,6 @@ def _evaluate_protocol(experiment: Experiment, options: EvaluateOptions, args: S
     from pipeline.protocols import EvaluationSettings, ProtocolResult, run_protocol, write_folds
     from pipeline.ranks import current_rank
     from pipeline.run_report.journal import note_command, now
-    from pipeline.terminal import say
-    from pipeline.training.callbacks import Interrupted
 
     began = now()
     folds: list[FoldResult] = []
@@ -234,9 +230,8 @@ def _evaluate_protocol(experiment: Experiment, options: EvaluateOptions, args: S
     except Interrupted as interrupted:
         if current_rank() > 0:
             return 0
-        say(f"clipgru evaluate: {interrupted}; the same command goes on with this fold", sys.stderr)
         note_command(experiment.run_dir, "evaluate", args, began, "interrupted")
-        return 128 + interrupted.signal_number
+        raise Interrupted(interrupted.signal_number, "the same command goes on with this fold") from None
     if current_rank() > 0:
         return 0
     result = ProtocolResult(tuple(folds))
@@ -328,7 +323,10 @@ def demo_command(args: Sequence[str]) -> int:
 
     from pipeline.demo import run_demo
 
-    run_demo(options, console())
+    try:
+        run_demo(options, console())
+    except Interrupted as interrupted:
+        raise Interrupted(interrupted.signal_number, "the same command begins again") from None
     return 0
 
 

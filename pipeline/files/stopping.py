@@ -9,6 +9,7 @@ import sys
 import threading
 from collections.abc import Iterator
 from contextlib import contextmanager
+from pathlib import Path
 from types import FrameType
 from typing import NoReturn
 
@@ -18,6 +19,20 @@ _NUMBERS = [getattr(signal, name) for name in ("SIGINT", "SIGTERM", "SIGHUP") if
 class StoppedBySignal(KeyboardInterrupt):
     """The signal of that number ends the process. A type of its own, because after a plain ``KeyboardInterrupt`` inside
     ``exec``, as of a dataclass that is imported, Python ends itself by SIGINT whatever becomes of it."""
+
+
+class Interrupted(Exception):  # noqa: N818 (not an error: somebody asked)
+    """A signal ended a training in good order. No ``KeyboardInterrupt``: Lightning would end the process for it.
+
+    Attributes:
+        signal_number: which; a shell expects exit code 128 + this.
+        going_on: how to go on from there, in words.
+        checkpoint: what ``train --resume`` continues from; None where none was written.
+    """
+
+    def __init__(self, signal_number: int, going_on: str, checkpoint: Path | None = None) -> None:
+        super().__init__(f"stopped by {signal.Signals(signal_number).name}; {going_on}")
+        self.signal_number, self.going_on, self.checkpoint = signal_number, going_on, checkpoint
 
 
 class StopRequest:

@@ -13,8 +13,10 @@ from torch.utils.data import DataLoader
 from pipeline.config import Experiment
 from pipeline.datasets.datamodule import make_feature_loader
 from pipeline.datasets.videos import ChooseClips, Sample, fixed_clips, random_clip
+from pipeline.files.stopping import StopRequest
 from pipeline.learning.features import VideoFeatures
 from pipeline.training.calibrating import held_out_logits
+from pipeline.training.callbacks import StopOnSignal
 from pipeline.training.fit import calm_lightning
 from pipeline.training.module import ClipClassifier
 
@@ -23,11 +25,12 @@ def fit_head(experiment: Experiment, labels: Sequence[str], videos: Sequence[Vid
     """Trains the head as ``clipgru train`` would, without what a long run needs: no files, no validation, no resume."""
     seed_everything(experiment.seed, verbose=False)
     module = ClipClassifier(experiment, len(labels))
-    with calm_lightning():
+    with StopRequest().listening() as stop, calm_lightning():
         trainer = Trainer(
             accelerator="cpu",
             max_epochs=experiment.training.epochs,
             gradient_clip_val=experiment.training.gradient_clip_norm,
+            callbacks=[StopOnSignal(None, stop)],
             logger=False,
             enable_checkpointing=False,
             enable_progress_bar=False,

@@ -4,11 +4,10 @@ from __future__ import annotations
 
 import csv
 import io
-import signal
 import time
 from dataclasses import asdict
 from pathlib import Path
-from typing import Any
+from typing import Any, NoReturn
 
 import torch
 from lightning.fabric.plugins.io.torch_io import TorchCheckpointIO
@@ -17,24 +16,11 @@ from lightning.pytorch.callbacks import ModelCheckpoint, RichProgressBar
 
 from pipeline.datasets.videos import BadVideo, ClipBatch
 from pipeline.errors import UserError
-from pipeline.files.stopping import StopRequest
+from pipeline.files.stopping import Interrupted, StopRequest
 from pipeline.files.writing import write_atomically
 from pipeline.ranks import ALONE, Ranks
 from pipeline.terminal import PlainConsole
 from pipeline.training.module import BadRows, ClipClassifier, add_bad_videos
-
-
-class Interrupted(Exception):  # noqa: N818 (not an error: somebody asked)
-    """A signal ended the run after a checkpoint was written.
-
-    Attributes:
-        signal_number: which; a shell expects exit code 128 + this.
-        checkpoint: what ``--resume`` continues from.
-    """
-
-    def __init__(self, signal_number: int, checkpoint: Path) -> None:
-        super().__init__(f"stopped by {signal.Signals(signal_number).name}; continue with --resume ({checkpoint})")
-        self.signal_number, self.checkpoint = signal_number, checkpoint
 
 
 class StopOnSignal(Callback):
@@ -42,11 +28,12 @@ class StopOnSignal(Callback):
     ``Interrupted`` with ``last.ckpt`` written. A second signal does not wait. A signal to one rank stops all.
 
     Args:
+        checkpoint: None for a short training that keeps none.
         stop: listens around the whole fit, because Lightning too sets handlers when it begins and puts back what it
             found when it ends.
     """
 
-    def __init__(self, checkpoint: Path, stop: StopRequest, ranks: Ranks = ALONE) -> None:
+    def __init__(self, checkpoint: Path | None, stop: StopRequest, ranks: Ranks = ALONE) -> None:
         self._checkpoint, self._stop, self._ranks = checkpoint, stop, ranks
 
     def on_train_start(self, trainer: Trainer, pl_module: LightningModule) -> None:
@@ -61,18 +48,23 @@ class StopOnSignal(Callback):
         validation comes first, so that the best epoch is the same as in a run that was never stopped."""
         number = self._ranks.largest(self._stop.signal_number or 0)
         if number and not trainer.is_last_batch:
-            trainer.save_checkpoint(self._checkpoint)
-            raise Interrupted(number, self._checkpoint)
+            if self._checkpoint is not None:
+                trainer.save_checkpoint(self._checkpoint)
+            self._end(number)
 
     def on_train_epoch_start(self, trainer: Trainer, pl_module: LightningModule) -> None:
         """The epoch before is complete, and its end was written to ``last.ckpt``."""
         number = self._ranks.largest(self._stop.signal_number or 0)
-        if number and self._checkpoint.exists():
-            raise Interrupted(number, self._checkpoint)
+        if number and (self._checkpoint is None or self._checkpoint.exists()):
+            self._end(number)
 
     def on_train_end(self, trainer: Trainer, pl_module: LightningModule) -> None:
         """As at the start of an epoch: resuming has nothing left to train."""
         self.on_train_epoch_start(trainer, pl_module)
+
+    def _end(self, number: int) -> NoReturn:
+        again = f"continue with --resume ({self._checkpoint})" if self._checkpoint else "the same command begins again"
+        raise Interrupted(number, again, self._checkpoint)
 
 
 class KeptCheckpoints(ModelCheckpoint):

@@ -354,7 +354,8 @@ def _finish(
 
 @contextmanager
 def calm_lightning() -> Iterator[None]:
-    """Silences Lightning's announcements and its advice on worker counts, which are settled here."""
+    """Silences Lightning's announcements and its advice on worker counts, which are settled here. An interrupt, for
+    which Lightning ends the process with exit code 1, stays an interrupt."""
     logger = logging.getLogger("lightning.pytorch")
     level = logger.level
     with warnings.catch_warnings():
@@ -370,5 +371,9 @@ def calm_lightning() -> Iterator[None]:
         logger.setLevel(logging.ERROR)
         try:
             yield
+        except SystemExit as ended:
+            if isinstance(ended.__context__, KeyboardInterrupt):
+                raise ended.__context__ from None
+            raise
         finally:
             logger.setLevel(level)
