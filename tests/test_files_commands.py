@@ -29,6 +29,7 @@ from pipeline.files.lock import locked_file, locked_folder
 from pipeline.inference import Model
 from pipeline.options import PredictOptions
 from pipeline.prediction import find_videos, predict_files
+from pipeline.report import page
 from pipeline.report.mp4 import Mp4File
 from pipeline.terminal import PlainConsole
 from pipeline.training.fit import train
@@ -351,6 +352,27 @@ def test_a_name_that_has_no_room_for_its_outputs_is_that_file_s_failure(
     assert names == {f"subtitles/{stem}.srt" for stem in stems} | {
         f"drawn/{stem}.annotated.mp4" for stem in ("z", "x")
     } | {f"pages/{stem}.html" for stem in (long.removesuffix(".mp4"), "fast", "z", "x")}
+
+
+def test_a_page_that_does_not_fit_into_memory_is_that_file_s_failure(
+    here: Path, capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    read = page._data_address
+
+    def read_small(path: Path, mime: str) -> str:
+        if path.name == "hard.mp4":
+            raise MemoryError
+        return read(path, mime)
+
+    monkeypatch.setattr(page, "_data_address", read_small)
+    assert main(["predict", "m.safetensors", "hard.mp4", "x.mp4", "--json", "a.json", "--html", "pages"]) == 1
+    told = "pages/hard.html: the page does not fit into the memory; lower --html_embed_mb"
+    assert told in capsys.readouterr().err
+    first, second = json.loads((here / "a.json").read_text())["videos"]
+    assert (first["status"], second["status"]) == ("error", "ok")
+    assert told in first["error"]
+    assert first["windows"]
+    assert {path.name for path in here.glob("pages/*")} == {"x.html"}
 
 
 def test_a_slow_video_has_a_rate_that_an_mp4_holds(tmp_path: Path) -> None:
