@@ -22,6 +22,7 @@ from benchmarks.timing import interleaved
 from pipeline.cli.parser import read_experiment
 from pipeline.config import Experiment
 from pipeline.datasets.videos import ClipBatch
+from pipeline.machine import keep_freed_memory
 from pipeline.training.module import ClipClassifier, parameter_groups
 from pipeline.training.precision import settle_precision
 
@@ -63,6 +64,7 @@ def measure(device: str, rounds: int, compiles: bool) -> Findings:
 
 def print_rows(device: str, rounds: int) -> None:
     """The rows of one processor, as JSON on standard output."""
+    keep_freed_memory()  # as a training does
     torch.manual_seed(0)
     rows = {}
     for path in sorted(CONFIGS.glob("*.yaml")):
