@@ -227,11 +227,20 @@ def test_a_deadline_is_a_total(
     monkeypatch.setattr(remote, "_MAX_TIMEOUTS", 4)
     with slow_server(head, drop, pause_seconds) as address:
         for seconds in (0.3, 3.0):  # where this machine takes longer than the first for an answer that comes
-            with VideoOpener(replace(ALLOWED, timeout_seconds=seconds)) as opener, pytest.raises(DecodeError) as caught:
-                opener.open(f"http://{address}/video.mp4")
-            if re.search(cause, str(caught.value)):
+            said = refusal_of(f"http://{address}/video.mp4", replace(ALLOWED, timeout_seconds=seconds))
+            if re.search(cause, said):
                 return
-    pytest.fail(str(caught.value))
+    pytest.fail(said)
+
+
+def refusal_of(url: str, config: DecodeConfig) -> str:
+    """What is said; nothing is kept that would hold the connection open."""
+    try:
+        with VideoOpener(config) as opener:
+            opener.open(url)
+    except DecodeError as error:
+        return str(error)
+    return "nothing"
 
 
 def test_a_silent_handshake_and_slow_names(monkeypatch: pytest.MonkeyPatch) -> None:

@@ -62,6 +62,8 @@ ELSEWHERE = {
         "test_compare_heads.py; its options: below"
     ),
     "clipgru COMMAND --help": "test_cli.py, for every command",
+    "clipgru evaluate runs/mine/model.safetensors --trainer.devices 4": "test_ranks.py, with two",
+    "clipgru predict model.safetensors archive --engine ray --parquet all.parquet": "test_many.py",
     "clipgru predict --jsonl": "words of commands that are run in whole",
     "clipgru predict --engine pool": "the same",
 }
@@ -191,15 +193,8 @@ def run_the_other_shard(sandbox: Sandbox) -> None:
     sandbox.run("clipgru predict model.safetensors archive --engine pool --parquet all.parquet --shard 2/2")
 
 
-def forget_the_table(sandbox: Sandbox) -> None:
-    """With the journal of the other engine beside it nothing would be left to do."""
-    for path in Path().glob("all.*parquet*"):
-        path.unlink()
-
-
 BEFORE: dict[str, Callable[[Sandbox], None]] = {  # what a reader does between two lines
     "clipgru merge all.parquet": run_the_other_shard,
-    "clipgru predict model.safetensors archive --engine ray --parquet all.parquet": forget_the_table,
 }
 
 

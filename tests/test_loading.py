@@ -94,13 +94,11 @@ def late(deed: Callable[[int], Sample]) -> Callable[[int], Sample]:
 
 @pytest.mark.parametrize("deed", [hang, freeze, late(freeze), late(hang)])
 def test_workers_that_hang_end_the_run(deed: Callable[[int], Sample]) -> None:
-    start = time.monotonic()
     loader = loader_of(deed, [[place] for place in range(6)], num_workers=2, timeout=1.0, persistent_workers=True)
     with pytest.raises(UserError, match=r"no batch of videos came for 1 s \(data\.timeout_seconds\)"):
         list(loader)
     workers = loader._iterator._workers  # type: ignore[union-attr]
     assert not any(worker.is_alive() for worker in workers)
-    assert time.monotonic() - start < 30
 
 
 def test_workers_that_hang_between_two_epochs_end_the_run() -> None:

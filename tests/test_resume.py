@@ -40,11 +40,13 @@ def never_stopped(motion_root: Path, tmp_path_factory: pytest.TempPathFactory) -
     return weights
 
 
-@pytest.mark.parametrize("validates", [True, False], ids=["validated", "not validated"])
-@pytest.mark.parametrize("num_workers", [0, 2])
-@pytest.mark.parametrize(
-    ("step", "how"), [(7, "signal"), (5, "signal"), (10, "signal"), (8, "crash"), (6, "crash"), (12, "crash")]
-)
+MOMENTS = [(7, "signal"), (5, "signal"), (10, "signal"), (8, "crash"), (6, "crash"), (12, "crash")]
+# Every pair of a moment with workers, and with validation; both of these in all ways at two moments.
+WAYS = [(*moment, *way) for moment in MOMENTS for way in ((0, True), (2, False))]
+WAYS += [(*moment, *way) for moment in (MOMENTS[0], MOMENTS[3]) for way in ((2, True), (0, False))]
+
+
+@pytest.mark.parametrize(("step", "how", "num_workers", "validates"), WAYS)
 def test_it_ends_as_if_never_stopped(
     motion_root: Path,
     tmp_path: Path,
