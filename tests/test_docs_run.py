@@ -50,6 +50,7 @@ SUBSTITUTIONS = [  # what stands on the page, what is run instead, why
     (r"^clipgru webcam (?!.*--fast).*", r"\g<0> --seconds 2", "a camera never ends"),
     (r"--trainer\.devices 4", "--trainer.devices 2", "time; processes on CPUs"),
     (r"--nproc-per-node 4 \.\.\.", "--nproc-per-node 1 {meeting}", "time; where this machine meets itself"),
+    (r"--seeds 3 --config configs/folder", "--seeds 2 --config configs/folder", "time; folds of two seeds, not three"),
     (r"--shard 3/16", "--shard 1/2", "time; two machines, not sixteen"),
     (r"--config \.\.\.", "--config configs/folder.yaml --data.root my_videos --name both", "whatever is trained"),
     (r"(?<=--name both )--trainer\.devices 2", "--trainer.devices 1", "as torchrun has it"),
