@@ -16,15 +16,20 @@ import torch
 from pipeline.cli import main
 from pipeline.confidence import wilson_interval
 from pipeline.datasets.annotations import VideoRow
+from pipeline.datasets.datamodule import make_loader
+from pipeline.datasets.folders import read_folder
 from pipeline.datasets.motion import write_video
+from pipeline.datasets.videos import whole_grid
 from pipeline.inference import load_model
 from pipeline.learning import candidates, choice
 from pipeline.learning.candidates import CANDIDATES, shared_experiment
 from pipeline.learning.choice import Choice, HeldOut, cross_validate, num_folds_for
-from pipeline.learning.features import VideoFeatures
+from pipeline.learning.features import VideoFeatures, embed_videos
 from pipeline.learning.heads import loss_and_right
+from pipeline.models.recognizer import Recognizer
 from pipeline.options import LearnOptions
 from pipeline.training.module import ClipClassifier
+from pipeline.transforms.frames import ClipTransform
 from pipeline.unseen import rows_to_judge
 
 COLOURS = {"blue": (40, 60, 200), "red": (200, 50, 40)}
@@ -80,6 +85,24 @@ def test_a_model_is_learnt_from_five_videos_a_class(
         assert main(["evaluate", str(output), "--split", part]) == 2
         assert message in capsys.readouterr().err
     assert len(rows_to_judge(model.file, {}, "train").rows) == 10
+
+
+@pytest.mark.parametrize("name", CANDIDATES)
+def test_a_candidate_learns_from_what_its_own_network_makes_of_a_video(colours: Path, name: str) -> None:
+    shared = shared_experiment(str(colours), LearnOptions(), 8, 4)
+    experiment = CANDIDATES[name](shared)
+    annotations = read_folder(colours)
+    rows = annotations.splits["all"][:1]
+    ((video,), bad) = embed_videos(shared, rows, annotations.labels, lambda: None)
+    assert not bad
+    (batch,) = make_loader(rows, annotations.labels, experiment, whole_grid)
+    network = Recognizer(experiment.model, 2).eval()
+    pictures = ClipTransform(experiment.transform, network.backbone.normalization).evaluate(batch.frames)[0]
+    with torch.inference_mode():
+        expected = network.embed(pictures)
+    given = video.of(experiment)
+    assert len(given) == len(expected)
+    torch.testing.assert_close(given.float(), expected, atol=2e-3, rtol=2e-3)
 
 
 @pytest.mark.usefixtures("quick_learn")
