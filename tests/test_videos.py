@@ -66,6 +66,17 @@ def test_a_sample_holds_the_frames_shown_at_the_grid_times(motion_root: Path, tm
     assert torch.equal(sample.frames, expected[None])
 
 
+def test_evaluation_sees_every_clip_of_a_short_video(motion_root: Path, tmp_path: Path) -> None:
+    experiment = small_experiment(motion_root, tmp_path)
+    experiment = replace(experiment, sampling=replace(experiment.sampling, num_frames=3, num_eval_clips=100))
+    row = rows_of(motion_root)[0]
+    frames = VideoDataset([row], [row.label], experiment, fixed_clips)[SampleKey(0, 0)].frames
+    assert frames is not None
+    grid = fit_frames(decode_all(row.path)[::2].contiguous(), experiment.transform)
+    assert len(grid) > 3
+    assert torch.equal(frames, torch.stack([grid[start : start + 3] for start in range(len(grid) - 2)]))
+
+
 def test_crop_keeps_the_shape_of_pixels_that_are_not_square(
     motion_root: Path, shared_cases: Path, tmp_path: Path
 ) -> None:

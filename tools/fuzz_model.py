@@ -68,7 +68,7 @@ class Outcome:
     """same scores, other scores, refused, traceback, died, late or large."""
     seconds: float
     megabytes: float
-    """The most that the process held, with what it was born with."""
+    """The most that the process held, the program itself included."""
     said: str
 
     @property
@@ -237,7 +237,6 @@ def summary(outcomes: Sequence[Outcome]) -> dict[str, Any]:
         **{kind: dict(Counter(o.verdict for o in some)) for kind, some in counted.items()},
         "slowest_seconds": max(o.seconds for o in outcomes),
         "most_megabytes": max(o.megabytes for o in outcomes),
-        "born_megabytes": resource.getrusage(resource.RUSAGE_SELF).ru_maxrss / 1000,
         "tracebacks": sum(o.verdict in ("traceback", "died") for o in outcomes),
         "past_20_seconds": sum(o.verdict == "late" for o in outcomes),
         "past_1500_megabytes": sum(o.verdict == "large" for o in outcomes),
@@ -264,8 +263,8 @@ by
 |---|---|
 {zeros}
 
-The slowest took {slowest_seconds:.1f} s. The largest process held {most_megabytes:,.0f} MB, {born_megabytes:,.0f} of
-which it was born with.
+The slowest took {slowest_seconds:.1f} s. The largest process held {most_megabytes:,.0f} MB, the program itself included.
+Forgeries with other scores are weights changed under a new checksum: a model of its own, like one that somebody trained.
 """
 
 
