@@ -263,8 +263,9 @@ by
 |---|---|
 {zeros}
 
-The slowest took {slowest_seconds:.1f} s. The largest process held {most_megabytes:,.0f} MB, the program itself included.
-Forgeries with other scores are weights changed under a new checksum: a model of its own, like one that somebody trained.
+The slowest took {slowest_seconds:.1f} s. The largest process held {most_megabytes:,.0f} MB, the program
+itself included. Forgeries with other scores are weights changed under a new checksum: a model of its own, like one that
+somebody trained.
 """
 
 
