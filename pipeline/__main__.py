@@ -28,13 +28,12 @@ def console_main(args: Sequence[str] | None = None) -> NoReturn:
     except KeyboardInterrupt as interrupt:
         code = exit_code_of(interrupt) if interrupt.args else 130
     finally:
-        if code:
-            _kill_workers()
+        _kill_workers()
     _leave(code)
 
 
 def _kill_workers() -> None:
-    """End the workers of loaders after something went wrong: Python would wait for one that hangs."""
+    """End the workers of loaders: Python would wait for one that hangs."""
     multiprocessing = sys.modules.get("multiprocessing")
     if multiprocessing is not None:
         signal.signal(signal.SIGCHLD, signal.SIG_DFL)  # torch would raise

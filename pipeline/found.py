@@ -71,6 +71,7 @@ def find(paths: Iterable[str]) -> Found:
             raise UserError(f"{name} does not exist; name video files, folders, manifests or experiment configs")
         if path.is_dir():
             listing = list_videos(path)
+            found.tables += annotation_files(path)
             found.files |= dict.fromkeys(listing.videos)
             if listing.videos and folders_in(path):
                 found.trainings.append(_training_on(name, DataConfig(root=name)))

@@ -134,11 +134,24 @@ def _matches(pattern: str) -> list[Path]:
     return [Path(match) for match in found or glob.glob(pattern.replace("[", "[[]"), recursive=True)]
 
 
-def predict_files(model: Model, videos: Sequence[Path | str], options: PredictOptions, console: PlainConsole) -> int:
+def predict_files(
+    model: Model,
+    videos: Sequence[Path | str],
+    options: PredictOptions,
+    console: PlainConsole,
+    inputs: Sequence[Path | str] = (),
+) -> int:
     """Predicts every video and writes what ``options`` asks for.
 
     SIGINT, SIGTERM or SIGHUP ends the run at the next window or picture: the video at hand is completed as
     ``interrupted`` with what was seen of it, and the others are left out.
+
+    Args:
+        model: what predicts.
+        videos: files and addresses.
+        options: how, and the outputs.
+        console: for what is said to people.
+        inputs: what else no output may be written over, such as the model's file.
 
     Returns:
         0; 1 if a video could not be read; 128 + the signal if the run was interrupted.
@@ -151,7 +164,7 @@ def predict_files(model: Model, videos: Sequence[Path | str], options: PredictOp
     _note_uniform(model, options, console)
     header = {"labels": list(model.labels), "sampling": to_dict(model.file.sampling)}
     failed, done, total = 0, 0, RunStats()
-    check_video_outputs(options, videos, files)
+    check_video_outputs(options, [*videos, *inputs], files)
     with StopRequest().listening() as stop, ExitStack() as outputs:
         stats = options.stats and outputs.enter_context(OutputFile(Path(options.stats), no_clobber=options.no_clobber))
         run = VideoRun(model, options, outputs.enter_context(Writers(options, header)), stop, console)

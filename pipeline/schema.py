@@ -7,6 +7,7 @@ from __future__ import annotations
 import json
 import math
 import re
+import unicodedata
 from collections.abc import Callable, Hashable, Iterable, Mapping, Sequence
 from dataclasses import MISSING, Field, fields, is_dataclass
 from functools import lru_cache, partial
@@ -20,8 +21,8 @@ from pipeline.errors import UserError, unknown_name
 MAX_LABELS, MAX_LABEL_CHARACTERS = 10_000, 200
 _MAX_DIGITS = 19
 _MAX_WHOLE, _MAX_NUMBER = 2**63, 1e300
-# What moves a terminal's cursor, breaks a line or turns the reading direction; and halves of characters.
-_CONTROL = re.compile("[\x00-\x1f\x7f-\x9f\u2028-\u202e\u2066-\u2069\ud800-\udfff]")
+# What moves a terminal's cursor, breaks a line, turns the reading direction or is not seen; and halves of characters.
+_CONTROL = re.compile("[\x00-\x1f\x7f-\x9f\u061c\u200b\u200e\u200f\u2028-\u202e\u2060\u2066-\u2069\ufeff\ud800-\udfff]")
 
 T = TypeVar("T")
 
@@ -244,13 +245,14 @@ def check_labels(labels: Sequence[str], where: str) -> None:
     if not 1 <= len(labels) <= MAX_LABELS:
         raise UserError(f"{where}: {len(labels)} class names; there may be 1 to {MAX_LABELS:,}")
     for label in labels:
-        if not 1 <= len(label) <= MAX_LABEL_CHARACTERS or _CONTROL.search(label):
+        if not label.strip() or len(label) > MAX_LABEL_CHARACTERS or _CONTROL.search(label):
             raise UserError(
                 f"{where}: the class name {short_repr(label)} ({len(label)} characters) is not of 1 to "
                 f"{MAX_LABEL_CHARACTERS} characters without control characters; rename it"
             )
-    if len(set(labels)) < len(labels):
-        raise UserError(f"{where}: the class name {_second(labels)!r} stands there twice; each class has its own")
+    alike = [unicodedata.normalize("NFC", label).strip() for label in labels]
+    if len(set(alike)) < len(alike):
+        raise UserError(f"{where}: the class name {_second(alike)!r} stands there twice; each class has its own")
 
 
 def _second(names: Iterable[Hashable]) -> Hashable:

@@ -34,9 +34,9 @@ MATRICES = {
 _BYTES_BEFORE_MATRIX = 4 + 4 + 20 + 16  # name, version, times and numbers, place among other tracks
 
 
-def with_matrix(source: Path, target: Path, matrix: Sequence[int]) -> Path:
+def with_matrix(source: Path, target: Path, matrix: Sequence[float]) -> Path:
     """A copy of an MP4 whose track header asks for that."""
-    data, (a, b, c, d) = bytearray(source.read_bytes()), (value << 16 for value in matrix)
+    data, (a, b, c, d) = bytearray(source.read_bytes()), (round(value * 65536) for value in matrix)
     struct.pack_into(">9i", data, data.index(b"tkhd") + _BYTES_BEFORE_MATRIX, a, b, 0, c, d, 0, 0, 0, 1 << 30)
     target.write_bytes(data)
     return target
@@ -67,6 +67,21 @@ def test_every_way_up(upright: Path, tmp_path: Path, matrix: tuple[int, ...], de
     assert (info.is_mirrored, info.rotation_degrees % 180 == 90) == (is_mirrored, matrix[0] == 0)
     for image, truth in zip([*images, *again], [*right, right[13], right[0]], strict=True):
         assert np.abs(image.astype(int) - truth).mean() < 1.0
+
+
+@pytest.mark.parametrize(
+    "matrix", [(0.7071, 0.7071, -0.7071, 0.7071), (0.9848, 0.1736, -0.1736, 0.9848), (1, 0.5, 0, 1)]
+)
+def test_a_turn_by_other_than_quarters_is_refused(upright: Path, tmp_path: Path, matrix: tuple[float, ...]) -> None:
+    path = with_matrix(upright, tmp_path / "turned.mp4", matrix)
+    with open_video(path) as video, pytest.raises(DecodeError, match="by other than quarter turns"):
+        assert video.info
+
+
+@pytest.mark.parametrize("matrix", [(2, 0, 0, 2), (0, 0, 0, 0), (0.9999, 0.01, -0.01, 0.9999)])
+def test_scales_and_rounding_are_no_turns(upright: Path, tmp_path: Path, matrix: tuple[float, ...]) -> None:
+    with open_video(with_matrix(upright, tmp_path / "turned.mp4", matrix)) as video:
+        assert (video.info.is_mirrored, video.info.rotation_degrees) == (False, 0)
 
 
 def test_flipped_cases_are_as_the_ffmpeg_command_shows_them(shared_cases: Path) -> None:

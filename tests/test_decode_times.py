@@ -343,3 +343,22 @@ def test_cases_at_their_own_rate(shared_cases: Path) -> None:
     with open_video(shared_cases / "video" / "c30.mkv") as video:
         times = grid_seconds(range(90), 30000 / 1001)
         assert video.at(times).pts_seconds.tolist() == video.pts_seconds.tolist()
+
+
+@pytest.mark.parametrize("name", ["hole.avi", "hole.asf", "hole.wmv"])
+def test_a_hole_without_b_frames_where_a_packet_has_one_time(tmp_path: Path, name: str) -> None:
+    """FFmpeg takes the decoding time of the packet after it for a picture's time."""
+    path, times = tmp_path / name, [k / 25 + 3 * (k > 20) for k in range(40)]
+    with av.open(str(path), "w") as container:
+        stream = container.add_stream("libx264", rate=25, options={"bf": "0"})
+        assert isinstance(stream, av.VideoStream)
+        stream.width = stream.height = 64
+        stream.codec_context.time_base = Fraction(1, 25)
+        for time in times:
+            frame = av.VideoFrame.from_ndarray(np.full((64, 64, 3), int(5 * time), np.uint8), format="rgb24")
+            frame.pts, frame.time_base = round(25 * time), Fraction(1, 25)
+            container.mux(stream.encode(frame))
+        container.mux(stream.encode())
+    with open_video(path) as video:
+        assert video.pts_seconds.tolist() == pytest.approx(times, abs=2e-3)
+        assert video.info.times == "file"

@@ -209,6 +209,8 @@ def test_in_its_own_data_a_video_is_known_by_name_though_it_changed(folder: Fold
     assert not found.left_out
     assert found.namesakes == ("a.mp4", "b.mp4")
     assert "2: a.mp4, b.mp4" in found.notes()[0]
+    found = other.judgeable(videos, [other.row("a.mkv", "in another container")])
+    assert found.namesakes == ("a.mkv",)
 
 
 def test_a_source_is_known_by_one_of_its_videos(folder: Folder) -> None:

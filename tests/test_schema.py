@@ -195,6 +195,11 @@ def test_a_settings_file_is_no_more_than_settings(tmp_path: Path) -> None:
         (["a\ud800"], "control characters"),
         (["a\nb"], "control characters"),
         (["a", "b", "a"], "'a' stands there twice"),
+        (["e\u0301", "\u00e9"], "stands there twice"),
+        (["a", "a "], "'a' stands there twice"),
+        (["a", " "], "class name ' '"),
+        (["a", "a\u200b"], "control characters"),
+        (["a\u200f"], "control characters"),
     ],
 )
 def test_class_names_are_texts_that_can_be_shown(labels: list[str], message: str) -> None:

@@ -174,7 +174,16 @@ def test_webcam_says_no_password_anywhere(tmp_path: Path, capfd: pytest.CaptureF
         assert_hidden(text, "qzk/xvq/Xq7Zk")
 
 
-@pytest.mark.parametrize("source", ["http://zuser:qzkpw@127.0.0.1:9/x.mp4?t=qzkpw", "zuser:qzkpw@h/x.mp4"])
+@pytest.mark.parametrize(
+    "source",
+    [
+        "http://zuser:qzkpw@127.0.0.1:9/x.mp4?t=qzkpw",
+        "zuser:qzkpw@h/x.mp4",
+        "1.2.3.4/cgi?pwd=qzkpw",
+        "h:80/user=a&password=qzkpw",
+        "h/live;pwd=qzkpw",
+    ],
+)
 def test_no_command_repeats_an_address_that_it_was_given_by_mistake(
     source: str, capfd: pytest.CaptureFixture[str]
 ) -> None:

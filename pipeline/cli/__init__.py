@@ -7,6 +7,7 @@ from __future__ import annotations
 
 import os
 import re
+import signal
 import sys
 from collections.abc import Callable, Sequence
 from contextlib import suppress
@@ -107,7 +108,8 @@ def main(args: Sequence[str] | None = None) -> int:
     except UserError as error:
         return _end_with(_without_secrets(str(error), args))
     except KeyboardInterrupt as interrupt:
-        return exit_code_of(interrupt)
+        code = exit_code_of(interrupt)
+        return _end_with(f"stopped by {signal.Signals(code - 128).name}", code, f"clipgru {args[0]}")
     except Interrupted as interrupted:
         return _end_with(str(interrupted), 128 + interrupted.signal_number, f"clipgru {args[0]}")
     except BrokenPipeError:  # the reader went away (clipgru ... | head): nothing to tell, nobody to tell it to
@@ -142,7 +144,7 @@ def _without_secrets(message: str, args: Sequence[str]) -> str:
     is_unknown = "unrecognized arguments" in message
     for word in sorted(args, key=len, reverse=True):
         value = word.partition("=")[2] if word.startswith("-") else word
-        if value and (is_unknown or re.search(r"[\w.+-]{2,}:(?:/|.*@)", value)) and not os.path.exists(value):
+        if value and (is_unknown or re.search(r"[\w.+-]{2,}:(?:/|.*@)|[?;#=]", value)) and not os.path.exists(value):
             path = Path(value)  # of which an error may name a folder
             for form in (value, str(path), *(str(folder) for folder in path.parents if "@" in str(folder))):
                 message = message.replace(form, shown_source(value))

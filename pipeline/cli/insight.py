@@ -47,11 +47,13 @@ def diagnose_command(args: Sequence[str]) -> int:
     from pipeline.explanation.sheets import DIAGNOSIS_FILES, write_diagnosis
     from pipeline.inference import pick_device
     from pipeline.run_report.journal import now
+    from pipeline.run_report.page import refuse_foreign_report
     from pipeline.unseen import rows_to_judge
 
     began = now()
     home = Path(options.output or Path(arguments.model_file).parent)
     folder = home if options.output else home / "diagnosis"
+    refuse_foreign_report(home)
     with locked_folder(folder):
         model = decoding_as(load_model_file(arguments.model_file, pick_device(options.device)), given)
         given_data = given.get("data")

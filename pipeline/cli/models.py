@@ -134,6 +134,7 @@ def evaluate_command(args: Sequence[str]) -> int:
 def _evaluate_model(arguments: Any, given: Any, options: EvaluateOptions, args: Sequence[str]) -> int:
     from pipeline.ranks import join
     from pipeline.run_report.journal import now
+    from pipeline.run_report.page import refuse_foreign_report
 
     began, ranks = now(), join(TrainerConfig(**given.get("trainer", {})))
     home = Path(options.output or Path(arguments.model_file).parent)
@@ -141,6 +142,7 @@ def _evaluate_model(arguments: Any, given: Any, options: EvaluateOptions, args: 
     with ExitStack() as held:
         with ranks.agreement():
             if ranks.is_first:
+                refuse_foreign_report(home)
                 held.enter_context(locked_folder(folder))
         evaluation, summary = _evaluate_rows(arguments, given, options, folder, ranks)
         if not ranks.is_first:

@@ -54,7 +54,7 @@ def predict_command(args: Sequence[str]) -> int:
         model.open_as(options.decode_as(model.file.decode))
         pictures, note = model.opener.opens_pictures, None if options.quiet else console().print
         videos = find_videos(arguments.sources, options.allow_url, pictures=pictures, note=note)
-        return predict_files(model, videos, options, console())
+        return predict_files(model, videos, options, console(), inputs=[arguments.model, *arguments.sources])
 
 
 def merge_command(args: Sequence[str]) -> int:

@@ -84,9 +84,9 @@ def require_folder(root: Path) -> None:
         UserError: ``root`` is not there or is a file.
     """
     if not root.exists():
-        raise UserError(f"the data root {root} does not exist; set data.root to the folder that holds the videos")
+        raise UserError(f"the data root {root} does not exist; name the folder that holds the videos")
     if not root.is_dir():
-        raise UserError(f"the data root {root} is a file; set data.root to the folder that holds the videos")
+        raise UserError(f"the data root {root} is a file; name the folder that holds the videos")
 
 
 def folders_in(folder: Path) -> list[Path]:

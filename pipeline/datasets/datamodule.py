@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import signal
 from collections.abc import Callable, Sequence
 from typing import Any
 
@@ -31,6 +30,7 @@ from pipeline.datasets.videos import (
     whole_grid,
 )
 from pipeline.errors import UserError
+from pipeline.files.stopping import work_for_parent
 from pipeline.machine import free_memory_bytes, num_cores
 from pipeline.ranks import ALONE, Ranks
 
@@ -72,8 +72,7 @@ def uses_cuda(config: TrainerConfig) -> bool:
 
 def _start_worker(_: int) -> None:
     torch.set_num_threads(1)
-    for number in (signal.SIGINT, getattr(signal, "SIGHUP", signal.SIGINT)):  # SIGTERM is how the loader ends them
-        signal.signal(number, signal.SIG_IGN)  # they reach the whole group; the parent decides what it means
+    work_for_parent()
 
 
 def make_loader(

@@ -8,7 +8,7 @@ from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass, replace
 from functools import cached_property
 from io import BytesIO
-from pathlib import Path
+from pathlib import Path, PurePosixPath
 
 from pipeline.config import DataConfig, DecodeConfig
 from pipeline.datasets.annotations import VideoRow, name_some
@@ -129,6 +129,11 @@ def join_copies(rows: Sequence[VideoRow], contents: Contents) -> tuple[list[Vide
     return [replace(row, group=group_of(row)) for row in rows], notes
 
 
+def _stem(name: str) -> str:
+    """Without the ending: a video in another container is mostly the same one."""
+    return PurePosixPath(name).with_suffix("").as_posix() if name else name
+
+
 TRAINED, VALIDATED = "trained on", "validated on"
 CHANGED, SAME_SOURCE = "trained on, and changed since", "of the source of one of those"
 
@@ -198,7 +203,7 @@ class Unseen:
             for video in videos:
                 if video.digest:
                     self._by_content[video.num_bytes, video.digest].append((why, video))
-                    self._by_name[video.name].append((why, video))
+                    self._by_name[_stem(video.name)].append((why, video))
         self._sizes = {num_bytes for num_bytes, _ in self._by_content}
 
     def judgeable(self, rows: Sequence[VideoRow], *, validated: bool = False) -> Judgeable:
@@ -231,7 +236,7 @@ class Unseen:
     def _why(self, row: VideoRow) -> tuple[str | None, bool]:
         """How a row is known, if it is, and whether by its content."""
         of_content = self._of_content(row)
-        for why, video in of_content or self._by_name.get(row.name, []):
+        for why, video in of_content or self._by_name.get(_stem(row.name), []):
             if video.overlaps(row.start_seconds, row.end_seconds):
                 return why, bool(of_content)
         return None, False
@@ -243,5 +248,5 @@ class Unseen:
     @cached_property
     def _is_trained_on(self) -> bool:
         """Whether this is the data of the training, or was: one video at least is there as it was."""
-        named = (row for row in self._every_row if row.name in self._by_name)
+        named = (row for row in self._every_row if _stem(row.name) in self._by_name)
         return any(video.name == row.name for row in named for _, video in self._of_content(row))

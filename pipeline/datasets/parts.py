@@ -12,7 +12,8 @@ from collections.abc import Mapping
 from pipeline.datasets.annotations import name_some
 from pipeline.errors import UserError
 
-PART_SPELLINGS = {
+PARTS = ("train", "val", "test")
+_SPELLINGS = {
     "train": "train", "training": "train", "trn": "train",
     "val": "val", "valid": "val", "validate": "val", "validation": "val", "dev": "val", "development": "val",
     "test": "test", "testing": "test", "tst": "test",
@@ -24,7 +25,7 @@ _NAME = re.compile(r"([a-z]+?)(?:[ _.-]*(?:sets?|data|split|part|videos|images))
 def part_of(name: str) -> str | None:
     """Return the part that a usual spelling names, such as ``Training`` or ``VALID_SET``; None for any other name."""
     match = _NAME.fullmatch(name.strip().lower())
-    return PART_SPELLINGS.get(match[1]) if match else None
+    return _SPELLINGS.get(match[1]) if match else None
 
 
 def choose_parts(folders: Mapping[str, bool], where: object) -> dict[str, str]:

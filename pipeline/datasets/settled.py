@@ -103,8 +103,8 @@ def make_splits(annotations: Annotations, config: DataConfig, seed: int) -> Spli
         if not 0 < config.test_fraction < 1:
             raise UserError(
                 f"data.test_fraction {config.test_fraction:g} leaves nothing to test on, or to learn from; set it to a "
-                "share such as 0.2, or give the data a part test. A model that has learned from all videos is judged "
-                "by new ones: evaluate --split all"
+                "share such as 0.2, or give the data a part test. A model that has learned from all videos of its "
+                "data, as those of clipgru learn, is judged by others: --data.root NEW_VIDEOS --split all"
             )
         what = f"holding out a share for testing (data.test_fraction {config.test_fraction:g})"
         rest, test = split_by_group(given["all"], config.test_fraction, seed, what)

@@ -25,7 +25,7 @@ from pipeline.datasets.annotations import (
     require_videos,
 )
 from pipeline.datasets.delimited import UNKNOWN_GROUPS, Record, composed, name_below, read_table
-from pipeline.datasets.parts import PART_SPELLINGS, part_of
+from pipeline.datasets.parts import PARTS, part_of
 from pipeline.errors import UserError, unknown_name
 
 MANIFEST_SUFFIXES = (".csv", ".jsonl", ".ndjson")
@@ -177,7 +177,7 @@ def _refuse_repeated(row: VideoRow, place: str, places: dict[tuple[str, float, f
 def _split_name(place: str, text: str) -> str:
     part = part_of(text)
     if part is None:
-        raise UserError(f"{place}: {unknown_name('split', text, PART_SPELLINGS)}")
+        raise UserError(f"{place}: {unknown_name('split', text, PARTS)}")
     return part
 
 

@@ -22,7 +22,7 @@ from numpy.typing import NDArray
 from pipeline.clip import VideoInfo
 from pipeline.config import DecodeConfig
 from pipeline.decode.container import TIMED_CONTAINERS, Header, OpenVideo
-from pipeline.decode.orientation import orientation_of
+from pipeline.decode.orientation import has_upright, orientation_of
 from pipeline.decode.packets import Packets, scan
 from pipeline.decode.times import NO_TIME, Stamps, Timeline, make_timeline, shown_from
 from pipeline.errors import DecodeError
@@ -183,6 +183,9 @@ def _num_ticks_shown(packets: Packets, ticks: int) -> int:
 
 
 def _info(video: OpenVideo, first: VideoFrame, num_frames: int, timeline: Timeline, header: Header) -> VideoInfo:
+    if not has_upright(first):
+        turn = "its display matrix turns or slants the pictures by other than quarter turns, which is not done here"
+        raise DecodeError(video.path, "index", f"{turn}; let the ffmpeg command write them anew")
     orientation = orientation_of(first)
     is_turned = orientation.quarter_turns % 2 == 1
     width, height = (first.height, first.width) if is_turned else (first.width, first.height)

@@ -1,9 +1,11 @@
 """When each picture is shown: the file's own times where they are plausible, else times counted at a rate.
 
 Plausible are times that every picture has, that increase in the order in which the decoder gives the pictures, and that
-last about as long as the header says. Display times come first. Where they fail (AVI stores none, and FFmpeg guesses
-wrong with B-frames), it is the decoding time of the packet at which the decoder gave the picture: what the ffprobe
-command reports too. The last pictures come without a packet, and follow at the usual step.
+last about as long as the header says. Display times come first, unless they are the decoding times moved by one
+picture, as FFmpeg guesses them for H.264 without B-frames in AVI and ASF, which store one time a packet. Where they
+fail (AVI stores none, and FFmpeg guesses wrong with B-frames), it is the decoding time of the packet at which the
+decoder gave the picture: what the ffprobe command reports too. The last pictures come without a packet, and follow at
+the usual step.
 """
 
 from __future__ import annotations
@@ -65,7 +67,7 @@ class Timeline:
 def make_timeline(num_frames: int, stamps: Stamps, header: Header) -> Timeline | None:
     """Return the times of a file's pictures; None if nothing tells them."""
     faults = []
-    for given in (stamps.pts, stamps.dts):
+    for given in (stamps.dts, stamps.pts) if _is_next_in_line(stamps) else (stamps.pts, stamps.dts):
         is_display = given is stamps.pts
         ticks, fault = _completed(given, num_frames)
         fault = fault or _span_fault(ticks, header, is_display=is_display)
@@ -78,6 +80,12 @@ def make_timeline(num_frames: int, stamps: Stamps, header: Header) -> Timeline |
     why = f"{float(rate):.6g} pictures a second, {reason}, because {faults[0]}"
     times = np.arange(num_frames, dtype=np.float64) / float(rate)
     return Timeline(times, rate, float(num_frames / rate), stamps.first_dts, why)
+
+
+def _is_next_in_line(stamps: Stamps) -> bool:
+    """Whether each display time is the decoding time of the picture after it, though pictures do not follow evenly."""
+    pts, dts = stamps.pts, stamps.dts
+    return len(pts) == len(dts) > 2 and np.array_equal(pts[:-1], dts[1:]) and bool(np.ptp(np.diff(dts)))
 
 
 def _completed(given: Ticks, num_frames: int) -> tuple[Ticks, str]:

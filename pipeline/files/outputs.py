@@ -48,7 +48,7 @@ def check_outputs(outputs: Mapping[str, Path], inputs: Iterable[str | Path] = ()
     not hide that two are one file.
 
     Args:
-        outputs: what stands in the message -> file. Pipes and devices, which are written through, are passed over.
+        outputs: what stands in the message -> file. Pipes and devices are passed over.
         inputs: files that are read.
         no_clobber: also refuse what is there already.
 
@@ -57,12 +57,12 @@ def check_outputs(outputs: Mapping[str, Path], inputs: Iterable[str | Path] = ()
     """
     seen: dict[_Identity, tuple[str, Path]] = {}
     for option, path in outputs.items():
-        if is_special(path):
+        if is_special(path) and not _status(path):
             continue
         other, _ = seen.setdefault(_identity(path), (option, path))
         if other != option:
             raise UserError(f"{other} and {option} name the same file, {path}; give each its own")
-        if no_clobber and os.path.exists(path):
+        if no_clobber and os.path.exists(path) and not is_special(path):
             raise OutputError(f"{option}: {path} is there already, and --no_clobber keeps it; choose another name")
     for source in inputs if any(len(identity) == 2 for identity in seen) else ():
         status = _status(source)

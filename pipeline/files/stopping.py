@@ -8,7 +8,7 @@ import signal
 import sys
 import threading
 from collections.abc import Iterator
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from pathlib import Path
 from types import FrameType
 from typing import NoReturn
@@ -38,12 +38,16 @@ class Interrupted(Exception):  # noqa: N818 (not an error: somebody asked)
 class StopRequest:
     """Whether somebody asked this process to stop. False until ``listening`` hears a signal.
 
+    Args:
+        answer: said on standard error at the first signal, where it takes a while to stop.
+
     Attributes:
         signal_number: the first signal, or None; a shell expects exit code 128 + this.
     """
 
-    def __init__(self) -> None:
+    def __init__(self, answer: str = "") -> None:
         self.signal_number: int | None = None
+        self._answer = answer
 
     def __bool__(self) -> bool:
         return self.signal_number is not None
@@ -57,6 +61,9 @@ class StopRequest:
         if self.signal_number is not None:  # asked twice: do not wait
             raise StoppedBySignal(signal_number)
         self.signal_number = signal_number
+        if self._answer:
+            with suppress(OSError):
+                os.write(2, f"\n{self._answer}\n".encode())  # no stream: the signal may have come in its midst
 
     def listen(self) -> None:
         """Take the signals over; not SIGHUP where it is ignored, as under ``nohup``."""

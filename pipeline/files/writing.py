@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import errno
 import os
+import re
 import stat
 import sys
 import tempfile
@@ -18,6 +19,9 @@ from pipeline.errors import UserError
 from pipeline.files.failures import STDOUT, failures_of
 from pipeline.files.lock import TEMPORARY, beside, make_folders, remove_stale, try_lock
 from pipeline.terminal import printable
+
+# How a program is told of a file that another one, mostly the shell, has opened.
+_OPEN_FILE = re.compile(r"/dev/(?:fd/|std(?:in|out|err)$)|/proc/[^/]+/(?:task/\d+/)?fd/")
 
 
 class OutputFile:
@@ -107,7 +111,7 @@ def write_atomically(path: Path, content: bytes | str) -> None:
 
 def is_special(path: Path) -> bool:
     """True for standard output and for what must be written through: pipes, devices, another program's open file."""
-    if str(path) == STDOUT or os.path.abspath(path).startswith(("/dev/fd/", "/dev/std", "/proc/")):
+    if str(path) == STDOUT or _OPEN_FILE.match(os.path.abspath(path)):
         return True
     mode = os.stat(path).st_mode if os.path.exists(path) else stat.S_IFREG
     return not (stat.S_ISREG(mode) or stat.S_ISDIR(mode))

@@ -55,22 +55,22 @@ def targets_of(options: PredictOptions) -> dict[str, str]:
     return {name: target for name, target in wanted.items() if target}
 
 
-def check_video_outputs(options: PredictOptions, videos: Sequence[Path | str], names: Sequence[str]) -> None:
-    """Compare everything that will be written with the videos that are read, before anything is opened.
+def check_video_outputs(options: PredictOptions, inputs: Sequence[Path | str], names: Sequence[str]) -> None:
+    """Compare everything that will be written with what is read, before anything is opened.
 
     Args:
         options: which outputs.
-        videos: files and addresses.
+        inputs: videos, as files and addresses, and others such as the model.
         names: what the files written for each are called, as ``output_names`` gives them.
 
     Raises:
-        UserError: an output is a video, or with ``no_clobber`` is there already.
+        UserError: an output is an input, or with ``no_clobber`` is there already.
     """
     files = {option: Path(target) for option, target in options.files().items() if target and target != STDOUT}
     for folder, target in targets_of(options).items():
         for name, ending in itertools.product(names, _ENDINGS.get(folder, ())):
             files[f"--{folder}: {name}{ending}"] = Path(target, name + ending)
-    check_outputs(files, videos, no_clobber=options.no_clobber)
+    check_outputs(files, inputs, no_clobber=options.no_clobber)
 
 
 class Writers:

@@ -9,6 +9,7 @@ from pathlib import Path
 from typing import Any
 
 from pipeline.config import DecodeConfig
+from pipeline.errors import UserError
 from pipeline.files.writing import write_atomically
 from pipeline.report.markup import code, number
 from pipeline.run_report.clips import make_thumbnails
@@ -30,6 +31,17 @@ REPORT = "report.html"
 FOLDER = Path(__file__).parent
 MAX_CLIP_BYTES = 3_500_000
 """All thumbnails of a page together, so that a page stays below 5 MB."""
+
+
+def refuse_foreign_report(folder: Path) -> None:
+    """Refuse a folder whose ``report.html`` is somebody else's.
+
+    Raises:
+        UserError: it is there, and ``write_report`` did not write it.
+    """
+    path = folder / REPORT
+    if path.is_file() and "clipgru report" not in path.read_text(encoding="utf-8", errors="replace")[:2000]:
+        raise UserError(f"{path} is there and was not written by clipgru; move it away, or choose a folder by --output")
 
 
 def write_report(folder: Path, output: Path | None = None, num_clips: int = 24) -> Path:

@@ -57,6 +57,9 @@ from pipeline.training.resuming import described_videos, refuse_other_run
 
 RUN_FILES = ("config.yaml", "data.json", "bad_videos.csv", "model.safetensors")
 """What a training writes into its run folder, beside checkpoints and logs."""
+_STOPPING = (
+    "stopping after this step; a second signal ends at once, and what was learned since the last checkpoint is lost"
+)
 PRECISIONS = {"fp32": "32-true", "bf16": "bf16-mixed"}
 
 
@@ -144,7 +147,7 @@ def _train(experiment: Experiment, splits: Splits | None, *, resume: bool, quiet
         if initial:
             known = replace(known, earlier=videos_seen_by(initial, splits, contents))
     _say((f"note: {note}" for note in notes if note), quiet)
-    stop = StopRequest()
+    stop = StopRequest("" if quiet or not ranks.is_first else _STOPPING)
     with calm_lightning(), lost_workers():
         # The stop comes last, when the others have done their part of the batch (the average of weights has its step).
         callbacks = [*_callbacks(experiment, splits, quiet, ranks), StopOnSignal(last, stop, ranks)]
