@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import os
 import shutil
 import signal
 import subprocess
@@ -280,14 +281,17 @@ def test_a_signal_leaves_a_checkpoint_that_resumes(
     config = tmp_path / "config.yaml"
     config.write_text(to_yaml(experiment))
     command = [sys.executable, "-m", "pipeline", "train", "--config", str(config)]
-    process = subprocess.Popen(command, stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True)
+    process = subprocess.Popen(
+        command, stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True, start_new_session=True
+    )
     last = experiment.run_dir / "checkpoints" / "last.ckpt"
     deadline = time.monotonic() + 120
     while not last.exists() and time.monotonic() < deadline and process.poll() is None:
         time.sleep(0.1)
-    process.send_signal(which)
-    _, errors = process.communicate(timeout=60)
+    os.killpg(process.pid, which)  # its workers get it too, as from a terminal or a scheduler
+    _, errors = process.communicate()
     assert process.returncode == code, errors
+    assert "stopping after this step" in errors
     assert "continue with --resume" in errors
     assert "Traceback" not in errors
     epoch = torch.load(last, weights_only=True)["epoch"]
