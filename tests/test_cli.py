@@ -76,7 +76,9 @@ def test_the_top_level(capsys: pytest.CaptureFixture[str]) -> None:
     ("args", "message"),
     [
         (["tran"], "Did you mean 'train'"),
-        (["train", "--model.hedas", "[gru]"], "Did you mean 'model.heads'"),
+        (["train", "--model.hedas", "[gru]"], "Did you mean --model.heads"),
+        (["webcam", "m", "0", "--mode", "stream"], "Did you mean --inference.mode"),
+        (["predict", "m", "x", "--inference.mode", "stream"], "Did you mean --mode"),
         (["train", "--config", "absent.yaml"], "absent.yaml"),
         (["train", "--data.root", "absent"], "absent"),
         (["train", "--model.heads", "[grew]", "--data.root", "{motion}"], "Did you mean 'gru'"),

@@ -62,11 +62,12 @@ class Parser(jsonargparse.ArgumentParser):
 
     def error(self, message: str, ex: Exception | None = None) -> NoReturn:
         """Raise what ``main`` prints, with a guess at what was meant."""
-        known = {text.removeprefix("--") for action in self._actions for text in action.option_strings}
-        known |= {name.rpartition(".")[2] for name in known}
-        words = re.findall(r"--([\w.]+)|option '([\w.]+)'", message)
-        close = [match for pair in words for word in pair for match in get_close_matches(word, sorted(known), n=1)]
-        guess = f" Did you mean {close[0]!r}?" if close else ""
+        whole = {text.removeprefix("--"): text for action in self._actions for text in action.option_strings}
+        known = {name.rpartition(".")[2]: text for name, text in whole.items()} | whole
+        words = [word for pair in re.findall(r"--([\w.]+)|option '([\w.]+)'", message) for word in pair if word]
+        words += [word.rpartition(".")[2] for word in words]
+        close = [match for word in words for match in get_close_matches(word, sorted(known), n=1)]
+        guess = f" Did you mean {known[close[0]]}?" if close else ""
         raise UserError(f"{message.strip()}.{guess}\nSee {self.prog} --help")
 
 
