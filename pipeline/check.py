@@ -192,7 +192,7 @@ def print_report(report: CheckReport, console: PlainConsole, with_usable: bool) 
         console.print(table, soft_wrap=False)
     for training in report.trainings:
         if training.refused not in report.problems:
-            _print_training(training, console)
+            _print_training(training, report.counts[UNUSABLE], console)
     for title, items in _lists(report):
         if items:
             console.print(f"{title} ({len(items)}):", style="yellow")
@@ -202,7 +202,7 @@ def print_report(report: CheckReport, console: PlainConsole, with_usable: bool) 
     console.print(f"{len(report.files)} files: {counts_text}")
 
 
-def _print_training(training: Training, console: PlainConsole) -> None:
+def _print_training(training: Training, num_unusable: int, console: PlainConsole) -> None:
     """What a training would see, or why it would see nothing."""
     said = f"would see {len(training.labels)} classes" if not training.refused else f"would end: {training.refused}"
     console.print(f"{training.source}: a training {said}")
@@ -214,6 +214,8 @@ def _print_training(training: Training, console: PlainConsole) -> None:
             table.add_row("...")
         table.add_row("all", *(str(sum(counts.values())) for counts in training.class_counts.values()))
         console.print(table, soft_wrap=False)
+        if num_unusable:
+            console.print("unusable files are in these counts, and left out when a training comes to them")
     for note in training.notes:
         console.print(f"note: {note}")
 

@@ -131,6 +131,11 @@ def test_it_says_what_a_training_would_see(
     shown = capsys.readouterr().err
     assert "a training would see 2 classes" in shown
     assert ["class0", "1", "1"] in [line.replace("│", " ").split() for line in shown.splitlines()]
+    assert "unusable files are in these counts" not in shown
+    (tmp_path / "videos" / "Valid" / "class1" / "cut.mp4").write_bytes(b"")
+    assert main(["check", str(tmp_path / "videos")]) == 1
+    assert "unusable files are in these counts, and left out" in capsys.readouterr().err
+    (tmp_path / "videos" / "Valid" / "class1" / "cut.mp4").unlink()
     shutil.rmtree(tmp_path / "videos" / "Training" / "class1")
     config = tmp_path / "experiment.yaml"
     config.write_text(f"seed: 3\ndata:\n  root: {tmp_path / 'videos'}\n  val_fraction: 0\n")

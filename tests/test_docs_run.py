@@ -48,12 +48,11 @@ SUBSTITUTIONS = [  # what stands on the page, what is run instead, why
     (r"^clipgru webcam (?!.*--(?:headless|serve)).*", r"\g<0> --headless", "no display here"),
     (r"--serve\b", "--serve 127.0.0.1:0", "the usual port may be taken"),
     (r"^clipgru webcam (?!.*--fast).*", r"\g<0> --seconds 2", "a camera never ends"),
-    (r"--trainer\.devices 4", "--trainer.devices 2", "time; processes on CPUs"),
+    (r"--trainer\.devices 4", "--trainer.devices 1", "time; two are in test_ranks.py"),
     (r"--nproc-per-node 4 \.\.\.", "--nproc-per-node 1 {meeting}", "time; where this machine meets itself"),
     (r"--seeds 3 --config configs/folder", "--seeds 2 --config configs/folder", "time; folds of two seeds, not three"),
     (r"--shard 3/16", "--shard 1/2", "time; two machines, not sixteen"),
     (r"--config \.\.\.", "--config configs/folder.yaml --data.root my_videos --name both", "whatever is trained"),
-    (r"(?<=--name both )--trainer\.devices 2", "--trainer.devices 1", "as torchrun has it"),
 ]
 
 ELSEWHERE = {
@@ -118,7 +117,7 @@ class Sandbox:
         check_answers(words, outcome)
 
     def _outcome(self, words: list[str]) -> Outcome:
-        if "--trainer.devices" in words:
+        if words[0] == "torchrun":
             return run_apart(words)
         self._capsys.readouterr()
         code = main(words[1:])
@@ -126,16 +125,15 @@ class Sandbox:
 
 
 def run_apart(words: list[str]) -> Outcome:
-    """In a process of its own, which starts more of them; torchrun in two, each of which plays a machine."""
-    module = {"clipgru": "pipeline", "torchrun": "torch.distributed.run"}[words[0]]
-    command = [sys.executable, "-m", module, *words[1:]]
+    """torchrun in two processes, each of which plays a machine."""
+    command = [sys.executable, "-m", "torch.distributed.run", *words[1:]]
     environment = os.environ | {"PYTHONPATH": str(ROOT), "OMP_NUM_THREADS": "1", "CUDA_VISIBLE_DEVICES": ""}
 
     def run(machine: int) -> subprocess.CompletedProcess[str]:
         return subprocess.run(command, env=environment, capture_output=True, text=True, timeout=PATIENCE_SECONDS)
 
     with ThreadPoolExecutor() as pool:
-        done = list(pool.map(run, range(2 if words[0] == "torchrun" else 1)))
+        done = list(pool.map(run, range(2)))
     codes = {each.returncode for each in done}
     return Outcome(max(codes, key=abs), "".join(each.stdout for each in done), "".join(each.stderr for each in done))
 
