@@ -124,11 +124,21 @@ def test_an_open_file_is_written_through_unless_it_is_an_input(here: Path, capsy
     assert (here / "table.csv").read_text().startswith("path,kind,")
 
 
-@pytest.mark.parametrize("command", ["evaluate", "diagnose"])
+@pytest.mark.parametrize(
+    "command",
+    [
+        "evaluate m.safetensors --data.root set",
+        "diagnose m.safetensors --data.root set",
+        "train --config config.yaml",
+        "evaluate --protocol own_split --config config.yaml",
+    ],
+)
 def test_a_page_of_somebody_else_is_not_replaced(here: Path, command: str, capsys: pytest.CaptureFixture[str]) -> None:
-    (here / "report.html").write_text("<h1>mine</h1>")
+    (here / "runs" / "run").mkdir(parents=True)
+    for folder in (here, here / "runs" / "run"):
+        (folder / "report.html").write_text("<h1>mine</h1>")
     before = contents(here)
-    assert "was not written by clipgru" in refused([command, "m.safetensors", "--data.root", "set"], capsys)
+    assert "was not written by clipgru" in refused(command.split(), capsys)
     assert contents(here) == before
 
 

@@ -52,10 +52,11 @@ def train_command(args: Sequence[str]) -> int:
 
     from pipeline.ranks import current_rank
     from pipeline.run_report.journal import note_command, now
-    from pipeline.run_report.page import write_report
+    from pipeline.run_report.page import refuse_foreign_report, write_report
     from pipeline.training.fit import RUN_FILES, train
 
     began = now()
+    refuse_foreign_report(experiment.run_dir)
     if not options.resume:
         check_outputs(files_in(experiment.run_dir, RUN_FILES), config_files(arguments))
     try:
@@ -208,8 +209,10 @@ def _evaluate_protocol(experiment: Experiment, options: EvaluateOptions, args: S
     from pipeline.protocols import EvaluationSettings, ProtocolResult, run_protocol, write_folds
     from pipeline.ranks import current_rank
     from pipeline.run_report.journal import note_command, now
+    from pipeline.run_report.page import refuse_foreign_report
 
-    began = now()
+    began, home = now(), Path(options.output or experiment.run_dir)
+    refuse_foreign_report(home)
     folds: list[FoldResult] = []
     assert options.protocol is not None
     running = run_protocol(
@@ -237,7 +240,6 @@ def _evaluate_protocol(experiment: Experiment, options: EvaluateOptions, args: S
     if current_rank() > 0:
         return 0
     result = ProtocolResult(tuple(folds))
-    home = Path(options.output or experiment.run_dir)
     folder = home if options.output else home / "evaluation"
     with locked_folder(folder):
         write_folds(result, folder)
