@@ -21,6 +21,18 @@ if "PYTEST_XDIST_WORKER" in os.environ:  # one of several processes, which share
     os.environ.update({"OMP_NUM_THREADS": "1", "OPENBLAS_NUM_THREADS": "1"} | os.environ)
 
 
+# The files that take longest, which begin: then no process is left with one of them when the others are done.
+SLOW_FILES = (
+    *("docs_run", "export", "ranks", "decode", "many", "fuzz_model", "docs", "demo", "training", "doctor", "ablate"),
+    *("pages", "learning", "decode_health", "check", "onnx_file", "streaming_network", "pooling", "streaming", "cli"),
+)
+
+
+def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
+    order = {f"test_{name}": place for place, name in enumerate(SLOW_FILES)}
+    items.sort(key=lambda item: order.get(item.path.stem, len(order)))
+
+
 @pytest.fixture(autouse=True, scope="session")
 def _cache_of_the_tests(tmp_path_factory: pytest.TempPathFactory) -> None:
     """The user's caches are left alone."""
@@ -81,7 +93,18 @@ def quick_learn(monkeypatch: pytest.MonkeyPatch) -> None:
 
 
 @pytest.fixture(scope="session")
-def pieces() -> Pieces:
+def one_torchlib() -> Iterator[None]:
+    """torch.onnx makes its table of operators anew for each graph; here it is made once."""
+    from torch.onnx._internal.exporter._registration import ONNXRegistry
+
+    with pytest.MonkeyPatch.context() as patch:
+        registry = ONNXRegistry.from_torchlib()
+        patch.setattr(ONNXRegistry, "from_torchlib", lambda *_, **__: registry)
+        yield
+
+
+@pytest.fixture(scope="session")
+def pieces(one_torchlib: None) -> Pieces:
     """Of a model that reads differences, as ONNX; made once, as torch.export takes seconds."""
     from pipeline.export.pieces import make_pieces
     from tests.small import difference_model

@@ -50,7 +50,8 @@ SUBSTITUTIONS = [  # what stands on the page, what is run instead, why
     (r"^clipgru webcam (?!.*--fast).*", r"\g<0> --seconds 2", "a camera never ends"),
     (r"--trainer\.devices 4", "--trainer.devices 1", "time; two are in test_ranks.py"),
     (r"--nproc-per-node 4 \.\.\.", "--nproc-per-node 1 {meeting}", "time; where this machine meets itself"),
-    (r"--seeds 3 --config configs/folder", "--seeds 2 --config configs/folder", "time; folds of two seeds, not three"),
+    (r"--seeds 3 (?=.*--config)", "--seeds 1 ", "time; two are in test_evaluation.py"),
+    (r"--engine pool", "--engine pool --workers 1", "time; two are in test_many.py"),
     (r"--shard 3/16", "--shard 1/2", "time; two machines, not sixteen"),
     (r"--config \.\.\.", "--config configs/folder.yaml --data.root my_videos --name both", "whatever is trained"),
 ]
@@ -206,6 +207,7 @@ def furniture(motion_root: Path, tmp_path_factory: pytest.TempPathFactory) -> Pa
 def sandbox(
     furniture: Path,
     quick_learn: None,
+    one_torchlib: None,
     tmp_path: Path,
     monkeypatch: pytest.MonkeyPatch,
     capsys: pytest.CaptureFixture[str],

@@ -34,6 +34,8 @@ from pipeline.models.temporal.stack import TEMPORAL_HEADS
 from pipeline.transforms.frames import ClipTransform
 from tests.small import difference_model, small_experiment, small_model
 
+pytestmark = pytest.mark.usefixtures("one_torchlib")
+
 WITHOUT_TORCH = """
 import sys
 sys.modules.update(dict.fromkeys(["torch", "torchvision", "timm", "lightning"]))  # None: an import of it raises

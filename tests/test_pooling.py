@@ -20,6 +20,8 @@ from pipeline.protocols import frame_average
 from pipeline.training.fit import train
 from tests.small import small_experiment, small_model
 
+pytestmark = pytest.mark.usefixtures("one_torchlib")
+
 BOTH: dict[str, Any] = {"heads": ("gru",), "representation": "rgb_and_difference", "pooling": "motion"}
 
 
