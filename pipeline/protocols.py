@@ -229,7 +229,7 @@ def run_protocol(
 
 def frame_average(experiment: Experiment) -> Experiment:
     """The same experiment for a model that cannot use time: each picture alone, features averaged."""
-    model = replace(experiment.model, heads=("mean",), bidirectional=False, pooling="mean", change_gain=1.0)
+    model = replace(experiment.model, heads=("mean",), bidirectional=False, change_gain=1.0)
     return replace(experiment, model=model, transform=replace(experiment.transform, representation="rgb"))
 
 

@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import itertools
 
-import numpy as np
 import pytest
 import torch
 from hypothesis import given, settings
@@ -19,7 +18,7 @@ from pipeline.models.temporal.vectors import Mean, Recurrent
 from tests.reference import convolutional_cells
 
 HEAD_NAMES = list(TEMPORAL_HEADS)
-WITHOUT_WEIGHTS = ("mean", "max", "moments", "change")
+WITHOUT_WEIGHTS = ("mean", "change")
 
 
 def make_input(head: nn.Module, batch: int = 2, steps: int = 7, channels: int = 5, side: int = 4) -> Tensor:
@@ -193,25 +192,6 @@ def test_heads_that_do_not_fit_are_refused() -> None:
         build("convgrew")
     with pytest.raises(UserError, match="convgru reads maps and cannot follow"):
         build("gru+convgru")
-
-
-def test_moments_are_numpys_mean_and_deviation_of_the_frames_so_far() -> None:
-    x = torch.randn(2, 6, 3)
-    y, _ = build("moments")(x)
-    for step in range(6):
-        so_far = x[:, : step + 1].numpy()
-        expected = np.concatenate([so_far.mean(1), np.sqrt(so_far.var(1) + 1e-4)], axis=1)
-        np.testing.assert_allclose(y[:, step].numpy(), expected, atol=1e-4)
-    still = torch.full((1, 3, 2), 7.0, requires_grad=True)
-    build("moments")(still)[0].sum().backward()
-    assert torch.isfinite(still.grad).all()  # type: ignore[arg-type]
-
-
-def test_max_is_numpys_largest_value_so_far_also_where_all_are_negative() -> None:
-    x = torch.randn(2, 9, 3) - 3
-    y, ((largest, _),) = build("max")(x)
-    np.testing.assert_array_equal(y.numpy(), np.maximum.accumulate(x.numpy(), axis=1))
-    np.testing.assert_array_equal(largest.numpy(), x.numpy().max(1))
 
 
 def test_change_is_the_difference_of_neighbours() -> None:

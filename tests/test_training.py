@@ -105,7 +105,7 @@ def test_a_run_leaves_a_model_that_says_what_it_is(motion_root: Path, tmp_path: 
     ("representation", "model", "num_frames"),
     [
         ("rgb", {"heads": ("convgru",)}, 4),
-        ("difference", {"heads": ("gru",), "pooling": "motion"}, 4),
+        ("difference", {"heads": ("gru",)}, 4),
         ("rgb_and_difference", {"heads": ("gru",)}, 40),  # longer than the videos
     ],
 )

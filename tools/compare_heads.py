@@ -37,8 +37,6 @@ ROOT = Path(__file__).resolve().parents[1]
 # Name in the tables -> model.heads. The two min heads need a second layer to let the past decide what is kept.
 HEADS: dict[str, tuple[str, ...]] = {
     "mean": ("mean",),
-    "max": ("max",),
-    "moments": ("moments",),
     "rnn": ("rnn",),
     "lstm": ("lstm",),
     "gru": ("gru",),

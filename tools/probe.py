@@ -3,10 +3,9 @@
     python tools/probe.py --config configs/fights.yaml --root FIGHTS --output benchmarks
 
 Inside the training part of each fold of a protocol, folds by group are drawn once more, and a logistic regression is
-trained and tested on those. It reads what a head without weights says of the whole video: the greatest of each
-feature's root, unless a variant says otherwise. Settings can so be chosen before the protocol is run: a choice that
-every part makes for itself has not seen the test videos of its fold. Features are cached, so that only the first run
-takes minutes.
+trained and tested on those. It reads what a head without weights says of the whole video: the mean of each feature.
+Settings can so be chosen before the protocol is run: a choice that every part makes for itself has not seen the test
+videos of its fold. Features are cached, so that only the first run takes minutes.
 """
 
 from __future__ import annotations
@@ -47,16 +46,12 @@ from pipeline.protocols import PROTOCOLS
 from pipeline.transforms.augmentation import TrainTransform
 
 ROOT = Path(__file__).resolve().parents[1]
-_CHANGES = "--transform.representation difference --model.pooling motion"
+_CHANGES = "--transform.representation difference"
 VARIANTS: dict[str, str] = {
-    "changes, by motion": _CHANGES,
+    "changes": _CHANGES,
     **{f"changes times {gain}": f"{_CHANGES} --model.change_gain {gain}" for gain in (1, 2, 4, 8)},
-    "mean over space": f"{_CHANGES} --model.pooling mean",
-    "pictures": "--transform.representation rgb --model.pooling mean --model.change_gain 1",
+    "pictures": "--transform.representation rgb --model.change_gain 1",
     "pictures beside changes": f"{_CHANGES} --transform.representation rgb_and_difference",
-    "features, not their roots": f"{_CHANGES} --model.feature_norm batch",
-    "means over time": f"{_CHANGES} --model.heads [mean]",
-    "means and deviations over time": f"{_CHANGES} --model.heads [moments]",
     **{
         f"{side} pixels": f"{_CHANGES} --transform.fit_size_px {side} --transform.input_size_px {side}"
         for side in (96, 128, 160, 224)
@@ -70,7 +65,7 @@ _INVERSE_REGULARISATION = 0.01
 def experiment_of(words: str, arguments: argparse.Namespace) -> Experiment:
     """The config with the variant's words, its backbone frozen, dense clips, a head without weights."""
     fixed = ["--data.root", arguments.root, "--sampling.mode", "dense", "--sampling.short_video", "hold_last"]
-    fixed += ["--model.heads", "[max]", "--model.feature_norm", "power", "--model.bidirectional", "false"]
+    fixed += ["--model.heads", "[mean]", "--model.feature_norm", "none", "--model.bidirectional", "false"]
     return read_experiment(arguments.config, [*fixed, *shlex.split(words)])
 
 

@@ -22,16 +22,12 @@ class ModelConfig:
     change_gain: float = 1.0
     """The backbone sees changes so many times as large: faint motion, as of small figures before a fixed camera. It
     needs representation difference or rgb_and_difference."""
-    feature_norm: Literal["batch", "power", "none"] = "batch"
-    """Bring each feature to mean 0 and variance 1 over the training clips before the temporal heads; power takes square
-    roots first, so that a few large values say less (power normalisation, Perronnin et al., 2010)."""
-    pooling: Literal["mean", "motion"] = "mean"
-    """How a frame's map becomes a vector, for heads of vectors: its mean; or motion, which weighs each place by its
-    change since the frame before, for small action. It needs representation difference or rgb_and_difference."""
+    feature_norm: Literal["batch", "none"] = "batch"
+    """Bring each feature to mean 0 and variance 1 over the training clips before the temporal heads."""
     read: Literal["frames", "rows", "columns", "patches"] = "frames"
     """What is a step of the sequence: a frame; or each row, column or place of its feature map, in scan order."""
     heads: tuple[str, ...] = ("convgru",)
-    """Temporal heads in the order of the data. Of vectors: mean, max, moments, change, rnn, lstm, gru, mingru; of maps:
+    """Temporal heads in the order of the data. Of vectors: mean, change, rnn, lstm, gru, mingru; of maps:
     convlstm, convgru, convmingru. Several make a stack, which min heads need to let the past decide what is kept."""
     hidden_channels: int = 128
     """Channels of each recurrent head's state."""
@@ -145,9 +141,6 @@ class TrainerConfig:
     num_nodes: int = 1
     """Machines that train together. The same command runs on each, started by torchrun or SLURM; all must see the run
     folder."""
-    strategy: Literal["ddp", "fsdp"] = "ddp"
-    """Several devices: ddp keeps the model whole on each (tried with processes on CPUs; GPUs and real networks were not
-    at hand). fsdp shares it out, for models too large for one GPU; it is Lightning's, and was never tried here."""
     timeout_seconds: float = 600.0
     """Several devices: how long one waits for another before the run ends with an error."""
     tensorboard: bool = False

@@ -80,7 +80,6 @@ class FrameEmbedder:
             "weights": content.hexdigest(),
             "normalization": to_dict(self.transform.normalization),
             "maps": self.recognizer.reads_maps,
-            "pooling": self.recognizer.config.pooling,
             "change_gain": self.recognizer.config.change_gain,
             "representation": self.transform.config.representation,
             "runs": [torch.__version__, self._device.type],

@@ -6,8 +6,6 @@ calls both on a clip; inference embeds each frame of a video once and scores as 
 
 from __future__ import annotations
 
-from collections.abc import Callable
-
 import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
@@ -21,25 +19,6 @@ from pipeline.models.temporal.stack import MAP_HEADS, build_temporal, drop_featu
 # On a CPU a backbone is fastest when its largest maps stay in the caches: 4 frames of 224x224 a call took 8.9 ms each,
 # 32 frames 11.9 (2 cores, efficientnet_lite0).
 _PIXELS_A_CALL = 4 * 224 * 224
-_NOISE = 0.05
-"""Changes of a normalised picture up to this are the camera's and the codec's: about 6 of 255 where the standard
-deviation is 0.5."""
-
-
-class SignedRoot(nn.Module):
-    """x / sqrt(|x| + 0.001): the root of each value with its sign, but for small ones, where the root is steep."""
-
-    def forward(self, x: Tensor) -> Tensor:
-        """Any shape."""
-        return x * (x.abs() + 1e-3).rsqrt()
-
-
-# ModelConfig.feature_norm -> number of features -> what brings them to one scale
-FEATURE_NORMS: dict[str, Callable[[int], nn.Module]] = {
-    "batch": nn.BatchNorm1d,
-    "power": lambda num_features: nn.Sequential(SignedRoot(), nn.BatchNorm1d(num_features)),
-    "none": lambda num_features: nn.Identity(),
-}
 
 
 class OutputNorm(nn.BatchNorm1d):
@@ -81,7 +60,7 @@ class Recognizer(nn.Module):
         self.temporal = build_temporal(self._num_inputs(input_size_px), config)
         # Published backbones end in features of very unequal scale; a recurrent head learns several times faster, and
         # better, from equal ones.
-        self.feature_norm = FEATURE_NORMS[config.feature_norm](self.num_features)
+        self.feature_norm = nn.BatchNorm1d(self.num_features) if config.feature_norm == "batch" else nn.Identity()
         num_outputs = self.temporal.num_outputs
         self.output_norm = OutputNorm(num_outputs) if config.output_norm == "batch" else nn.Identity()
         self.classifier = nn.Linear(num_outputs, num_classes)
@@ -96,8 +75,8 @@ class Recognizer(nn.Module):
 
     def embed(self, frames: Tensor, backbone: nn.Module | None = None) -> Tensor:
         """Normalised frames ``[N, 3 P, H, W]`` -> features: maps ``[N, D, h, w]`` if they are read by parts or by
-        a head of maps, else their mean over space, as ``pooling`` weighs it, ``[N, D]``. ``backbone``: another
-        network that gives what ours gives."""
+        a head of maps, else their mean over space ``[N, D]``. ``backbone``: another network that gives what ours
+        gives."""
         backbone = self.backbone if backbone is None else backbone
         if torch.is_grad_enabled() or self.backbone.training or frames.device.type != "cpu":
             return self._embed(frames, backbone)
@@ -107,19 +86,15 @@ class Recognizer(nn.Module):
         return torch.cat([self._embed(some, backbone) for some in frames.split(num_at_once)])
 
     def _embed(self, frames: Tensor, backbone: nn.Module) -> Tensor:
-        num_pictures, changes = frames.shape[1] // 3, frames[:, -3:]
+        num_pictures = frames.shape[1] // 3
         if self.config.change_gain != 1:
-            frames = torch.cat([frames[:, :-3], changes * self.config.change_gain], dim=1)
+            frames = torch.cat([frames[:, :-3], frames[:, -3:] * self.config.change_gain], dim=1)
         frames = frames.reshape(-1, 3, *frames.shape[2:])  # [N, 3 P, H, W] -> [N P, 3, H, W]
         features: Tensor = backbone(frames.contiguous(memory_format=torch.channels_last))
         if num_pictures > 1:
             # [N P, D, h, w] -> [N, P D, h, w]
             features = features.unflatten(0, (-1, num_pictures)).flatten(1, 2)
-        if self.reads_maps:
-            return features
-        if self.config.pooling == "mean":
-            return features.mean(dim=(2, 3))
-        return (features * motion_weights(changes, features.shape[2], features.shape[3])).sum(dim=(2, 3))
+        return features if self.reads_maps else features.mean(dim=(2, 3))
 
     def score(self, features: Tensor, state: State = None) -> tuple[Tensor, State]:
         """Features ``[B, T, D, ...]`` -> class scores after each step ``[B, T, K]`` (logits) and the state."""
@@ -179,11 +154,3 @@ class Recognizer(nn.Module):
             return self.read_out(self.score(features)[0])
         outputs, _ = self._recur(self.project(features), None)
         return self._classify_steps(outputs[:, -1:]).squeeze(1)  # no other step is asked, or measured by output_norm
-
-
-def motion_weights(changes: Tensor, height: int, width: int) -> Tensor:
-    """What each place of a map ``height`` x ``width`` weighs, ``[N, 1, height, width]`` of sum 1, by how much of
-    ``changes [N, 3, H, W]`` lies there; the same everywhere where nothing moves."""
-    moving = (changes.abs().mean(dim=1, keepdim=True) - _NOISE).clamp_min(0)
-    amounts = F.adaptive_avg_pool2d(moving, (height, width)) + 1e-4
-    return amounts / amounts.sum(dim=(2, 3), keepdim=True)

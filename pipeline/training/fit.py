@@ -5,7 +5,7 @@ from __future__ import annotations
 import logging
 import sys
 import warnings
-from collections.abc import Callable, Iterable, Iterator
+from collections.abc import Iterable, Iterator
 from contextlib import ExitStack, contextmanager
 from dataclasses import dataclass, replace
 from datetime import timedelta
@@ -16,7 +16,7 @@ import torch
 from lightning.pytorch import Callback, Trainer, seed_everything
 from lightning.pytorch.callbacks import EarlyStopping, EMAWeightAveraging
 from lightning.pytorch.loggers import Logger, TensorBoardLogger
-from lightning.pytorch.strategies import DDPStrategy, FSDPStrategy, Strategy
+from lightning.pytorch.strategies import DDPStrategy, Strategy
 from rich.progress import Progress
 
 from pipeline.checkpoint import ModelFile, provenance_of, save_model
@@ -63,15 +63,10 @@ _STOPPING = (
 PRECISIONS = {"fp32": "32-true", "bf16": "bf16-mixed"}
 
 
-def _ddp(config: TrainerConfig) -> Strategy:
+def _strategy(config: TrainerConfig, ranks: Ranks) -> Strategy | str:
+    if ranks.count == 1:
+        return "auto"
     return DDPStrategy(timeout=timedelta(seconds=config.timeout_seconds), gradient_as_bucket_view=True)
-
-
-def _fsdp(config: TrainerConfig) -> Strategy:
-    return FSDPStrategy(timeout=timedelta(seconds=config.timeout_seconds))
-
-
-_STRATEGIES: dict[str, Callable[[TrainerConfig], Strategy]] = {"ddp": _ddp, "fsdp": _fsdp}
 
 
 @dataclass(frozen=True)
@@ -229,15 +224,10 @@ def _check_settings_agree(experiment: Experiment) -> None:
 def _check_changes_are_seen(experiment: Experiment) -> None:
     if experiment.transform.num_context_frames:
         return
-    needed = "set transform.representation difference or rgb_and_difference, or"
-    if experiment.model.pooling == "motion":
-        raise UserError(
-            f"model.pooling motion weighs places by their change since the frame before: {needed} model.pooling mean"
-        )
     if experiment.model.change_gain != 1:
         raise UserError(
             "model.change_gain enlarges the change since the frame before, and single pictures have none: "
-            f"{needed} model.change_gain 1"
+            "set transform.representation difference or rgb_and_difference, or model.change_gain 1"
         )
 
 
@@ -268,7 +258,7 @@ def _build_trainer(experiment: Experiment, callbacks: list[Callback], quiet: boo
         accelerator=experiment.trainer.accelerator,
         devices=experiment.trainer.devices,
         num_nodes=experiment.trainer.num_nodes,
-        strategy=_STRATEGIES[experiment.trainer.strategy](experiment.trainer) if ranks.count > 1 else "auto",
+        strategy=_strategy(experiment.trainer, ranks),
         precision=PRECISIONS[config.precision],  # type: ignore[arg-type]
         max_epochs=config.epochs,
         accumulate_grad_batches=config.accumulate_batches,

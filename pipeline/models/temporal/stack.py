@@ -14,7 +14,7 @@ from pipeline.models.reading import READINGS
 from pipeline.models.temporal.head import State, TemporalHead, cannot_stream
 from pipeline.models.temporal.maps import ConvGRU, ConvLSTM
 from pipeline.models.temporal.minimal import ConvMinGRU, MinGRU
-from pipeline.models.temporal.vectors import Change, Max, Mean, Moments, Recurrent
+from pipeline.models.temporal.vectors import Change, Mean, Recurrent
 
 
 def _recurrent(layer: Callable[..., nn.RNNBase]) -> Callable[[int, ModelConfig], TemporalHead]:
@@ -64,8 +64,6 @@ def _convmingru(num_features: int, config: ModelConfig) -> TemporalHead:
 # name -> (input channels, settings) -> head
 TEMPORAL_HEADS: dict[str, Callable[[int, ModelConfig], TemporalHead]] = {
     "mean": lambda num_features, config: Mean(num_features),
-    "max": lambda num_features, config: Max(num_features),
-    "moments": lambda num_features, config: Moments(num_features),
     "change": lambda num_features, config: Change(num_features),
     "rnn": _recurrent(nn.RNN),
     "lstm": _recurrent(nn.LSTM),

@@ -1,4 +1,4 @@
-"""Heads that read vectors ``[B, T, D]``: running mean, maximum and deviation, change, and torch's recurrent layers."""
+"""Heads that read vectors ``[B, T, D]``: running mean, change, and torch's recurrent layers."""
 
 from __future__ import annotations
 
@@ -28,57 +28,6 @@ class Mean(TemporalHead):
         sums = total.unsqueeze(1) + projected.cumsum(dim=1)
         counts = count + torch.arange(1, projected.shape[1] + 1, device=projected.device, dtype=projected.dtype)
         return sums / counts.view(1, -1, 1), (sums[:, -1], count + projected.shape[1])
-
-
-class Max(TemporalHead):
-    """Running maximum of each feature, blind to the order: what was seen at all, however briefly. Without weights."""
-
-    streams = True
-    reads_maps = False
-
-    def __init__(self, num_features: int) -> None:
-        super().__init__()
-        self.num_outputs = num_features
-
-    def initial_state(self, x: Tensor) -> State:
-        """The maximum so far ``[B, D]``, and whether there is one, ``[1]``: zeros, as for every head, so that a stream
-        of an exported model begins as all others do."""
-        return x.new_zeros(x.shape[0], x.shape[2]), x.new_zeros(1)
-
-    def recur(self, projected: Tensor, state: State = None) -> tuple[Tensor, State]:
-        """``[B, T, D]`` -> ``[B, T, D]``."""
-        before, is_there = self.initial_state(projected) if state is None else state
-        largest = torch.where(is_there > 0, before, projected[:, 0])
-        so_far = []
-        for frame in projected.unbind(dim=1):
-            largest = torch.maximum(largest, frame)
-            so_far.append(largest)
-        return torch.stack(so_far, dim=1), (largest, torch.ones_like(is_there))
-
-
-class Moments(TemporalHead):
-    """Running mean and standard deviation of each feature, side by side: how much a picture varies, blind to the order.
-    Without weights: what little data can be asked for."""
-
-    streams = True
-    reads_maps = False
-
-    def __init__(self, num_features: int) -> None:
-        super().__init__()
-        self.num_outputs = 2 * num_features
-        self._mean = Mean(self.num_outputs)
-
-    def initial_state(self, x: Tensor) -> State:
-        """That of the mean of features and their squares."""
-        return self._mean.initial_state(torch.cat([x, x], dim=2))
-
-    def recur(self, projected: Tensor, state: State = None) -> tuple[Tensor, State]:
-        """``[B, T, D]`` -> ``[B, T, 2 D]``."""
-        running, state = self._mean.recur(torch.cat([projected, projected.square()], dim=2), state)
-        means, mean_squares = running.chunk(2, dim=2)
-        # The small number keeps the root's derivative finite where nothing varies, as after the first frame.
-        deviations = (mean_squares - means.square()).clamp_min(0).add(1e-4).sqrt()
-        return torch.cat([means, deviations], dim=2), state
 
 
 class Change(TemporalHead):
