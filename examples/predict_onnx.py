@@ -39,7 +39,7 @@ def main(model, video):
     session = onnxruntime.InferenceSession(model)
     said = json.loads(session.get_modelmeta().custom_metadata_map["clipgru"])
     sampling, transform, threshold = said["sampling"], said["transform"], said["calibration"]["unknown_threshold"]
-    fps, num_frames = sampling["sample_fps"], sampling["num_frames"] + said["num_context_frames"]
+    fps, num_frames = sampling["sample_fps"], sampling["num_frames"] + said["lookback_frames"]
     with av.open(video) as container:
         shown = [(frame.time, frame.to_ndarray(format="rgb24"), frame) for frame in container.decode(video=0)]
     times = np.array([time - shown[0][0] for time, _, _ in shown])

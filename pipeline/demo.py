@@ -49,7 +49,7 @@ def motion_experiment() -> Experiment:
         sampling=SamplingConfig(sample_fps=10, num_frames=16, num_eval_clips=1),
         transform=TransformConfig(fit_size_px=64, input_size_px=64, horizontal_flip=0.0),
         model=ModelConfig(num_stages=4, heads=("convgru",), hidden_channels=64, dropout=0.15),
-        training=TrainingConfig(epochs=10, learning_rate=3e-3, backbone_learning_rate_ratio=0.0, label_smoothing=0.05),
+        training=TrainingConfig(epochs=10, learning_rate=3e-3, backbone_lr_scale=0.0, label_smoothing=0.05),
     )
 
 

@@ -25,6 +25,7 @@ from pipeline.config import (
     require,
     to_dict,
 )
+from pipeline.config.earlier import with_new_names
 from pipeline.errors import UserError
 from pipeline.schema import check_labels, read_checked, read_json
 from pipeline.version import __version__
@@ -41,7 +42,7 @@ _MAX_STATE_VALUES = 2**24
 # not old. What came later is at its default where it is absent.
 _NEVER_ABSENT = {
     "sampling": ("sample_fps", "num_frames", "mode", "short_video"),
-    "transform": ("fit", "fit_size_px", "input_size_px", "representation"),
+    "transform": ("fit", "fit_size_px", "input_size_px", "input"),
     "model": ("backbone", "heads", "hidden_channels", "kernel_size", "bidirectional", "reset_after", "norm", "readout"),
 }
 
@@ -146,7 +147,7 @@ class ExportedDescription(Description):
     kind: Literal["backbone", "clip", "step"]
     states: tuple[StateDescription, ...]
     """Of the streaming step; empty if there is none."""
-    num_context_frames: int
+    lookback_frames: int
     precision: Literal["float32", "int8"]
     differences: dict[str, float] = field(default_factory=dict)
     """Of each part, the greatest from the model in PyTorch."""
@@ -156,9 +157,8 @@ class ExportedDescription(Description):
     def __post_init__(self) -> None:
         super().__post_init__()
         require(
-            self.num_context_frames == self.transform.num_context_frames,
-            f"num_context_frames {self.num_context_frames} is not that of transform.representation "
-            f"{self.transform.representation}",
+            self.lookback_frames == self.transform.lookback_frames,
+            f"lookback_frames {self.lookback_frames} is not that of transform.input {self.transform.input}",
         )
         require(len(self.states) <= 64, f"{len(self.states)} states; there are 64 at most")
 
@@ -209,6 +209,7 @@ def parse_description(kind: type[Kind], text: str, where: str) -> Kind:
             )
     if said.get("format") == 1:
         said = {"calibration": {}} | said
+    said = _with_new_names(said, where)
     try:
         description = read_checked(kind, said, where)
     except UserError as error:
@@ -218,6 +219,20 @@ def parse_description(kind: type[Kind], text: str, where: str) -> Kind:
             if name not in said[block]:
                 raise UserError(f"{where}: {block}.{name}: missing. {_cure(said)}")
     return description
+
+
+def _with_new_names(said: Mapping[str, Any], where: str) -> dict[str, Any]:
+    """The settings of a file, and of the experiments that it says it comes from, under this version's names."""
+    found = with_new_names(said, where)
+    if "num_context_frames" in found:
+        found["lookback_frames"] = found.pop("num_context_frames")
+    outer, key = found, "provenance"
+    while isinstance(inner := outer.get(key), Mapping):
+        outer[key] = inner = dict(inner)
+        if isinstance(experiment := inner.get("experiment"), Mapping):
+            inner["experiment"] = with_new_names(experiment, where)
+        outer, key = inner, "initial_model"
+    return found
 
 
 def _cure(said: object) -> str:

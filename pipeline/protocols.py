@@ -202,7 +202,7 @@ def run_protocol(
     """
     if name not in PROTOCOLS:
         raise unknown_name("protocol", name, PROTOCOLS)
-    ranks = join(experiment.trainer)
+    ranks = join(experiment.machine)
     with ExitStack() as held:
         with ranks.agreement():
             if ranks.is_first:
@@ -229,8 +229,8 @@ def run_protocol(
 
 def frame_average(experiment: Experiment) -> Experiment:
     """The same experiment for a model that cannot use time: each picture alone, features averaged."""
-    model = replace(experiment.model, heads=("mean",), bidirectional=False, change_gain=1.0)
-    return replace(experiment, model=model, transform=replace(experiment.transform, representation="rgb"))
+    model = replace(experiment.model, heads=("mean",), bidirectional=False, rgb_diff_scale=1.0)
+    return replace(experiment, model=model, transform=replace(experiment.transform, input="rgb"))
 
 
 def _digest_of(annotations: Annotations, contents: Contents) -> str:

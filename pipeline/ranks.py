@@ -21,7 +21,7 @@ import torch
 import torch.distributed as dist
 from torch import Tensor
 
-from pipeline.config import TrainerConfig
+from pipeline.config import MachineConfig
 from pipeline.errors import UserError
 
 T = TypeVar("T")
@@ -75,7 +75,7 @@ class Ranks:
         return int(values)
 
     def wait(self) -> None:
-        """Until all are here. Raises ``RuntimeError`` after ``trainer.timeout_seconds``."""
+        """Until all are here. Raises ``RuntimeError`` after ``machine.timeout_seconds``."""
         self.gather(None)
 
     @contextmanager
@@ -122,7 +122,7 @@ def current_rank() -> int:
     return dist.get_rank() if dist.is_initialized() else 0
 
 
-def join(config: TrainerConfig) -> Ranks:
+def join(config: MachineConfig) -> Ranks:
     """Starts or meets the other processes, if the settings ask for more than one. May be called again.
 
     Where nobody else started them (torchrun, SLURM), the other processes of this machine run this process's own command
@@ -135,8 +135,8 @@ def join(config: TrainerConfig) -> Ranks:
     started = int(os.environ.get("WORLD_SIZE", 1)) if dist.is_torchelastic_launched() else count
     if started != count:
         raise UserError(
-            f"torchrun started {started} processes, and the settings ask for {count}: set trainer.devices to the "
-            "processes of one machine and trainer.num_nodes to the machines"
+            f"torchrun started {started} processes, and the settings ask for {count}: set machine.devices to the "
+            "processes of one machine and machine.num_nodes to the machines"
         )
     if count == 1:
         return ALONE
@@ -160,7 +160,7 @@ def join(config: TrainerConfig) -> Ranks:
             fabric.strategy.setup_environment()
     except (MisconfigurationException, ValueError) as error:
         raise UserError(
-            f"trainer.devices {config.devices} on trainer.accelerator {config.accelerator}: {error}"
+            f"machine.devices {config.devices} on machine.accelerator {config.accelerator}: {error}"
         ) from error
     return Ranks(dist.get_rank(), dist.get_world_size(), fabric.local_rank, config.devices, fabric.device)
 

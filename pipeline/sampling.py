@@ -75,12 +75,12 @@ def part_edges(length: int, count: int) -> list[int]:
     return [i * length // count for i in range(count + 1)]
 
 
-def training_clip(grid: range, config: SamplingConfig, num_context_frames: int, rng: np.random.Generator) -> list[int]:
-    """Grid frames of one training clip, ``[num_frames + num_context_frames]``.
+def training_clip(grid: range, config: SamplingConfig, lookback_frames: int, rng: np.random.Generator) -> list[int]:
+    """Grid frames of one training clip, ``[num_frames + lookback_frames]``.
 
     Dense: consecutive from a random start. Uniform: one at a random place in each of as many equal parts.
     """
-    wanted = config.num_frames + num_context_frames
+    wanted = config.num_frames + lookback_frames
     frames = lengthen(grid, wanted, config.short_video)
     if config.mode == "dense":
         start = int(rng.integers(0, len(frames) - wanted + 1))
@@ -88,13 +88,13 @@ def training_clip(grid: range, config: SamplingConfig, num_context_frames: int, 
     return [frames[int(rng.integers(low, high))] for low, high in pairwise(part_edges(len(frames), wanted))]
 
 
-def evaluation_clips(grid: range, config: SamplingConfig, num_context_frames: int) -> list[list[int]]:
+def evaluation_clips(grid: range, config: SamplingConfig, lookback_frames: int) -> list[list[int]]:
     """Grid frames of each evaluation clip of a video, without chance.
 
     ``num_eval_clips`` clips, fewer if the video has no more different ones. Dense: with evenly spaced starts. Uniform:
     each takes another place of every part.
     """
-    wanted = config.num_frames + num_context_frames
+    wanted = config.num_frames + lookback_frames
     frames = lengthen(grid, wanted, config.short_video)
     if config.mode == "uniform":
         places = spread(len(frames), wanted * config.num_eval_clips)

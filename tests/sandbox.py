@@ -46,8 +46,8 @@ def in_small(experiment: Experiment) -> Experiment:
     """The same experiment, but what it costs: few, small frames, a small backbone in place of a large one, an epoch."""
     data, sampling, transform = experiment.data, experiment.sampling, experiment.transform
     model, training = replace(experiment.model, hidden_channels=4), replace(experiment.training, epochs=1)
-    if training.frames_per_clip:
-        training = replace(training, frames_per_clip=2)
+    if training.train_frames:
+        training = replace(training, train_frames=2)
     if model.weights != "none":
         transform = replace(transform, fit_size_px=40, input_size_px=32)
         model = replace(model, backbone="tiny", weights="none")

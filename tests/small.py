@@ -23,7 +23,7 @@ def small_experiment(motion_root: Path, output_dir: Path, **training: Any) -> Ex
         training=TrainingConfig(
             **{
                 "epochs": 2,
-                "backbone_learning_rate_ratio": 1.0,
+                "backbone_lr_scale": 1.0,
                 "freeze_batch_norm": False,
                 "precision": "fp32",  # auto would choose by the processor
                 **training,
@@ -32,7 +32,7 @@ def small_experiment(motion_root: Path, output_dir: Path, **training: Any) -> Ex
     )
 
 
-def small_model(num_classes: int = 3, *, representation: Any = "rgb", **model: Any) -> ModelFile:
+def small_model(num_classes: int = 3, *, input: Any = "rgb", **model: Any) -> ModelFile:
     """An untrained model of ``num_classes`` classes."""
     import torch
 
@@ -40,11 +40,11 @@ def small_model(num_classes: int = 3, *, representation: Any = "rgb", **model: A
     experiment = small_experiment(Path("."), Path("."))
     config = replace(experiment.model, **model)
     labels = tuple(f"class {index}" for index in range(num_classes))
-    transform = replace(experiment.transform, representation=representation)
+    transform = replace(experiment.transform, input=input)
     recognizer = Recognizer(config, num_classes, num_pictures=transform.num_pictures).eval()
     return ModelFile(recognizer, labels, experiment.sampling, transform, experiment.decode, {"clipgru": "0.0.test"})
 
 
 def difference_model() -> ModelFile:
     """One that reads changes from frame to frame, as the shared export has it."""
-    return small_model(representation="difference")
+    return small_model(input="rgb_diff")

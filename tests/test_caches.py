@@ -155,7 +155,7 @@ def embedder_of(module: ClipClassifier) -> FrameEmbedder:
 def frozen(motion_root: Path, tmp_path: Path, **data: object) -> Experiment:
     experiment = small_experiment(motion_root, tmp_path / "runs")
     settings = {"cache": "features", "cache_dir": str(tmp_path / "cache"), **data}
-    training = replace(experiment.training, backbone_learning_rate_ratio=0.0)
+    training = replace(experiment.training, backbone_lr_scale=0.0)
     return replace(experiment, data=replace(experiment.data, **settings), training=training)
 
 

@@ -38,7 +38,7 @@ def test_every_config_parses_is_complete_and_builds(path: Path) -> None:
     assert experiment.data.format in {*ANNOTATION_READERS, *PICTURE_FORMATS, "motion"}
     model = Recognizer(experiment.model, 5, input_size_px=experiment.transform.input_size_px).eval()
     transform = ClipTransform(experiment.transform, model.backbone.normalization)
-    num_frames = experiment.sampling.num_frames + experiment.transform.num_context_frames
+    num_frames = experiment.sampling.num_frames + experiment.transform.lookback_frames
     size = experiment.transform.fit_size_px
     frames = torch.zeros(1, num_frames, 3, size, size, dtype=torch.uint8)
     with torch.inference_mode():

@@ -43,10 +43,10 @@ def test_a_frame_average_is_blind_to_order(motion_root: Path) -> None:
     assert not found.uses_time()
 
 
-@pytest.mark.parametrize("representation", ["rgb", "difference"])
-def test_each_order_is_the_model_on_clips_in_that_order(motion_root: Path, representation: str) -> None:
+@pytest.mark.parametrize("input", ["rgb", "rgb_diff"])
+def test_each_order_is_the_model_on_clips_in_that_order(motion_root: Path, input: str) -> None:
     file = small_model(heads=("convgru",))
-    file = replace(file, transform=replace(file.transform, representation=representation))
+    file = replace(file, transform=replace(file.transform, input=input))
     found = diagnosis_of(motion_root, file)
     clips = clips_of(motion_root, file)
     length = clips.shape[1]
@@ -72,7 +72,7 @@ def clips_of(motion_root: Path, file: ModelFile) -> Tensor:
     for row in labelled_rows(motion_root):
         with open_video(row.path) as reader:
             grid = grid_range(sampling.sample_fps, 0.0, reader.info.duration_seconds)
-            (clip,) = evaluation_clips(grid, sampling, file.transform.num_context_frames)
+            (clip,) = evaluation_clips(grid, sampling, file.transform.lookback_frames)
             clips.append(fit_frames(reader.at(grid_seconds(clip, sampling.sample_fps)).frames, file.transform))
     return torch.stack(clips)
 

@@ -48,7 +48,7 @@ SUBSTITUTIONS = [  # what stands on the page, what is run instead, why
     (r"^clipgru webcam (?!.*--(?:headless|serve)).*", r"\g<0> --headless", "no display here"),
     (r"--serve\b", "--serve 127.0.0.1:0", "the usual port may be taken"),
     (r"^clipgru webcam (?!.*--fast).*", r"\g<0> --seconds 2", "a camera never ends"),
-    (r"--trainer\.devices 4", "--trainer.devices 1", "time; two are in test_ranks.py"),
+    (r"--machine\.devices 4", "--machine.devices 1", "time; two are in test_ranks.py"),
     (r"--nproc-per-node 4 \.\.\.", "--nproc-per-node 1 {meeting}", "time; where this machine meets itself"),
     (r"--seeds 3 (?=.*--config)", "--seeds 1 ", "time; two are in test_evaluation.py"),
     (r"--engine pool", "--engine pool --workers 1", "time; two are in test_many.py"),
@@ -63,7 +63,7 @@ ELSEWHERE = {
         "test_compare_heads.py; its options: below"
     ),
     "clipgru COMMAND --help": "test_cli.py, for every command",
-    "clipgru evaluate runs/mine/model.safetensors --trainer.devices 4": "test_ranks.py, with two",
+    "clipgru evaluate runs/mine/model.safetensors --machine.devices 4": "test_ranks.py, with two",
     "clipgru predict model.safetensors archive --engine ray --parquet all.parquet": "test_many.py",
     "clipgru predict --jsonl": "words of commands that are run in whole",
     "clipgru predict --engine pool": "the same",

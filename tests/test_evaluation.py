@@ -157,9 +157,9 @@ def test_several_seeds_and_the_baseline() -> None:
 
 def test_the_frame_average_sees_single_pictures(motion_root: Path, tmp_path: Path) -> None:
     experiment = small_experiment(motion_root, tmp_path)
-    experiment = replace(experiment, transform=replace(experiment.transform, representation="difference"))
+    experiment = replace(experiment, transform=replace(experiment.transform, input="rgb_diff"))
     baseline = frame_average(experiment)
-    assert (baseline.model.heads, baseline.transform.representation) == (("mean",), "rgb")
+    assert (baseline.model.heads, baseline.transform.input) == (("mean",), "rgb")
     assert baseline.training == experiment.training
 
 

@@ -59,7 +59,7 @@ def run_without_torch(*args: object) -> str:
 
 def clips(file: ModelFile, batch: int, steps: int, seed: int = 0) -> torch.Tensor:
     torch.manual_seed(seed)
-    return torch.randint(0, 256, (batch, steps + file.transform.num_context_frames, 3, 40, 40), dtype=torch.uint8)
+    return torch.randint(0, 256, (batch, steps + file.transform.lookback_frames, 3, 40, 40), dtype=torch.uint8)
 
 
 def run_graph(path: Path, inputs: dict[str, Any]) -> dict[str, Any]:
@@ -200,7 +200,7 @@ def test_an_exported_file_says_what_it_is_and_where_nothing_was_made(exported: P
         tail = content.rindex(b"clipgru_sha256") - 4  # the entry's field and length, the key's
         assert metadata["clipgru_sha256"] == hashlib.sha256(content[:tail]).hexdigest()
         assert (said["kind"], said["labels"]) == (kind, list(file.labels))
-        assert said["transform"]["representation"] == "difference"
+        assert said["transform"]["input"] == "rgb_diff"
         assert said["sampling"]["num_frames"] == file.sampling.num_frames
         assert said["differences"][kind] < 1e-5
         assert str(Path(__file__).parents[1]).encode() not in content  # no trace of this machine
@@ -302,7 +302,7 @@ def test_programs_of_torch_export_carry_the_state(file: ModelFile, tmp_path: Pat
     said = json.loads(files[METADATA_NAME])
     assert said["labels"] == list(file.labels)
     clip = torch.export.load(tmp_path / "model.clip.pt2").module()
-    context, length = file.transform.num_context_frames, file.sampling.num_frames
+    context, length = file.transform.lookback_frames, file.sampling.num_frames
     frames = clips(file, 4, length)
     states = [torch.zeros([4 if side == "batch" else side for side in slot["shape"]]) for slot in said["states"]]
     for number in range(length):

@@ -27,8 +27,8 @@ from pipeline.evaluation import evaluate_model
 from pipeline.explanation.memory import remember
 from pipeline.inference.folding import fold_batch_norm
 from pipeline.models.backbones import build_backbone
-from pipeline.models.reading import READINGS
 from pipeline.models.recognizer import Recognizer
+from pipeline.models.scan_orders import SCAN_ORDERS
 from pipeline.models.temporal.stack import MAP_HEADS, TEMPORAL_HEADS, build_temporal
 from pipeline.training.fit import train
 from pipeline.transforms.augmentation import blank_squares, shift_and_flip
@@ -62,7 +62,7 @@ def pictures(tmp_path: Path) -> Path:
 
 
 def experiment_on(root: Path, output_dir: Path, **model: object) -> Experiment:
-    settings: dict[str, object] = {"backbone": "pixels_4x4", "read": "rows", "heads": ("gru",)} | model
+    settings: dict[str, object] = {"backbone": "pixels_4x4", "scan": "rows", "heads": ("gru",)} | model
     return Experiment(
         output_dir=str(output_dir),
         data=DataConfig(format="images", root=str(root), batch_size=4, num_workers=0, val_fraction=0.25),
@@ -82,18 +82,18 @@ def experiment_on(root: Path, output_dir: Path, **model: object) -> Experiment:
         training=TrainingConfig(
             epochs=8,
             learning_rate=0.02,
-            backbone_learning_rate_ratio=1.0,
+            backbone_lr_scale=1.0,
             freeze_batch_norm=False,
             precision="fp32",
         ),
     )
 
 
-def test_readings_give_every_number_once_in_scan_order() -> None:
+def test_scan_orders_give_every_number_once_in_scan_order() -> None:
     maps = torch.arange(2 * 3 * 4 * 2 * 5).reshape(2, 3, 4, 2, 5)  # [B, T, D, h, w]
-    parts = {name: reading.steps(maps) for name, reading in READINGS.items()}
+    parts = {name: reading.steps(maps) for name, reading in SCAN_ORDERS.items()}
     assert {name: tuple(part.shape) for name, part in parts.items()} == {
-        "frames": (2, 3, 4, 2, 5),
+        "none": (2, 3, 4, 2, 5),
         "rows": (2, 6, 4, 1, 5),
         "columns": (2, 15, 4, 2, 1),
         "patches": (2, 30, 4, 1, 1),
@@ -106,11 +106,11 @@ def test_readings_give_every_number_once_in_scan_order() -> None:
             assert torch.equal(parts["patches"][b, 10 * t + 5 * row + column, :, 0, 0], place)
 
 
-@pytest.mark.parametrize("read", [name for name in READINGS if name != "frames"])
+@pytest.mark.parametrize("read", [name for name in SCAN_ORDERS if name != "none"])
 @pytest.mark.parametrize("name", TEMPORAL_HEADS)
 def test_every_head_reads_parts_and_a_video_frame_by_frame_as_a_whole(name: str, read: str) -> None:
     torch.manual_seed(0)
-    config = ModelConfig(backbone="tiny", weights="none", read=read, heads=(name,), hidden_channels=4, readout="mean")  # type: ignore[arg-type]
+    config = ModelConfig(backbone="tiny", weights="none", scan=read, heads=(name,), hidden_channels=4, readout="mean")  # type: ignore[arg-type]
     model = Recognizer(config, 3, input_size_px=32).eval()
     assert (name in MAP_HEADS) == model.temporal.reads_maps
     with torch.no_grad():
@@ -127,7 +127,7 @@ def test_every_head_reads_parts_and_a_video_frame_by_frame_as_a_whole(name: str,
 def test_a_gru_that_reads_rows_is_torchs_gru_on_flat_rows() -> None:
     torch.manual_seed(0)
     config = ModelConfig(
-        backbone="pixels", weights="none", feature_norm="none", read="rows", heads=("gru",), hidden_channels=5
+        backbone="pixels", weights="none", feature_norm="none", scan="rows", heads=("gru",), hidden_channels=5
     )
     model = Recognizer(config, 2, input_size_px=8).eval()
     gru = nn.GRU(24, 5, batch_first=True)
@@ -139,7 +139,7 @@ def test_a_gru_that_reads_rows_is_torchs_gru_on_flat_rows() -> None:
 
 
 def test_a_convgru_that_reads_rows_convolves_along_them() -> None:
-    head = build_temporal(3, ModelConfig(read="rows", heads=("convgru",), kernel_size=5, hidden_channels=4))
+    head = build_temporal(3, ModelConfig(scan="rows", heads=("convgru",), kernel_size=5, hidden_channels=4))
     assert head.heads[0].input_conv.kernel_size == (1, 5)  # type: ignore[attr-defined]
     assert head(torch.randn(2, 3, 3, 1, 7))[0].shape == (2, 3, 4, 1, 7)
 
@@ -149,7 +149,7 @@ def test_whitened_pictures_hardly_correlate() -> None:
     torch.manual_seed(0)
     noise = torch.randn(64, 1, 34, 34) + 0.3 * torch.randn(64, 3, 34, 34)
     smooth = 10 * nn.functional.avg_pool2d(noise, 3, stride=1)
-    stem = build_backbone("whitened", "none").stages[0][0].train()  # type: ignore[index]
+    stem = build_backbone("resnet9_whitened", "none").stages[0][0].train()  # type: ignore[index]
     channels = stem(smooth)[:, :12].movedim(1, 0).flatten(1)
     inputs = nn.functional.unfold(smooth, 2).movedim(1, 0).flatten(1)
     torch.testing.assert_close(channels.var(dim=1), torch.ones(12), atol=0.1, rtol=0.1)
@@ -158,7 +158,7 @@ def test_whitened_pictures_hardly_correlate() -> None:
 
 def test_the_whitened_backbone_folds() -> None:
     torch.manual_seed(0)
-    backbone = build_backbone("whitened", "none")
+    backbone = build_backbone("resnet9_whitened", "none")
     backbone.train()(torch.randn(8, 3, 32, 32))  # statistics that are not 0 and 1
     folded, x = fold_batch_norm(backbone.eval()), torch.randn(2, 3, 32, 32)
     assert backbone(x).shape == (2, 256, 3, 3)
@@ -385,7 +385,7 @@ def test_what_is_wrong_with_the_pictures_is_said(pictures: Path, tmp_path: Path)
 
 
 def test_a_memory_of_parts_is_not_shown(motion_root: Path) -> None:
-    model = small_model(read="rows", heads=("gru",))
+    model = small_model(scan="rows", heads=("gru",))
     (video,) = (motion_root / "untrimmed").glob("*.mp4")
     with open_video(video) as reader, pytest.raises(UserError, match="reads each frame by its rows"):
         remember(model, reader)

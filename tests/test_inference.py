@@ -43,7 +43,7 @@ def scores_of(model: Model, path: Path, **settings: object) -> list[WindowScores
 def window_by_window(file: ModelFile, path: Path, stride: int) -> list[tuple[int, np.ndarray]]:
     """Grid start and probabilities of each window, computed alone from its own frames."""
     transform = ClipTransform(file.transform, file.normalization)
-    context, results = file.transform.num_context_frames, []
+    context, results = file.transform.lookback_frames, []
     with open_video(path) as reader, torch.inference_mode():
         grid = grid_range(file.sampling.sample_fps, 0.0, reader.info.duration_seconds)
         needed = file.sampling.num_frames + context
@@ -67,7 +67,7 @@ def test_windows_score_as_if_each_were_computed_alone(long_video: Path, head: st
 
 
 def test_windows_of_differences_and_of_bidirectional_heads(long_video: Path) -> None:
-    file = small_model(heads=("gru",), bidirectional=True, representation="difference")
+    file = small_model(heads=("gru",), bidirectional=True, input="rgb_diff")
     got = scores_of(Model(file), long_video, stride_frames=2, batch_size=5)
     expected = window_by_window(file, long_video, 2)
     assert [s.window.start for s in got] == [start for start, _ in expected]
@@ -117,11 +117,11 @@ def test_each_frame_of_a_long_video_passes_the_backbone_once(three_minutes: Path
 
 
 def test_a_stream_of_a_file_is_the_sequence_scored_once(long_video: Path) -> None:
-    for representation in ("rgb", "difference", "rgb_and_difference"):
-        file = small_model(representation=representation)
+    for input in ("rgb", "rgb_diff", "rgb+rgb_diff"):
+        file = small_model(input=input)
         model = Model(file)
         got = scores_of(model, long_video, mode="stream", batch_size=7)
-        context = file.transform.num_context_frames
+        context = file.transform.lookback_frames
         with open_video(long_video) as reader, torch.inference_mode():
             grid = grid_range(file.sampling.sample_fps, 0.0, reader.info.duration_seconds)
             frames = reader.at(grid_seconds(list(grid), file.sampling.sample_fps)).frames

@@ -42,7 +42,7 @@ def is_same(mine: torch.nn.Module, theirs: torch.nn.Module) -> bool:
         ({}, True),
         ({"hidden_channels": 4}, False),
         ({"heads": ("gru",)}, False),
-        ({"representation": "difference"}, True),
+        ({"input": "rgb_diff"}, True),
     ],
 )
 def test_the_backbone_is_taken_and_the_heads_where_they_are_the_same(

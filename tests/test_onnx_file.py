@@ -133,7 +133,7 @@ LIES: dict[str, tuple[Change, str]] = {
     "states": (say(states=[{"name": "state_0", "shape": [10**6, 10**6]}]), "a state has at most"),
     "a state's name": (say(states=[{"name": "../x", "shape": [1]}]), "the name of a state"),
     "states null": (say(states=None), "states: must be a list"),
-    "context": (say(num_context_frames=0), "is not that of transform.representation"),
+    "context": (say(lookback_frames=0), "is not that of transform.input"),
     "unknown key": (say(more=1), "unknown key 'more'"),
     "data here": (outside("x.bin"), "lies in another file"),
     "data elsewhere": (outside("/etc/passwd"), "lies in another file"),

@@ -94,7 +94,7 @@ def test_a_gpu_uses_bf16_where_it_has_it(
 
 
 def module_of(model: ModelConfig, **training: Any) -> ClipClassifier:
-    training = {"backbone_learning_rate_ratio": 1.0, "freeze_batch_norm": False, **training}
+    training = {"backbone_lr_scale": 1.0, "freeze_batch_norm": False, **training}
     return ClipClassifier(replace(Experiment(), model=model, training=TrainingConfig(**training)), 2)
 
 
@@ -121,10 +121,8 @@ def test_the_memory_of_a_step_is_what_its_backbone_keeps() -> None:
 def test_frozen_stages_keep_nothing_and_fewer_frames_keep_less() -> None:
     model = ModelConfig(backbone="tiny", weights="none", heads=("gru",), hidden_channels=8)
     whole = memory.step_memory(module_of(model), "fp32").clip_bytes
-    assert memory.step_memory(module_of(model, backbone_learning_rate_ratio=0.0), "fp32").clip_bytes < 0.7 * whole
-    assert memory.step_memory(module_of(model, frames_per_clip=4), "fp32").clip_bytes == pytest.approx(
-        whole / 4, rel=0.01
-    )
+    assert memory.step_memory(module_of(model, backbone_lr_scale=0.0), "fp32").clip_bytes < 0.7 * whole
+    assert memory.step_memory(module_of(model, train_frames=4), "fp32").clip_bytes == pytest.approx(whole / 4, rel=0.01)
 
 
 def test_a_step_that_cannot_fit_is_refused_with_settings_that_fit(monkeypatch: pytest.MonkeyPatch) -> None:

@@ -18,7 +18,7 @@ import pytest
 import torch
 
 from pipeline.checkpoint import load_model_file
-from pipeline.config import Experiment, ModelConfig, TrainerConfig, to_yaml
+from pipeline.config import Experiment, MachineConfig, ModelConfig, to_yaml
 from pipeline.datasets.settled import make_splits, read_annotations
 from pipeline.datasets.videos import EpochSampler, RankBatches
 from pipeline.errors import UserError
@@ -30,7 +30,7 @@ from pipeline.training.fit import train
 from tests.small import small_experiment
 
 pytestmark = pytest.mark.timeout(900)  # pairs of processes, each of which loads torch: slow where the cores are busy
-TWO = TrainerConfig(accelerator="cpu", devices=2, timeout_seconds=120)
+TWO = MachineConfig(accelerator="cpu", devices=2, timeout_seconds=120)
 
 
 def batches_of(num_rows: int, batch_size: int, count: int, training: bool, epoch: int = 0, skip: int = 0) -> list[Any]:
@@ -143,7 +143,7 @@ def two(root: Path, tmp_path_factory: pytest.TempPathFactory) -> tuple[Path, lis
     and then resumed; and what each has to say."""
     folder = tmp_path_factory.mktemp("two")
     experiment = plain_experiment(root, folder)
-    experiment = replace(experiment, trainer=TWO, data=replace(experiment.data, batch_size=2))
+    experiment = replace(experiment, machine=TWO, data=replace(experiment.data, batch_size=2))
     (folder / "config.yaml").write_text(to_yaml(experiment))
     done = run("tests.two_ranks", folder / "config.yaml", folder, "stop")
     assert done.returncode == 100 + signal.SIGTERM, done.stderr
@@ -195,7 +195,7 @@ def test_the_command_evaluates_with_two_processes_and_speaks_once(
     two: tuple[Path, list[dict[str, Any]]], tmp_path: Path
 ) -> None:
     run_dir, (first, _) = two
-    options = ["--trainer.devices", "2", "--trainer.accelerator", "cpu", "--output", tmp_path, "--quiet"]
+    options = ["--machine.devices", "2", "--machine.accelerator", "cpu", "--output", tmp_path, "--quiet"]
     done = run("pipeline", "evaluate", run_dir / "model.safetensors", *options)
     assert done.returncode == 1, done.stderr  # some videos cannot be read
     assert json.loads(done.stdout)["num_videos"] == len(first["results"])
@@ -205,7 +205,7 @@ def test_the_command_evaluates_with_two_processes_and_speaks_once(
 
 
 def test_a_process_that_dies_ends_the_run(root: Path, tmp_path: Path) -> None:
-    experiment = replace(plain_experiment(root, tmp_path), trainer=TWO)
+    experiment = replace(plain_experiment(root, tmp_path), machine=TWO)
     (tmp_path / "config.yaml").write_text(to_yaml(experiment))
     done = run("tests.two_ranks", tmp_path / "config.yaml", tmp_path, "die")
     assert done.returncode != 0

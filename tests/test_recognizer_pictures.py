@@ -21,13 +21,13 @@ from tests.small import small_experiment, small_model
 
 pytestmark = pytest.mark.usefixtures("one_torchlib")
 
-BOTH: dict[str, Any] = {"heads": ("gru",), "representation": "rgb_and_difference"}
+BOTH: dict[str, Any] = {"heads": ("gru",), "input": "rgb+rgb_diff"}
 
 
-@pytest.mark.parametrize("representation", ["difference", "rgb_and_difference"])
-def test_the_backbone_sees_larger_changes(representation: str) -> None:
-    settings = BOTH | {"representation": representation}
-    plain, larger = (small_model(**settings, change_gain=gain).recognizer for gain in (1.0, 4.0))
+@pytest.mark.parametrize("input", ["rgb_diff", "rgb+rgb_diff"])
+def test_the_backbone_sees_larger_changes(input: str) -> None:
+    settings = BOTH | {"input": input}
+    plain, larger = (small_model(**settings, rgb_diff_scale=gain).recognizer for gain in (1.0, 4.0))
     larger.load_state_dict(plain.state_dict())
     torch.manual_seed(3)
     frames = torch.randn(2, plain.num_features // plain.backbone.num_features * 3, 32, 32) / 4
@@ -43,7 +43,12 @@ def test_the_backbone_sees_larger_changes(representation: str) -> None:
 
 def test_outputs_are_normalised_by_what_the_clips_end_with() -> None:
     """By hand: the average of each feature, its mean and deviation over the batch, the classifier."""
-    settings: dict[str, Any] = {"heads": ("mean",), "output_norm": "batch", "feature_norm": "none", "dropout": 0.0}
+    settings: dict[str, Any] = {
+        "heads": ("mean",),
+        "classifier_batch_norm": True,
+        "feature_norm": "none",
+        "dropout": 0.0,
+    }
     recognizer = small_model(**settings).recognizer.train()
     torch.manual_seed(3)
     features = torch.randn(6, 5, recognizer.num_features)
@@ -61,7 +66,7 @@ def test_outputs_are_normalised_by_what_the_clips_end_with() -> None:
     ("settings", "is_exported"),
     [
         (BOTH, False),
-        (BOTH | {"heads": ("mean",), "output_norm": "batch", "change_gain": 4.0}, True),
+        (BOTH | {"heads": ("mean",), "classifier_batch_norm": True, "rgb_diff_scale": 4.0}, True),
     ],
 )
 def test_such_a_model_comes_back_from_its_file_and_can_be_exported(
@@ -80,10 +85,10 @@ def test_such_a_model_comes_back_from_its_file_and_can_be_exported(
 
 def test_it_trains_and_pictures_alone_have_no_motion(motion_root: Path, tmp_path: Path) -> None:
     experiment = small_experiment(motion_root, tmp_path, epochs=1)
-    model = replace(experiment.model, heads=("mean",), change_gain=2.0)
-    with pytest.raises(UserError, match=r"single pictures have none: set transform\.representation difference"):
+    model = replace(experiment.model, heads=("mean",), rgb_diff_scale=2.0)
+    with pytest.raises(UserError, match=r"single pictures have none: set transform\.input rgb_diff"):
         train(replace(experiment, model=model), quiet=True)
-    transform = replace(experiment.transform, representation="rgb_and_difference")
+    transform = replace(experiment.transform, input="rgb+rgb_diff")
     experiment = replace(experiment, model=model, transform=transform)
     assert np.isfinite(train(experiment, quiet=True).metrics["val_loss"])
-    assert frame_average(experiment).model.change_gain == 1.0
+    assert frame_average(experiment).model.rgb_diff_scale == 1.0

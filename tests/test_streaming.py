@@ -35,8 +35,8 @@ PATIENCE_SECONDS = 120.0
 STREAM = InferenceConfig(mode="stream")
 
 
-def file_for(representation: str) -> ModelFile:
-    return small_model(representation=representation)
+def file_for(input: str) -> ModelFile:
+    return small_model(input=input)
 
 
 @pytest.fixture(scope="module")
@@ -85,16 +85,16 @@ def assert_close(got: Sequence[Happening], expected: Sequence[Prediction | Segme
     np.testing.assert_allclose([g.score for g in got], [e.score for e in expected], atol=1e-5)  # type: ignore[union-attr]
 
 
-@pytest.mark.parametrize("representation", ["rgb", "difference", "rgb_and_difference"])
+@pytest.mark.parametrize("input", ["rgb", "rgb_diff", "rgb+rgb_diff"])
 @pytest.mark.parametrize(
     "inference",
     [InferenceConfig(stride_frames=3), InferenceConfig(batch_size=7), STREAM, replace(STREAM, batch_size=3)],
 )
 def test_files_as_fast_as_it_goes_give_what_predict_gives(
-    videos: list[str], representation: str, inference: InferenceConfig
+    videos: list[str], input: str, inference: InferenceConfig
 ) -> None:
     """Several at once, of different lengths, the last one twice."""
-    model, heard = Model(file_for(representation)), Heard()
+    model, heard = Model(file_for(input)), Heard()
     streams = Streams(model, heard, inference)
     for source in parse_sources(videos, replay=True, fast=True):
         streams.add(source)

@@ -20,9 +20,9 @@ from tests.small import small_model
 
 NO_FRAMES = torch.empty(0, 3, 40, 40, dtype=torch.uint8)
 MODELS = {
-    name: Model(replace(file, transform=replace(file.transform, representation=name)))
+    name: Model(replace(file, transform=replace(file.transform, input=name)))
     for file in [small_model()]
-    for name in ("rgb", "difference")
+    for name in ("rgb", "rgb_diff")
 }
 WINDOWS = InferenceConfig(mode="windows", stride_frames=1)
 STREAM = InferenceConfig(mode="stream")
@@ -34,7 +34,7 @@ def pictures(count: int) -> Tensor:
 
 def make_track(model: Model, inference: InferenceConfig) -> Track:
     with torch.inference_mode():
-        still = model.embed(torch.zeros(1, 1 + model.file.transform.num_context_frames, 3, 40, 40, dtype=torch.uint8))
+        still = model.embed(torch.zeros(1, 1 + model.file.transform.lookback_frames, 3, 40, 40, dtype=torch.uint8))
     return Track(model, inference, TimelineConfig(min_seconds=0), still[0])
 
 
@@ -63,11 +63,11 @@ def engine_scores(model: Model, frames: Tensor, inference: InferenceConfig) -> t
 
 
 @settings(max_examples=20, deadline=None)
-@given(st.data(), st.sampled_from(["rgb", "difference"]), st.sampled_from([WINDOWS, STREAM]))
+@given(st.data(), st.sampled_from(["rgb", "rgb_diff"]), st.sampled_from([WINDOWS, STREAM]))
 def test_held_frames_score_as_in_a_file_that_stands_still(
-    data: st.DataObject, representation: str, inference: InferenceConfig
+    data: st.DataObject, input: str, inference: InferenceConfig
 ) -> None:
-    model = MODELS[representation]
+    model = MODELS[input]
     portions, shown, index = [], [], 0
     for number, held in enumerate(data.draw(st.lists(st.integers(0, 3), min_size=6, max_size=12))):
         num_held = held if number else 0
@@ -81,10 +81,10 @@ def test_held_frames_score_as_in_a_file_that_stands_still(
     assert_same(got.windows, engine_scores(model, torch.stack(shown), inference))
 
 
-@pytest.mark.parametrize("representation", ["rgb", "difference"])
+@pytest.mark.parametrize("input", ["rgb", "rgb_diff"])
 @pytest.mark.parametrize("inference", [WINDOWS, STREAM])
-def test_a_gap_begins_anew_and_times_go_on(representation: str, inference: InferenceConfig) -> None:
-    model, frames = MODELS[representation], pictures(20)
+def test_a_gap_begins_anew_and_times_go_on(input: str, inference: InferenceConfig) -> None:
+    model, frames = MODELS[input], pictures(20)
     portions = [Portion(3, 0, frames[:8], is_first=True), Portion(30, 0, frames[8:], is_first=True)]
     got = pushed(make_track(model, inference), model, portions)
     expected: list[WindowScores] = []
@@ -98,10 +98,10 @@ def test_a_gap_begins_anew_and_times_go_on(representation: str, inference: Infer
     assert min(s.start_seconds for s in got.segments if s.start_seconds > 11 / fps) >= 30 / fps
 
 
-@pytest.mark.parametrize("representation", ["rgb", "difference"])
-def test_after_a_reset_what_was_held_is_forgotten(representation: str) -> None:
+@pytest.mark.parametrize("input", ["rgb", "rgb_diff"])
+def test_after_a_reset_what_was_held_is_forgotten(input: str) -> None:
     """The state is new, and begins with the first new picture."""
-    model, frames = MODELS[representation], pictures(12)
+    model, frames = MODELS[input], pictures(12)
     track = make_track(model, STREAM)
     pushed(track, model, [Portion(0, 0, frames[:4], is_first=True)])
     later = [Portion(4, 2, NO_FRAMES), Portion(6, 1, frames[4:5]), Portion(8, 0, frames[5:])]
@@ -112,7 +112,7 @@ def test_after_a_reset_what_was_held_is_forgotten(representation: str) -> None:
 
 
 def test_memory_of_a_track_does_not_grow() -> None:
-    model, frames = MODELS["difference"], pictures(8)
+    model, frames = MODELS["rgb_diff"], pictures(8)
     track = make_track(model, WINDOWS)
     with torch.inference_mode():
         for number in range(40):

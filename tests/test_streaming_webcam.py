@@ -36,10 +36,10 @@ PATIENCE_SECONDS = 120.0
 @pytest.fixture(scope="module")
 def models(tmp_path_factory: pytest.TempPathFactory) -> dict[str, str]:
     folder, file = tmp_path_factory.mktemp("models"), small_model()
-    for name in ("rgb", "difference"):
-        changed = replace(file, transform=replace(file.transform, representation=name))
+    for name in ("rgb", "rgb_diff"):
+        changed = replace(file, transform=replace(file.transform, input=name))
         save_model(folder / f"{name}.safetensors", changed)
-    return {name: str(folder / f"{name}.safetensors") for name in ("rgb", "difference")}
+    return {name: str(folder / f"{name}.safetensors") for name in ("rgb", "rgb_diff")}
 
 
 @pytest.fixture(scope="module")
@@ -51,11 +51,11 @@ def events_in(text: str) -> list[dict[str, Any]]:
     return [json.loads(line) for line in text.splitlines()]
 
 
-@pytest.mark.parametrize("representation", ["rgb", "difference"])
+@pytest.mark.parametrize("input", ["rgb", "rgb_diff"])
 def test_a_fast_replay_prints_the_very_lines_of_predict(
-    models: dict[str, str], video: str, representation: str, capsys: pytest.CaptureFixture[str]
+    models: dict[str, str], video: str, input: str, capsys: pytest.CaptureFixture[str]
 ) -> None:
-    model = models[representation]
+    model = models[input]
     assert main(["predict", model, video, "--jsonl", "-", "--quiet"]) == 0
     expected = capsys.readouterr().out.splitlines()
     for batch_size in ("32", "5"):

@@ -169,7 +169,7 @@ def test_recomputing_keeps_less_and_changes_nothing(name: str) -> None:
         gradients = torch.autograd.grad(loss, list(head.parameters())) if list(head.parameters()) else []
         return list(gradients), sum(kept)
 
-    whole, in_pieces = (build(name, recompute_steps=steps).train() for steps in (0, 3))
+    whole, in_pieces = (build(name, checkpoint_steps=steps).train() for steps in (0, 3))
     whole.dropout = in_pieces.dropout = 0.0
     expected, kept_whole = gradients_and_floats_kept(whole)
     gradients, kept_in_pieces = gradients_and_floats_kept(in_pieces)

@@ -102,23 +102,23 @@ def test_a_run_leaves_a_model_that_says_what_it_is(motion_root: Path, tmp_path: 
 
 
 @pytest.mark.parametrize(
-    ("representation", "model", "num_frames"),
+    ("input", "model", "num_frames"),
     [
         ("rgb", {"heads": ("convgru",)}, 4),
-        ("difference", {"heads": ("gru",)}, 4),
-        ("rgb_and_difference", {"heads": ("gru",)}, 40),  # longer than the videos
+        ("rgb_diff", {"heads": ("gru",)}, 4),
+        ("rgb+rgb_diff", {"heads": ("gru",)}, 40),  # longer than the videos
     ],
 )
 def test_a_frozen_backbone_does_not_change_and_cached_features_train_the_same(
-    motion_root: Path, tmp_path: Path, representation: Any, model: dict[str, Any], num_frames: int
+    motion_root: Path, tmp_path: Path, input: Any, model: dict[str, Any], num_frames: int
 ) -> None:
-    settings = {"backbone_learning_rate_ratio": 0.0, "optimizer": "sgd", "learning_rate": 0.05}
+    settings = {"backbone_lr_scale": 0.0, "optimizer": "sgd", "learning_rate": 0.05}
     experiment = small_experiment(motion_root, tmp_path, **settings)
     still = {"min_crop_area": 1.0, "horizontal_flip": 0.0, "brightness": 0, "contrast": 0, "saturation": 0}
     experiment = replace(
         experiment,
         sampling=replace(experiment.sampling, num_frames=num_frames),
-        transform=replace(experiment.transform, input_size_px=40, representation=representation, **still),
+        transform=replace(experiment.transform, input_size_px=40, input=input, **still),
         model=replace(experiment.model, dropout=0.0, **model),
     )
     torch.manual_seed(experiment.seed)
@@ -145,7 +145,7 @@ def test_what_is_frozen_stays_in_evaluation_mode(motion_root: Path, tmp_path: Pa
 
 def test_learning_rates_and_decay(motion_root: Path, tmp_path: Path) -> None:
     module = ClipClassifier(small_experiment(motion_root, tmp_path), 3)
-    config = TrainingConfig(learning_rate=1.0, backbone_learning_rate_ratio=0.1, weight_decay=0.5)
+    config = TrainingConfig(learning_rate=1.0, backbone_lr_scale=0.1, weight_decay=0.5)
     groups = parameter_groups(module.recognizer, config)
     of = {id(p): (g["lr"], g["weight_decay"]) for g in groups for p in g["params"]}  # type: ignore[attr-defined]
     named = dict(module.recognizer.named_parameters())
@@ -189,7 +189,7 @@ def test_frames_are_drawn_one_from_each_equal_part(num_frames: int, count: int) 
 
 
 def test_a_clip_costs_as_many_frames_as_it_is_learnt_from(motion_root: Path, tmp_path: Path) -> None:
-    experiment = small_experiment(motion_root, tmp_path, epochs=1, frames_per_clip=3)
+    experiment = small_experiment(motion_root, tmp_path, epochs=1, train_frames=3)
     assert experiment.sampling.num_frames > 3
     seen: dict[bool, set[int]] = {True: set(), False: set()}
     original = Recognizer.classify
@@ -211,7 +211,7 @@ def test_a_clip_costs_as_many_frames_as_it_is_learnt_from(motion_root: Path, tmp
         {"optimizer": "sgd", "learning_rate": 0.01, "accumulate_batches": 2},
         {"class_weights": "balanced", "label_smoothing": 0.0, "gradient_clip_norm": 0.0},
         {"mixup_alpha": 0.4, "early_stopping_epochs": 1},
-        {"frames_per_clip": 2, "mixup_alpha": 0.4},
+        {"train_frames": 2, "mixup_alpha": 0.4},
     ],
 )
 def test_every_setting_trains(motion_root: Path, tmp_path: Path, settings: dict[str, object]) -> None:
@@ -221,7 +221,7 @@ def test_every_setting_trains(motion_root: Path, tmp_path: Path, settings: dict[
 
 def test_tensorboard_logs(motion_root: Path, tmp_path: Path) -> None:
     experiment = small_experiment(motion_root, tmp_path, epochs=1)
-    train(replace(experiment, trainer=replace(experiment.trainer, tensorboard=True)), quiet=True)
+    train(replace(experiment, machine=replace(experiment.machine, tensorboard=True)), quiet=True)
     assert list(experiment.run_dir.glob("tensorboard/events.out.tfevents.*"))
 
 
@@ -256,12 +256,12 @@ def test_bad_videos_are_named_and_left_out_and_too_many_fail(motion_root: Path, 
                 e,
                 data=replace(e.data, cache="features"),
                 sampling=replace(e.sampling, mode="uniform"),
-                transform=replace(e.transform, representation="difference"),
-                training=replace(e.training, backbone_learning_rate_ratio=0.0),
+                transform=replace(e.transform, input="rgb_diff"),
+                training=replace(e.training, backbone_lr_scale=0.0),
             ),
             "set sampling.mode dense and sampling.short_video hold_last",
         ),
-        (lambda e: replace(e, training=replace(e.training, frames_per_clip=99)), "is more than a clip has"),
+        (lambda e: replace(e, training=replace(e.training, train_frames=99)), "is more than a clip has"),
         (lambda e: replace(e, data=replace(e.data, format="ucf")), "unknown data format 'ucf'"),
     ],
 )

@@ -57,10 +57,10 @@ def test_evaluation_is_the_normalised_centre() -> None:
 
 
 def test_difference_is_the_change_since_the_frame_before() -> None:
-    config = TransformConfig(fit_size_px=16, input_size_px=16, representation="difference")
+    config = TransformConfig(fit_size_px=16, input_size_px=16, input="rgb_diff")
     frames = torch.randint(0, 256, (2, 5, 3, 16, 16), dtype=torch.uint8)
     out = ClipTransform(config, Normalization((0.5,) * 3, (0.5,) * 3)).evaluate(frames)
-    assert config.num_context_frames == 1
+    assert config.lookback_frames == 1
     expected = (frames[:, 1:].float() - frames[:, :-1].float()) / 255 / 0.5
     torch.testing.assert_close(out, expected)
     assert (ClipTransform(config, UNIT).evaluate(frames[:, :1].expand(-1, 5, -1, -1, -1)) == 0).all()
@@ -68,8 +68,8 @@ def test_difference_is_the_change_since_the_frame_before() -> None:
 
 def test_both_pictures_of_a_frame_lie_side_by_side() -> None:
     frames = torch.randint(0, 256, (2, 5, 3, 16, 16), dtype=torch.uint8)
-    kinds = ("rgb", "difference", "rgb_and_difference")
-    configs = [TransformConfig(fit_size_px=16, input_size_px=16, representation=kind) for kind in kinds]
+    kinds = ("rgb", "rgb_diff", "rgb+rgb_diff")
+    configs = [TransformConfig(fit_size_px=16, input_size_px=16, input=kind) for kind in kinds]
     pictures, changes, both = (ClipTransform(config, UNIT).evaluate(frames) for config in configs)
     assert [config.num_pictures for config in configs] == [1, 1, 2]
     assert torch.equal(both, torch.cat([pictures[:, 1:], changes], dim=2))

@@ -189,7 +189,7 @@ def test_resuming_with_other_settings_or_videos_is_refused_untouched(
     "change",
     [
         lambda e: replace(e, data=replace(e.data, num_workers=1, cache_max_gb=1.0, max_bad_fraction=0.5)),
-        lambda e: replace(e, trainer=replace(e.trainer, accelerator="cpu", timeout_seconds=60.0)),
+        lambda e: replace(e, machine=replace(e.machine, accelerator="cpu", timeout_seconds=60.0)),
         lambda e: replace(e, decode=replace(e.decode, timeout_seconds=9.0)),
     ],
     ids=["data", "trainer", "decode"],

@@ -149,7 +149,7 @@ def test_videos_of_different_sizes_make_a_batch(shared_data: Path) -> None:
     experiment = Experiment(
         data=DataConfig(batch_size=6, num_workers=0),
         sampling=SamplingConfig(num_frames=4, mode="uniform", num_eval_clips=1),
-        transform=TransformConfig(fit_size_px=64, input_size_px=64, representation="difference"),
+        transform=TransformConfig(fit_size_px=64, input_size_px=64, input="rgb_diff"),
     )
     (batch,) = make_loader(rows, annotations.labels, experiment, fixed_clips)
     assert batch.frames.shape == (6, 5, 3, 64, 64)

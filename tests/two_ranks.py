@@ -51,7 +51,7 @@ def main() -> None:
         result = train(experiment, resume=sys.argv[3] == "resume", quiet=True)
     except Interrupted as interrupted:
         sys.exit(100 + interrupted.signal_number if current_rank() == 0 else 0)
-    ranks = join(experiment.trainer)
+    ranks = join(experiment.machine)
     rows = make_splits(read_annotations(experiment.data), experiment.data, experiment.seed).test
     evaluation = evaluate_model(result.model, rows, experiment.data, ranks=ranks)
     facts = {

@@ -35,16 +35,16 @@ WHOLE = "the recipe"
 _ONE_WAY, _BOTH_WAYS = "--model.bidirectional false", "--model.bidirectional true --model.readout mean"
 _LEARNED = (  # how heads with weights are trained: a recipe may be made for one without
     "--training.optimizer adamw --training.learning_rate 0.001 --training.weight_decay 0.05 --model.dropout 0.4 "
-    "--model.output_norm none"
+    "--model.classifier_batch_norm false"
 )
 VARIANTS: dict[str, str] = {
     WHOLE: "",
-    "pictures instead of changes": "--transform.representation rgb --model.change_gain 1",
-    "pictures beside their changes": "--transform.representation rgb_and_difference",
-    "changes as they are": "--model.change_gain 1",
-    "changes four times as large": "--model.change_gain 4",
+    "pictures instead of changes": "--transform.input rgb --model.rgb_diff_scale 1",
+    "pictures beside their changes": "--transform.input rgb+rgb_diff",
+    "changes as they are": "--model.rgb_diff_scale 1",
+    "changes four times as large": "--model.rgb_diff_scale 4",
     "features as they are": "--model.feature_norm none",
-    "outputs not normalised": "--model.output_norm none",
+    "outputs not normalised": "--model.classifier_batch_norm false",
     "frame average": f"--model.heads [mean] {_ONE_WAY}",
     "GRU": f"--model.heads [gru] {_ONE_WAY} --model.readout mean {_LEARNED}",
     "GRU both ways": f"--model.heads [gru] {_BOTH_WAYS} {_LEARNED}",
@@ -52,13 +52,9 @@ VARIANTS: dict[str, str] = {
     "two GRUs both ways": f"--model.heads [gru,gru] {_BOTH_WAYS} {_LEARNED}",
     "ConvGRU on maps": f"--model.heads [convgru] --model.hidden_channels 64 --model.readout mean {_LEARNED}",
     "GRU of vectors and their changes": f"--model.heads [change,gru] {_BOTH_WAYS} {_LEARNED}",
-    "frozen backbone": "--training.backbone_learning_rate_ratio 0",
-    "later stages learn": (
-        "--data.cache frames --training.backbone_learning_rate_ratio 0.3 --training.num_frozen_stages 5"
-    ),
-    "whole backbone learns": (
-        "--data.cache frames --training.backbone_learning_rate_ratio 0.3 --training.num_frozen_stages 0"
-    ),
+    "frozen backbone": "--training.backbone_lr_scale 0",
+    "later stages learn": ("--data.cache frames --training.backbone_lr_scale 0.3 --training.num_frozen_stages 5"),
+    "whole backbone learns": ("--data.cache frames --training.backbone_lr_scale 0.3 --training.num_frozen_stages 0"),
     "batch-norm statistics learn": "--training.freeze_batch_norm false",
     "other videos first": "--training.initial_model {first}",
     "four augmented copies of the features": "--data.feature_copies 4",

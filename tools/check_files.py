@@ -159,11 +159,11 @@ def writing_commands(folder: Path, options: Sequence[str], full: Path) -> dict[s
     config.write_text(json.dumps({"data": {"format": "folder", "root": root}}))
     run_there = ["--output_dir", str(full), "--name", "run"]
     elsewhere = ["--output_dir", str(folder / f"runs-{full.name}"), "--data.cache_dir", str(full)]
-    frozen = ["--training.backbone_learning_rate_ratio", "0"]
+    frozen = ["--training.backbone_lr_scale", "0"]
     return commands | {
         "predict --engine pool": [*predict, "--engine", "pool", "--workers", "2", "--parquet", str(full / "t")],
         "train": ["train", *options, *run_there],
-        "train, tensorboard": ["train", *options, *run_there, "--trainer.tensorboard", "true"],
+        "train, tensorboard": ["train", *options, *run_there, "--machine.tensorboard", "true"],
         "evaluate --protocol": ["evaluate", "--protocol", "own_split", *options, *run_there],
         "cache frames": ["train", *options, *elsewhere, "--name", "frames", "--data.cache", "frames"],
         "cache features": ["train", *options, *frozen, *elsewhere, "--name", "features", "--data.cache", "features"],

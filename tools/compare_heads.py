@@ -84,8 +84,8 @@ def _frozen(experiment: Experiment, root: str) -> Experiment:
     return replace(
         experiment,
         data=replace(experiment.data, root=root, cache="features"),
-        transform=replace(experiment.transform, representation="rgb"),
-        training=replace(experiment.training, backbone_learning_rate_ratio=0.0, precision="fp32"),
+        transform=replace(experiment.transform, input="rgb"),
+        training=replace(experiment.training, backbone_lr_scale=0.0, precision="fp32"),
     )
 
 

@@ -90,7 +90,7 @@ def make_files(folder: Path) -> None:
 
     torch.manual_seed(0)
     model = ModelConfig(backbone="tiny", weights="none", heads=("convgru", "gru"), hidden_channels=8)
-    sampling, transform = SamplingConfig(5.0, 4), TransformConfig("stretch", 40, 32, "difference")
+    sampling, transform = SamplingConfig(5.0, 4), TransformConfig("stretch", 40, 32, "rgb_diff")
     experiment = Experiment(model=model, sampling=sampling, transform=transform)
     labels = ("opens", "closes", "rests")
     provenance = {"clipgru": "0.1.0", "torch": "2", "python": "3", "experiment": to_dict(experiment)}
@@ -110,7 +110,7 @@ def scores_of(path: Path) -> list[list[float]]:
     pictures = np.random.default_rng(0).integers(0, 256, (NUM_PICTURES, 48, 64, 3), dtype=np.uint8)
     model = load_model(path, "cpu")
     frames = np.stack([model.fit(picture, Fraction(1)) for picture in pictures])
-    reach = 1 + model.file.transform.num_context_frames
+    reach = 1 + model.file.transform.lookback_frames
     seen = np.stack([frames[place : place + reach] for place in range(NUM_PICTURES - reach + 1)])
     scorer = model.scorer(InferenceConfig(mode="stream" if ".step." in path.name else "windows"))
     return [s.probabilities.tolist() for s in [*scorer.push(model.embed_frames(seen)), *scorer.finish()]]

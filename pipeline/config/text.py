@@ -10,6 +10,7 @@ from typing import Any
 
 import yaml
 
+from pipeline.config.earlier import with_new_names
 from pipeline.errors import UserError
 from pipeline.schema import check_types
 
@@ -47,6 +48,8 @@ def read_settings(kind: type[Any], path: Path) -> dict[str, Any]:
     except UnicodeDecodeError as error:
         raise UserError(f"{path}: not YAML: {error}") from error
     settings = read_yaml(text, str(path))
+    if isinstance(settings, Mapping):
+        settings = with_new_names(settings, str(path))
     check_types(kind, settings, str(path))
     found: dict[str, Any] = settings
     return found

@@ -10,7 +10,7 @@ from lightning.pytorch import LightningDataModule
 from torch import Tensor
 from torch.utils.data import DataLoader
 
-from pipeline.config import DataConfig, Experiment, TrainerConfig
+from pipeline.config import DataConfig, Experiment, MachineConfig
 from pipeline.datasets.annotations import VideoRow
 from pipeline.datasets.features import FeatureCache, FeatureDataset, FrameEmbedder
 from pipeline.datasets.grids import cache_store
@@ -51,7 +51,7 @@ def num_prefetched(experiment: Experiment, workers: int) -> int:
     """Batches that each worker has ready: 4, to even out videos that take long to decode; fewer, but at least one,
     where those of all workers would fill more than a tenth of the free memory."""
     sampling, transform = experiment.sampling, experiment.transform
-    num_frames = sampling.num_frames + transform.num_context_frames
+    num_frames = sampling.num_frames + transform.lookback_frames
     batch_bytes = experiment.data.batch_size * num_frames * 3 * transform.fit_size_px**2
     free_bytes = free_memory_bytes()
     if free_bytes is None:
@@ -65,7 +65,7 @@ def _num_bytes(row: VideoRow) -> int:
     return row.path.stat().st_size if row.path.is_file() else 0
 
 
-def uses_cuda(config: TrainerConfig) -> bool:
+def uses_cuda(config: MachineConfig) -> bool:
     """Return whether a training runs on an NVIDIA (or ROCm) GPU."""
     return config.accelerator in ("auto", "gpu", "cuda") and torch.cuda.is_available()
 
@@ -109,7 +109,7 @@ def _loader(
         worker_init_fn=_start_worker,
         persistent_workers=training and workers > 0,
         prefetch_factor=prefetched if workers else None,
-        pin_memory=uses_cuda(experiment.trainer),
+        pin_memory=uses_cuda(experiment.machine),
     )
 
 
@@ -215,7 +215,7 @@ class VideoDataModule(LightningDataModule):
         if before != self.ranks.count:
             error = UserError(
                 f"{before} processes made this run, and {self.ranks.count} would go on with other batches; resume with "
-                "trainer.devices and trainer.num_nodes as they were"
+                "machine.devices and machine.num_nodes as they were"
             )
             self.ranks.refuse(error)
         self._resume_at = (state_dict["epoch"], state_dict["samples"])

@@ -31,7 +31,7 @@ def can_keep_features(experiment: Experiment) -> bool:
     """Whether features of grid frames are what clips need: changes are, where a clip's frames are neighbours."""
     sampling = experiment.sampling
     has_neighbours = sampling.mode == "dense" and sampling.short_video != "loop"
-    return has_neighbours or experiment.transform.num_context_frames == 0
+    return has_neighbours or experiment.transform.lookback_frames == 0
 
 
 class FrameEmbedder:
@@ -61,7 +61,7 @@ class FrameEmbedder:
     def embed_grid(self, frames: Tensor, seed: int | None = None) -> Tensor:
         """All grid frames of a video, uint8 ``[G, 3, S, S]`` -> features, float16 ``[G, D, ...]`` on the CPU, as the
         module says; with a seed augmented by it."""
-        num_context = self.transform.config.num_context_frames
+        num_context = self.transform.config.lookback_frames
         frames = torch.cat([frames, *[frames[-1:]] * num_context])
         features = []
         for start in range(0, len(frames) - num_context, _FRAMES_A_CALL):
@@ -80,8 +80,8 @@ class FrameEmbedder:
             "weights": content.hexdigest(),
             "normalization": to_dict(self.transform.normalization),
             "maps": self.recognizer.reads_maps,
-            "change_gain": self.recognizer.config.change_gain,
-            "representation": self.transform.config.representation,
+            "rgb_diff_scale": self.recognizer.config.rgb_diff_scale,
+            "input": self.transform.config.input,
             "runs": [torch.__version__, self._device.type],
         }
 
@@ -118,7 +118,7 @@ class FeatureDataset(Dataset[Sample]):
             return Sample(key.row, self.labels[key.row], None, copies)
         features = copies[self._draw_copy(key, len(copies))]
         clips = self.choose(range(len(features)), key, self.experiment)
-        if self.experiment.transform.num_context_frames:
+        if self.experiment.transform.lookback_frames:
             clips = [_rows_of_changes(clip, still=len(features) - 1) for clip in clips]
         return Sample(key.row, self.labels[key.row], torch.stack([features[clip] for clip in clips]).float())
 
@@ -128,9 +128,9 @@ class FeatureDataset(Dataset[Sample]):
         return int(np.random.default_rng([self.experiment.seed, key.epoch, key.row, 1]).integers(num_copies))
 
 
-def without_still(features: Tensor, num_context_frames: int) -> Tensor:
+def without_still(features: Tensor, lookback_frames: int) -> Tensor:
     """Features of a video ``[G, ...]`` without the row that stands for no change, unless there is no other."""
-    return features[:-1] if num_context_frames and len(features) > 1 else features
+    return features[:-1] if lookback_frames and len(features) > 1 else features
 
 
 def _rows_of_changes(clip: Sequence[int], still: int) -> list[int]:

@@ -108,12 +108,12 @@ ChooseClips = Callable[[range, SampleKey, Experiment], list[list[int]]]
 def random_clip(grid: range, key: SampleKey, experiment: Experiment) -> list[list[int]]:
     """One training clip, another in each epoch."""
     rng = np.random.default_rng([experiment.seed, key.epoch, key.row])
-    return [training_clip(grid, experiment.sampling, experiment.transform.num_context_frames, rng)]
+    return [training_clip(grid, experiment.sampling, experiment.transform.lookback_frames, rng)]
 
 
 def fixed_clips(grid: range, key: SampleKey, experiment: Experiment) -> list[list[int]]:
     """The evaluation clips, always the same."""
-    return evaluation_clips(grid, experiment.sampling, experiment.transform.num_context_frames)
+    return evaluation_clips(grid, experiment.sampling, experiment.transform.lookback_frames)
 
 
 def whole_grid(grid: range, key: SampleKey, experiment: Experiment) -> list[list[int]]:

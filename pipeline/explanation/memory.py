@@ -72,13 +72,13 @@ def remember(model: ModelFile, reader: VideoReader) -> Memory:
         DecodeError: a frame cannot be decoded.
         UserError: the model's head has no update gate, or reads frames by parts.
     """
-    if model.recognizer.config.read != "frames":
+    if model.recognizer.config.scan != "none":
         raise UserError(
-            f"this model reads each frame by its {model.recognizer.config.read}; what a model lets into its memory "
-            "from frame to frame can be shown where model.read is frames"
+            f"this model reads each frame by its {model.recognizer.config.scan}; what a model lets into its memory "
+            "from frame to frame can be shown where model.scan is none"
         )
     features = _features(model, reader)  # [G, D, ...]
-    length, context = model.sampling.num_frames, model.transform.num_context_frames
+    length, context = model.sampling.num_frames, model.transform.lookback_frames
     starts = list(window_starts(len(features), length, max(1, length // 2)))
     logits = torch.cat([model.recognizer.classify(features[None, start : start + length]) for start in starts])
     probabilities = model.calibration.finite_probabilities(logits).mean(dim=0)
@@ -135,7 +135,7 @@ class _FrameMeans:
 
 def _features(model: ModelFile, reader: VideoReader) -> Tensor:
     """Features of every grid frame ``[G, D, ...]``, at least a window of them."""
-    context, device = model.transform.num_context_frames, next(model.recognizer.parameters()).device
+    context, device = model.transform.lookback_frames, next(model.recognizer.parameters()).device
     transform, backbone = ClipTransform(model.transform, model.normalization), Embedder(model).backbone
     frames = grid_frames(
         reader, model.sampling, torch_runtime(model).fit, context + model.sampling.num_frames, RunStats()

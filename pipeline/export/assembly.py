@@ -62,7 +62,7 @@ def describe_graph(model: Any, file: ModelFile, kind: str, slots: Sequence[State
 
 def _backbone(file: ModelFile, pieces: Pieces) -> Any:
     piece = _piece(pieces.backbone, "")
-    context = file.transform.num_context_frames
+    context = file.transform.lookback_frames
     frames = helper.make_tensor_value_info(
         FRAMES, _UINT8, ["batch", *([1 + context] if context else []), *_picture(file)]
     )
@@ -181,7 +181,7 @@ KNOWNNESS_NODES: dict[str, Callable[[str], list[Any]]] = {
 
 def _step(file: ModelFile, pieces: Pieces) -> Any:
     embed, step = _piece(pieces.embed, "embed_"), _piece(pieces.step, "step_")
-    context, picture = file.transform.num_context_frames, _picture(file)
+    context, picture = file.transform.lookback_frames, _picture(file)
     inputs = [helper.make_tensor_value_info(STEP_FRAME, _UINT8, ["batch", *picture])]
     inputs += [value for value in pieces.step.graph.input if value.name != STEP_FEATURES]
     read = _reading(file, STEP_LOGITS)

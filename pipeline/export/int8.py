@@ -60,7 +60,7 @@ def calibration_clips(file: ModelFile, rows: Sequence[VideoRow], data: DataConfi
 
 def quantize(file: ModelFile, pieces: Pieces, clips: Sequence[Tensor]) -> Pieces:
     """The pieces in 8 bits; heads that read a whole clip at once stay as they are."""
-    context = file.transform.num_context_frames
+    context = file.transform.lookback_frames
     frames = [clip.numpy() for clip in clips]
     of_backbone = [frame[:, : 1 + context] if context else frame[:, 0] for frame in frames]
     return replace(

@@ -31,5 +31,5 @@ def describe_part(file: ModelFile, kind: str, slots: Sequence[StateSlot]) -> dic
     return describe(file) | {
         "kind": kind,
         "states": [to_dict(slot.described()) for slot in slots],
-        "num_context_frames": file.transform.num_context_frames,
+        "lookback_frames": file.transform.lookback_frames,
     }

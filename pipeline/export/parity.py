@@ -44,7 +44,7 @@ def _check_backbone(file: ModelFile, run: Run, slots: Sequence[StateSlot]) -> fl
         frames = example_frames(file, batch, 1, seed=batch)
         with torch.inference_mode():
             expected = file.recognizer.embed(_pictures(file, frames)[:, 0])
-        given = frames if file.transform.num_context_frames else frames[:, 0]
+        given = frames if file.transform.lookback_frames else frames[:, 0]
         (got,) = run([FEATURES], {FRAMES: given.numpy()})
         differences.append(_difference(got, expected))
     return max(differences)
@@ -88,7 +88,7 @@ def step_differences(file: ModelFile, run: Run, slots: Sequence[StateSlot], fram
         slots: its states.
         frames: uint8 ``[B, T + context, 3, S, S]``.
     """
-    context = file.transform.num_context_frames
+    context = file.transform.lookback_frames
     names = [slot.name for slot in slots]
     states = initial_states(tuple(slot.described() for slot in slots), len(frames))
     if context:

@@ -92,13 +92,13 @@ def make_pieces(file: ModelFile) -> Pieces:
 def example_frames(file: ModelFile, batch: int, steps: int, seed: int = 0) -> Tensor:
     """Noise, uint8 ``[batch, steps + context, 3, S, S]``."""
     size = file.transform.fit_size_px
-    shape = (batch, steps + file.transform.num_context_frames, 3, size, size)
+    shape = (batch, steps + file.transform.lookback_frames, 3, size, size)
     return torch.randint(0, 256, shape, dtype=torch.uint8, generator=torch.Generator().manual_seed(seed))
 
 
 def _of_backbone(file: ModelFile, frames: Tensor) -> Tensor:
     """Clips -> what the graph of the backbone reads."""
-    return frames[:, :2] if file.transform.num_context_frames else frames[:, 0]
+    return frames[:, :2] if file.transform.lookback_frames else frames[:, 0]
 
 
 def state_slots(recognizer: Recognizer, features: Tensor) -> tuple[tuple[StateSlot, ...], list[Tensor], State]:

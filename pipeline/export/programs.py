@@ -76,7 +76,7 @@ def _inputs(file: ModelFile, kind: str, slots: tuple[StateSlot, ...], batch: int
     """Noise of the right shapes; states that are not zero, so that they show."""
     steps = file.sampling.num_frames if kind == "clip" else 1
     frames = example_frames(file, batch, steps, seed=batch)
-    if kind == "backbone" and not file.transform.num_context_frames:
+    if kind == "backbone" and not file.transform.lookback_frames:
         return (frames[:, 0],)
     if kind != "step":
         return (frames,)

@@ -164,7 +164,7 @@ class Model:
             UserError: the model cannot do what the settings ask for, or was loaded before a fork.
         """
         self._require_own_process()
-        context = self.file.transform.num_context_frames
+        context = self.file.transform.lookback_frames
         return SCORERS[config.mode](self.heads, self.file.sampling, config, context)
 
     def score_windows(
@@ -182,7 +182,7 @@ class Model:
         """
         config = config or InferenceConfig()
         stats = self.stats = RunStats()
-        context, read_to = self.file.transform.num_context_frames, 0
+        context, read_to = self.file.transform.lookback_frames, 0
         with closing(self._score(reader, config, stats)) as scored:
             for scores in scored:
                 stats.windows += 1
@@ -193,7 +193,7 @@ class Model:
     def _score(
         self, reader: VideoReader, config: InferenceConfig, stats: RunStats
     ) -> Generator[WindowScores, None, None]:
-        scorer, context = self.scorer(config), self.file.transform.num_context_frames
+        scorer, context = self.scorer(config), self.file.transform.lookback_frames
         with closing(self._batches(reader, config, stats)) as batches:
             for frames in batches:
                 with stats.timed("embed"):
@@ -211,7 +211,7 @@ class Model:
     def _batches(self, reader: VideoReader, config: InferenceConfig, stats: RunStats) -> Generator[Image, None, None]:
         """Fitted grid frames uint8 ``[n + context, 3, S, S]``: each batch begins with the context the one before ends
         with."""
-        sampling, context = self.file.sampling, self.file.transform.num_context_frames
+        sampling, context = self.file.sampling, self.file.transform.lookback_frames
         num_needed = context + (sampling.num_frames if config.mode == "windows" else 1)
         frames = grid_frames(reader, sampling, self.fit, num_needed, stats)
         with closing(read_ahead(frames, _BATCHES_AHEAD * config.batch_size)) as ahead:

@@ -218,7 +218,7 @@ def _fault_of_fillings(graph: Any, onnx: ModuleType) -> str:
 
 def _fault_of_interface(graph: Any, said: ExportedDescription) -> str:
     """Inputs and outputs against what the metadata says of them."""
-    size, num_classes, context = said.transform.fit_size_px, len(said.labels), said.num_context_frames
+    size, num_classes, context = said.transform.fit_size_px, len(said.labels), said.lookback_frames
     picture = [3, size, size]
     inputs: dict[str, Sequence[int | str]] = {}
     if said.kind == "step":
@@ -253,7 +253,7 @@ def _fault_of_sizes(model: Any, said: ExportedDescription, onnx: ModuleType) -> 
     model without a step, a clip of its own length."""
     sized = onnx.ModelProto()
     sized.CopyFrom(model)
-    num_frames = 1 + said.num_context_frames if said.states else said.sampling.num_frames
+    num_frames = 1 + said.lookback_frames if said.states else said.sampling.num_frames
     for value in sized.graph.input:
         for side in value.type.tensor_type.shape.dim:
             if side.dim_param:

@@ -27,11 +27,11 @@ class WindowScorer:
         heads: give scores.
         num_frames: of a window.
         stride_frames: grid frames from one window's start to the next.
-        num_context_frames: a window reaches that many grid frames further than it has features.
+        lookback_frames: a window reaches that many grid frames further than it has features.
     """
 
-    def __init__(self, heads: Heads, num_frames: int, stride_frames: int, num_context_frames: int = 0) -> None:
-        self._heads, self._num_context = heads, num_context_frames
+    def __init__(self, heads: Heads, num_frames: int, stride_frames: int, lookback_frames: int = 0) -> None:
+        self._heads, self._num_context = heads, lookback_frames
         self._num_frames, self._stride = num_frames, stride_frames
         self._kept: Features = None  # [t, ...]: the frames that a coming window may still need
         self._first = 0  # grid index of the first of them
@@ -75,19 +75,19 @@ class StreamScorer:
     Args:
         heads: give scores; they must be able to stream.
         reset_frames: the state starts anew every so many grid frames; 0 is never.
-        num_context_frames: grid frames before the first one that has features.
+        lookback_frames: grid frames before the first one that has features.
 
     Raises:
         UserError: the model reads the future.
     """
 
-    def __init__(self, heads: Heads, reset_frames: int = 0, num_context_frames: int = 0) -> None:
+    def __init__(self, heads: Heads, reset_frames: int = 0, lookback_frames: int = 0) -> None:
         if not heads.streams:
             raise UserError(
                 "this model is bidirectional: it reads the future and cannot score a stream frame by frame. Use the "
                 "mode 'windows', or train with model.bidirectional false"
             )
-        self._heads, self._reset_frames, self._num_context = heads, reset_frames, num_context_frames
+        self._heads, self._reset_frames, self._num_context = heads, reset_frames, lookback_frames
         self._state: State = None
         self._count = 0
 
@@ -125,24 +125,24 @@ def _scores(windows: list[Window], readings: Readings) -> list[WindowScores]:
 Scorer = WindowScorer | StreamScorer
 
 
-def _windows(heads: Heads, sampling: SamplingConfig, config: InferenceConfig, num_context_frames: int) -> Scorer:
+def _windows(heads: Heads, sampling: SamplingConfig, config: InferenceConfig, lookback_frames: int) -> Scorer:
     if not heads.reads_windows:
         raise UserError(
             "this file holds the streaming step alone, which cannot score windows; use the mode 'stream', or the file "
             "that ends in .clip.onnx"
         )
     stride = config.stride_frames or max(1, sampling.num_frames // 4)
-    return WindowScorer(heads, sampling.num_frames, stride, num_context_frames)
+    return WindowScorer(heads, sampling.num_frames, stride, lookback_frames)
 
 
-def _stream(heads: Heads, sampling: SamplingConfig, config: InferenceConfig, num_context_frames: int) -> Scorer:
+def _stream(heads: Heads, sampling: SamplingConfig, config: InferenceConfig, lookback_frames: int) -> Scorer:
     reset_frames = round(config.reset_seconds * sampling.sample_fps)
     if config.reset_seconds and not reset_frames:
         raise UserError(
             f"reset_seconds {config.reset_seconds:g} is less than one grid frame; the model reads "
             f"{sampling.sample_fps:g} a second"
         )
-    return StreamScorer(heads, reset_frames, num_context_frames)
+    return StreamScorer(heads, reset_frames, lookback_frames)
 
 
 # mode -> (heads, sampling, settings, context frames) -> scorer

@@ -34,7 +34,7 @@ def _with_heads(*heads: str, **settings: Any) -> Callable[[Experiment], Experime
 def _of_differences(build: Callable[[Experiment], Experiment]) -> Callable[[Experiment], Experiment]:
     def changed(experiment: Experiment) -> Experiment:
         experiment = build(experiment)
-        return replace(experiment, transform=replace(experiment.transform, representation="difference"))
+        return replace(experiment, transform=replace(experiment.transform, input="rgb_diff"))
 
     return changed
 
@@ -71,7 +71,7 @@ def shared_experiment(root: str, options: LearnOptions, num_frames: int, num_tra
         training=TrainingConfig(
             epochs=math.ceil(_NUM_STEPS / steps_an_epoch),
             learning_rate=2e-3,
-            backbone_learning_rate_ratio=0.0,
+            backbone_lr_scale=0.0,
             label_smoothing=0.05,
         ),
     )

@@ -17,19 +17,19 @@ from pipeline.datasets.videos import BadVideo, ClipBatch, whole_grid
 from pipeline.models.recognizer import Recognizer
 from pipeline.transforms.augmentation import TrainTransform
 
-REPRESENTATIONS: tuple[Literal["rgb", "difference"], ...] = ("rgb", "difference")
+INPUTS: tuple[Literal["rgb", "rgb_diff"], ...] = ("rgb", "rgb_diff")
 
 
 @dataclass(frozen=True)
 class VideoFeatures:
-    """A video, and by representation its grid frames' feature maps, float16 ``[G, D, h, w]``."""
+    """A video, and by input its grid frames' feature maps, float16 ``[G, D, h, w]``."""
 
     row: VideoRow
     maps: Mapping[str, Tensor]
 
     def of(self, experiment: Experiment) -> Tensor:
-        """What the candidate's head reads: its representation, as maps or as their means over space."""
-        maps = self.maps[experiment.transform.representation]
+        """What the candidate's head reads: its input, as maps or as their means over space."""
+        maps = self.maps[experiment.transform.input]
         return maps if experiment.model.heads[0].startswith("conv") else maps.mean(dim=(2, 3))
 
 
@@ -42,9 +42,9 @@ def embed_videos(
     embedders = {
         name: FrameEmbedder(
             recognizer,
-            TrainTransform(replace(experiment.transform, representation=name), recognizer.backbone.normalization),
+            TrainTransform(replace(experiment.transform, input=name), recognizer.backbone.normalization),
         )
-        for name in REPRESENTATIONS
+        for name in INPUTS
     }
     videos: list[VideoFeatures] = []
     bad: list[BadVideo] = []
@@ -59,4 +59,4 @@ def embed_videos(
 
 def _maps(embedder: FrameEmbedder, frames: Tensor) -> Tensor:
     """uint8 ``[G, 3, S, S]`` -> float16 maps ``[G, D, h, w]``, or of the changes one fewer, but one at least."""
-    return without_still(embedder.embed_grid(frames), embedder.transform.config.num_context_frames)
+    return without_still(embedder.embed_grid(frames), embedder.transform.config.lookback_frames)

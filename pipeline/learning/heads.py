@@ -53,7 +53,7 @@ def _loader(
 ) -> DataLoader[Sample]:
     features = [[video.of(experiment)] for video in videos]
     # What is loaded are features of changes already: no context frame belongs to them.
-    loaded = replace(experiment, transform=replace(experiment.transform, representation="rgb"))
+    loaded = replace(experiment, transform=replace(experiment.transform, input="rgb"))
     return make_feature_loader([video.row for video in videos], labels, loaded, choose, features)
 
 

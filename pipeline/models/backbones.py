@@ -42,7 +42,7 @@ def _lite0() -> Backbone:
 # Names that have no published weights; every other name is looked up in torchvision, then in timm.
 BACKBONES: dict[str, Callable[[], Backbone]] = {
     "tiny": _tiny,
-    "whitened": lambda: Backbone(whitened_stages(), _OF_CIFAR10),
+    "resnet9_whitened": lambda: Backbone(whitened_stages(), _OF_CIFAR10),
     "pixels": lambda: Backbone(pixel_stages(1), _OF_CIFAR10),
     "pixels_2x2": lambda: Backbone(pixel_stages(2), _OF_CIFAR10),
     "pixels_4x4": lambda: Backbone(pixel_stages(4), _OF_CIFAR10),

@@ -12,7 +12,7 @@ from torch import Tensor, nn
 
 from pipeline.config import ModelConfig, TransformConfig
 from pipeline.models.backbones import build_backbone
-from pipeline.models.reading import READINGS
+from pipeline.models.scan_orders import SCAN_ORDERS
 from pipeline.models.temporal.head import State
 from pipeline.models.temporal.stack import MAP_HEADS, build_temporal, drop_features
 
@@ -40,7 +40,7 @@ class Recognizer(nn.Module):
         num_classes: K.
         load_weights: False leaves the backbone as initialised, for a caller that loads all weights itself.
         input_size_px: side of the frames, which decides how long the rows are that a head of vectors reads.
-        num_pictures: pictures of each frame (P), as ``transform.representation`` makes them.
+        num_pictures: pictures of each frame (P), as ``transform.input`` makes them.
     """
 
     def __init__(
@@ -56,21 +56,21 @@ class Recognizer(nn.Module):
         self.config = config
         self.backbone = build_backbone(config.backbone, config.weights if load_weights else "none", config.num_stages)
         self.num_features = num_pictures * self.backbone.num_features
-        self.reads_maps = config.read != "frames" or config.heads[0] in MAP_HEADS
+        self.reads_maps = config.scan != "none" or config.heads[0] in MAP_HEADS
         self.temporal = build_temporal(self._num_inputs(input_size_px), config)
         # Published backbones end in features of very unequal scale; a recurrent head learns several times faster, and
         # better, from equal ones.
         self.feature_norm = nn.BatchNorm1d(self.num_features) if config.feature_norm == "batch" else nn.Identity()
         num_outputs = self.temporal.num_outputs
-        self.output_norm = OutputNorm(num_outputs) if config.output_norm == "batch" else nn.Identity()
+        self.output_norm = OutputNorm(num_outputs) if config.classifier_batch_norm else nn.Identity()
         self.classifier = nn.Linear(num_outputs, num_classes)
 
     def _num_inputs(self, input_size_px: int) -> int:
         """Features of a step, as the first temporal head reads it."""
-        if self.config.read == "frames" or self.config.heads[0] in MAP_HEADS:
+        if self.config.scan == "none" or self.config.heads[0] in MAP_HEADS:
             return self.num_features
         maps = self.backbone.look(input_size_px)
-        part = READINGS[self.config.read].steps(maps.unsqueeze(0))  # [1, S, D, h', w']
+        part = SCAN_ORDERS[self.config.scan].steps(maps.unsqueeze(0))  # [1, S, D, h', w']
         return self.num_features * part.shape[3] * part.shape[4]
 
     def embed(self, frames: Tensor, backbone: nn.Module | None = None) -> Tensor:
@@ -87,8 +87,8 @@ class Recognizer(nn.Module):
 
     def _embed(self, frames: Tensor, backbone: nn.Module) -> Tensor:
         num_pictures = frames.shape[1] // 3
-        if self.config.change_gain != 1:
-            frames = torch.cat([frames[:, :-3], frames[:, -3:] * self.config.change_gain], dim=1)
+        if self.config.rgb_diff_scale != 1:
+            frames = torch.cat([frames[:, :-3], frames[:, -3:] * self.config.rgb_diff_scale], dim=1)
         frames = frames.reshape(-1, 3, *frames.shape[2:])  # [N, 3 P, H, W] -> [N P, 3, H, W]
         features: Tensor = backbone(frames.contiguous(memory_format=torch.channels_last))
         if num_pictures > 1:
@@ -103,13 +103,13 @@ class Recognizer(nn.Module):
     def project(self, features: Tensor) -> Tensor:
         """Features ``[B, T, D, ...]`` -> ``[B, T, ...]``: all that the temporal heads do with each frame alone."""
         normalized = self.normalize(features)
-        return normalized if self.config.read != "frames" else self.temporal.project(normalized)
+        return normalized if self.config.scan != "none" else self.temporal.project(normalized)
 
     def score_projected(self, projected: Tensor, state: State = None) -> tuple[Tensor, State]:
         """As ``score``, from what ``project`` gave."""
         outputs, state = self._recur(projected, state)
         scores = self._classify_steps(outputs)
-        if self.config.read == "frames":
+        if self.config.scan == "none":
             return scores, state
         # [B, T S, K] -> [B, T, S, K]; a frame's score is read out of its parts as a clip's is of its frames.
         return self._read_out(scores.unflatten(1, (projected.shape[1], -1)), dim=2), state
@@ -123,9 +123,9 @@ class Recognizer(nn.Module):
         return scores
 
     def _recur(self, projected: Tensor, state: State) -> tuple[Tensor, State]:
-        if self.config.read == "frames":
+        if self.config.scan == "none":
             return self.temporal.recur(projected, state)
-        steps = READINGS[self.config.read].steps(projected)
+        steps = SCAN_ORDERS[self.config.scan].steps(projected)
         outputs: tuple[Tensor, State] = self.temporal(steps if self.temporal.reads_maps else steps.flatten(2), state)
         return outputs
 
@@ -150,7 +150,7 @@ class Recognizer(nn.Module):
 
     def classify(self, features: Tensor) -> Tensor:
         """Features of clips ``[B, T, D, ...]`` -> logits ``[B, K]``."""
-        if self.config.readout == "mean" or self.config.read != "frames":
+        if self.config.readout == "mean" or self.config.scan != "none":
             return self.read_out(self.score(features)[0])
         outputs, _ = self._recur(self.project(features), None)
         return self._classify_steps(outputs[:, -1:]).squeeze(1)  # no other step is asked, or measured by output_norm

@@ -167,7 +167,7 @@ class FileFeed:
         self.num_in = 0
         self.origin_seconds: float | None = time.monotonic()
         sampling, transform = model.file.sampling, model.file.transform
-        num_needed = transform.num_context_frames + (sampling.num_frames if inference.mode == "windows" else 1)
+        num_needed = transform.lookback_frames + (sampling.num_frames if inference.mode == "windows" else 1)
         self._reader = model.opener.open(source.address)
         self.end_seconds = self._reader.info.duration_seconds
         frames = grid_frames(self._reader, sampling, model.fit, num_needed, RunStats())

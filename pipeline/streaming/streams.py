@@ -139,7 +139,7 @@ class Streams:
         """One picture through the model, so that the first real one does not wait; and what no change looks like."""
         transform = self._model.file.transform
         size = transform.fit_size_px
-        blank = np.zeros((1, 1 + transform.num_context_frames, 3, size, size), np.uint8)
+        blank = np.zeros((1, 1 + transform.lookback_frames, 3, size, size), np.uint8)
         projected = self._model.embed(blank)[0]
         self._model.scorer(self._inference).push(projected)
         return projected

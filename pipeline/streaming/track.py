@@ -56,7 +56,7 @@ class Track:
         end_seconds: float = math.inf,
     ) -> None:
         self._model, self._inference, self._still = model, inference, still
-        self._num_context = model.file.transform.num_context_frames
+        self._num_context = model.file.transform.lookback_frames
         self.timeline = Timeline(model.labels, model.file.sampling.sample_fps, timeline, end_seconds)
         self._scorer: Scorer | None = None  # None: no sequence is under way
         self._base_index = self._next_index = 0  # where the sequence began on the grid, and where it goes on

@@ -20,7 +20,7 @@ from lightning.pytorch.strategies import DDPStrategy, Strategy
 from rich.progress import Progress
 
 from pipeline.checkpoint import ModelFile, provenance_of, save_model
-from pipeline.config import Experiment, TrainerConfig, to_yaml
+from pipeline.config import Experiment, MachineConfig, to_yaml
 from pipeline.datasets.annotations import name_some
 from pipeline.datasets.datamodule import VideoDataModule, uses_cuda
 from pipeline.datasets.features import FrameEmbedder, can_keep_features
@@ -63,7 +63,7 @@ _STOPPING = (
 PRECISIONS = {"fp32": "32-true", "bf16": "bf16-mixed"}
 
 
-def _strategy(config: TrainerConfig, ranks: Ranks) -> Strategy | str:
+def _strategy(config: MachineConfig, ranks: Ranks) -> Strategy | str:
     if ranks.count == 1:
         return "auto"
     return DDPStrategy(timeout=timedelta(seconds=config.timeout_seconds), gradient_as_bucket_view=True)
@@ -97,7 +97,7 @@ def train(
             settings or videos.
         Interrupted: SIGINT, SIGTERM or SIGHUP, after a checkpoint was written.
     """
-    ranks = join(experiment.trainer)
+    ranks = join(experiment.machine)
     with ExitStack() as held:
         with ranks.agreement():
             if ranks.is_first:
@@ -112,7 +112,7 @@ def _train(experiment: Experiment, splits: Splits | None, *, resume: bool, quiet
     run_dir = experiment.run_dir
     _check_settings_agree(experiment)
     last = run_dir / "checkpoints" / "last.ckpt"
-    ranks = join(experiment.trainer)
+    ranks = join(experiment.machine)
     quiet = quiet or not ranks.is_first
     with ranks.agreement():
         _check_run_dir(run_dir, last, resume)
@@ -122,7 +122,7 @@ def _train(experiment: Experiment, splits: Splits | None, *, resume: bool, quiet
         check_describable(experiment, splits.labels)
         seed_everything(experiment.seed, verbose=False)
         module, data = _build_module(experiment, splits, ranks), VideoDataModule(experiment, splits, ranks)
-        device = torch.device("cuda" if uses_cuda(experiment.trainer) else "cpu")
+        device = torch.device("cuda" if uses_cuda(experiment.machine) else "cpu")
         experiment, settled = settle_precision(experiment, module.recognizer, device)
         if device.type == "cpu" and experiment.data.cache != "features":
             check_step_fits(module, experiment.training.precision)
@@ -193,24 +193,24 @@ def _cache_features(data: VideoDataModule, module: ClipClassifier, quiet: bool) 
 def _check_settings_agree(experiment: Experiment) -> None:
     training = experiment.training
     if experiment.data.cache == "features":
-        if training.backbone_learning_rate_ratio != 0:
+        if training.backbone_lr_scale != 0:
             raise UserError(
                 "data.cache features keeps what a frozen backbone says of each frame: set "
-                "training.backbone_learning_rate_ratio 0, or data.cache none"
+                "training.backbone_lr_scale 0, or data.cache none"
             )
         if not can_keep_features(experiment):
             raise UserError(
                 "data.cache features keeps the change from each frame to the next, and these clips do not consist of "
-                "neighbours: set sampling.mode dense and sampling.short_video hold_last, transform.representation rgb, "
+                "neighbours: set sampling.mode dense and sampling.short_video hold_last, transform.input rgb, "
                 "or data.cache none"
             )
         if training.mixup_alpha or training.cutmix_alpha:
             raise UserError("data.cache features cannot mix pictures; set training.mixup_alpha and cutmix_alpha to 0")
     _check_changes_are_seen(experiment)
-    drawn, num_frames = training.frames_per_clip, experiment.sampling.num_frames
+    drawn, num_frames = training.train_frames, experiment.sampling.num_frames
     if drawn is not None and drawn > num_frames:
         raise UserError(
-            f"training.frames_per_clip ({drawn}) is more than a clip has, sampling.num_frames ({num_frames}): lower "
+            f"training.train_frames ({drawn}) is more than a clip has, sampling.num_frames ({num_frames}): lower "
             "it, or leave it unset to learn from all"
         )
     starts_at_random = experiment.model.weights == "none" and training.initial_model is None
@@ -222,12 +222,12 @@ def _check_settings_agree(experiment: Experiment) -> None:
 
 
 def _check_changes_are_seen(experiment: Experiment) -> None:
-    if experiment.transform.num_context_frames:
+    if experiment.transform.lookback_frames:
         return
-    if experiment.model.change_gain != 1:
+    if experiment.model.rgb_diff_scale != 1:
         raise UserError(
-            "model.change_gain enlarges the change since the frame before, and single pictures have none: "
-            "set transform.representation difference or rgb_and_difference, or model.change_gain 1"
+            "model.rgb_diff_scale enlarges the change since the frame before, and single pictures have none: "
+            "set transform.input rgb_diff or rgb+rgb_diff, or model.rgb_diff_scale 1"
         )
 
 
@@ -252,13 +252,13 @@ def _build_trainer(experiment: Experiment, callbacks: list[Callback], quiet: boo
     config, run_dir = experiment.training, experiment.run_dir
     part = 1 + len(list(run_dir.glob("logs_*")))  # a resumed run has a log of its own; the logger would erase the first
     loggers: list[Logger] = [CsvLog(run_dir / f"logs_{part}")]
-    if experiment.trainer.tensorboard:
+    if experiment.machine.tensorboard:
         loggers.append(TensorBoardLogger(run_dir, name="", version="tensorboard"))
     return Trainer(
-        accelerator=experiment.trainer.accelerator,
-        devices=experiment.trainer.devices,
-        num_nodes=experiment.trainer.num_nodes,
-        strategy=_strategy(experiment.trainer, ranks),
+        accelerator=experiment.machine.accelerator,
+        devices=experiment.machine.devices,
+        num_nodes=experiment.machine.num_nodes,
+        strategy=_strategy(experiment.machine, ranks),
         precision=PRECISIONS[config.precision],  # type: ignore[arg-type]
         max_epochs=config.epochs,
         accumulate_grad_batches=config.accumulate_batches,

@@ -54,7 +54,7 @@ def step_memory(module: ClipClassifier, precision: str) -> StepMemory:
 def _kept_bytes(module: ClipClassifier) -> tuple[int, int]:
     """Bytes that the backbone keeps of one clip for its backward pass, and those of its largest map."""
     experiment = module.experiment
-    num_frames = experiment.training.frames_per_clip or experiment.sampling.num_frames
+    num_frames = experiment.training.train_frames or experiment.sampling.num_frames
     side = experiment.transform.input_size_px
     backbone = copy.deepcopy(module.recognizer.backbone).to("meta")
     pictures = torch.empty(num_frames * experiment.transform.num_pictures, 3, side, side, device="meta")
@@ -114,7 +114,7 @@ def _cure(experiment: Experiment, largest_batch: int) -> str:
     batch_size, accumulated = experiment.data.batch_size, experiment.training.accumulate_batches
     fitting = [size for size in range(1, min(batch_size, largest_batch + 1)) if batch_size % size == 0]
     if not fitting:
-        return "lower transform.input_size_px or sampling.num_frames, or set training.backbone_learning_rate_ratio 0"
+        return "lower transform.input_size_px or sampling.num_frames, or set training.backbone_lr_scale 0"
     return (
         f"set data.batch_size {fitting[-1]} and training.accumulate_batches {accumulated * batch_size // fitting[-1]}, "
         "which makes the same steps"

@@ -68,7 +68,7 @@ class ClipClassifier(LightningModule):
 
     def _freeze(self) -> None:
         config = self.experiment.training
-        if config.backbone_learning_rate_ratio == 0:
+        if config.backbone_lr_scale == 0:
             self.recognizer.backbone.freeze()
         elif config.num_frozen_stages:
             self.recognizer.backbone.freeze(config.num_frozen_stages)
@@ -150,8 +150,8 @@ class ClipClassifier(LightningModule):
         return self.recognizer(clips), targets
 
     def _drawn(self, clips: Tensor) -> Tensor:
-        """Clips ``[B, T, ...]`` or those of their frames that this step learns from, ``[B, frames_per_clip, ...]``."""
-        count = self.experiment.training.frames_per_clip
+        """Clips ``[B, T, ...]`` or those of their frames that this step learns from, ``[B, train_frames, ...]``."""
+        count = self.experiment.training.train_frames
         return clips if count is None else draw_frames(clips, count)
 
     def on_validation_epoch_start(self) -> None:
@@ -257,7 +257,7 @@ def parameter_groups(recognizer: Recognizer, config: TrainingConfig) -> list[dic
     """Parameters that learn, by learning rate and weight decay: biases and normalisation weights are not decayed."""
     groups: list[dict[str, object]] = []
     head = [parameter for name, parameter in recognizer.named_parameters() if not name.startswith("backbone.")]
-    backbone_rate = config.learning_rate * config.backbone_learning_rate_ratio
+    backbone_rate = config.learning_rate * config.backbone_lr_scale
     for parameters, rate in ((list(recognizer.backbone.parameters()), backbone_rate), (head, config.learning_rate)):
         learning = [parameter for parameter in parameters if parameter.requires_grad]
         for decayed in (True, False):

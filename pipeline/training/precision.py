@@ -69,7 +69,7 @@ def _slow_in_bf16(config: ModelConfig, recognizer: Recognizer) -> str:
         return "depthwise convolutions that learn"
     if MAP_HEADS.isdisjoint(config.heads):
         return ""
-    if config.read in ("rows", "columns"):
+    if config.scan in ("rows", "columns"):
         return "convolutions along rows"
     if not learning and config.hidden_channels >= MIN_CHANNELS:
         return "large 3x3 convolutions, which fp32 does with fewer multiplications,"

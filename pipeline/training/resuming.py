@@ -31,7 +31,7 @@ _MAY_DIFFER = (
     "decode.isolate", "decode.timeout_seconds", "decode.max_memory_mb", "decode.max_pixels", "decode.max_frames",
     "decode.max_seconds", "decode.allow_url", "decode.max_download_mb", "decode.index_cache",
     "training.epochs",  # to train for longer
-    "trainer.accelerator", "trainer.timeout_seconds", "trainer.tensorboard",
+    "machine.accelerator", "machine.timeout_seconds", "machine.tensorboard",
 )  # fmt: skip
 """Settings of where, how fast and for how long a run goes, not of what it learns."""
 
@@ -71,7 +71,7 @@ def refuse_other_run(
     differences = [f"settings, {name_some(settings)}"] if settings else []
     ranks, epochs_done = _progress_of(experiment.run_dir / "checkpoints" / "last.ckpt")
     if ranks != num_ranks:
-        differences.append(f"processes were {ranks}, are {num_ranks} (trainer.devices and trainer.num_nodes)")
+        differences.append(f"processes were {ranks}, are {num_ranks} (machine.devices and machine.num_nodes)")
     if experiment.training.epochs < epochs_done:
         differences.append(f"{epochs_done} epochs are done, and training.epochs is {experiment.training.epochs}")
     epochs, epochs_before = experiment.training.epochs, dict(flat(before)).get("training.epochs")

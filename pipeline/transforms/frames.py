@@ -65,15 +65,15 @@ class ClipTransform:
     def to_input(self, frames: Tensor) -> Tensor:
         """uint8 ``[..., T + context, 3, I, I]`` -> normalised float ``[..., T, 3 P, I, I]``, P pictures of each frame.
 
-        ``difference`` gives the change of the normalised picture since the frame before, so that each output frame
-        needs its predecessor: the context frame. ``rgb_and_difference`` gives the picture, then its change.
+        ``rgb_diff`` gives the change of the normalised picture since the frame before, so that each output frame
+        needs its predecessor: the context frame. ``rgb+rgb_diff`` gives the picture, then its change.
         """
         mean, std = (
             torch.tensor(value, device=frames.device).view(3, 1, 1)
             for value in (self.normalization.mean, self.normalization.std)
         )
         pictures = frames.float().div_(255).sub_(mean).div_(std)
-        if self.config.representation == "rgb":
+        if self.config.input == "rgb":
             return pictures
         now, before = pictures[..., 1:, :, :, :], pictures[..., :-1, :, :, :]
         return now - before if self.config.num_pictures == 1 else torch.cat([now, now - before], dim=-3)

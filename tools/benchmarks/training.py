@@ -9,7 +9,7 @@ from pathlib import Path
 from statistics import median
 
 from benchmarks.tables import Findings, Table
-from pipeline.config import DataConfig, Experiment, ModelConfig, SamplingConfig, TrainerConfig, TrainingConfig
+from pipeline.config import DataConfig, Experiment, MachineConfig, ModelConfig, SamplingConfig, TrainingConfig
 from pipeline.datasets.motion import MotionSetConfig, make_motion_set
 from pipeline.training.fit import train
 
@@ -25,8 +25,8 @@ def experiment_with(cache: str, root: Path, folder: Path, device: str) -> Experi
         data=DataConfig(root=str(root), cache=cache, cache_dir=str(folder / "cache"), batch_size=16),  # type: ignore[arg-type]
         sampling=SamplingConfig(),
         model=ModelConfig(backbone="resnet18", weights="none", heads=("gru",)),
-        training=TrainingConfig(epochs=EPOCHS, backbone_learning_rate_ratio=0.0, freeze_batch_norm=False),
-        trainer=TrainerConfig(accelerator="gpu" if device == "cuda" else "cpu"),
+        training=TrainingConfig(epochs=EPOCHS, backbone_lr_scale=0.0, freeze_batch_norm=False),
+        machine=MachineConfig(accelerator="gpu" if device == "cuda" else "cpu"),
     )
 
 

@@ -10,7 +10,7 @@ from torch.utils.checkpoint import checkpoint
 
 from pipeline.config import ModelConfig
 from pipeline.errors import UserError, unknown_name
-from pipeline.models.reading import READINGS
+from pipeline.models.scan_orders import SCAN_ORDERS
 from pipeline.models.temporal.head import State, TemporalHead, cannot_stream
 from pipeline.models.temporal.maps import ConvGRU, ConvLSTM
 from pipeline.models.temporal.minimal import ConvMinGRU, MinGRU
@@ -31,7 +31,7 @@ def _both_ways(build_one: Callable[[], TemporalHead], config: ModelConfig) -> Te
 
 
 def _kernel(config: ModelConfig) -> tuple[int, int]:
-    return READINGS[config.read].kernel(config.kernel_size)
+    return SCAN_ORDERS[config.scan].kernel(config.kernel_size)
 
 
 def _convgru(num_features: int, config: ModelConfig) -> TemporalHead:
@@ -113,13 +113,13 @@ class Stack(TemporalHead):
     """Heads one after the other, with dropout before each; maps are averaged over space where a vector head follows.
 
     Dropout drops the same features at every step (Gal and Ghahramani, 2016), so it does not look like motion. With
-    ``recompute_steps`` training keeps only the state after every so many steps, and computes the steps between again
+    ``checkpoint_steps`` training keeps only the state after every so many steps, and computes the steps between again
     when their gradient is due (Chen et al., 2016); heads that read the future are kept whole.
     """
 
-    def __init__(self, heads: list[TemporalHead], dropout: float, recompute_steps: int = 0) -> None:
+    def __init__(self, heads: list[TemporalHead], dropout: float, checkpoint_steps: int = 0) -> None:
         super().__init__()
-        self.recompute_steps = recompute_steps
+        self.checkpoint_steps = checkpoint_steps
         self.heads: Sequence[TemporalHead] = nn.ModuleList(heads)  # type: ignore[assignment]
         self.dropout = dropout
         self.reads_maps = heads[0].reads_maps
@@ -155,12 +155,12 @@ class Stack(TemporalHead):
         return x, tuple(next_states)
 
     def _recomputes(self, head: TemporalHead) -> bool:
-        return self.training and self.recompute_steps > 0 and head.streams
+        return self.training and self.checkpoint_steps > 0 and head.streams
 
     def _run_in_pieces(self, head: TemporalHead, x: Tensor, state: State) -> tuple[Tensor, State]:
         """``head(x, state)``, of which pieces of so many steps keep nothing but input and state."""
         outputs = []
-        for piece in x.split(self.recompute_steps, dim=1):
+        for piece in x.split(self.checkpoint_steps, dim=1):
             y, state = checkpoint(head, piece, state, use_reentrant=False, preserve_rng_state=False)
             outputs.append(y)
         return torch.cat(outputs, dim=1), state
@@ -189,4 +189,4 @@ def build_temporal(num_features: int, config: ModelConfig) -> Stack:
             raise UserError(f"model.heads {list(config.heads)}: {name} reads maps and cannot follow a head of vectors")
         heads.append(head)
         num_features = head.num_outputs
-    return Stack(heads, config.dropout, config.recompute_steps)
+    return Stack(heads, config.dropout, config.checkpoint_steps)

@@ -1,7 +1,7 @@
-"""Readings: how feature maps become the steps of a sequence, so that a picture is read as a video is.
+"""Scan orders: how feature maps become the steps of a sequence, so that a picture is read as a video is.
 
-A reading turns maps ``[B, T, D, h, w]`` into ``[B, T S, D, h', w']``: S steps a frame, each a part of the frame's map.
-Heads of maps read these parts as they are, heads of vectors read all of a part's numbers side by side.
+A scan order turns maps ``[B, T, D, h, w]`` into ``[B, T S, D, h', w']``: S steps a frame, each a part of the frame's
+map. Heads of maps read these parts as they are, heads of vectors read all of a part's numbers side by side.
 """
 
 from __future__ import annotations
@@ -13,7 +13,7 @@ from torch import Tensor
 
 
 @dataclass(frozen=True)
-class Reading:
+class ScanOrder:
     """One way to read a map."""
 
     steps: Callable[[Tensor], Tensor]
@@ -35,10 +35,10 @@ def _patches(maps: Tensor) -> Tensor:
     return scanned.flatten(1, 2)[..., None, None]  # -> [B, T h w, D, 1, 1]
 
 
-READINGS: dict[str, Reading] = {
-    "frames": Reading(lambda maps: maps, lambda size: (size, size)),
-    "rows": Reading(_rows, lambda size: (1, size)),
-    "columns": Reading(_columns, lambda size: (size, 1)),
-    "patches": Reading(_patches, lambda size: (1, 1)),
+SCAN_ORDERS: dict[str, ScanOrder] = {
+    "none": ScanOrder(lambda maps: maps, lambda size: (size, size)),
+    "rows": ScanOrder(_rows, lambda size: (1, size)),
+    "columns": ScanOrder(_columns, lambda size: (size, 1)),
+    "patches": ScanOrder(_patches, lambda size: (1, 1)),
 }
-"""``model.read`` to reading: a whole frame a step; its rows from the top; its columns from the left; its places."""
+"""``model.scan`` to order: a whole frame a step; its rows from the top; its columns from the left; its places."""
