@@ -165,7 +165,10 @@ def _read(path: Path) -> _Stored:
     try:
         with path.open("rb") as stream:
             if int.from_bytes(stream.read(8), "little") > _MAX_HEADER_BYTES:
-                raise UserError(f"{path}: not a model file, or a damaged one (its header is too long)")
+                raise UserError(
+                    f"{path}: no model file, such as clipgru train writes (.safetensors), or a damaged one: it does not "
+                    "begin with the length of a header"
+                )
         with safetensors.safe_open(str(path), framework="pt") as stream:
             metadata = stream.metadata() or {}
             if len(stream.keys()) > _MAX_TENSORS:

@@ -238,3 +238,24 @@ def test_a_protocol_runs_fold_by_fold_and_goes_on(
     assert last.stat().st_mtime_ns == before
     assert main([*args, "--training.epochs", "2"]) == 2
     assert "folds of other settings" in capsys.readouterr().err
+
+
+@pytest.mark.parametrize(
+    ("words", "said"),
+    [
+        (
+            ["--data.cache", "framez"],
+            "--data.cache framez: must be one of none, frames, features. Did you mean frames?",
+        ),
+        (["--training.train_frames", "x"], "--training.train_frames x: must be a whole number or null."),
+        (["--model.bidirectional", "maybe"], "--model.bidirectional maybe: must be true or false."),
+        (["--training.learning_rate", "fast"], "--training.learning_rate fast: must be a number."),
+        (["--model.heads", "3"], "--model.heads 3: must be a list, such as [a, b]."),
+    ],
+)
+def test_a_wrong_value_is_told_in_a_user_s_words(
+    words: list[str], said: str, capsys: pytest.CaptureFixture[str]
+) -> None:
+    assert main(["train", *words]) == 2
+    first, *_ = capsys.readouterr().err.splitlines()
+    assert first == f"clipgru: error: {said}"

@@ -62,6 +62,8 @@ class _Parser(jsonargparse.ArgumentParser):
 
     def error(self, message: str, ex: Exception | None = None) -> NoReturn:
         """Raise what ``main`` prints, with a guess at what was meant."""
+        if said := _wrong_value(message):
+            raise UserError(f"{said}\nSee {self.prog} --help")
         whole = {text.removeprefix("--"): text for action in self._actions for text in action.option_strings}
         known = {name.rpartition(".")[2]: text for name, text in whole.items()} | whole
         words = [word for pair in re.findall(r"--([\w.]+)|option '([\w.]+)'", message) for word in pair if word]
@@ -69,6 +71,30 @@ class _Parser(jsonargparse.ArgumentParser):
         close = [match for word in words for match in get_close_matches(word, sorted(known), n=1)]
         guess = f" Did you mean {known[close[0]]}?" if close else ""
         raise UserError(f"{message.strip()}.{guess}\nSee {self.prog} --help")
+
+
+_KINDS = {
+    "int": "a whole number",
+    "float": "a number",
+    "bool": "true or false",
+    "str": "a text",
+    "tuple": "a list, such as [a, b]",
+    "NoneType": "null",
+}
+
+
+def _wrong_value(message: str) -> str | None:
+    """Return jsonargparse's complaint about a value in a user's words; None if it is about something else."""
+    found = re.match(r'\s*Parser key "(?P<key>[\w.]+)":.*(?:Got|Given) value: (?P<value>.*)', message, re.DOTALL)
+    kinds = [_KINDS[name] for name in re.findall(r"Expected an? <class '(\w+)'>", message) if name in _KINDS]
+    choices = re.findall(r"'([^']*)'", "".join(re.findall(r"Literal\[(.*?)\]", message)))
+    if not found or not (kinds or choices):
+        return None
+    value = found["value"].strip().removesuffix(".")
+    allowed = " or ".join([*([f"one of {', '.join(choices)}"] if choices else []), *dict.fromkeys(kinds)])
+    close = get_close_matches(value, choices, n=1)
+    guess = f" Did you mean {close[0]}?" if close else ""
+    return f"--{found['key']} {value}: must be {allowed}.{guess}"
 
 
 def _at_home(word: str) -> str:
