@@ -194,7 +194,7 @@ class PredictOptions:
     mode: Literal["windows", "stream"] = "windows"
     """windows: clips as in training, overlapping; stream: one score a frame, from a state that is carried on."""
     reset_seconds: float = 0.0
-    """stream: seconds after which the past is forgotten, again and again; 0 is never."""
+    """stream: period in seconds at which the past is forgotten; 0 is never."""
     stride_frames: int | None = None
     """Grid frames from one window's start to the next; unset: a quarter of a window."""
     top_k: int = 5

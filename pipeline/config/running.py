@@ -17,7 +17,7 @@ class InferenceConfig:
     stride_frames: int | None = None
     """windows: grid frames from one window's start to the next; unset: a quarter of a window."""
     reset_seconds: float = 0.0
-    """stream: seconds after which the past is forgotten, again and again; 0 is never."""
+    """stream: period in seconds at which the past is forgotten; 0 is never."""
     batch_size: int = 32
     """Frames in one call of the backbone."""
 
