@@ -41,7 +41,7 @@ MEASURES: dict[str, Callable[[Tensor, float], Tensor]] = {
 
 @dataclass(frozen=True)
 class Calibration(CalibrationNumbers):
-    """How a model's logits are to be read. The default changes nothing and knows no unknown."""
+    """Calibration of a model's logits. By default nothing changes and nothing is unknown."""
 
     def __post_init__(self) -> None:
         super().__post_init__()
@@ -53,18 +53,18 @@ class Calibration(CalibrationNumbers):
         return (logits.float() / self.temperature).softmax(dim=-1)
 
     def finite_probabilities(self, logits: Tensor) -> Tensor:
-        """As ``probabilities``, for what is told to people. Raises ``UserError`` if one is no finite number."""
+        """Logits ``[..., K]`` -> float32 probabilities ``[..., K]``. Raises ``UserError`` if one is not finite."""
         probabilities = self.probabilities(logits)
         if not probabilities.isfinite().all():
             raise no_finite_scores()
         return probabilities
 
     def knownness(self, logits: Tensor) -> Tensor:
-        """Logits ``[..., K]`` -> what the threshold is compared with, float32 ``[...]``."""
+        """Logits ``[..., K]`` -> the measure that the threshold applies to, float32 ``[...]``."""
         return MEASURES[self.unknown_measure](logits.float(), self.temperature)
 
     def is_unknown(self, logits: Tensor) -> Tensor:
-        """Logits ``[..., K]`` -> bool ``[...]``."""
+        """Logits ``[..., K]`` -> bool ``[...]``, true below the threshold; all false without one."""
         if self.unknown_threshold is None:
             return torch.zeros(logits.shape[:-1], dtype=torch.bool, device=logits.device)
         return self.knownness(logits) < self.unknown_threshold

@@ -68,11 +68,11 @@ class _CheckReport:
 
     @property
     def is_bad(self) -> bool:
-        """Whether anything cannot be used: a file, a row, a label without its file, or annotations."""
+        """True if anything cannot be used: a file, a row, a label without its file, or annotations."""
         return bool(self.counts[UNUSABLE] or self.labels_without_file or self.rows_outside or self.problems)
 
     def to_json(self) -> dict[str, Any]:
-        """As plain values, the counts first."""
+        """The report as plain values, the counts first."""
         return {"counts": self.counts} | asdict(self) | {"files": [health.to_json() for health in self.files]}
 
     def to_csv(self) -> str:
@@ -203,7 +203,7 @@ def _print_report(report: _CheckReport, console: PlainConsole, with_usable: bool
 
 
 def _print_training(training: Training, num_unusable: int, console: PlainConsole) -> None:
-    """What a training would see, or why it would see nothing."""
+    """Print the classes and videos that a training would see, or the reason why it would end."""
     said = f"would see {len(training.labels)} classes" if not training.refused else f"would end: {training.refused}"
     console.print(f"{training.source}: a training {said}")
     if training.class_counts:

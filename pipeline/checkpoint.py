@@ -58,12 +58,12 @@ class ModelFile:
     transform: TransformConfig
     decode: DecodeConfig
     provenance: dict[str, Any] = field(default_factory=dict)
-    """Who made it from what: versions, experiment, data."""
+    """Origin of the model: versions, experiment, data."""
     metrics: dict[str, float] = field(default_factory=dict)
     calibration: Calibration = UNCALIBRATED
-    """How the logits are to be read."""
+    """Calibration of the logits."""
     videos: KnownVideos | None = None
-    """Those that it has seen; None in a file of an earlier version."""
+    """Videos that the model has seen; None in a file of an earlier version."""
 
     @property
     def normalization(self) -> Normalization:
@@ -72,7 +72,7 @@ class ModelFile:
 
 
 def provenance_of(experiment: Experiment) -> dict[str, Any]:
-    """What a model came from, for its file."""
+    """Provenance of a model, for its file."""
     return {
         "clipgru": __version__,
         "torch": torch.__version__,
@@ -143,7 +143,7 @@ def load_model_file(path: str | Path, device: str | torch.device = "cpu") -> Mod
 
 
 def read_description(path: Path) -> dict[str, Any]:
-    """What a model file says of itself, checked, without its weights.
+    """Return the checked description in a model file, without its weights.
 
     Raises:
         UserError: the file is missing, or is no model file.
@@ -153,7 +153,7 @@ def read_description(path: Path) -> dict[str, Any]:
 
 @dataclass(frozen=True)
 class _Stored:
-    """What lies in a model file; the tensors are mapped, not yet read."""
+    """Contents of a model file; the tensors are mapped, not yet read."""
 
     text: str
     tensors: dict[str, Tensor]

@@ -43,7 +43,7 @@ class VideoInfo:
     why_counted: str = ""
     """The rate, where it comes from, and what is wrong with the file's times; empty if the times are the file's."""
     start_seconds_in_file: float = 0.0
-    """When the first picture is shown on the file's clock, as players show it: more than 0 where sound begins earlier.
+    """Time of the first picture on the file's clock, as players show it; more than 0 where sound begins earlier.
     All other times are counted from the first picture."""
     stream: int = 0
     """Number of the video stream in the file."""
@@ -96,7 +96,7 @@ def _check_interval(start_seconds: float, end_seconds: float) -> None:
 
 @dataclass(frozen=True)
 class Prediction:
-    """What a model says of one window of one video."""
+    """A model's answer for one window of one video."""
 
     path: str
     start_seconds: float
@@ -107,7 +107,7 @@ class Prediction:
     top_k: tuple[tuple[str, float], ...]
     """The best labels with their probabilities, best first; ``top_k[0]`` is ``(label, score)``."""
     is_unknown: bool = False
-    """Whether the model's rule says that it has seen nothing like it."""
+    """True if the window is unknown by the model's rule."""
 
     def __post_init__(self) -> None:
         _check_interval(self.start_seconds, self.end_seconds)

@@ -1,9 +1,9 @@
-"""What a model's file says of itself: the JSON in a model file and in an exported one, as dataclasses. Needs no torch.
+"""Description of a model in its file: the JSON in a model file and in an exported one, as dataclasses. Needs no torch.
 
     model.safetensors    metadata ``clipgru``: ``Description``
     model.clip.onnx      metadata ``clipgru``: ``ExportedDescription``, the same and which part of the model it is
 
-docs/model_files.md says it for other programs.
+docs/model_files.md describes it for other programs.
 """
 
 from __future__ import annotations
@@ -51,7 +51,7 @@ Measure = Literal["max_probability", "max_logit", "energy"]
 
 @dataclass(frozen=True)
 class CalibrationNumbers:
-    """How logits are read; ``calibration.Calibration`` reads them. The default changes nothing and knows no unknown."""
+    """Numbers of ``calibration.Calibration``, which applies them. By default nothing changes and nothing is unknown."""
 
     temperature: float = 1.0
     """Logits are divided by it before the softmax; above 1 it lowers the confidence."""
@@ -69,7 +69,7 @@ class CalibrationNumbers:
 
 @dataclass(frozen=True)
 class _Provenance:
-    """Where a model came from. Everything may be absent: a model made in Python need not say."""
+    """Origin of a model. Everything may be absent: a model made in Python need not have it."""
 
     clipgru: str = ""
     """The version that trained it; likewise torch and python."""
@@ -80,12 +80,12 @@ class _Provenance:
     chosen: str | None = None
     """The candidate that ``clipgru learn`` chose."""
     initial_model: _Provenance | None = None
-    """That of the model which training began with."""
+    """Provenance of the model that training began with."""
 
 
 @dataclass(frozen=True, kw_only=True)
 class Description:
-    """All that a model file says."""
+    """Everything in the metadata of a model file."""
 
     format: int
     labels: tuple[str, ...]
@@ -96,12 +96,12 @@ class Description:
     normalization: Normalization
     calibration: CalibrationNumbers
     provenance: dict[str, Any]
-    """As ``_Provenance`` has it."""
+    """Keys and values of ``_Provenance``."""
     metrics: dict[str, float]
     sha256: str = ""
-    """Of a model file: of this text without these digits, and of the weights. An exported file has its own."""
+    """Digest of a model file: of this text without these digits, and of the weights. An exported file has its own."""
     videos: dict[str, str] | None = None
-    """Those that the model has seen, as ``known_videos`` packs them; None in a file of an earlier version."""
+    """Videos that the model has seen, as ``known_videos`` packs them; None in a file of an earlier version."""
 
     def __post_init__(self) -> None:
         check_labels(self.labels, "labels")
@@ -115,7 +115,7 @@ class Description:
 
     @property
     def decode_here(self) -> DecodeConfig:
-        """How to decode, but for what whoever reads the file has to allow: to fetch addresses."""
+        """Decoding settings without permission to fetch addresses, which the reader of the file must give."""
         return replace(self.decode, allow_url=False)
 
 
@@ -141,18 +141,18 @@ class StateDescription:
 
 @dataclass(frozen=True, kw_only=True)
 class ExportedDescription(Description):
-    """All that an exported ONNX file says."""
+    """Everything in the metadata of an exported ONNX file."""
 
     onnx_format: int
     kind: Literal["backbone", "clip", "step"]
     states: tuple[StateDescription, ...]
-    """Of the streaming step; empty if there is none."""
+    """States of the streaming step; empty if there is none."""
     lookback_frames: int
     precision: Literal["float32", "int8"]
     differences: dict[str, float] = field(default_factory=dict)
-    """Of each part, the greatest from the model in PyTorch."""
+    """Greatest difference of each part from the model in PyTorch."""
     cost: dict[str, float] = field(default_factory=dict)
-    """Of 8 bits, in accuracy."""
+    """Accuracy in float32 and in 8 bits; empty without 8-bit files."""
 
     def __post_init__(self) -> None:
         super().__post_init__()
@@ -236,7 +236,7 @@ def _with_new_names(said: Mapping[str, Any], where: str) -> dict[str, Any]:
 
 
 def _cure(said: object) -> str:
-    """What to do about a file that cannot be read, by the version that it says it was written by."""
+    """Advice on a file that cannot be read, by the version that it claims to be written by."""
     provenance = said.get("provenance") if isinstance(said, Mapping) else None
     version = provenance.get("clipgru") if isinstance(provenance, Mapping) else None
     damaged = "the file is damaged, or was changed: fetch it anew, or train again"

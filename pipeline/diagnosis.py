@@ -44,7 +44,7 @@ ORDERS: dict[str, Callable[[int, torch.Generator], list[list[int]]]] = {
 
 @dataclass(frozen=True)
 class Diagnosis:
-    """What a model does with the test videos that could be read. Shares are 0 to 1.
+    """A model's answers for the test videos that could be read. Shares are 0 to 1.
 
     Attributes:
         labels: class names, ``[K]``.
@@ -97,8 +97,8 @@ class Diagnosis:
         }
 
     def uses_time(self) -> bool:
-        """Whether the frames' order helps, beyond chance: of the videos that are right in one of the two and wrong
-        in the other, significantly more are right as filmed (McNemar's test, exact, one-sided, 5 %)."""
+        """True if the frames' order helps, beyond chance: of the videos that are right either as filmed or shuffled,
+        not both, significantly more are right as filmed (McNemar's test, exact, one-sided, 5 %)."""
         filmed, shuffled = (self.by_order[name].argmax(dim=1) == self.truth for name in ("as filmed", "shuffled"))
         gained, lost = int((filmed & ~shuffled).sum()), int((shuffled & ~filmed).sum())
         return _binomial_tail(gained, gained + lost) < 0.05

@@ -41,7 +41,7 @@ _MIN_GAIN = 1.1
 
 @dataclass
 class Findings:
-    """What one decoder did with the files."""
+    """Results of one decoder on the files."""
 
     decoder: str
     num_exact: int = 0
@@ -53,9 +53,9 @@ class Findings:
     seconds: dict[str, float] = field(default_factory=dict)
     """File -> median time to open it and read 16 evenly spread frames."""
     peak_memory_mb: float = 0.0
-    """Of the decoding process."""
+    """Peak memory of the decoding process."""
     missing: str = ""
-    """Why the decoder is not there; empty if it is."""
+    """Reason why the decoder is not there; empty if it is."""
 
     @property
     def frames_per_second(self) -> float:
@@ -82,7 +82,7 @@ class Diagnosis:
         return f"decode:\n  decoder: {self.decoder}\n  isolate: {isolate if self.unreadable else 'false'}\n"
 
     def to_json(self) -> dict[str, Any]:
-        """As plain values."""
+        """The diagnosis as plain values."""
         rates = {"frames_per_second": {found.decoder: round(found.frames_per_second, 1) for found in self.findings}}
         return asdict(self) | rates | {"snippet": self.snippet}
 

@@ -1,4 +1,4 @@
-"""Which files are the same: the same bytes, or the same pictures under another encoding."""
+"""Files that are the same: the same bytes, or the same pictures under another encoding."""
 
 from __future__ import annotations
 

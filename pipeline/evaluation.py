@@ -1,4 +1,4 @@
-"""How good a model honestly is: one row a video, and the figures made of those rows.
+"""Evaluation of a model: one row a video, and the figures made of those rows.
 
 A video that cannot be read is a wrong answer with its reason beside it; it never leaves the denominator.
 """
@@ -59,7 +59,7 @@ class VideoResult:
     uncalibrated: tuple[float, ...] = ()
     """``[K]``, as ``probabilities`` would be without the model's calibration; empty: they are the same."""
     is_unknown: bool = False
-    """Whether most clips are unknown by the model's rule."""
+    """True if most clips are unknown by the model's rule."""
 
     def score_of(self, label: str | None, labels: Sequence[str]) -> str:
         """The probability of a label to six decimals, as tables have it; empty if the video could not be read."""
@@ -234,7 +234,7 @@ def _feature_loader(
 
 @dataclass(frozen=True)
 class _Answer:
-    """What a model says of one video: probabilities ``[K]`` before and after calibration, means over its clips."""
+    """A model's answer for one video: probabilities ``[K]`` before and after calibration, means over its clips."""
 
     uncalibrated: Tensor
     probabilities: Tensor

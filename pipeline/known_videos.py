@@ -44,21 +44,21 @@ class KnownVideo:
     end_seconds: float | None = None
 
     def overlaps(self, start_seconds: float, end_seconds: float | None) -> bool:
-        """Whether a stretch of the same video has a moment in common with this one."""
+        """True if a stretch of the same video has a moment in common with this one."""
         ends = [math.inf if end is None else end for end in (self.end_seconds, end_seconds)]
         return self.start_seconds < ends[1] and start_seconds < ends[0]
 
 
 @dataclass(frozen=True)
 class KnownVideos:
-    """What a model has seen of a dataset."""
+    """Videos of a dataset that a model has seen."""
 
     train: tuple[KnownVideo, ...] = ()
-    """Learned from."""
+    """Videos that the model learned from."""
     val: tuple[KnownVideo, ...] = ()
-    """They chose the epoch and calibrated the scores."""
+    """Videos that chose the epoch and calibrated the scores."""
     earlier: tuple[KnownVideo, ...] = ()
-    """Those of the models that this one started from."""
+    """Videos of the models that this one started from."""
 
     def to_json(self) -> dict[str, str]:
         """Each part packed into a text, about 30 bytes a video: rows as JSON, zlib, base64."""
@@ -66,7 +66,7 @@ class KnownVideos:
 
     @classmethod
     def from_json(cls, value: object, where: str) -> KnownVideos:
-        """What ``to_json`` made; ``where`` says which file it is from.
+        """Return the videos that ``to_json`` packed. ``where``: the file they are from, for errors.
 
         Raises:
             UserError: it is something else.

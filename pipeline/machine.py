@@ -1,4 +1,4 @@
-"""What the machine lends this process: cores and memory, counting a container's limits, which usual calls overlook."""
+"""Cores and memory that this process may use, with a container's limits, which usual calls overlook."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""Options of the commands: how to run and where to write. What an experiment is stands in ``config``."""
+"""Options of the commands: how to run and where to write. The settings of an experiment are in ``config``."""
 
 from __future__ import annotations
 
@@ -35,7 +35,7 @@ def _check_names(names: Sequence[str]) -> None:
 
 @dataclass(frozen=True)
 class DecodeOptions:
-    """What to decode otherwise than the model file says; for learn, than is usual."""
+    """Decoding settings in place of the model file's; for learn, in place of the defaults."""
 
     stream: int | None = None
     """The video stream to read, by its number in the file."""
@@ -46,9 +46,9 @@ class DecodeOptions:
     max_seconds: float | None = None
     """A video that lasts longer is refused."""
     max_memory_mb: int | None = None
-    """isolate: how much the process may allocate for one file (enforced on Linux)."""
+    """isolate: megabytes that the process may allocate for one file (enforced on Linux)."""
     max_download_mb: int | None = None
-    """allow_url: a larger file is not fetched."""
+    """allow_url: greatest size in megabytes of a file that is fetched."""
 
     def over(self, usual: DecodeConfig) -> DecodeConfig:
         """Return ``usual`` with what is given here. Raises ``UserError`` for a value out of range."""
@@ -57,7 +57,7 @@ class DecodeOptions:
 
 @dataclass(frozen=True)
 class TrainOptions:
-    """How to run a training, beside what to train."""
+    """Options of a training run, beside the settings of its experiment."""
 
     resume: bool = False
     """Continue the interrupted run in the run folder, exactly where it stopped, with its settings and videos."""
@@ -67,18 +67,18 @@ class TrainOptions:
 
 @dataclass(frozen=True)
 class EvaluateOptions:
-    """What to evaluate and where the figures go."""
+    """Videos to evaluate on, and the folder for the figures."""
 
     protocol: str | None = None
     """Instead of a model: train and test over folds. own_split, official_splits (UCF101 and HMDB51: all three),
     leave_one_group_out, group_5_fold or group_10_fold."""
     seeds: int = 1
-    """protocol: repeat it with so many seeds; the folds stay."""
+    """protocol: number of seeds to repeat it with; the folds stay."""
     no_baseline: bool = False
     """protocol: do not train the frame average, a model that cannot use time, beside it on every fold."""
     split: Literal["test", "val", "train", "all"] = "test"
-    """Which videos of the data to use, without those that the model has seen; all takes every part, for data that it
-    was not trained on. train looks at training videos on purpose, val at those that chose the epoch."""
+    """Part of the data to use, without videos that the model has seen; all takes every part, for data that it was not
+    trained on. train looks at training videos on purpose, val at those that chose the epoch."""
     clips: int | None = None
     """Clips a video whose scores are averaged; unset: as the model file says."""
     output: str | None = None
@@ -96,10 +96,10 @@ class EvaluateOptions:
 
 @dataclass(frozen=True)
 class DiagnoseOptions:
-    """Which videos, and where the answers go."""
+    """Videos to diagnose on, and the folder for the answers."""
 
     split: Literal["test", "val", "train", "all"] = "test"
-    """Which videos of the data to use, as for evaluate."""
+    """Part of the data to use, as for evaluate."""
     output: str | None = None
     """Folder for figures and pictures; unset: beside the model."""
     device: str = "auto"
@@ -110,12 +110,12 @@ class DiagnoseOptions:
 
 @dataclass(frozen=True)
 class ReportOptions:
-    """Where the page goes, and how much is on it."""
+    """File of the page, and the number of clips on it."""
 
     output: str | None = None
     """The HTML file to write; unset: report.html in the run's folder, or for two runs compare_<RUN2>.html there."""
     clips: int = 24
-    """This many of the worst clips are shown with pictures that play."""
+    """Number of the worst clips that are shown with pictures that play."""
     quiet: bool = False
     """Print nothing but errors and the page's path."""
 
@@ -125,7 +125,7 @@ class ReportOptions:
 
 @dataclass(frozen=True)
 class ExportOptions:
-    """What to write and where, and how to make and judge the 8-bit files."""
+    """Format and folder of the exported files, and the data to make and judge 8-bit files with."""
 
     format: str = "onnx"
     """onnx: a graph for clips, one for a stream's next frame, and the backbone alone; each a file. torch: the same as
@@ -133,9 +133,9 @@ class ExportOptions:
     output: str | None = None
     """Folder for the files; unset: beside the model."""
     int8: bool = False
-    """Also write them in 8 bits, calibrated on training clips of the data, and print what that costs in accuracy."""
+    """Also write them in 8 bits, calibrated on training clips of the data, and print the cost in accuracy."""
     calibration_clips: int = 64
-    """int8: training videos that are looked at, one clip of each."""
+    """int8: number of training videos to calibrate on, one clip of each."""
     split: Literal["test", "val", "train", "all"] = "test"
     """int8: the videos that the cost is measured on, as for evaluate."""
     quiet: bool = False
@@ -147,18 +147,18 @@ class ExportOptions:
 
 @dataclass(frozen=True)
 class LearnOptions:
-    """How to choose, and where the model goes."""
+    """The choice of a head by cross-validation, and the model file to write."""
 
     output: str = "model.safetensors"
     """The model file to write."""
     num_folds: int = 5
     """Parts of the videos that are held out one after the other; fewer where a class has fewer sources."""
     num_seeds: int = 2
-    """Every head is tried with so many seeds, and the figures are means over them."""
+    """Number of seeds that every head is tried with; the figures are means over them."""
     seed: int = 0
     """Decides folds, weights and clips."""
     decode: DecodeOptions = field(default_factory=DecodeOptions)
-    """How to decode, now and in the model file."""
+    """Decoding settings, now and in the model file."""
     quiet: bool = False
     """Print nothing but errors and the JSON summary."""
 
@@ -169,15 +169,15 @@ class LearnOptions:
 
 @dataclass(frozen=True)
 class ExplainOptions:
-    """What to show and where it goes."""
+    """The explanation to make, and the files to write."""
 
     output: str = "explained.mp4"
     """The video to write; a picture and a JSON file of the same name go beside it."""
     top: int = 5
-    """How many of the frames that decided the label are shown: those without which its probability falls most
-     (leave-one-frame-out on the features)."""
+    """Number of frames that decided the label to show: those without which its probability falls most
+    (leave-one-frame-out on the features)."""
     decode: DecodeOptions = field(default_factory=DecodeOptions)
-    """How to decode."""
+    """Decoding settings."""
     device: str = "auto"
     """auto, cpu, cuda, cuda:1, mps."""
     quiet: bool = False
@@ -189,18 +189,18 @@ class ExplainOptions:
 
 @dataclass(frozen=True)
 class PredictOptions:
-    """How to read the videos and where the answers go."""
+    """Reading of the videos, and the files for the answers."""
 
     mode: Literal["windows", "stream"] = "windows"
     """windows: clips as in training, overlapping; stream: one score a frame, from a state that is carried on."""
     reset_seconds: float = 0.0
-    """stream: forget the past every so many seconds; 0 is never."""
+    """stream: period in seconds at which the past is forgotten; 0 is never."""
     stride_frames: int | None = None
     """Grid frames from one window's start to the next; unset: a quarter of a window."""
     top_k: int = 5
     """Labels reported for each window."""
     timeline: TimelineConfig = field(default_factory=TimelineConfig)
-    """How scores become segments."""
+    """Conversion of scores to segments."""
     batch_size: int = 32
     """Frames in one call of the backbone."""
     json: str | None = None
@@ -220,7 +220,7 @@ class PredictOptions:
     html: str | None = None
     """Write a page for each video, with its scores and segments to click on, into this folder."""
     html_embed_mb: float = 3.0
-    """html: videos up to this size are put into the page, larger ones are linked."""
+    """html: embed videos of up to this many megabytes in the page; larger ones are linked."""
     stats: str | None = None
     """Write what was decoded, embedded and reused to this JSON file."""
     no_clobber: bool = False
@@ -231,12 +231,12 @@ class PredictOptions:
     """Decode in a separate process, even if the model was trained without: a file that hangs or crashes a decoder ends
     that process alone."""
     timeout_seconds: float | None = None
-    """isolate, allow_url: how long a file or a server may make us wait; unset: as the model file says."""
+    """isolate, allow_url: seconds to wait for a file or a server; unset: as the model file says."""
     allow_url: bool = False
-    """Also read http:// and https:// addresses: the file is fetched whole, then read like a local one. Of an address
-    answers, messages and file names show no more than host and file name."""
+    """Also read http:// and https:// addresses: the file is fetched whole, then read like a local one. Of an
+    address, answers, messages and file names show only host and file name."""
     decode: DecodeOptions = field(default_factory=DecodeOptions)
-    """How to decode."""
+    """Decoding settings."""
     name: tuple[str, ...] = ()
     """A name for a video, in answers, messages and file names; once for each, in order."""
     engine: Literal["local", "pool", "ray"] = "local"
@@ -289,11 +289,11 @@ class PredictOptions:
             require(is_right, f"shard must be such as 1/4, 2/4, 3/4 or 4/4, got {self.shard!r}")
 
     def files(self) -> dict[str, str | None]:
-        """Option -> file, of those outputs that are one file for all videos."""
+        """Map from option to file, for outputs that are one file for all videos."""
         return {f"--{name}": getattr(self, name) for name in ("json", "csv", "jsonl", "parquet", "stats")}
 
     def decode_as(self, trained: DecodeConfig) -> DecodeConfig:
-        """How to decode: as the model was trained, but for what is asked for here."""
+        """Decoding settings of the trained model, with those that are given here in their place."""
         return replace(
             self.decode.over(trained),
             isolate=self.isolate or trained.isolate,
@@ -304,7 +304,7 @@ class PredictOptions:
 
 @dataclass(frozen=True)
 class WebcamOptions:
-    """How to watch the sources and where the answers go."""
+    """Watching of the sources, and the outputs of the answers."""
 
     name: tuple[str, ...] = ()
     """A name for a source, wherever it is shown; once for each, in order. Unset: a camera's number, a file's path; of
@@ -325,15 +325,15 @@ class WebcamOptions:
     record: str | None = None
     """Write each source's annotated video and events into this folder, in files named by when they began."""
     seconds: float | None = None
-    """Stop after so many seconds; unset: when all sources have ended, or somebody says so."""
+    """Seconds after which to stop; unset: when all sources have ended, or somebody quits."""
     inference: InferenceConfig = field(default_factory=InferenceConfig)
-    """How frames become scores."""
+    """Conversion of frames to scores."""
     timeline: TimelineConfig = field(default_factory=TimelineConfig)
-    """How scores become segments."""
+    """Conversion of scores to segments."""
     streaming: StreamingConfig = field(default_factory=StreamingConfig)
-    """How to deal with sources that stall."""
+    """Handling of sources that stall."""
     decode: DecodeOptions = field(default_factory=DecodeOptions)
-    """replay: how to decode the files."""
+    """replay: decoding settings of the files."""
     top_k: int = 5
     """Labels reported for each window."""
     stats: str | None = None
@@ -360,7 +360,7 @@ class WebcamOptions:
 
 @dataclass(frozen=True)
 class CheckOptions:
-    """What to report and where."""
+    """Contents and files of the report."""
 
     workers: int | None = None
     """Processes that decode; unset: as many as there are cores, 8 at most."""
@@ -379,12 +379,12 @@ class CheckOptions:
 
 @dataclass(frozen=True)
 class ShardOptions:
-    """Where to pack the videos."""
+    """Folder and size of the tar files."""
 
     output: str = "shards"
     """A new folder for the tar files and their index."""
     shard_mb: int = 500
-    """How large a tar may become, in megabytes; a larger video has one to itself."""
+    """Greatest size of a tar file in megabytes; a larger video has one to itself."""
     quiet: bool = False
     """Print nothing but errors and the summary."""
 
@@ -394,12 +394,12 @@ class ShardOptions:
 
 @dataclass(frozen=True)
 class DoctorOptions:
-    """How much to measure."""
+    """Extent of the measurement, and the file for its results."""
 
     num_files: int = 20
-    """Measure on this many of the files, evenly spread over them."""
+    """Number of files to measure on, evenly spread over all."""
     rounds: int = 3
-    """How often each file is read; the median counts."""
+    """Times that each file is read; the median counts."""
     json: str | None = None
     """Write all that was measured to this JSON file."""
     quiet: bool = False
@@ -415,7 +415,7 @@ class DemoOptions:
     """The main job on the embedded motion set."""
 
     output_dir: str = "runs/demo"
-    """Everything goes here."""
+    """Folder for everything that is written."""
     seed: int = 0
     """Decides weights, clips and augmentation."""
     quiet: bool = False

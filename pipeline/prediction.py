@@ -125,8 +125,8 @@ def _expand(source: str, allow_url: bool, suffixes: Set[str], own: list[Path]) -
 
 
 def _matches(pattern: str) -> list[Path]:
-    """What a pattern names. Its folders that are there as they are written, and then all of it, may have brackets in
-    their names: a[1]/*.mp4, b[2]*.mp4."""
+    """Paths that a pattern matches. Brackets are literal in its leading folders that exist as they are written and, if
+    nothing matches, in all of it: a[1]/*.mp4, b[2]*.mp4."""
     parts = Path(pattern).parts
     num_plain = next((count for count in range(len(parts), 0, -1) if Path(*parts[:count]).exists()), 0)
     folder, rest = glob.escape(str(Path(*parts[:num_plain]))), parts[num_plain:]

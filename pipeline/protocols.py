@@ -167,7 +167,7 @@ def _bootstrap(values: Sequence[float], lowest: float = 0.0) -> tuple[float, flo
 
 @dataclass(frozen=True)
 class EvaluationSettings:
-    """How each fold's model is asked: what ``evaluate_model`` takes."""
+    """Settings of ``evaluate_model`` for each fold's model."""
 
     num_clips: int | None = None
     """Clips a video whose scores are averaged; None: as the experiment says."""
@@ -289,7 +289,7 @@ def _run_fold(
 
 @dataclass(frozen=True)
 class _Fold:
-    """What is kept of a fold."""
+    """The part of a fold that is kept."""
 
     results: tuple[VideoResult, ...]
     left_out: tuple[LeftOut, ...]

@@ -35,19 +35,19 @@ class Ranks:
     same point of their work."""
 
     index: int = 0
-    """Which of all, from 0."""
+    """Number of this rank among all, from 0."""
     count: int = 1
-    """How many there are."""
+    """Number of ranks."""
     local_index: int = 0
-    """Which of those on this machine."""
+    """Number of this rank among those on this machine, from 0."""
     local_count: int = 1
-    """How many there are on this machine."""
+    """Number of ranks on this machine."""
     device: torch.device | None = None
-    """Where this one computes; None when it is alone and may choose."""
+    """Device that this rank computes on; None when it is alone and may choose."""
 
     @property
     def is_first(self) -> bool:
-        """The first one speaks for all: it writes the files and prints."""
+        """True for the rank that speaks for all: it writes the files and prints."""
         return self.index == 0
 
     def gather(self, value: T) -> list[T]:
@@ -75,12 +75,12 @@ class Ranks:
         return int(values)
 
     def wait(self) -> None:
-        """Until all are here. Raises ``RuntimeError`` after ``machine.timeout_seconds``."""
+        """Wait until all ranks are here. Raises ``RuntimeError`` after ``machine.timeout_seconds``."""
         self.gather(None)
 
     @contextmanager
     def in_turn(self) -> Iterator[None]:
-        """What makes files that all use: the first one of each machine does it, then the others, who find it done."""
+        """Make files that all use: the first rank of each machine runs the block, then the others, who find it done."""
         if self.local_index > 0:
             self.wait()
         try:
@@ -91,7 +91,7 @@ class Ranks:
 
     @contextmanager
     def agreement(self) -> Iterator[None]:
-        """What may be refused on one rank alone, as where a disk is not mounted: then all end, with its message."""
+        """Do what one rank alone may refuse, such as where a disk is not mounted: then all end, with its message."""
         error: UserError | None = None
         try:
             yield

@@ -1,4 +1,4 @@
-"""Which frames: clips for training and evaluation, and sliding windows. Pure arithmetic on the time grid.
+"""Choice of frames: clips for training and evaluation, and sliding windows. Pure arithmetic on the time grid.
 
 Grid frame k stands for the picture shown at ``k / sample_fps`` seconds. A video, or a stretch of one, has the grid
 frames whose time lies in its half-open interval ``[start, end)``:
@@ -71,7 +71,7 @@ def spread(length: int, count: int) -> list[int]:
 
 
 def part_edges(length: int, count: int) -> list[int]:
-    """Where ``count`` equal parts of ``range(length)`` begin, and where the last one ends: ``count + 1`` positions."""
+    """Starts of ``count`` equal parts of ``range(length)``, and the end of the last one: ``count + 1`` positions."""
     return [i * length // count for i in range(count + 1)]
 
 

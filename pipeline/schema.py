@@ -191,7 +191,7 @@ def _one_of(choices: tuple[Any, ...], value: object, build: bool) -> Any:
 
 
 def _either(kinds: tuple[Any, ...], value: object, build: bool) -> Any:
-    """As the first kind that fits; if none does, what is wrong with the one that was most likely meant."""
+    """Read a value as the first kind that fits. If none does, raise the error of the kind most likely meant."""
     own: Any = type(value)
     if own in kinds:
         return _check_of(own)(value, build)

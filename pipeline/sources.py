@@ -57,9 +57,9 @@ class _Address:
     login: str
     """``***@``, or empty."""
     host: str
-    """With its port; ``***`` if nobody can tell which part is the host."""
+    """Host with its port; ``***`` if nobody can tell which part is the host."""
     path: str
-    """As typed, not to be shown."""
+    """The path as typed, not to be shown."""
     mark: str
     """``?***`` or ``#***`` where there is more, or empty."""
 

@@ -22,12 +22,12 @@ _VALIDATION = "validation videos chose the epoch and calibrated the scores: on n
 
 @dataclass(frozen=True)
 class _JudgedRows:
-    """What to judge a model by."""
+    """Videos to judge a model by."""
 
     rows: tuple[VideoRow, ...]
     data: DataConfig
     notes: tuple[str, ...]
-    """What to say of the data and of the choice."""
+    """Notes on the data and on the choice."""
     left_out: tuple[LeftOut, ...] | None = None
     """None if the model does not know its videos."""
     figures: dict[str, float] = field(default_factory=dict)

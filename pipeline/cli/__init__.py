@@ -160,7 +160,8 @@ def _end_with(message: str, code: int = EXIT_USER_ERROR, prefix: str = "clipgru:
 
 
 def _flush_or_let_go() -> None:
-    """What standard output does not take now would be tried again, and told as an error, when the process ends."""
+    """Flush standard output, or replace it by the null device if it takes nothing: it would be tried again, and an
+    error printed, when the process ends."""
     try:
         sys.stdout.flush()
     except OSError:

@@ -200,7 +200,7 @@ def decoding_as(model: ModelFile, given: Any) -> ModelFile:
 
 
 def say_notes(notes: Iterable[str], quiet: bool) -> None:
-    """What there is to say of the data, on standard error."""
+    """Print notes on the data to standard error, unless ``quiet``."""
     for note in () if quiet else notes:
         console().print(f"note: {note}")
 

@@ -29,8 +29,8 @@ class _Parser(jsonargparse.ArgumentParser):
     """jsonargparse's parser with one-screen errors: what is wrong and where to look, not the whole usage."""
 
     def parse_args(self, args: Any = None, **settings: Any) -> Any:  # type: ignore[override]
-        """As jsonargparse does, of words in which no text is a path: it would open one that is given for a group of
-        settings, and import one that looks like a class. A config file is read here, and handed on as what it says.
+        """Parse as jsonargparse does, but without paths among the words: it would open one that is given for a group of
+        settings, and import one that looks like a class. A config file is read here, and its content handed on.
         """
         args = [_at_home(word) for word in args]
         config_files: list[str] = []
@@ -110,7 +110,7 @@ def make_parser(command: str, description: str) -> _Parser:
 
 
 def console() -> PlainConsole:
-    """Where messages go: standard error, so that standard output stays for answers."""
+    """Console for messages, on standard error, so that standard output stays for answers."""
     from pipeline.terminal import PlainConsole
 
     return PlainConsole()
@@ -191,8 +191,8 @@ def read_options(options_type: type[Any], parser: _Parser, arguments: Any) -> An
 def read_paths(
     options_type: type[Any], parser: _Parser, args: Sequence[str]
 ) -> tuple[list[str], Any, DecodeConfig, bool]:
-    """What the commands that look at files are given: the paths, their options, how to decode, and whether files that
-    are there are to stay."""
+    """Arguments of the commands that look at files: the paths, the options, the decoding settings, and true if existing
+    files are to stay."""
     parser.add_argument("paths", nargs="+", type=str, metavar="path", help="Videos, folders, manifests or configs.")
     add_options(parser, options_type)
     add_no_clobber(parser)

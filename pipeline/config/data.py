@@ -10,10 +10,10 @@ from pipeline.config.requirement import require
 
 @dataclass(frozen=True)
 class DataConfig:
-    """Which videos, which labels, which split."""
+    """The videos, their labels and their split."""
 
     format: str = "folder"
-    """How the annotations are written: folder, manifest, ucf101, hmdb51, kinetics, ut_interaction, motion or shards
+    """Format of the annotations: folder, manifest, ucf101, hmdb51, kinetics, ut_interaction, motion or shards
     (what clipgru shard packed); of pictures: images (a folder or zip) or cifar10 (downloaded to the root if it is not
     there)."""
     root: str = "data/videos"
@@ -21,7 +21,7 @@ class DataConfig:
     annotations: str | None = None
     """The manifest, the folder of official split lists or groups.csv, if it is not at its usual place."""
     split: int = 1
-    """Which official split to use, where the dataset has several (UCF101, HMDB51: 1 to 3)."""
+    """Number of the official split to use, where the dataset has several (UCF101, HMDB51: 1 to 3)."""
     val_fraction: float = 0.15
     """Share of the training groups held out to choose the best epoch, where the dataset has no such split."""
     test_fraction: float = 0.2
@@ -31,14 +31,14 @@ class DataConfig:
     num_workers: int | None = None
     """Processes that decode; unset: as many as there are cores, 8 at most."""
     timeout_seconds: float = 300.0
-    """A run ends, with what to do, when these processes give no batch for so long; what reads whole videos waits longer
-    for large ones, 4 s a megabyte."""
+    """Seconds without a batch from these processes after which a run ends with advice; for large videos that are read
+    whole it is longer, 4 s a megabyte."""
     cache: Literal["none", "frames", "features"] = "none"
     """frames: keep fitted frames after the first epoch; features: with a frozen backbone, embed each frame once."""
     cache_dir: str | None = None
-    """Where the cache is; unset: clipgru's folder in the user's cache folder. Several runs may share it."""
+    """Folder of the cache; unset: clipgru's folder in the user's cache folder. Several runs may share it."""
     cache_max_gb: float = 20.0
-    """The cache is kept below this; what was longest unused gives way."""
+    """Greatest size of the cache in gigabytes; the entries longest unused give way."""
     feature_copies: int = 0
     """cache features: also keep this many augmented copies of each training video; an epoch draws one of all."""
     allow_links: bool = False
@@ -62,17 +62,17 @@ class DataConfig:
 
 @dataclass(frozen=True)
 class DecodeConfig:
-    """How video files become frames."""
+    """Decoding of video files to frames."""
 
     decoder: str = "pyav"
     """pyav (exact on every container); decord, opencv or torchcodec (refuse files where they would be wrong)."""
     isolate: bool = False
     """Decode in a separate process, so that a file that hangs or crashes a decoder ends that process alone."""
     timeout_seconds: float = 60.0
-    """isolate: how long opening, indexing or reading a clip may take before the process is killed; allow_url: how long
-    a server may take to answer, or be silent; a whole download may take 60 times as long."""
+    """isolate: seconds that opening, indexing or reading a clip may take before the process is killed; allow_url:
+    seconds that a server may take to answer, or be silent; a whole download may take 60 times as long."""
     max_memory_mb: int = 1000
-    """isolate: how much the process may allocate for one file (enforced on Linux)."""
+    """isolate: megabytes that the process may allocate for one file (enforced on Linux)."""
     stream: int | None = None
     """The video stream to read, by its number in the file; unset: the one that the ffmpeg command takes (most pixels,
     with a large bonus for the one flagged as default)."""
@@ -85,9 +85,9 @@ class DecodeConfig:
     allow_url: bool = False
     """Also read http:// and https:// addresses: the file is fetched whole, then read like a local one."""
     max_download_mb: int = 4000
-    """allow_url: a larger file is not fetched."""
+    """allow_url: greatest size in megabytes of a file that is fetched."""
     index_cache: bool = False
-    """Keep what is known of each file's frames in ~/.cache/clipgru, so that it opens faster the next time."""
+    """Keep the index of each file's frames in ~/.cache/clipgru, so that it opens faster the next time."""
 
     def __post_init__(self) -> None:
         for name in (
@@ -105,7 +105,7 @@ class DecodeConfig:
 
 @dataclass(frozen=True)
 class SamplingConfig:
-    """Which frames make a clip. Grid frame k is the picture shown at k / sample_fps seconds."""
+    """Choice of the frames of a clip. Grid frame k is the picture shown at k / sample_fps seconds."""
 
     sample_fps: float = 8.0
     """Grid frames per second. A model means the same at any frame rate of the file."""
@@ -114,7 +114,7 @@ class SamplingConfig:
     mode: Literal["dense", "uniform"] = "dense"
     """dense: consecutive grid frames from a random start; uniform: spread evenly over the video."""
     short_video: Literal["hold_last", "loop", "error"] = "hold_last"
-    """What to do when a video has fewer grid frames than a clip: repeat the last one, start over, or refuse."""
+    """If a video has fewer grid frames than a clip: repeat the last one, start over, or refuse the video."""
     num_eval_clips: int = 3
     """Clips a video whose scores are averaged in evaluation: of evenly spaced starts, or other frames of each part."""
 
@@ -144,7 +144,7 @@ class Normalization:
 
 @dataclass(frozen=True)
 class TransformConfig:
-    """How frames become network input: fitted once when decoded, the rest on the model's device."""
+    """Conversion of frames to network input: fitted once when decoded, the rest on the model's device."""
 
     fit: Literal["stretch", "crop"] = "stretch"
     """stretch: resize to a square and lose the aspect ratio; crop: short side to size, then the centre square."""

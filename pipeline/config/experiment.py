@@ -36,5 +36,5 @@ class Experiment:
 
     @property
     def run_dir(self) -> Path:
-        """Where this experiment's files go."""
+        """Folder for this experiment's files."""
         return Path(self.output_dir) / self.name

@@ -10,14 +10,14 @@ from pipeline.config.requirement import require
 
 @dataclass(frozen=True)
 class InferenceConfig:
-    """How a video's frames become scores."""
+    """Conversion of a video's frames to scores."""
 
     mode: Literal["windows", "stream"] = "windows"
     """windows: clips as in training, overlapping; stream: one score a frame, from a state that is carried on."""
     stride_frames: int | None = None
     """windows: grid frames from one window's start to the next; unset: a quarter of a window."""
     reset_seconds: float = 0.0
-    """stream: forget the past every so many seconds; 0 is never."""
+    """stream: period in seconds at which the past is forgotten; 0 is never."""
     batch_size: int = 32
     """Frames in one call of the backbone."""
 
@@ -32,20 +32,21 @@ class InferenceConfig:
 
 @dataclass(frozen=True)
 class TimelineConfig:
-    """How scores become segments."""
+    """Conversion of scores to segments."""
 
     smoothing_seconds: float = 0.0
-    """Scores are averaged over this long, half before and half after each moment: live answers are half of it late."""
+    """Seconds over which scores are averaged, half before and half after each moment: live answers are half of it
+    late."""
     enter_threshold: float = 0.0
     """A label opens where it is the best one and scores at least this. 0: the best label always counts."""
     exit_threshold: float | None = None
     """An open label stays, if no other opens, until it scores less than this; unset: as enter_threshold."""
     unknown_label: str = "unknown"
-    """What a stretch is called in which no label is open."""
+    """Label of a stretch in which no label is open."""
     report_unknown: bool = False
     """Make segments of unknown stretches too."""
     min_seconds: float = 0.5
-    """Shorter stretches are given to the neighbour they are more likely to belong to."""
+    """Stretches of fewer seconds are given to the neighbour they are more likely to belong to."""
     background_label: str = "background"
     """A label that means that nothing happens; it makes no segments."""
 
@@ -71,16 +72,16 @@ class TimelineConfig:
 
 @dataclass(frozen=True)
 class StreamingConfig:
-    """How to deal with sources that stall, and come back."""
+    """Handling of sources that stall and come back."""
 
     max_gap_seconds: float = 2.0
-    """Without a new picture for longer, a segment ends, and what comes then begins anew."""
+    """Seconds without a new picture after which a segment ends; the next picture begins anew."""
     timeout_seconds: float = 5.0
-    """How long connecting, or waiting for the next picture, may take before a new connection is tried."""
+    """Seconds that connecting, or waiting for the next picture, may take before a new connection is tried."""
     max_retry_seconds: float = 10.0
     """Attempts to connect follow each other after 0.5, 1, 2, 4, ... seconds, but no longer than this."""
     give_up_seconds: float = 0.0
-    """A source without a picture for this long ends; 0 is never."""
+    """Seconds without a picture after which a source ends; 0 is never."""
 
     def __post_init__(self) -> None:
         for name in ("max_gap_seconds", "timeout_seconds", "max_retry_seconds"):

@@ -1,4 +1,4 @@
-"""What a model writes into its memory as a video runs, and which frames decided its label.
+"""Changes of a model's memory as a video runs, and the frames that decided its label.
 
 The video is scored in windows of the model's length, each from an empty memory, overlapping by half; a grid frame's
 figures are means over the windows that cover it. The first step of a window knows no frame before it and counts only
@@ -35,18 +35,18 @@ _FRAMES_A_CALL = 64
 
 @dataclass(frozen=True)
 class Memory:
-    """What a model made of a video's G grid frames.
+    """A model's answer for a video's G grid frames, with their effect on its memory and on the label.
 
     Attributes:
         label: the best one, by the mean over the windows.
         score: its probability there.
-        is_unknown: whether most windows are unknown to the model.
+        is_unknown: true if most windows are unknown to the model.
         times_seconds: of the grid frames, ``[G]``.
         gate: how open the update gate was, mean over channels and places, float32 ``[G]``.
         let_in: the gate times the change of the features since the frame before, float32 ``[G]``.
         maps: the same by place, less what was let in everywhere alike (the frame's median), float32 ``[G, h, w]``; None
             for a head of vectors.
-        drops: by how much the label's probability falls without the frame, float32 ``[G]``.
+        drops: fall of the label's probability without the frame, float32 ``[G]``.
     """
 
     label: str

@@ -1,4 +1,4 @@
-"""What was written into memory, as a video with the map laid over it, a picture and JSON."""
+"""The changes of a model's memory as a video with the map laid over it, a picture and JSON."""
 
 from __future__ import annotations
 
@@ -47,7 +47,7 @@ def write_explanation(
 
 
 def explanation_record(memory: Memory, num_top: int) -> dict[str, Any]:
-    """As JSON writes it: the label, the frames that decided it, and every grid frame's figures."""
+    """Record for JSON: the label, the frames that decided it, and every grid frame's figures."""
     columns = (memory.times_seconds, memory.gate.tolist(), memory.let_in.tolist(), memory.drops.tolist())
     frames = [
         {"seconds": rounded(time), "gate": rounded(gate), "let_in": round(let_in, 6), "lost_without": round(drop, 6)}

@@ -21,7 +21,7 @@ from pipeline.inference.onnx_file import sealed
 
 @dataclass(frozen=True)
 class Int8Data:
-    """What 8-bit files are made of and judged by."""
+    """Data that 8-bit files are calibrated on and judged by."""
 
     calibration_rows: Sequence[VideoRow]
     num_calibration_clips: int

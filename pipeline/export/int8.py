@@ -72,7 +72,7 @@ def quantize(file: ModelFile, pieces: Pieces, clips: Sequence[Tensor]) -> Pieces
 
 
 def _step_feeds(pieces: Pieces, clips: Sequence[Any]) -> Feeds:
-    """What the step reads over the clips, states carried on."""
+    """Inputs of the step over the clips, states carried on."""
     embed, step = open_session(pieces.embed), open_session(pieces.step)
     slots = tuple(slot.described() for slot in pieces.slots)
     feeds: Feeds = []

@@ -1,4 +1,4 @@
-"""What comes of an export, whatever its format, and how near the model it must be. Needs no package of a format."""
+"""Result of an export in any format, and its tolerance of differences from the model. Needs no package of a format."""
 
 from __future__ import annotations
 
@@ -17,7 +17,7 @@ TOLERANCE = 1e-4
 
 @dataclass(frozen=True)
 class Exported:
-    """What was written."""
+    """The files written, their differences from the model, and the cost of 8 bits."""
 
     paths: tuple[Path, ...]
     differences: dict[str, float]
@@ -27,7 +27,7 @@ class Exported:
 
 
 def describe_part(file: ModelFile, kind: str, slots: Sequence[StateSlot]) -> dict[str, Any]:
-    """What the model file says, and which part of it this is: the metadata of an exported file."""
+    """Metadata of an exported file: the model file's description, and the part of the model that this is."""
     return describe(file) | {
         "kind": kind,
         "states": [to_dict(slot.described()) for slot in slots],

@@ -133,7 +133,7 @@ def _nested(form: State, tensors: Iterator[Tensor]) -> State:
 
 
 class Embed(nn.Module):
-    """As ``inference.torch_runtime.Embedder``, for an exporter."""
+    """The computation of ``inference.torch_runtime.Embedder``, for an exporter."""
 
     def __init__(self, file: ModelFile) -> None:
         super().__init__()

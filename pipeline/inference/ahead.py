@@ -11,7 +11,7 @@ Item = TypeVar("Item")
 
 
 class _End:
-    """What the thread leaves last: nothing more, or what went wrong."""
+    """Last item of the thread, with the error that ended it, if any."""
 
     def __init__(self, error: BaseException | None) -> None:
         self.error = error

@@ -8,7 +8,7 @@ from typing import Any
 import numpy as np
 
 Features = Any
-"""What a runtime's ``embed`` gives and its heads read: sliced along its first axes here, and opaque otherwise."""
+"""Output of a runtime's ``embed`` and input of its heads: sliced along its first axes here, and opaque otherwise."""
 
 
 def joined(parts: Sequence[Any]) -> Any:

@@ -35,8 +35,8 @@ class CorePool:
         self._pool: ThreadPoolExecutor | None = None  # made when first needed
 
     def map(self, function: Callable[[Any], Features], batch: Any) -> Features:
-        """What the function gives for ``batch [n, ...]``, as long as it treats each of the n alone. The pieces depend
-        on nothing but n."""
+        """Return the function of ``batch [n, ...]``, computed in pieces; it must treat each of the n alone. The pieces
+        depend on nothing but n."""
         num_pieces = min(self._num_cores, len(batch) // _MIN_FRAMES_A_CORE)
         if num_pieces < 2:
             return function(batch)

@@ -68,7 +68,7 @@ def _num_calls(folded: fx.GraphModule, node: fx.Node) -> int:
 
 
 def _rest_of(norm: nn.BatchNorm2d) -> nn.Module:
-    """What a batch norm does after the scale and shift: timm's have an activation inside."""
+    """The part of a batch norm after the scale and shift: timm's have an activation inside."""
     inner: Any = norm
     parts = [getattr(inner, name) for name in ("drop", "act") if isinstance(getattr(inner, name, None), nn.Module)]
     parts = [part for part in parts if not isinstance(part, nn.Identity)]

@@ -47,7 +47,7 @@ _FILLINGS = frozenset({"ConstantOfShape", "Expand", "Tile"})
 
 @dataclass(frozen=True)
 class OnnxFile:
-    """What an exported file says of its model."""
+    """Description of a model in an exported file."""
 
     kind: str
     """``clip`` or ``step``; ``backbone`` cannot predict."""
@@ -58,7 +58,7 @@ class OnnxFile:
     provenance: dict[str, Any]
     metrics: dict[str, float]
     unknown_threshold: float | None
-    """Of the model's rule for the unknown."""
+    """Threshold of the model's rule for the unknown."""
     states: tuple[StateDescription, ...]
     """Empty if there is no step."""
 
@@ -149,7 +149,7 @@ def _parsed(path: Path, content: bytes, onnx: ModuleType) -> Any:
 
 
 def _fault_of(model: Any, said: ExportedDescription, onnx: ModuleType) -> str:
-    """What is wrong with a graph, in words; nothing if it may be run."""
+    """Fault of a graph, in words; empty if it may be run."""
     opsets = [(opset.domain, opset.version) for opset in model.opset_import]
     if [domain for domain, _ in opsets] != [""] or opsets[0][1] not in _OPSETS:
         return f"operations of {str(opsets)[:100]}"

@@ -74,7 +74,7 @@ def _runtime_of(model: Any, file: OnnxFile, onnx: ModuleType) -> Runtime:
 
 
 def _graph_errors() -> tuple[type[Exception], ...]:
-    """What is raised for a graph that cannot be cut or run; ONNX Runtime's errors have no base of their own."""
+    """Exceptions for a graph that cannot be cut or run; ONNX Runtime's errors have no base of their own."""
     from onnxruntime.capi import onnxruntime_pybind11_state as state
 
     return (

@@ -1,5 +1,5 @@
-"""What runs a model: torch (``torch_runtime``) or ONNX Runtime (``onnx_runtime``). The engine and the streams know only
-this, so that an exported file needs no torch."""
+"""Interface to run a model by torch (``torch_runtime``) or ONNX Runtime (``onnx_runtime``). The engine and the streams
+know only this, so that an exported file needs no torch."""
 
 from __future__ import annotations
 
@@ -24,16 +24,16 @@ State = Any  # opaque to everyone but its heads; None is before the first frame
 
 @dataclass(frozen=True)
 class Readings:
-    """What the logits of N windows or frames say, by the model's calibration."""
+    """Calibrated answers for N windows or frames."""
 
     probabilities: Scores
     """``[N, K]``."""
     is_unknown: NDArray[np.bool_]
-    """``[N]``: whether the model's rule says that it has seen nothing like it."""
+    """``[N]``: true if unknown by the model's rule."""
 
 
 class Description(Protocol):
-    """What a file says of its model, whatever runs it."""
+    """Description of a model in its file, for any runtime."""
 
     @property
     def labels(self) -> tuple[str, ...]:
@@ -41,15 +41,15 @@ class Description(Protocol):
 
     @property
     def sampling(self) -> SamplingConfig:
-        """Which frames it reads."""
+        """Sampling of the frames that the model reads."""
 
     @property
     def transform(self) -> TransformConfig:
-        """How they become its input."""
+        """Conversion of those frames to its input."""
 
     @property
     def decode(self) -> DecodeConfig:
-        """How to decode."""
+        """Decoding settings."""
 
 
 class Heads(Protocol):
@@ -57,17 +57,17 @@ class Heads(Protocol):
 
     @property
     def streams(self) -> bool:
-        """Whether a state can be carried on."""
+        """True if a state can be carried on."""
 
     @property
     def reads_windows(self) -> bool:
-        """Whether windows can be scored: not by a file that holds the streaming step alone."""
+        """True if windows can be scored: not by a file that holds the streaming step alone."""
 
     def score_windows(self, features: Features) -> Readings:
-        """Of ``[B, T, ...]``, each from a fresh state, as a clip in training."""
+        """Readings of windows ``[B, T, ...]``, each from a fresh state, as a clip in training."""
 
     def score_steps(self, features: Features, state: State) -> tuple[Readings, State]:
-        """Of ``[T, ...]`` of one source, and the state after the last."""
+        """Readings of frames ``[T, ...]`` of one source, and the state after the last."""
 
 
 @dataclass(frozen=True)

@@ -1,4 +1,4 @@
-"""What a run did, and where its time went."""
+"""Counts of a run, and the time of its stages."""
 
 from __future__ import annotations
 

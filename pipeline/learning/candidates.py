@@ -51,7 +51,7 @@ CANDIDATES: dict[str, Callable[[Experiment], Experiment]] = {
 
 
 def shared_experiment(root: str, options: LearnOptions, num_frames: int, num_training_videos: int) -> Experiment:
-    """What all candidates have in common: the bundled backbone without its last layer, frozen, and short windows.
+    """The experiment that all candidates share: the bundled backbone without its last layer, frozen, and short windows.
 
     Args:
         root: the folder of videos.

@@ -1,4 +1,4 @@
-"""Which head: cross-validation over groups, and what accuracy to expect of the best."""
+"""Choice of a head: cross-validation over groups, and the accuracy to expect of the best."""
 
 from __future__ import annotations
 
@@ -20,7 +20,7 @@ _NUM_RESAMPLES = 1000
 
 @dataclass(frozen=True)
 class HeldOut:
-    """What a candidate says of every video when it was held out, over all seeds.
+    """A candidate's answers for every video when it was held out, over all seeds.
 
     Attributes:
         loss: minus the log of the probability of each video's class, mean over seeds, ``[V]``.
@@ -45,7 +45,7 @@ class Choice:
 
     @property
     def best(self) -> str:
-        """The most accurate; of equals the one with the least loss."""
+        """The most accurate candidate; of equals the one with the least loss."""
         found = self.held_out
         return max(found, key=lambda name: (round(float(found[name].right.mean()), 6), -float(found[name].loss.mean())))
 
@@ -71,7 +71,7 @@ class Choice:
 
 
 def num_folds_for(videos: Sequence[VideoFeatures], wanted: int) -> int:
-    """As many as wanted, or as the class with the fewest sources has; two at least."""
+    """Number of folds: as wanted, but at most the sources of the class with the fewest; at least two."""
     return max(2, min(wanted, *map(len, _sources_of(videos).values())))
 
 

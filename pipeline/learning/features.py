@@ -28,7 +28,7 @@ class VideoFeatures:
     maps: Mapping[str, Tensor]
 
     def of(self, experiment: Experiment) -> Tensor:
-        """What the candidate's head reads: its input, as maps or as their means over space."""
+        """Input of the candidate's head, as maps or as their means over space."""
         maps = self.maps[experiment.transform.input]
         return maps if experiment.model.heads[0].startswith("conv") else maps.mean(dim=(2, 3))
 

@@ -33,7 +33,7 @@ from pipeline.terminal import PlainConsole
 
 @dataclass(frozen=True)
 class Learned:
-    """What came of it."""
+    """Result of ``learn``."""
 
     model: ModelFile
     choice: Choice
@@ -152,7 +152,7 @@ def _experiments(
 
 
 def _metrics(choice: Choice, calibration: Calibration, is_expectation_known: bool) -> dict[str, float]:
-    """What to expect on new videos, where that is known, and the calibration error of the held-out clips."""
+    """Accuracy to expect on new videos, where that is known, and the calibration error of the held-out clips."""
     best = choice.held_out[choice.best]
     errors = {
         name: reliability(reading.probabilities(best.logits), best.truth).expected_error

@@ -106,7 +106,7 @@ class Recognizer(nn.Module):
         return normalized if self.config.scan != "none" else self.temporal.project(normalized)
 
     def score_projected(self, projected: Tensor, state: State = None) -> tuple[Tensor, State]:
-        """As ``score``, from what ``project`` gave."""
+        """The result of ``score``, from the output of ``project``."""
         outputs, state = self._recur(projected, state)
         scores = self._classify_steps(outputs)
         if self.config.scan == "none":

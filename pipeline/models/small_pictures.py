@@ -33,7 +33,7 @@ class _Whitening(nn.Module):
         self.norm = nn.BatchNorm2d(len(self.filters), eps=5e-4, affine=False)
 
     def forward(self, frames: Tensor) -> Tensor:
-        """As the class says."""
+        """Float ``[N, 3, H, W]`` -> ``[N, 24, H - 1, W - 1]``."""
         whitened: Tensor = self.norm(F.conv2d(frames, self.filters))
         return whitened
 

@@ -36,7 +36,7 @@ class Thumbnail:
 
     @property
     def address(self) -> str:
-        """As a page has it inside."""
+        """The JPEG as a data URL, for inside a page."""
         return f"data:image/jpeg;base64,{base64.b64encode(self.jpeg).decode()}"
 
 

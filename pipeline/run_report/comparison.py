@@ -31,24 +31,24 @@ class _Pairs:
     answers: tuple[tuple[Answer, Answer], ...]
 
     def where(self, first: bool, second: bool) -> list[tuple[Answer, Answer]]:
-        """Those that the first has right or wrong, and the second."""
+        """Pairs of which the first and the second are right or wrong as given."""
         return [(a, b) for a, b in self.answers if (a.right, b.right) == (first, second)]
 
     @property
     def p_value(self) -> float:
-        """McNemar's."""
+        """The p-value of McNemar's test."""
         return mcnemar_p_value(len(self.where(True, False)), len(self.where(False, True)))
 
 
 def pair_up(first: EvaluationRecord, second: EvaluationRecord) -> _Pairs:
-    """By name below the data's root, label and stretch. Of several answers to a video the first counts: the test takes
-    each video once."""
+    """Pair answers by name below the data's root, label and stretch. Of several answers to a video the first counts:
+    the test takes each video once."""
     ours, theirs = first_of_each(first.answers), first_of_each(second.answers)
     return _Pairs(tuple((answer, theirs[video]) for video, answer in ours.items() if video in theirs))
 
 
 def comparison_sections(first: RunRecord, second: RunRecord) -> list[str]:
-    """What two runs have in common, part by part."""
+    """Sections that compare two runs, part by part."""
     seconds = {evaluation.name: evaluation for evaluation in second.evaluations}
     parts = []
     for evaluation in first.evaluations:

@@ -1,4 +1,4 @@
-"""Which commands worked on a run, when, for how long and on what machine: ``commands.jsonl`` in its folder."""
+"""Journal of the commands on a run, with time, duration and machine of each: ``commands.jsonl`` in its folder."""
 
 from __future__ import annotations
 
@@ -48,7 +48,7 @@ def now() -> datetime:
 
 
 def _describe_machine() -> dict[str, Any]:
-    """What figures of speed depend on; names of hosts and users are left out."""
+    """Facts of the machine that speed depends on; names of hosts and users are left out."""
     gpus = [torch.cuda.get_device_name(place) for place in range(torch.cuda.device_count())]
     return {
         "system": f"{platform.system()} {platform.machine()}",
@@ -60,7 +60,7 @@ def _describe_machine() -> dict[str, Any]:
 
 
 def _processor() -> str:
-    """As Linux names it; elsewhere what Python knows."""
+    """Name of the processor, by Linux; elsewhere by Python."""
     try:
         lines = Path("/proc/cpuinfo").read_text(encoding="utf-8").splitlines()
     except OSError:

@@ -87,7 +87,7 @@ _ORDERS = {
 
 
 def time_section(run: RunRecord) -> str:
-    """What ``clipgru diagnose`` found, or how to have it find out."""
+    """Section with the results of ``clipgru diagnose``, or the command to get them."""
     found = run.diagnosis
     if not found:
         command = code(f"clipgru diagnose {run.folder / 'model.safetensors'}")

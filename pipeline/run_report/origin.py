@@ -96,7 +96,7 @@ def _histogram(values: Sequence[float], width: float) -> list[tuple[float, float
 
 
 def settings_section(run: RunRecord) -> str:
-    """What differs from the defaults, and all of it as the YAML that makes the same run."""
+    """Section with the settings that differ from the defaults, and all as the YAML that makes the same run."""
     defaults = dict(flat(to_dict(Experiment())))
     changed = [(key, value) for key, value in flat(run.settings) if defaults.get(key) != value]
     rows = [[Cell(code(key), key), text(shown(value)), text(shown(defaults.get(key)))] for key, value in changed]
@@ -156,7 +156,7 @@ def _machines(commands: Sequence[Mapping[str, Any]]) -> str:
 
 
 def _facts(line: Mapping[str, Any]) -> list[str]:
-    """What ``_FACTS`` names."""
+    """Values of ``_FACTS``, from a line of the journal."""
     machine, versions = line["machine"], line["versions"]
     memory = "unknown" if machine["memory_gb"] is None else f"{machine['memory_gb']:.0f} GB"
     used = ", ".join(f"{name} {version}" for name, version in versions.items())

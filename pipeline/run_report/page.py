@@ -97,15 +97,15 @@ def _evaluation_sections(run: RunRecord, evaluation: EvaluationRecord, num_clips
 
 
 def _decode_config(settings: dict[str, Any]) -> DecodeConfig:
-    """How the run decoded, by the decoder that reads everything and is always there. Keys of another version are left
-    out: a thumbnail does not depend on them."""
+    """Decoding settings of the run, with the decoder that reads everything and is always there. Keys of another version
+    are left out: a thumbnail does not depend on them."""
     known = DecodeConfig.__dataclass_fields__
     config = DecodeConfig(**{key: value for key, value in settings.get("decode", {}).items() if key in known})
     return replace(config, decoder="pyav")
 
 
 def _subtitle(run: RunRecord) -> str:
-    """What was trained, in a line."""
+    """One line about the model that was trained."""
     model = run.settings.get("model", {})
     said = []
     if model:

@@ -1,4 +1,4 @@
-"""What lies in a run's folder, read: settings, curves, answers of evaluations, diagnosis, data, commands.
+"""Contents of a run's folder: settings, curves, answers of evaluations, diagnosis, data, commands.
 
 A run that was only evaluated, or only trained, leaves some of it; what is not there is empty.
 """
@@ -114,11 +114,11 @@ class RunRecord:
     """Rows of ``bad_videos.csv``: path, stage, cause, times."""
     commands: tuple[dict[str, Any], ...] = ()
     model: dict[str, Any] = field(default_factory=dict)
-    """What the model file says of itself."""
+    """Description in the model file."""
 
     @property
     def name(self) -> str:
-        """The folder's."""
+        """Name of the folder."""
         return self.folder.resolve().name
 
 
@@ -142,7 +142,7 @@ def read_run(folder: Path) -> RunRecord:
 
 @contextmanager
 def as_written(folder: Path) -> Iterator[None]:
-    """What goes wrong with files that clipgru did not write like this, as one line."""
+    """Raise errors from files that clipgru did not write like this as a ``UserError`` of one line."""
     try:
         yield
     except (ArithmeticError, AttributeError, LookupError, TypeError, ValueError) as error:
@@ -182,7 +182,7 @@ def _fold_name(folder: Path) -> str:
 
 
 def read_curves(folder: Path) -> dict[str, Curve]:
-    """What the CSV logs of a run say, those of resumed parts together: by epoch, and the loss of each step in at most
+    """Curves in the CSV logs of a run, those of resumed parts together: by epoch, and the loss of each step in at most
     200 stretches as ``step_loss``."""
     rows = [row for log in sorted(folder.glob("logs_*/metrics.csv"), key=_log_number) for row in _rows(log)]
     curves: dict[str, dict[float, float]] = {name: {} for name in (*_EPOCH_CURVES, *_RUNNING_CURVES)}

@@ -51,7 +51,7 @@ _JUDGED_BY = ("test", "folds", "evaluation")
 
 
 def title_of(evaluation: EvaluationRecord) -> str:
-    """What was measured on, in words."""
+    """The videos of an evaluation, in words."""
     return _TITLES[evaluation.name]
 
 

@@ -1,4 +1,4 @@
-"""What the people who watch are told: the newest state of each source, its last minute, its picture as a JPEG.
+"""Board for people who watch: the newest state of each source, its last minute, its picture as a JPEG.
 
 The loop that recognises publishes, watchers read. Between them is one reference to an immutable tuple, so that neither
 ever waits for the other.
@@ -36,7 +36,7 @@ class Run:
     end_seconds: float
     label: str | None
     style: int | None
-    """Which colour and pattern: the same for one label on every source, from 0 in order of appearance."""
+    """Number of its colour and pattern: the same for one label on every source, from 0 in order of appearance."""
 
 
 class Picture:
@@ -47,7 +47,7 @@ class Picture:
         self._lock, self._jpeg = threading.Lock(), b""
 
     def jpeg(self) -> bytes:
-        """May take milliseconds; may be called by several threads."""
+        """The picture as a JPEG. May take milliseconds; may be called by several threads."""
         with self._lock:
             self._jpeg = self._jpeg or encode_jpeg(self.rgb)
             return self._jpeg
@@ -58,7 +58,7 @@ class Card:
     """One source as it is told to those who watch."""
 
     key: tuple[str, int]
-    """The name, and which of the sources of that name."""
+    """The name, and a number among the sources of that name, from 1."""
     number: int
     """Stays the source's own as long as it is there, and is given to no other."""
     status: SourceStatus
@@ -77,7 +77,7 @@ class Board:
         self._styles: dict[str, int] = {}
 
     def publish(self, statuses: Sequence[SourceStatus]) -> None:
-        """Takes the place of all that was told before: a source that is not among these has gone."""
+        """Replace the cards of all sources: one that is not among these has gone."""
         before = {card.key: card for card in self.cards}
         seen: dict[str, int] = {}
         cards = []

@@ -92,7 +92,7 @@ def _where_to_look(source: Source) -> str:
 
 
 def as_rgb(picture: object) -> Image | None:
-    """What OpenCV gave, as RGB; None if that is no picture in colours."""
+    """OpenCV's picture as RGB; None if it is no picture in colours."""
     if not isinstance(picture, np.ndarray) or picture.dtype != np.uint8 or not picture.size:
         return None
     if picture.ndim != 3 or picture.shape[2] != 3:

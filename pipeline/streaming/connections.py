@@ -16,7 +16,7 @@ class GuardedConnection(H11Protocol):
     """uvicorn's connection with deadlines. ``check`` is to be called often."""
 
     def connection_made(self, transport: Any) -> None:
-        """As uvicorn does; of too many connections the one goes that has waited longest for its request."""
+        """Accept as uvicorn does. Of too many connections, abort the one that has waited longest for its request."""
         super().connection_made(transport)
         self._mark: tuple[object, ...] = ()
         self._since = self.loop.time()

@@ -1,4 +1,4 @@
-"""Feeds: whatever a source is, its grid frames come in portions, fitted and ready for the model."""
+"""Feeds: the grid frames of a source of any kind, in portions, fitted and ready for the model."""
 
 from __future__ import annotations
 
@@ -35,28 +35,28 @@ class Portion:
     """The next grid frames of a source: first some that show the picture before, then new ones."""
 
     first_index: int
-    """Of the first of all of them."""
+    """Grid index of the first of all of them."""
     num_held: int
     frames: Image
     """uint8 ``[n, 3, S, S]``: the new ones; n may be 0."""
     is_first: bool = False
-    """What came before is not continued."""
+    """True if a new sequence begins here."""
     num_dropped: int = 0
     picture: Image | None = None
     """The last new one as it is shown, RGB ``[H, W, 3]``, for people; None where nobody can see it."""
     captured_seconds: float | None = None
-    """When that was, by the monotonic clock; None for a file that is read as fast as it goes."""
+    """Time of that picture by the monotonic clock; None for a file that is read as fast as it goes."""
 
 
 class Feed(Protocol):
     """A source under way."""
 
     is_lossless: bool
-    """Waits for the model, so that it gets every grid frame."""
+    """True if the source waits for the model, so that it gets every grid frame."""
 
     @property
     def state(self) -> SourceState:
-        """Where it stands."""
+        """State of the source."""
 
     @property
     def num_in(self) -> int:
@@ -64,20 +64,20 @@ class Feed(Protocol):
 
     @property
     def end_seconds(self) -> float:
-        """Where it ends, since its first picture; infinity if nobody knows."""
+        """End of the source, in seconds since its first picture; infinity if unknown."""
 
     @property
     def origin_seconds(self) -> float | None:
-        """When its first picture was captured, by the monotonic clock."""
+        """Time of its first picture by the monotonic clock."""
 
     def take(self, now_seconds: float, max_frames: int) -> Portion | None:
-        """What there is, but no more new frames than that; None if there is nothing."""
+        """The next portion, with at most ``max_frames`` new frames; None if there is nothing."""
 
     def due_seconds(self) -> float:
-        """When there may be something to take, by the monotonic clock."""
+        """Time of the next portion at the earliest, by the monotonic clock."""
 
     def poll(self, now_seconds: float) -> list[SourceEvent]:
-        """What has happened since the last call; to be called often."""
+        """Events since the last call; to be called often."""
 
     def stop(self) -> None:
         """Begins to let go of the source, without waiting."""
@@ -202,7 +202,7 @@ class _FileFeed:
         return events
 
     def stop(self) -> None:
-        """Its end is not long in coming."""
+        """Do nothing: the file ends soon."""
 
     def close(self, timeout_seconds: float = 1.0) -> None:
         self._frames.close()

@@ -42,7 +42,7 @@ class SourceEvent:
 
 
 def retry_seconds(num_failures: int, config: StreamingConfig) -> float:
-    """How long to wait after so many failures in a row: 0.5, 1, 2, 4, ... and no longer than the settings say."""
+    """Seconds to wait after so many failures in a row: 0.5, 1, 2, 4, ... and at most ``max_retry_seconds``."""
     doublings = min(num_failures - 1, 30)
     return float(min(_FIRST_RETRY_SECONDS * 2**doublings, config.max_retry_seconds))
 

@@ -32,12 +32,12 @@ class _Shot:
     """uint8 RGB ``[H, W, 3]``."""
     captured_seconds: float
     next_seconds: float = math.inf
-    """When the next one was captured, if one was."""
+    """Time of the next picture, infinity if there is none."""
 
 
 @dataclass(frozen=True)
 class Tick:
-    """The newest grid frame, and what has become of those since the last one taken."""
+    """The newest grid frame, and counts of those since the last one taken."""
 
     index: int
     shot: _Shot | None
@@ -45,9 +45,9 @@ class Tick:
     num_held: int
     """Grid frames just before this one that keep the last picture."""
     num_dropped: int
-    """How many of the grid frames before this one had a picture of their own, which nobody took."""
+    """Grid frames before this one that had a picture of their own, which nobody took."""
     is_first: bool
-    """What came before is not continued."""
+    """True if a new sequence begins here."""
 
 
 class GridSlot:
@@ -70,7 +70,7 @@ class GridSlot:
         self._unseen_seconds = math.inf  # when the first picture was captured that is newer than the one used
 
     def put(self, picture: Image, captured_seconds: float) -> None:
-        """The source's next picture."""
+        """Add the source's next picture."""
         self.num_in += 1
         if self.origin_seconds is None:
             self.origin_seconds = captured_seconds
@@ -82,16 +82,16 @@ class GridSlot:
         self._unseen_seconds = min(self._unseen_seconds, captured_seconds)
 
     def cut(self) -> None:
-        """The signal is lost: the next picture begins anew."""
+        """Note that the signal is lost: the next picture begins anew."""
         self._newest = self._due = self._used = None
         self._unseen_seconds = math.inf
 
     def is_stale(self, now_seconds: float) -> bool:
-        """Whether the source has given nothing for longer than the greatest gap."""
+        """True if the source has given nothing for longer than the greatest gap."""
         return self._newest is not None and now_seconds - self._newest.captured_seconds > self._max_gap_seconds
 
     def due_seconds(self) -> float:
-        """When the next grid frame can be taken; infinity where there is no picture to show."""
+        """Time at which the next grid frame can be taken; infinity where there is no picture to show."""
         if self.origin_seconds is None or self._newest is None:
             return math.inf
         return self.origin_seconds + (self._last_index + 1 + LATE_SHARE) / self._sample_fps

@@ -1,4 +1,4 @@
-"""Where the answers of live sources go: events to standard output, or lines for people; a folder of recordings."""
+"""Outputs for the answers of live sources: events to standard output, or lines for people; a folder of recordings."""
 
 from __future__ import annotations
 

@@ -23,7 +23,7 @@ if TYPE_CHECKING:
     from pipeline.streaming.web import Site
 
 _SEND_BUFFER_BYTES = 128 * 1024
-"""What the system holds for a watcher who does not read: a second or two of events, not minutes."""
+"""Bytes that the system holds for a watcher who does not read: a second or two of events, not minutes."""
 _BACKLOG = 128
 """Connections accepted at once; only then is there a look at how many they are."""
 _TICK_SECONDS = 0.05

@@ -1,4 +1,4 @@
-"""What somebody types as a source: a camera, a URL, or a file that plays the part of a camera."""
+"""Sources as they are typed: a camera, a URL, or a file that plays the part of a camera."""
 
 from __future__ import annotations
 
@@ -21,14 +21,14 @@ Kind = Literal["camera", "network", "replay", "file"]
 
 @dataclass(frozen=True)
 class Source:
-    """Where pictures come from."""
+    """An origin of pictures."""
 
     kind: Kind
     """camera: an index or a device; network: a URL; replay: a file at its own speed; file: as fast as it goes."""
     address: str
-    """As typed, passwords and all: for opening, never for showing."""
+    """The address as typed, with passwords: for opening, never for showing."""
     name: str
-    """For people, files and events; no other source of a run has the same."""
+    """Name for people, files and events; no other source of a run has the same."""
 
 
 def parse_sources(

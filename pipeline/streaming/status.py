@@ -1,4 +1,4 @@
-"""What there is to see of a live source at one moment, and what a view of it must offer."""
+"""State of a live source at one moment, and the interface of its views."""
 
 from __future__ import annotations
 
@@ -18,38 +18,38 @@ class SourceStatus:
     """One source, as somebody who watches should see it. Rates, counts and latencies are since the start."""
 
     name: str
-    """As given on the command line, without any password."""
+    """Name as given on the command line, without any password."""
     state: SourceState
     picture: NDArray[np.uint8] | None = None
     """The newest picture scored: RGB ``[H, W, 3]``; None before the first."""
     time_seconds: float = 0.0
-    """Of that picture, since the source's first one."""
+    """Time of that picture, since the source's first one."""
     label: str | None = None
-    """Of the segment that is open now; None when nothing is recognised."""
+    """Label of the segment that is open now; None when nothing is recognised."""
     top: tuple[tuple[str, float], ...] = ()
     """Labels and scores of the last step, best first."""
     message: str = ""
     """The last event in words: signal lost, reconnected, ..."""
     frames_in: int = 0
-    """Grabbed from the source."""
+    """Pictures grabbed from the source."""
     frames_used: int = 0
-    """Embedded and scored."""
+    """Frames embedded and scored."""
     frames_dropped: int = 0
     """Grid frames that came and went while the model was busy."""
     latency_ms: dict[str, float] = field(default_factory=dict)
-    """From grabbing a frame to its label: p50, p95, p99."""
+    """Milliseconds from grabbing a frame to its label: p50, p95, p99."""
     stage_ms: dict[str, float] = field(default_factory=dict)
     """Mean milliseconds a step: embed, score, show."""
 
 
 class View(Protocol):
-    """Where the live state is shown: a window, a page, or nowhere."""
+    """A view of the live state: a window, a page, or none."""
 
     def show(self, statuses: Sequence[SourceStatus]) -> Sequence[Command]:
         """Shows the sources as they are now, without waiting for anybody; called after every step.
 
         Returns:
-            What whoever watches has asked for since the last call.
+            Commands of those who watch since the last call.
         """
 
     def close(self) -> None:

@@ -20,12 +20,12 @@ from pipeline.timeline import Timeline, WindowScores
 
 @dataclass(frozen=True)
 class Scored:
-    """What came of one portion."""
+    """Scores and segments from one portion."""
 
     windows: tuple[WindowScores, ...] = ()
     """Counted in grid frames since the source's first picture."""
     segments: tuple[Segment, ...] = ()
-    """Those that are final now."""
+    """Segments that are final now."""
 
     def __add__(self, other: Scored) -> Scored:
         return Scored(self.windows + other.windows, self.segments + other.segments)
@@ -43,7 +43,7 @@ class Track:
         model: embeds and scores.
         inference: windows, or a stream.
         timeline: how scores become segments.
-        still: ``[1, ...]`` what ``Model.embed`` gives where nothing changes.
+        still: ``[1, ...]``, the output of ``Model.embed`` where nothing changes.
         end_seconds: where the source ends, if that is known.
     """
 

@@ -162,7 +162,7 @@ class Site:
         return JSONResponse({"sources": [describe(card) for card in self._board.cards]}, headers=_no_store())
 
     async def _health(self, request: Request) -> Response:
-        """What a container's health check asks. Before the first step (a model that loads) all is well."""
+        """Answer a container's health check. Before the first step (a model that loads) all is well."""
         age_seconds = None if self.shown_at is None else time.monotonic() - self.shown_at
         is_well = age_seconds is None or age_seconds < _STALE_SECONDS
         states = {card.status.name: card.status.state for card in self._board.cards}

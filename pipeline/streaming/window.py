@@ -41,19 +41,19 @@ _COLOURS: tuple[Colour, ...] = (
 
 
 def colour_of(label: str | None) -> Colour:
-    """The same for a label in every run; grey for none."""
+    """Colour of a label, the same in every run; grey for none."""
     return (70, 70, 70) if label is None else _COLOURS[zlib.crc32(label.encode()) % len(_COLOURS)]
 
 
 class Strip:
-    """What was recognised in the last minute, a quarter of a second each."""
+    """Labels of the last minute, a quarter of a second each."""
 
     def __init__(self) -> None:
         self._labels: deque[str | None] = deque([None] * _STRIP_PARTS, maxlen=_STRIP_PARTS)
         self._part = 0
 
     def add(self, time_seconds: float, label: str | None) -> None:
-        """What is open at that time of the source."""
+        """Add the label that is open at that time of the source."""
         part = int(time_seconds * _STRIP_PARTS / _STRIP_SECONDS)
         self._labels.extend([label] * min(max(part - self._part, 0), _STRIP_PARTS))
         self._part = max(self._part, part)

@@ -1,4 +1,4 @@
-"""How well predicted segments agree with the true ones, as action segmentation measures it.
+"""Agreement of predicted segments with the true ones, as action segmentation measures it.
 
 F1 at temporal overlap, edit score and frame accuracy as in Lea et al., "Temporal Convolutional Networks for Action
 Segmentation and Detection", CVPR 2017. Stretches without a segment are background: they count as frames, and neither

@@ -91,7 +91,7 @@ class RunBuilder:
         return final
 
     def finish(self, end_frame: float) -> list[Run]:
-        """What is left, when no frame follows. ``end_frame``: where the video ends, maybe within its last frame."""
+        """Return the runs left when no frame follows. ``end_frame``: end of the video, maybe within its last frame."""
         final: list[Run] = []
         if self._growing is not None:
             final = self._promote(min(self._growing.stop, end_frame) - self._growing.start)

@@ -24,7 +24,7 @@ class WindowScores:
     probabilities: FloatArray
     """float32 ``[K]``, sum 1."""
     is_unknown: bool = False
-    """Whether the model's rule says that it has seen nothing like it."""
+    """True if the window is unknown by the model's rule."""
 
 
 class FrameMeans:

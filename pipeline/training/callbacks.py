@@ -1,4 +1,4 @@
-"""What happens around the steps: speed and waiting, signals, unreadable videos, checkpoints that are never half."""
+"""Callbacks of a training: speed and waiting, signals, unreadable videos, checkpoints that are never half."""
 
 from __future__ import annotations
 
@@ -24,8 +24,8 @@ from pipeline.training.module import BadRows, ClipClassifier, add_bad_videos
 
 
 class StopOnSignal(Callback):
-    """What is asked of the run by a signal: finish the batch, or a validation that has begun, then raise
-    ``Interrupted`` with ``last.ckpt`` written. A second signal does not wait. A signal to one rank stops all.
+    """Stops the run on a signal: finishes the batch, or a validation that has begun, then raises ``Interrupted`` with
+    ``last.ckpt`` written. A second signal does not wait. A signal to one rank stops all.
 
     Args:
         checkpoint: None for a short training that keeps none.
@@ -53,13 +53,13 @@ class StopOnSignal(Callback):
             self._end(number)
 
     def on_train_epoch_start(self, trainer: Trainer, pl_module: LightningModule) -> None:
-        """The epoch before is complete, and its end was written to ``last.ckpt``."""
+        """Stop if asked to: the epoch before is complete, and its end was written to ``last.ckpt``."""
         number = self._ranks.largest(self._stop.signal_number or 0)
         if number and (self._checkpoint is None or self._checkpoint.exists()):
             self._end(number)
 
     def on_train_end(self, trainer: Trainer, pl_module: LightningModule) -> None:
-        """As at the start of an epoch: resuming has nothing left to train."""
+        """Stop if asked to, as at the start of an epoch: resuming has nothing left to train."""
         self.on_train_epoch_start(trainer, pl_module)
 
     def _end(self, number: int) -> NoReturn:
@@ -71,7 +71,7 @@ class KeptCheckpoints(ModelCheckpoint):
     """Lightning's, but in a run folder that was moved it finds its checkpoints, and knows how good the best one is."""
 
     def load_state_dict(self, state_dict: dict[str, Any]) -> None:
-        """All of them lie in one folder."""
+        """Restore the state with all checkpoints in this folder."""
         names = ("best_model_path", "kth_best_model_path", "last_model_path")
         moved = {name: self._here(state_dict[name]) for name in names}
         best = {self._here(path): score for path, score in state_dict["best_k_models"].items()}
@@ -99,16 +99,16 @@ class Throughput(Callback):
         self._ranks = ranks
 
     def on_train_start(self, trainer: Trainer, pl_module: LightningModule) -> None:
-        """Clocks start; a run resumed in the middle of an epoch has no other beginning."""
+        """Start the clocks; a run resumed in the middle of an epoch has no other beginning."""
         self._epoch_start = self._batch_end = time.perf_counter()
         self._waited_seconds, self._clips = 0.0, 0
 
     def on_train_epoch_start(self, trainer: Trainer, pl_module: LightningModule) -> None:
-        """Figures are an epoch's."""
+        """Start the clocks anew: figures are of one epoch."""
         self.on_train_start(trainer, pl_module)
 
     def on_train_batch_start(self, trainer: Trainer, pl_module: LightningModule, batch: ClipBatch, _: int) -> None:
-        """What passed since the last batch ended was waiting."""
+        """Count the time since the last batch ended as waiting."""
         self._waited_seconds += time.perf_counter() - self._batch_end
 
     def on_train_batch_end(

@@ -56,7 +56,7 @@ from pipeline.training.precision import settle_precision
 from pipeline.training.resuming import described_videos, refuse_other_run
 
 RUN_FILES = ("config.yaml", "data.json", "bad_videos.csv", "model.safetensors")
-"""What a training writes into its run folder, beside checkpoints and logs."""
+"""Files that a training writes into its run folder, beside checkpoints and logs."""
 _STOPPING = (
     "stopping after this step; a second signal ends at once, and what was learned since the last checkpoint is lost"
 )
@@ -71,12 +71,12 @@ def _strategy(config: MachineConfig, ranks: Ranks) -> Strategy | str:
 
 @dataclass(frozen=True)
 class TrainingResult:
-    """What a run left behind."""
+    """The model and metrics of a finished run."""
 
     model_path: Path
     model: ModelFile
     metrics: dict[str, float]
-    """Training figures of the last epoch, validation figures of the epoch whose weights were kept, and which it was."""
+    """Training figures of the last epoch, validation figures of the epoch whose weights were kept, and its number."""
 
 
 def train(

@@ -28,12 +28,12 @@ class CsvLog(Logger):
 
     @property
     def name(self) -> str:
-        """As the folder above is called."""
+        """Name of the folder above."""
         return self._path.parent.parent.name
 
     @property
     def version(self) -> str:
-        """As the folder is called."""
+        """Name of the folder."""
         return self._path.parent.name
 
     def log_hyperparams(self, params: Any, *args: Any, **settings: Any) -> None:

@@ -107,7 +107,7 @@ def _read(path: Path, parse: Any) -> dict[str, Any]:
 
 
 def _progress_of(checkpoint: Path) -> tuple[int, int]:
-    """How many processes trained, and how many epochs they finished."""
+    """Numbers of processes that trained, and of epochs that they finished."""
     try:
         state = torch.load(checkpoint, map_location="cpu", weights_only=True, mmap=True)
         epochs = state["loops"]["fit_loop"]["epoch_progress"]["current"]["processed"]
@@ -134,7 +134,7 @@ def _settings_that_differ(before: dict[str, Any], experiment: Experiment) -> Ite
 
 
 def _videos_that_differ(before: KnownVideos, now: KnownVideos) -> list[str]:
-    """Which, by part."""
+    """Descriptions of the videos that differ, by part."""
     differences = []
     for part, words in (("train", "training"), ("val", "validation")):
         old, new = (_by_stretch(getattr(known, part)) for known in (before, now))

@@ -30,7 +30,7 @@ def fit_frames(frames: Tensor, config: TransformConfig, sample_aspect_ratio: Fra
 
 
 def _resize(frames: Tensor, height: int, width: int) -> Tensor:
-    """As torchvision's ``resize`` of tensors, to the bit."""
+    """Resize as torchvision's ``resize`` of tensors does, to the bit."""
     if frames.shape[-2:] == (height, width):
         return frames
     if len(frames) == 1:  # torch takes one picture for planes, whatever its strides, unless the batch's stride says so
