@@ -166,8 +166,8 @@ def _read(path: Path) -> _Stored:
         with path.open("rb") as stream:
             if int.from_bytes(stream.read(8), "little") > _MAX_HEADER_BYTES:
                 raise UserError(
-                    f"{path}: no model file, such as clipgru train writes (.safetensors), or a damaged one: it does not "
-                    "begin with the length of a header"
+                    f"{path}: no model file, such as clipgru train writes (.safetensors), or a damaged one: it "
+                    "does not begin with the length of a header"
                 )
         with safetensors.safe_open(str(path), framework="pt") as stream:
             metadata = stream.metadata() or {}
