@@ -66,7 +66,7 @@ def _num_bytes(row: VideoRow) -> int:
 
 
 def uses_cuda(config: MachineConfig) -> bool:
-    """Return whether a training runs on an NVIDIA (or ROCm) GPU."""
+    """True if a training runs on an NVIDIA (or ROCm) GPU."""
     return config.accelerator in ("auto", "gpu", "cuda") and torch.cuda.is_available()
 
 

@@ -234,7 +234,7 @@ class Unseen:
         return Judgeable(tuple(row for row in rows if row not in causes), left_out, names)
 
     def _why(self, row: VideoRow) -> tuple[str | None, bool]:
-        """Return how a row is known, None if it is not; and True if by its content."""
+        """Return the way in which a row is known, None if it is not; and True if by its content."""
         of_content = self._of_content(row)
         for why, video in of_content or self._by_name.get(_stem(row.name), []):
             if video.overlaps(row.start_seconds, row.end_seconds):

@@ -1,4 +1,4 @@
-"""The classes of the motion set: the change in each, how far and how fast.
+"""The classes of the motion set: the change in each, its extent and speed.
 
 An action changes one number of the scene from a start to an end; its partner class changes it back. Everything else
 that moves (a trembling shape, a swaying camera) is a sum of sines with random phases, which reversed in time is as

@@ -208,7 +208,7 @@ def _in_words(stream: VideoStream) -> str:
 
 
 def _second_decoder(codec: str, config: DecodeConfig) -> VideoCodecContext | None:
-    """A decoder that checks what FFmpeg's own does not; None where there is none in this build."""
+    """Return a decoder with checks that FFmpeg's own lacks; None where there is none in this build."""
     try:
         decoder = cast("VideoCodecContext", CodecContext.create(_STRICTER[codec], "r"))
     except (KeyError, ValueError):  # the second: UnknownCodecError

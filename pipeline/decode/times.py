@@ -143,7 +143,7 @@ def _of_file(ticks: _Ticks, stamps: Stamps, header: Header, *, is_display: bool)
 
 def _counted_rate(num_frames: int, stamps: Stamps, header: Header) -> tuple[Fraction, str]:
     """Return a rate and the reason for it: the header's if the usual step or the duration agrees with it, or neither is
-    known; else that of the usual step, or of the duration."""
+    known; else that of the usual step, or of the duration; 0 if nothing tells it."""
     steps = [_usual_step(given) * header.seconds_per_tick for given in (stamps.pts, stamps.dts)]
     witnesses = [(1 / step, "as most of its pictures follow each other") for step in steps if step]
     if header.duration_seconds > 0:
