@@ -1,4 +1,4 @@
-"""What the paths on a command line name: videos, folders, manifests, configs; and what a training would see of them."""
+"""Videos, folders, manifests and configs named by paths on a command line, and the trainings that they would give."""
 
 from __future__ import annotations
 
@@ -28,7 +28,7 @@ _CONFIG_SUFFIXES = (".yaml", ".yml")
 
 @dataclass(frozen=True)
 class Training:
-    """What a training would see of a folder, a manifest or a config's data."""
+    """The data that a training would get from a folder, a manifest or a config."""
 
     source: str
     labels: tuple[str, ...] = ()
@@ -36,30 +36,30 @@ class Training:
     """Part -> label -> number of rows."""
     notes: tuple[str, ...] = ()
     refused: str = ""
-    """Why it would not begin."""
+    """The error with which it would not begin; empty if it would."""
 
 
 @dataclass
 class Found:
-    """What the paths on the command line name."""
+    """The videos and annotations that the paths on the command line name."""
 
     files: dict[Path, None] = field(default_factory=dict)
     """In order, each once."""
     rows: list[tuple[str, VideoRow]] = field(default_factory=list)
     """Split and row of every labelled video."""
     tables: list[Path] = field(default_factory=list)
-    """Where annotations may be."""
+    """Files that may hold annotations; they need not exist."""
     without_label: list[str] = field(default_factory=list)
     problems: list[str] = field(default_factory=list)
-    """What is wrong with annotations."""
+    """Faults of annotations, in words."""
     trainings: list[Training] = field(default_factory=list)
     notes: list[str] = field(default_factory=list)
-    """What was passed over."""
+    """Texts about data that was passed over."""
     max_bad_fraction: float = DataConfig.max_bad_fraction
 
 
 def find(paths: Iterable[str]) -> Found:
-    """The videos and annotations that the paths name: video files, folders, manifests and experiment configs.
+    """Find the videos and annotations that the paths name: video files, folders, manifests and experiment configs.
 
     Raises:
         UserError: a path does not exist, or a config is none.
@@ -91,7 +91,7 @@ def find(paths: Iterable[str]) -> Found:
 
 
 def _data_of(path: Path) -> tuple[DataConfig, int]:
-    """The data settings of a config, and its seed, which decides the splits."""
+    """Return the data settings of a config, and its seed, which decides the splits."""
     try:
         content = yaml.safe_load(path.read_text(encoding="utf-8"))
         return DataConfig(**content["data"]), int(content.get("seed", 0))
@@ -100,7 +100,7 @@ def _data_of(path: Path) -> tuple[DataConfig, int]:
 
 
 def _training_on(source: str, data: DataConfig, seed: int = 0) -> Training:
-    """What ``train`` would make of the data."""
+    """Return the data that ``train`` would get, or its refusal."""
     try:
         splits = read_splits(data, seed)
     except UserError as error:

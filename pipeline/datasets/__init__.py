@@ -2,9 +2,9 @@
 
 The annotation formats and the splits are light (no torch, no decoder); the rest follows the data.
 
-    annotations.py     VideoRow and Annotations, what every format becomes; finding files, reading text
+    annotations.py     VideoRow and Annotations, the form of every format; finding files, reading text
     official.py        UCF101, HMDB51, UT-Interaction, as published
-    parts.py           train, val and test: how they are spelt, and which folders are such
+    parts.py           train, val and test: their spellings, and the folders that are such
     delimited.py       tables of text, as people and spreadsheets write them
     tables.py          Kinetics CSV files; the manifest (CSV or JSON lines)
     folders.py         a folder per class
@@ -14,9 +14,9 @@ The annotation formats and the splits are light (no torch, no decoder); the rest
     settled.py         from the data settings to the rows of each part
     stretches.py       labelled stretches against the length of their files
     videos.py          rows to samples to batches
-    identities.py      which videos a model has seen
+    identities.py      the videos that a model has seen
     datamodule.py      from rows to loaders
     motion.py          the motion set: small real video files in which only time tells the classes apart
-    motion_actions.py  its classes: what changes, how far, how fast
+    motion_actions.py  its classes: the change in each, its extent and speed
     motion_scene.py    its pictures: textures and shapes
 """

@@ -1,4 +1,4 @@
-"""What every annotation format becomes: rows of a video, its label and the source it was cut from."""
+"""The common form of all annotation formats: rows of a video, its label and the source it was cut from."""
 
 from __future__ import annotations
 
@@ -17,7 +17,7 @@ VIDEO_SUFFIXES = frozenset([
     ".mkv", ".mod", ".mov", ".mp4", ".mpe", ".mpeg", ".mpg", ".mpv", ".mts", ".mxf", ".nut", ".ogm", ".ogv", ".qt",
     ".rm", ".rmvb", ".tod", ".tp", ".trp", ".ts", ".vob", ".vro", ".webm", ".wmv", ".wtv", ".xvid", ".y4m",
 ])  # fmt: skip
-"""What a video file's name ends with, in lower case. Other files beside the videos are no business of a reader."""
+"""Suffixes of video files, in lower case. Other files beside the videos are ignored."""
 
 _UNREAD_SUFFIXES = frozenset([
     ".amv", ".apng", ".bik", ".braw", ".crdownload", ".flc", ".fli", ".ismv", ".m3u8", ".mjpeg", ".mjpg", ".mng",
@@ -29,7 +29,7 @@ ANY_DEPTH = 1000
 """For ``list_videos``: enter every linked folder."""
 
 _NUM_NAMED = 5
-"""An error names this many of the things that are wrong, and counts them all."""
+"""Number of faulty things that an error names; it counts them all."""
 
 
 @dataclass(frozen=True)
@@ -46,11 +46,11 @@ class VideoRow:
     name: str = ""
     """The path below the root, with forward slashes, for reports."""
     part: FilePart | None = None
-    """Where its bytes are, if they are packed into a larger file; then there is nothing at the path."""
+    """Place of its bytes, if they are packed into a larger file; then there is nothing at the path."""
 
     @property
     def source(self) -> Path | FilePart:
-        """What to open."""
+        """The file to open, or the part of one."""
         return self.part or self.path
 
 
@@ -67,7 +67,7 @@ class Annotations:
     may_share_groups: bool = False
     """The published split itself has one source on both sides, and is taken as it is (HMDB51)."""
     notes: tuple[str, ...] = ()
-    """What was left alone though it looks like data, or read as something that it may not be. Say it."""
+    """Texts to report: files left alone though they look like data, or read as something that they may not be."""
 
 
 def name_some(names: Iterable[object]) -> str:
@@ -78,7 +78,7 @@ def name_some(names: Iterable[object]) -> str:
 
 
 def require_folder(root: Path) -> None:
-    """Refuses a data root that is not a folder.
+    """Refuse a data root that is not a folder.
 
     Raises:
         UserError: ``root`` is not there or is a file.
@@ -101,7 +101,7 @@ def is_video(name: str, suffixes: Set[str] = VIDEO_SUFFIXES) -> bool:
 
 @dataclass(frozen=True)
 class Listing:
-    """The videos in a folder and in the visible folders below it, and what looks like some but is left alone."""
+    """The videos in a folder and in the visible folders below it, and files that look like some but are left alone."""
 
     videos: tuple[Path, ...]
     """By path."""
@@ -113,7 +113,7 @@ class Listing:
     """Videos with labels drawn in that ``predict`` wrote."""
 
     def notes(self, root: Path, cure: str = "Set data.allow_links true, or put the files there") -> list[str]:
-        """What to say of the things left alone, by their names below ``root``; ``cure`` is for linked folders."""
+        """Return texts about the things left alone, by their names below ``root``; ``cure`` is for linked folders."""
         said = {
             f"linked folders are not entered. {{}}. {cure}": self.links,
             "files are of kinds that are not read. {}. Convert them, or take them out": self.unread,
@@ -163,15 +163,15 @@ def videos_below(folder: Path) -> list[Path]:
 
 
 def annotation_files(root: str | Path, annotations: str | Path | None = None) -> list[Path]:
-    """Return where annotations may be, there or not: the usual places in the root, and what was named in their place,
-    if that is a folder with what is in it."""
+    """Return the paths where annotations may be, existing or not: the usual files in the root, and the file named, or
+    the files in the folder named."""
     usual = [Path(root, name) for name in ("manifest.csv", "manifest.jsonl", "groups.csv")]
     named = [Path(annotations)] if annotations else []
     return usual + [file for path in named for file in (path.iterdir() if path.is_dir() else [path])]
 
 
 def read_text(path: Path) -> str:
-    """A UTF-8 text file, with or without a byte order mark.
+    """Return the text of a UTF-8 file, with or without a byte order mark.
 
     Raises:
         UserError: it is not there or not UTF-8.
@@ -191,7 +191,7 @@ def read_lines(path: Path) -> list[tuple[str, str]]:
 
 
 def refuse_absent(rows: Iterable[VideoRow], root: Path, source: Path) -> None:
-    """Refuses rows without a file.
+    """Refuse rows without a file.
 
     Raises:
         UserError: names ``source``, which lists them, the first few such files, and how many there are.
@@ -205,7 +205,7 @@ def refuse_absent(rows: Iterable[VideoRow], root: Path, source: Path) -> None:
 
 
 def require_videos(rows: Sequence[object], root: Path, expected: str, notes: Iterable[str] = ()) -> None:
-    """Refuses a dataset without any video.
+    """Refuse a dataset without any video.
 
     Raises:
         UserError: there is no row. ``expected`` says what the reader looked for, ``notes`` what it found instead.

@@ -66,7 +66,7 @@ def _num_bytes(row: VideoRow) -> int:
 
 
 def uses_cuda(config: MachineConfig) -> bool:
-    """Return whether a training runs on an NVIDIA (or ROCm) GPU."""
+    """True if a training runs on an NVIDIA (or ROCm) GPU."""
     return config.accelerator in ("auto", "gpu", "cuda") and torch.cuda.is_available()
 
 
@@ -123,8 +123,8 @@ def read_features(
     progress: Callable[[], None],
     ranks: Ranks = ALONE,
 ) -> list[list[Tensor] | BadVideo]:
-    """Features of every row, from the cache or made now, or why there are none. ``progress`` is called after each.
-    Several ranks share the making, and find in the cache what the others made."""
+    """Return the features of every row, from the cache or made now, or the reason there are none. ``progress`` is
+    called after each. Several ranks share the making, and find in the cache what the others made."""
     for start in range(0, len(rows) if ranks.count > 1 else 0, _ROWS_A_ROUND * ranks.count):
         mine = rows[start : start + _ROWS_A_ROUND * ranks.count][ranks.index :: ranks.count]
         read_features(cache, mine, labels, experiment, num_copies, lambda: None)
@@ -152,7 +152,7 @@ def make_feature_loader(
     features: Sequence[Sequence[Tensor] | BadVideo],
     ranks: Ranks = ALONE,
 ) -> DataLoader[Sample]:
-    """As ``make_loader``, of features."""
+    """Return a loader as ``make_loader`` does, but of features."""
     return _loader(FeatureDataset(rows, labels, experiment, choose, features), experiment, choose, 0, ranks)
 
 
@@ -202,7 +202,7 @@ class VideoDataModule(LightningDataModule):
         return batch.to(device, non_blocking=True)
 
     def state_dict(self) -> dict[str, int]:
-        """The epoch, how many of its samples have been used by all ranks, and how many ranks they are."""
+        """The epoch, the number of its samples that all ranks have used, and the number of ranks."""
         assert self.trainer is not None
         batches = self.trainer.fit_loop.epoch_loop.batch_progress.current
         done = batches.processed  # type: ignore[attr-defined]  # Lightning declares a narrower class than it uses

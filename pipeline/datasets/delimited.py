@@ -14,7 +14,7 @@ from pipeline.datasets.annotations import read_text
 from pipeline.errors import UserError
 
 UNKNOWN_GROUPS = ("", "-1", "-1.0")
-"""What stands for an unknown source: the video is then a group of its own."""
+"""Values that stand for an unknown source: the video is then a group of its own."""
 
 Record = tuple[str, Mapping[str, str]]
 """The place ``file:line`` of a line and its values by column; a value that is not given is empty."""
@@ -65,7 +65,7 @@ _QUOTES = 'A double quote that opens a value must close it, on the same line; wr
 
 
 def _separator(text: str, required: tuple[str, ...]) -> str:
-    """The one that gives the header most of the required columns, else most columns."""
+    """Return the separator that gives the header most of the required columns, else most columns."""
     first = next((line for line in text.splitlines() if line.strip()), "").lower()
 
     def columns(separator: str) -> tuple[int, int]:

@@ -28,7 +28,7 @@ _FRAMES_A_CALL = 128
 
 
 def can_keep_features(experiment: Experiment) -> bool:
-    """Whether features of grid frames are what clips need: changes are, where a clip's frames are neighbours."""
+    """True if features of grid frames serve clips; those of changes do only where a clip's frames are neighbours."""
     sampling = experiment.sampling
     has_neighbours = sampling.mode == "dense" and sampling.short_video != "loop"
     return has_neighbours or experiment.transform.lookback_frames == 0
@@ -51,7 +51,7 @@ class FrameEmbedder:
         return self.recognizer.embed(self.transform.evaluate(frames.to(self._device)))
 
     def embed_augmented(self, frames: Tensor, seed: int) -> Tensor:
-        """The same of the frames as training would see them: one draw, by the seed, for all."""
+        """Embed as ``embed`` does, but frames as training would see them: one draw, by the seed, for all."""
         with torch.random.fork_rng(devices=[]):
             torch.manual_seed(seed)
             pictures = self.transform.train(frames.unsqueeze(0).to(self._device))[0]
@@ -71,7 +71,7 @@ class FrameEmbedder:
         return torch.cat(features)
 
     def facts(self) -> dict[str, Any]:
-        """What tells one frozen network from another: its weights, layer by layer, and what runs it."""
+        """Return facts that tell one frozen network from another: its weights, layer by layer, and what runs it."""
         content = hashlib.sha256()
         for name, tensor in self.recognizer.backbone.state_dict().items():
             content.update(f"{name} {list(tensor.shape)}".encode())
@@ -93,7 +93,7 @@ class FeatureDataset(Dataset[Sample]):
         rows: the videos.
         labels: class names.
         experiment: seed and sampling settings.
-        choose: which clips of a video make its sample.
+        choose: selects the clips of a video that make its sample.
         features: of each row its copies, float16 ``[G, D, ...]`` with a row for each grid frame, or why there are none.
             A training sample draws a copy; others take the first.
     """
@@ -152,7 +152,7 @@ class FeatureCache:
         self._network = embedder.facts()
 
     def find(self, row: VideoRow, num_copies: int) -> list[Tensor] | None:
-        """The row's features, memory-mapped and verified, or None if not all of them are there."""
+        """Return the row's features, memory-mapped and verified, or None if not all of them are there."""
         try:
             found = [self._find(self._key(row, copy)) for copy in range(1 + num_copies)]
         except OSError:  # the decoder says better what is wrong with the file
@@ -161,7 +161,7 @@ class FeatureCache:
         return features if len(features) == len(found) else None
 
     def make(self, row: VideoRow, frames: Tensor, num_copies: int) -> list[Tensor]:
-        """Features of the row's grid frames, uint8 ``[G, 3, S, S]``, and of augmented copies; kept on disk."""
+        """Return features of the row's grid frames, uint8 ``[G, 3, S, S]``, and of augmented copies; kept on disk."""
         made = []
         for copy in range(1 + num_copies):
             key = self._key(row, copy)

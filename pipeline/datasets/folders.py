@@ -24,7 +24,7 @@ from pipeline.datasets.parts import choose_parts, notes_on_folders, part_of
 from pipeline.errors import UserError
 
 _GROUP_COLUMNS = ("source_group", "group")
-"""What the column of ``groups.csv`` with the source may be called."""
+"""Names that the source column of ``groups.csv`` may have."""
 
 _CUT_NAME = re.compile(r"(.+_g\d+)_c\d+")
 """UCF101 and kin: clips c01, c02, ... are cut from the source g01. As a plain folder these would leak."""
@@ -119,7 +119,7 @@ def _row(path: Path, label: str, root: Path, groups: Mapping[str, str]) -> Video
 
 
 def _read_groups(root: Path, annotations: Path | None, files: list[Path]) -> dict[str, str]:
-    """The source of each file by its name below the root; nothing where there is no groups.csv."""
+    """Return the source of each file by its name below the root; nothing where there is no groups.csv."""
     source = annotations or root / "groups.csv"
     if annotations is None and not source.exists():
         return {}

@@ -24,10 +24,10 @@ _MAX_FRAMES_KEPT = 10_000
 
 
 class ClipSource(Protocol):
-    """Where clips come from."""
+    """A source of clips."""
 
     def clips(self, row: VideoRow, choose: Choose) -> Tensor:
-        """uint8 ``[N, T, 3, S, S]``. Raises ``DecodeError``."""
+        """Return clips of a row, uint8 ``[N, T, 3, S, S]``. Raises ``DecodeError``."""
 
 
 class DecodedClips:
@@ -38,7 +38,7 @@ class DecodedClips:
         self._opener = VideoOpener(experiment.decode)
 
     def clips(self, row: VideoRow, choose: Choose) -> Tensor:
-        """Opens, decodes, fits."""
+        """Open the video, decode the frames wanted, and fit them."""
         with self._opener.open(row.source) as reader:
             grid = self._grid(reader, row)
             return _gather(choose(grid), lambda wanted: self._frames(reader, wanted))
@@ -70,7 +70,7 @@ class CachedClips:
         self._decoded, self._store = decoded, store
 
     def clips(self, row: VideoRow, choose: Choose) -> Tensor:
-        """As ``DecodedClips`` gives them."""
+        """Return clips as ``DecodedClips`` does."""
         try:
             key = digest({"kind": "frames"} | row_facts(row, self._decoded.experiment, self._store))
             entry = self._store.get(key)
@@ -105,7 +105,7 @@ def cache_store(config: DataConfig) -> Store:
 
 
 def row_facts(row: VideoRow, experiment: Experiment, store: Store) -> dict[str, Any]:
-    """All that a row's fitted grid frames depend on. Raises ``OSError`` if the file cannot be read."""
+    """Return all facts that a row's fitted grid frames depend on. Raises ``OSError`` if the file cannot be read."""
     return {
         "file": row.part.sha256 if row.part else store.content_digest(row.path),
         "seconds": [row.start_seconds, row.end_seconds],
@@ -116,7 +116,7 @@ def row_facts(row: VideoRow, experiment: Experiment, store: Store) -> dict[str, 
 
 
 def _gather(clips: list[list[int]], read: Callable[[list[int]], Tensor]) -> Tensor:
-    """Reads each frame once, however many clips have it: ``[N, T, 3, S, S]``."""
+    """Read each frame once, however many clips have it, and return the clips, ``[N, T, 3, S, S]``."""
     wanted = sorted({index for clip in clips for index in clip})
     frames = read(wanted)
     places = {index: place for place, index in enumerate(wanted)}

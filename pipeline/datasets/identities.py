@@ -1,4 +1,4 @@
-"""Which videos a model has seen: the digests of a dataset's videos, and the rows that are left out of a judgement."""
+"""Videos that a model has seen: the digests of a dataset's videos, and the rows that are left out of a judgement."""
 
 from __future__ import annotations
 
@@ -35,7 +35,7 @@ class Contents:
         self._pictures: PictureFiles | None = None
 
     def _picture(self, row: VideoRow) -> bytes:
-        """One in an archive."""
+        """Return the bytes of a picture in an archive."""
         if self._pictures is None:
             self._pictures = PICTURE_FORMATS[self._data.format](Path(self._data.root), DecodeConfig())
         return self._pictures.content(row.path.relative_to(self._data.root).as_posix())
@@ -44,7 +44,7 @@ class Contents:
         return self._data.format in PICTURE_FORMATS and not row.path.is_file()
 
     def num_bytes(self, row: VideoRow) -> int:
-        """0 if it cannot be read."""
+        """Return the size of a row's file; 0 if it cannot be read."""
         if row.path not in self._sizes:
             self._sizes[row.path] = self._measure(row)
         return self._sizes[row.path]
@@ -58,7 +58,7 @@ class Contents:
             return 0
 
     def digest(self, row: VideoRow) -> str:
-        """As ``content_digest``; empty if it cannot be read, or is empty."""
+        """Return the ``content_digest`` of a row's file; empty if it cannot be read, or is empty."""
         if row.path not in self._digests:
             self._digests[row.path] = self._read(row)
         return self._digests[row.path]
@@ -80,7 +80,7 @@ class Contents:
     def digest_all(
         self, rows: Iterable[VideoRow], progress: Callable[[], None] = lambda: None, ranks: Ranks = ALONE
     ) -> None:
-        """Reads those that were not read yet, several at a time; of several ranks each its share. ``progress`` is
+        """Read the rows that were not read yet, several at a time; of several ranks each its share. ``progress`` is
         called after each."""
         left = list({row.path: row for row in rows}.values())
         with ThreadPoolExecutor(max(1, num_cores() // ranks.local_count)) as threads:
@@ -94,7 +94,7 @@ class Contents:
         self._pictures = None  # an archive may hold all of its pictures in memory
 
     def known(self, rows: Iterable[VideoRow]) -> tuple[KnownVideo, ...]:
-        """What a model file keeps of rows."""
+        """Return the facts about rows that a model file keeps."""
         return tuple(
             KnownVideo(
                 row.name or row.path.name, self.num_bytes(row), self.digest(row), row.start_seconds, row.end_seconds
@@ -104,7 +104,7 @@ class Contents:
 
 
 def join_copies(rows: Sequence[VideoRow], contents: Contents) -> tuple[list[VideoRow], list[str]]:
-    """Return the rows with all copies of a file, and what is of the same source as they, in one group; and what to say.
+    """Return the rows with all copies of a file, and all rows of their sources, in one group; and texts to report.
 
     Folds that have copies on both sides would praise a model for what it has learned by heart.
     """
@@ -130,7 +130,7 @@ def join_copies(rows: Sequence[VideoRow], contents: Contents) -> tuple[list[Vide
 
 
 def _stem(name: str) -> str:
-    """Without the ending: a video in another container is mostly the same one."""
+    """Return a name without its suffix: a video in another container is mostly the same one."""
     return PurePosixPath(name).with_suffix("").as_posix() if name else name
 
 
@@ -143,7 +143,7 @@ class LeftOut:
     """A video that a model cannot be judged by."""
 
     name: str
-    """Below the data's root."""
+    """Path below the data's root."""
     why: str
     """``TRAINED``, ``VALIDATED``, ``CHANGED`` or ``SAME_SOURCE``."""
 
@@ -158,7 +158,7 @@ class Judgeable:
     """Among the rows, those that have the name of a known video and nothing else in common with it."""
 
     def notes(self) -> list[str]:
-        """What to say of it."""
+        """Return texts about the rows left out, and about namesakes."""
         notes = []
         if self.left_out:
             names: dict[str, list[str]] = defaultdict(list)
@@ -182,9 +182,9 @@ class Unseen:
     video of a source of which one is known, because a split never has one source on both sides.
 
     Args:
-        known: the model's.
-        every_row: of the whole dataset.
-        contents: of it.
+        known: videos that the model has seen.
+        every_row: rows of the whole dataset.
+        contents: content of its videos.
         may_share_groups: one source on both sides is as it should be (``Annotations.may_share_groups``).
     """
 
@@ -207,7 +207,7 @@ class Unseen:
         self._sizes = {num_bytes for num_bytes, _ in self._by_content}
 
     def judgeable(self, rows: Sequence[VideoRow], *, validated: bool = False) -> Judgeable:
-        """Return which of some rows may be judged by.
+        """Return those of some rows that may be judged by, and those left out.
 
         Args:
             rows: those asked for.
@@ -234,7 +234,7 @@ class Unseen:
         return Judgeable(tuple(row for row in rows if row not in causes), left_out, names)
 
     def _why(self, row: VideoRow) -> tuple[str | None, bool]:
-        """How a row is known, if it is, and whether by its content."""
+        """Return the way in which a row is known, None if it is not; and True if by its content."""
         of_content = self._of_content(row)
         for why, video in of_content or self._by_name.get(_stem(row.name), []):
             if video.overlaps(row.start_seconds, row.end_seconds):
@@ -247,6 +247,6 @@ class Unseen:
 
     @cached_property
     def _is_trained_on(self) -> bool:
-        """Whether this is the data of the training, or was: one video at least is there as it was."""
+        """True if this is the data of the training, or was: one video at least is there as it was."""
         named = (row for row in self._every_row if _stem(row.name) in self._by_name)
         return any(video.name == row.name for row in named for _, video in self._of_content(row))

@@ -44,7 +44,7 @@ _ZIP_ERRORS = (
     KeyError, OSError, EOFError, NotImplementedError, RuntimeError, ValueError,
     struct.error, zlib.error, lzma.LZMAError, zipfile.BadZipFile,
 )  # fmt: skip
-"""What reading a damaged or encrypted member, or one in a method of another program, may raise."""
+"""Errors from reading a member that is damaged or encrypted, or packed by another program's method."""
 Choose = Callable[[range], list[list[int]]]
 
 
@@ -52,16 +52,16 @@ class PictureFiles(Protocol):
     """Pictures by name."""
 
     def names(self) -> list[str]:
-        """``[part/]class/.../file``, with forward slashes, in order."""
+        """Return the names ``[part/]class/.../file``, with forward slashes, in order."""
 
     def notes(self) -> list[str]:
-        """What was left alone though it looks like pictures."""
+        """Return texts about files left alone though they look like pictures."""
 
     def content(self, name: str) -> bytes:
-        """The bytes that tell a picture from others. Raises ``DecodeError``."""
+        """Return the bytes that tell a picture from others. Raises ``DecodeError``."""
 
     def read(self, name: str) -> NDArray[np.uint8]:
-        """uint8 RGB ``[H, W, 3]``. Raises ``DecodeError``."""
+        """Return a picture, uint8 RGB ``[H, W, 3]``. Raises ``DecodeError``."""
 
 
 class _PicturesInFolder:
@@ -75,22 +75,22 @@ class _PicturesInFolder:
         return list_videos(self.root, PICTURE_SUFFIXES, _UNREAD_SUFFIXES, link_depth=self._link_depth)
 
     def names(self) -> list[str]:
-        """All visible ones."""
+        """Return the names of all visible pictures."""
         return [path.relative_to(self.root).as_posix() for path in self._list().videos]
 
     def notes(self) -> list[str]:
-        """Linked folders and pictures of other kinds."""
+        """Return texts about linked folders and pictures of other kinds."""
         return self._list().notes(self.root)
 
     def content(self, name: str) -> bytes:
-        """The file's."""
+        """Return the bytes of the file."""
         try:
             return (self.root / name).read_bytes()
         except OSError as error:
             raise DecodeError(self.root / name, "open", f"cannot be read: {error.strerror}") from error
 
     def read(self, name: str) -> NDArray[np.uint8]:
-        """As the protocol says."""
+        """Return a picture, uint8 RGB ``[H, W, 3]``."""
         return decode_picture(self.content(name), self.root / name, self.config)
 
 
@@ -111,7 +111,7 @@ class _PicturesInZip:
 
     @cached_property
     def _members(self) -> dict[str, str]:
-        """Name -> how the archive writes it; programs of Windows may have written backslashes."""
+        """Name -> spelling in the archive; programs of Windows may have written backslashes."""
         members = {}
         for member in self._open().namelist():
             path = PurePosixPath(member if "/" in member else member.replace("\\", "/"))
@@ -123,16 +123,16 @@ class _PicturesInZip:
         return members
 
     def names(self) -> list[str]:
-        """All visible ones."""
+        """Return the names of all visible pictures."""
         return sorted(filter(is_picture, self._members))
 
     def notes(self) -> list[str]:
-        """Pictures of other kinds."""
+        """Return texts about pictures of other kinds."""
         unread = [self.root / name for name in self._members if is_video(PurePosixPath(name).name, _UNREAD_SUFFIXES)]
         return Listing((), (), tuple(unread)).notes(self.root)
 
     def content(self, name: str) -> bytes:
-        """The member's."""
+        """Return the bytes of the member."""
         path = self.root / name
         try:
             info = self._open().getinfo(self._members[name])
@@ -143,7 +143,7 @@ class _PicturesInZip:
             raise DecodeError(path, "open", f"cannot be read from the archive: {error}") from error
 
     def read(self, name: str) -> NDArray[np.uint8]:
-        """As the protocol says."""
+        """Return a picture, uint8 RGB ``[H, W, 3]``."""
         return decode_picture(self.content(name), self.root / name, self.config)
 
 
@@ -162,7 +162,7 @@ class _PicturesOfCifar10:
             ) from error
 
     def names(self) -> list[str]:
-        """``train/frog/00000``, numbered as published."""
+        """Return names such as ``train/frog/00000``, numbered as published."""
         return sorted(
             f"{part}/{data.classes[target]}/{number:05d}"
             for part, data in self._parts.items()
@@ -170,15 +170,15 @@ class _PicturesOfCifar10:
         )
 
     def notes(self) -> list[str]:
-        """Nothing is left alone."""
+        """Return no texts: nothing is left alone."""
         return []
 
     def content(self, name: str) -> bytes:
-        """The pixels."""
+        """Return the bytes of the pixels."""
         return self.read(name).tobytes()
 
     def read(self, name: str) -> NDArray[np.uint8]:
-        """As the protocol says."""
+        """Return a picture, uint8 RGB ``[H, W, 3]``."""
         part, _, number = name.split("/")
         picture: NDArray[np.uint8] = self._parts[part].data[int(number)]
         return picture
@@ -196,12 +196,12 @@ PICTURE_FORMATS: dict[str, Callable[..., PictureFiles]] = {
     "cifar10": _PicturesOfCifar10,
     "images": _folder_or_zip,
 }
-"""``data.format`` to where its pictures are, from the root, how to decode, and whether linked folders are entered."""
+"""``data.format`` -> its pictures, made from the root, how to decode, and whether linked folders are entered."""
 
 
 def read_images(format: str, root: Path, *, allow_links: bool = False) -> Annotations:
-    """A row for each picture: ``class/...`` or ``train/class/...``, with ``val`` and ``test`` where there are such. In
-    an archive a folder that holds all others counts for nothing.
+    """Return a row for each picture: ``class/...`` or ``train/class/...``, with ``val`` and ``test`` where there are
+    such. In an archive a folder that holds all others counts for nothing.
 
     Raises:
         UserError: no picture, or one outside a class folder.
@@ -228,7 +228,7 @@ def read_images(format: str, root: Path, *, allow_links: bool = False) -> Annota
 
 
 def _rows(root: Path, paths: Mapping[str, tuple[str, ...]]) -> tuple[VideoRow, ...]:
-    """Of pictures by name, each with its path below the class folders' folder."""
+    """Return rows of pictures by name, each with its path below the folder of the class folders."""
     loose = [name for name, path in paths.items() if len(path) < 2]
     if loose:
         raise UserError(f"pictures in {root} outside a class folder. {name_some(loose)}. Move each into its class")
@@ -249,7 +249,7 @@ class PictureClips:
         self._kept: dict[Path, Tensor] = {}
 
     def clips(self, row: VideoRow, choose: Choose) -> Tensor:
-        """uint8 ``[N, T, 3, S, S]``: a picture is a grid of one frame. Raises ``DecodeError``."""
+        """Return clips, uint8 ``[N, T, 3, S, S]``: a picture is a grid of one frame. Raises ``DecodeError``."""
         if row.path not in self._kept:
             picture = torch.from_numpy(self._files.read(row.path.relative_to(self._root).as_posix()))
             decoded = picture.permute(2, 0, 1).unsqueeze(0)  # [H, W, 3] -> [1, 3, H, W]

@@ -1,4 +1,4 @@
-"""Loaders whose workers cannot keep a run waiting for ever: how batches come over, and what a lost worker means.
+"""Loaders whose workers cannot keep a run waiting for ever: transfer of batches, and errors for lost workers.
 
 torch's workers hand batches over in /dev/shm. A container has 64 MB of it unless it is given more, and a worker that
 finds no room there loses its batch, for which the trainer waits. Here a batch comes in a file in memory (memfd, Linux),
@@ -36,7 +36,7 @@ _SIGNAL = re.compile(r"killed by signal: (.*?)\. ")
 
 
 def can_send_in_memory() -> bool:
-    """Whether other processes of ours can open a file in memory: on Linux, where /proc shows processes as they are."""
+    """True if other processes of ours can open a file in memory: on Linux, where /proc shows processes as they are."""
     here = Path("/proc/self")
     if not hasattr(os, "memfd_create") or not here.is_symlink():
         return False
@@ -44,7 +44,7 @@ def can_send_in_memory() -> bool:
 
 
 class InMemory:
-    """Collates samples in a worker. What it gives arrives in the trainer as a ``ClipBatch``."""
+    """Collates samples in a worker. The result arrives in the trainer as a ``ClipBatch``."""
 
     def __init__(self) -> None:
         self._files: dict[int, int] = {}  # descriptor -> bytes of the batch in it
@@ -125,7 +125,7 @@ class ClipLoader(DataLoader[Sample]):
 
 
 def _check_locks(num_workers: int) -> None:
-    """Makes what torch is about to make, a page of /dev/shm each: its own failure leaves a trace of yet another."""
+    """Make as many locks as torch is about to, a page of /dev/shm each: its own failure leaves a trace of another."""
     try:
         [multiprocessing.Lock() for _ in range(8 + 3 * num_workers)]
     except OSError as error:
@@ -136,7 +136,7 @@ def _check_locks(num_workers: int) -> None:
 
 
 def _raising(error: Exception) -> Iterator[Any]:
-    """When it is read: Lightning has no place for an error before."""
+    """Yield nothing and raise the error when read: Lightning has no place for an error before."""
     yield from ()
     raise error
 
@@ -190,7 +190,7 @@ def lost_workers() -> Iterator[None]:
 
 
 def _raise_lost(error: BaseException, how: str) -> None:
-    """Raises ``UserError`` if that is what torch says of lost workers."""
+    """Raise ``UserError`` if the error is torch's report of lost workers."""
     message = str(error)
     if not isinstance(error, RuntimeError) or not _LOST.match(message):
         return

@@ -69,7 +69,7 @@ Frames = NDArray[np.uint8]
 
 @dataclass(frozen=True)
 class MotionSetConfig:
-    """What to make. The same config makes the same bytes."""
+    """Settings of a motion set. The same config makes the same bytes."""
 
     num_train_clips: int = 160
     """Training clips of each class."""
@@ -123,7 +123,7 @@ def make_motion_set(root: Path, config: MotionSetConfig | None = None) -> Path:
 
     Args:
         root: a new or empty folder, or one with a motion set, which is replaced if it is not this one.
-        config: what to make; the default takes some ten seconds on one core.
+        config: settings; the default takes some ten seconds on one core.
 
     Returns:
         ``root``, to be read as ``folder``.

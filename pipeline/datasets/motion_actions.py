@@ -1,4 +1,4 @@
-"""The classes of the motion set: what changes in each, how far and how fast.
+"""The classes of the motion set: the change in each, its extent and speed.
 
 An action changes one number of the scene from a start to an end; its partner class changes it back. Everything else
 that moves (a trembling shape, a swaying camera) is a sum of sines with random phases, which reversed in time is as
@@ -48,20 +48,20 @@ class Change:
     """Shapes on which the change shows."""
 
     def room(self, state: State, sign: int) -> float:
-        """How far the attribute can go from here, up (1) or down (-1)."""
+        """Return the distance that the attribute can go from here, up (1) or down (-1)."""
         value: float = getattr(state, self.attribute)
         if self.unbounded:
             return self.max_change
         return self.high - value if sign > 0 else value - self.low
 
     def fits(self, state: State, sign: int, shape: str) -> bool:
-        """True if the action can start from this state. What does not show can only appear."""
+        """True if the action can start from this state. An invisible shape can only appear."""
         visible = state.opacity > 0 or self.attribute == "opacity"
         return visible and shape in self.shapes and self.room(state, sign) >= self.min_change - 1e-9
 
 
 _TURNING = ("triangle", "bar", "half_disc")
-"""Shapes that look alike in few positions: their turning shows, and not the other way round."""
+"""Shapes that look alike in few positions: they show that they turn, and which way."""
 
 CHANGES = (
     Change("moves_right", "moves_left", "x", 0.22, 0.78, 0.36, 0.56),
@@ -94,7 +94,7 @@ class Action:
     """0: at constant speed; 1: starts and stops softly."""
 
     def offsets(self, seconds: Times) -> Times:
-        """What the action has added to its attribute at each time, ``[T]``."""
+        """Return the change that the action has made to its attribute at each time, ``[T]``."""
         progress = np.clip((seconds - self.start_seconds) / (self.end_seconds - self.start_seconds), 0, 1)
         if self.attribute == "roundness":
             progress = np.clip(0.5 + (progress - 0.5) / _SWITCH_SHARE, 0, 1)
@@ -120,7 +120,7 @@ def draw_start(rng: np.random.Generator, change: Change) -> State:
 def draw_action(
     rng: np.random.Generator, change: Change, sign: int, state: State, start_seconds: float, end_seconds: float
 ) -> Action:
-    """How far and how softly: between the change's limits, as far as there is room."""
+    """Draw an action's change and ease: the change between its limits, as far as there is room."""
     reach = min(change.max_change, change.room(state, sign))
     amount = float(rng.uniform(change.min_change, max(change.min_change, reach)))
     label = change.rising if sign > 0 else change.falling

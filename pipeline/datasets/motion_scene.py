@@ -1,6 +1,6 @@
 """The pictures of the motion set: one textured shape on a textured background, drawn with smooth edges.
 
-A ``Look`` is what stays the same through a video, a ``Track`` is what varies from frame to frame. Lengths and places
+A ``Look`` holds what stays the same through a video, a ``Track`` what varies from frame to frame. Lengths and places
 are in parts of the frame's side, angles in radians, clockwise as seen.
 """
 
@@ -56,7 +56,7 @@ SHAPES: dict[str, Callable[[Array, Array, Array], Array]] = {
 
 @dataclass(frozen=True)
 class Look:
-    """What stays the same through a video."""
+    """Shape, colours and textures, which stay the same through a video."""
 
     size_px: int
     shape: str
@@ -71,7 +71,7 @@ class Look:
 
 @dataclass(frozen=True)
 class Track:
-    """What varies from frame to frame: each float32 ``[T]``."""
+    """Values that vary from frame to frame: each float32 ``[T]``."""
 
     x: Array
     """Centre of the shape, from the left."""
@@ -83,7 +83,7 @@ class Track:
     roundness: Array
     """For the shape ``rounded``: 0 square, 1 circle."""
     camera_x: Array
-    """How far the background has moved, at most the margin either way."""
+    """Shift of the background, at most the margin either way."""
     camera_y: Array
 
     def __len__(self) -> int:
@@ -94,7 +94,7 @@ class Track:
 
 
 def draw_look(rng: np.random.Generator, size_px: int, shapes: tuple[str, ...] = tuple(SHAPES)) -> Look:
-    """Chance decides the shape, colours and textures: no single frame says anything of the class."""
+    """Draw the shape, colours and textures at random: no single frame says anything of the class."""
     side = size_px + 2 * round(_MARGIN * size_px)
     ground = rng.uniform(0, 1, (2, 3)).astype(np.float32)
     fill = rng.uniform(0, 1, (2, 3)).astype(np.float32)

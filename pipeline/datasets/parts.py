@@ -1,4 +1,4 @@
-"""The three parts of a dataset: one vocabulary for all formats, and which folders of a tree are parts.
+"""The three parts of a dataset: one vocabulary for all formats, and the choice of a tree's folders that are parts.
 
 A folder called ``train`` may be a part, or a class of trains. It is a part if it holds class folders; ``val`` and
 ``test`` are parts beside such a ``train``, or where there is nothing but parts.
@@ -18,7 +18,7 @@ _SPELLINGS = {
     "val": "val", "valid": "val", "validate": "val", "validation": "val", "dev": "val", "development": "val",
     "test": "test", "testing": "test", "tst": "test",
 }  # fmt: skip
-"""How published data spell the three parts, in lower case."""
+"""Spellings of the three parts in published data, in lower case."""
 _NAME = re.compile(r"([a-z]+?)(?:[ _.-]*(?:sets?|data|split|part|videos|images))?(?:[ _.-]*20\d\d)?")
 
 
@@ -50,11 +50,11 @@ def choose_parts(folders: Mapping[str, bool], where: object) -> dict[str, str]:
 
 
 def notes_on_folders(num_videos: Mapping[str, int], parts: Mapping[str, str]) -> list[str]:
-    """Return what to say of folders that look like a part and are none, or are not read beside the parts.
+    """Return texts about folders that look like a part and are none, or are not read beside the parts.
 
     Args:
         num_videos: in each folder of the root.
-        parts: what ``choose_parts`` gave.
+        parts: from ``choose_parts``.
     """
     others = {name: count for name, count in num_videos.items() if name not in parts.values() and count}
     if parts:

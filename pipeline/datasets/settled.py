@@ -26,7 +26,7 @@ class Splits:
     val: tuple[VideoRow, ...]
     test: tuple[VideoRow, ...]
     notes: tuple[str, ...] = ()
-    """What to say of the data: ``Annotations.notes``, and files that are listed and not there."""
+    """Texts to report: ``Annotations.notes``, and files that are listed and not there."""
 
 
 def read_annotations(config: DataConfig) -> Annotations:
@@ -51,7 +51,7 @@ def read_annotations(config: DataConfig) -> Annotations:
 
 
 def read_splits(config: DataConfig, seed: int) -> Splits:
-    """Return what a training would see: the one way from data settings to rows, for ``train`` and ``check`` alike.
+    """Return the rows of a training: the one way from data settings to rows, for ``train`` and ``check`` alike.
 
     Raises:
         UserError: as ``read_annotations`` and ``make_splits``, or one class only.
@@ -65,7 +65,7 @@ def read_splits(config: DataConfig, seed: int) -> Splits:
 
 
 def require_classes(labels: Sequence[str], where: str) -> None:
-    """Refuses what no model can learn, or what no model file can hold.
+    """Refuse classes that no model can learn, or that no model file can hold.
 
     Raises:
         UserError: one class only, or a label that is too long or not one line of text.

@@ -45,7 +45,7 @@ _INDEX_NAME = "index.json"
 
 @dataclass(frozen=True)
 class _Packed:
-    """What ``write_shards`` wrote."""
+    """Counts of the videos, tars and bytes written by ``write_shards``."""
 
     num_videos: int
     num_shards: int
@@ -195,7 +195,7 @@ def _index(
 
 
 def read_shards(root: Path, annotations: Path | None = None, split: int = 1) -> Annotations:
-    """What ``clipgru shard`` packed: the rows, splits and groups of the dataset it was given, in their order.
+    """Read a dataset packed by ``clipgru shard``: its rows, splits and groups, in their order.
 
     No tar is opened; a video whose tar is missing or damaged is a bad video when it is read.
 
@@ -243,7 +243,7 @@ class _Sample:
 
 @dataclass(frozen=True)
 class _Facts:
-    """A row: the number of its video, and what ``VideoRow`` says of it."""
+    """A row: the number of its video, and the fields of its ``VideoRow``."""
 
     sample: int
     label: str
@@ -254,7 +254,7 @@ class _Facts:
 
 @dataclass(frozen=True)
 class _Index:
-    """What the index holds."""
+    """Content of the index."""
 
     format: int
     labels: tuple[str, ...]

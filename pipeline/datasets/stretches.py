@@ -14,7 +14,7 @@ _ROUNDING_SHARE, _ROUNDING_SECONDS = 0.02, 0.5
 
 @dataclass(frozen=True)
 class FileLength:
-    """How long a file lasts."""
+    """Length of a file."""
 
     duration_seconds: float
     average_fps: float

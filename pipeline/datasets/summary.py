@@ -1,4 +1,4 @@
-"""What an experiment's videos are: how many of each class, from how many sources, and how long they last."""
+"""Summary of an experiment's videos: how many of each class, from how many sources, and how long they last."""
 
 from __future__ import annotations
 
@@ -18,9 +18,9 @@ _MAX_OPENED = 200
 
 
 def summarize_splits(splits: Splits, decode: DecodeConfig) -> dict[str, Any]:
-    """Plain values for ``data.json``: the labels, and for each split its ``class_counts``, ``num_sources`` and the
-    ``durations_seconds`` of some of its videos (or labelled stretches), of which those that cannot be opened are left
-    out."""
+    """Return plain values for ``data.json``: the labels, and for each split its ``class_counts``, ``num_sources`` and
+    the ``durations_seconds`` of some of its videos (or labelled stretches), of which those that cannot be opened are
+    left out."""
     parts = {"train": splits.train, "val": splits.val, "test": splits.test}
     with VideoOpener(decode) as opener:
         return {
@@ -41,8 +41,8 @@ def _summarize(rows: Sequence[VideoRow], labels: Sequence[str], opener: VideoOpe
 
 
 def _duration_seconds(row: VideoRow, opener: VideoOpener) -> float | None:
-    """Of the labelled stretch. None if the file cannot be opened, or the stretch lies outside it: training and
-    evaluation say why."""
+    """Return the duration of the labelled stretch. None if the file cannot be opened, or the stretch lies outside it:
+    training and evaluation say why."""
     try:
         with opener.open(row.source) as reader:
             end_seconds = reader.info.duration_seconds

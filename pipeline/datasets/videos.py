@@ -26,7 +26,7 @@ from pipeline.sampling import evaluation_clips, training_clip
 
 
 class SampleKey(NamedTuple):
-    """Which video, in which pass over the data."""
+    """A row, in one pass over the data."""
 
     epoch: int
     row: int
@@ -40,7 +40,7 @@ class BadVideo:
     stage: str
     cause: str
     times: int = 1
-    """How often it was tried."""
+    """Number of times that it was tried."""
     stretch: tuple[float, float | None] = (0.0, None)
     """Start and end of the row in seconds: of one video some rows may be readable and others not."""
 
@@ -135,7 +135,7 @@ class VideoDataset(Dataset[Sample]):
         rows: the videos.
         labels: class names; a row's label index is its place here.
         experiment: seed, decode, sampling and transform settings.
-        choose: which clips of a video make its sample.
+        choose: selects the clips of a video that make its sample.
     """
 
     def __init__(
@@ -201,8 +201,8 @@ class RankBatches(Sampler[list[SampleKey]]):
     Args:
         sampler: the order of the samples, the same on all ranks.
         batch_size: samples in a batch.
-        ranks: which of how many.
-        training: whether this is for training.
+        ranks: this rank, and how many there are.
+        training: True if this is for training.
     """
 
     def __init__(self, sampler: EpochSampler, batch_size: int, ranks: Ranks, *, training: bool) -> None:

@@ -1,23 +1,23 @@
 """Decode: a path becomes exact frames.
 
-    causes      what a file may be instead of a video
+    causes      likely causes why a file is refused
     container   opens files safely: local, regular, of a known kind, of bounded size
     packets     one pass over a file's packets; mp4 (and boxes): the same from the tables of an MP4 or MOV
     index       number of frames, from the packets; cache: kept for the next time
-    times       when each is shown: as the file says where that is plausible, else counted
-    orientation which way up they are
+    times       display time of each: as the file says where that is plausible, else counted
+    orientation their mirror image and turn, to be shown upright
     reader      VideoReader: frames by number, by time, or as a stream
     pyav        the exact decoder, and the default
-    proof       what the other decoders must show before they are believed
+    proof       checks that the other decoders must pass before they are believed
     decord, opencv, torchcodec
     decoders    all of them by name
     isolated    the same reader with the decoder in another process, which is killed when it hangs
-    worker      that other process; wire: what the two say to each other
+    worker      that other process; wire: messages between the two
     opener      VideoOpener: opens one video after the other as the settings say
     remote      brings a video from the web, if that is allowed; unpacked: from the tar that it is packed into
     picture     single pictures, for models that read pictures
-    health      what is wrong with a file, if anything; bitstream: bytes that no encoder may write;
-                complaints: what FFmpeg says meanwhile; notes: what is no fault
+    health      faults of a file, if any; bitstream: bytes that no encoder may write;
+                complaints: errors that FFmpeg reports meanwhile; notes: facts that are no fault
 
 A decoder is imported when it is first used, and torch when the first frame becomes a tensor.
 """

@@ -1,4 +1,4 @@
-"""What the bytes of a packet must keep to, whatever a decoder makes of them.
+"""Rules that the bytes of a packet must keep, whatever a decoder makes of them.
 
 FFmpeg's H.264 and HEVC decoders make pictures of bytes that no encoder may write. Inside a NAL unit three bytes in a
 row are never 000000, 000001 or 000002: an encoder puts a 3 between (ITU-T H.264 and H.265, 7.4.1 and 7.4.2). And where
@@ -24,7 +24,7 @@ def num_length_bytes(codec: str, configuration: bytes | None) -> int:
 
 
 def are_nal_units_sound(packet: bytes, length_bytes: int) -> bool:
-    """Whether a packet is made of whole NAL units without forbidden bytes."""
+    """True if a packet is made of whole NAL units without forbidden bytes."""
     position = 0
     while position < len(packet):
         start = position + length_bytes

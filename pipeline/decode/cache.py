@@ -26,19 +26,19 @@ _Key = dict[str, Any]
 
 
 def index_store() -> Store:
-    """Where indexes are kept: ``index`` in the folder of the caches."""
+    """Return the store of indexes: ``index`` in the folder of the caches."""
     folder = cache_folder()
     return _store(folder and folder / "index")
 
 
 @lru_cache(maxsize=4)
 def _store(folder: Path | None) -> Store:
-    """It knows how much there is: to be counted once in a process."""
+    """Return a folder's store, made once in a process: it counts the bytes in the folder when first written to."""
     return Store(folder, _MAX_BYTES)
 
 
 def key_of(path: Path, stream: int | None) -> _Key:
-    """What an index must have been made of. To be taken before the file is read."""
+    """Return the facts that an index must have been made from. To be taken before the file is read."""
     status = path.stat()
     return {
         "version": INDEX_VERSION,
@@ -64,7 +64,7 @@ def load_index(path: Path, key: _Key) -> VideoIndex | None:
 
 
 def save_index(index: VideoIndex, key: _Key) -> None:
-    """Puts an index into the cache, whole or not at all. A cache that cannot be written is none."""
+    """Put an index into the cache, whole or not at all; does nothing if the cache cannot be written."""
     if time.time() - key["changed_ns"] / 1e9 < _MIN_AGE_SECONDS:
         return
     message, payload = pack_index(index)

@@ -1,4 +1,4 @@
-"""What a file that FFmpeg refuses may be instead of a video, by a look at its bytes."""
+"""Likely causes why FFmpeg refuses a file, by a look at its bytes."""
 
 from __future__ import annotations
 
@@ -32,7 +32,7 @@ _SIZE_UNKNOWN = 0x7FFF_FFFF  # from here on a RIFF size means that nobody went b
 
 
 def likely_cause(path: Path) -> str:
-    """What is wrong with a file that cannot be opened; never empty."""
+    """Return the likely cause why a file cannot be opened; never empty."""
     with path.open("rb") as stream:
         start = stream.read(_NUM_BYTES_LOOKED_AT)
     for beginning, cause in _BEGINNINGS:
@@ -53,7 +53,7 @@ def likely_cause(path: Path) -> str:
 
 
 def framing_fault(path: Path) -> str:
-    """What is wrong with a file by its size and outermost structure; empty if nothing, or nothing can be told."""
+    """Return the fault in a file's size and outermost structure; empty if there is none, or none can be told."""
     if is_cut_off(path):
         return "cut off: the file is shorter than it says; a copy or download may have been interrupted"
     with path.open("rb") as stream:
@@ -65,8 +65,7 @@ def framing_fault(path: Path) -> str:
 
 
 def is_cut_off(path: Path) -> bool:
-    """Whether an AVI, MP4 or MOV says that it is longer than it is, or an MPEG-TS ends inside a packet. False for other
-    kinds."""
+    """True if an AVI, MP4 or MOV is shorter than it says, or an MPEG-TS ends inside a packet. False for other kinds."""
     num_bytes = os.path.getsize(path)
     with path.open("rb") as stream:
         start = stream.read(3 * _TS_PACKET_BYTES)

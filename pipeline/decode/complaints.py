@@ -1,4 +1,4 @@
-"""What FFmpeg says while it reads a file, whatever else the process has done or set."""
+"""Errors that FFmpeg reports while it reads a file, whatever else the process has done or set."""
 
 from __future__ import annotations
 
@@ -14,7 +14,7 @@ _LOG = Lock()
 
 @contextmanager
 def log_alone() -> Iterator[None]:
-    """All that FFmpeg reports as errors can be heard within, whatever was set or said before."""
+    """Let all errors that FFmpeg reports within be captured, whatever was set or said before."""
     with _LOG:
         level, does_skip = av.logging.get_level(), av.logging.get_skip_repeated()
         av.logging.set_level(av.logging.ERROR)
@@ -30,7 +30,7 @@ def log_alone() -> Iterator[None]:
 
 @contextmanager
 def complaints(found: list[str], of: str = "", but: Container[str] = ()) -> Iterator[None]:
-    """Collects what FFmpeg reports as errors on this thread; of one part of it alone, or but for some parts."""
+    """Collect the errors that FFmpeg reports on this thread: those of one of its parts, or of all but some."""
     with av.logging.Capture() as messages:
         yield
     heard = [text.strip() for _, name, text in messages if of in ("", name) and name not in but]

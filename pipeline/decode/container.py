@@ -79,7 +79,7 @@ class ffmpeg_errors:  # noqa: N801 (used like a function; as one it would cost e
 
 
 def check_regular_file(path: Path) -> None:
-    """Refuses what is no local file with bytes in it: a missing path, URL, folder, pipe or device.
+    """Refuse anything but a local file with bytes in it: a missing path, URL, folder, pipe or device.
 
     Raises:
         DecodeError: at stage ``open``.
@@ -112,7 +112,7 @@ def check_process(path: Path, process_id: int) -> None:
 
 @dataclass(frozen=True)
 class Header:
-    """What the container's header claims, before any picture is decoded."""
+    """Claims of the container's header, before any picture is decoded."""
 
     container: str
     codec: str
@@ -122,15 +122,15 @@ class Header:
     guessed_fps: Fraction
     """The standard rate that FFmpeg finds in the first pictures, a multiple where their steps vary; 0 if none."""
     duration_seconds: Fraction
-    """Of the stream if the header says it, else of the file; 0 if it does not say. Where no header does, in MPEG-TS and
-    -PS, FFmpeg makes it of the first and the last times."""
+    """Duration of the stream if the header says it, else of the file; 0 if it does not say. Where no header does, in
+    MPEG-TS and -PS, FFmpeg makes it of the first and the last times."""
     num_frames: int
-    """As claimed; 0 if the header does not say."""
+    """Number of frames announced; 0 if the header does not say."""
     num_video_streams: int
 
     @property
     def is_timed(self) -> bool:
-        """Whether times are stored with pictures in a way that seeking can be verified by."""
+        """True if times are stored with pictures in a way that seeking can be verified by."""
         return self.container in TIMED_CONTAINERS
 
 
@@ -168,7 +168,7 @@ def _num_claimed(stream: VideoStream) -> int:
 
 
 def is_blank(packet: Packet[Any]) -> bool:
-    """Whether a packet is empty and not the last: Ogg's "the same picture again", which decoders do not take."""
+    """True if a packet is empty and not the last: Ogg's "the same picture again", which decoders do not take."""
     return not packet.size and packet.dts is not None
 
 

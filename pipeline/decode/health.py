@@ -1,4 +1,4 @@
-"""The health of a video file: what it claims, what is really there, and whether the two agree.
+"""The health of a video file: the claims of its header, the pictures really there, and the differences.
 
 The file is decoded once from end to end and each error is counted, where a reader stops at the first. The decoder's own
 complaints are counted too: a damaged picture is often given all the same, patched with parts of its neighbours.
@@ -46,38 +46,38 @@ _MIN_SECONDS_MISSING, _MIN_SHARE_MISSING = 0.5, 0.05
 
 @dataclass(frozen=True)
 class FileHealth:
-    """What is known of one file. Counts are 0 and texts empty where the file did not let itself be read so far."""
+    """Facts about one file. Counts are 0 and texts empty where the file could not be read so far."""
 
     path: str
     verdict: str
     """usable: a reader gives every frame; degraded: not all of them, or damaged ones; unusable: none."""
     reasons: tuple[str, ...]
-    """Why it is not usable; empty if it is."""
+    """Causes why it is not usable; empty if it is."""
     num_bytes: int = 0
     container: str = ""
     codec: str = ""
     width: int = 0
-    """As shown."""
+    """Pixels of the upright picture."""
     height: int = 0
-    """As shown."""
+    """Pixels of the upright picture."""
     rotation_degrees: int = 0
     """Counter-clockwise turn that the container asks for."""
     is_mirrored: bool = False
-    """It asks for left and right to be swapped before the turn."""
+    """True if the container asks for left and right to be swapped before the turn."""
     sample_aspect_ratio: str = ""
     """Width to height of a pixel as shown, such as 16:11."""
     times: str = ""
-    """Of pictures: the file's, or counted at a constant rate; then ``notes`` says which and why."""
+    """Source of the display times: ``file``, or ``counted`` at a constant rate; ``notes`` then says which and why."""
     start_seconds_in_file: float = 0.0
     duration_seconds: float = 0.0
     average_fps: float = 0.0
     is_constant_rate: bool = True
     num_frames_claimed: int = 0
-    """By the header; 0 if it does not say."""
+    """Frames that the header announces; 0 if it does not say."""
     num_packets: int = 0
-    """That are to be shown."""
+    """Packets that are to be shown."""
     num_frames: int = 0
-    """Decoded without an error."""
+    """Frames decoded without an error."""
     num_frames_exact: int = 0
     """Frames before the first error: those a reader gives."""
     num_errors: int = 0
@@ -87,12 +87,12 @@ class FileHealth:
     num_complaints: int = 0
     """Errors that the decoder reports while it gives frames."""
     sizes: tuple[str, ...] = ()
-    """As stored; more than one if the resolution changes."""
+    """Sizes as stored; more than one if the resolution changes."""
     notes: tuple[str, ...] = ()
-    """What is no fault, and good to know: counted times, HDR, half pictures, odd pixels, other streams."""
+    """Facts that are no fault: counted times, HDR, half pictures, odd pixels, other streams."""
 
     def to_json(self) -> dict[str, Any]:
-        """As plain values."""
+        """Return plain values, tuples as lists."""
         return {name: list(value) if isinstance(value, tuple) else value for name, value in asdict(self).items()}
 
 
@@ -105,18 +105,18 @@ class Examination:
     """gray ``[K, 16, 16]``, at fixed times from the start."""
 
     def to_message(self) -> tuple[dict[str, Any], bytes]:
-        """As JSON and bytes."""
+        """Return the health as JSON values, and the thumbnails as bytes."""
         return self.health.to_json(), self.thumbnails.tobytes()
 
     @staticmethod
     def of_unreadable(path: Path, reason: str) -> Examination:
-        """Of a file that cannot be looked into."""
+        """Return the examination of a file that cannot be opened."""
         num_bytes = path.stat().st_size if path.is_file() else 0
         return Examination(FileHealth(str(path), UNUSABLE, (reason,), num_bytes), _stack([]))
 
     @staticmethod
     def from_message(message: dict[str, Any], payload: bytes | bytearray) -> Examination:
-        """What ``to_message`` gave."""
+        """Return the examination that ``to_message`` packed."""
         lists = {name: tuple(message[name]) for name in ("reasons", "sizes", "notes")}
         thumbnails = np.frombuffer(payload, np.uint8).reshape(-1, _THUMBNAIL_SIDE_PX, _THUMBNAIL_SIDE_PX)
         return Examination(FileHealth(**(message | lists)), thumbnails)
@@ -124,7 +124,7 @@ class Examination:
 
 @dataclass
 class _Facts:
-    """What one decode of the whole file found."""
+    """Findings of one decode of the whole file."""
 
     num_packets: int = 0
     num_hidden: int = 0
@@ -149,7 +149,7 @@ class _Facts:
     num_untimed: int = 0
     """Frames without a display time, or with one not after the frame before."""
     end_seconds: float = 0.0
-    """When the last packet of any stream ends."""
+    """End of the last packet of any stream."""
     thumbnails: list[NDArray[np.uint8]] = field(default_factory=list)
 
 
@@ -183,7 +183,7 @@ def _stack(thumbnails: list[NDArray[np.uint8]]) -> NDArray[np.uint8]:
 
 
 def _decode_all(video: OpenVideo, header: Header, index: VideoIndex | None, facts: _Facts) -> None:
-    """Decodes every packet, whatever comes, and notes it."""
+    """Decode every packet, past any errors, and record the findings in ``facts``."""
     facts.color_trc = video.stream.codec_context.color_trc
     others = [stream for stream in video.movies() if stream.index != video.stream.index]
     facts.other_streams = [_in_words(stream) for stream in others]
@@ -208,7 +208,7 @@ def _in_words(stream: VideoStream) -> str:
 
 
 def _second_decoder(codec: str, config: DecodeConfig) -> VideoCodecContext | None:
-    """A decoder that checks what FFmpeg's own does not; None where there is none in this build."""
+    """Return a decoder with checks that FFmpeg's own lacks; None where there is none in this build."""
     try:
         decoder = cast("VideoCodecContext", CodecContext.create(_STRICTER[codec], "r"))
     except (KeyError, ValueError):  # the second: UnknownCodecError
@@ -266,7 +266,7 @@ def _note_frame(frame: VideoFrame, index: VideoIndex | None, facts: _Facts) -> N
 
 
 def _reasons(path: Path, header: Header, index: VideoIndex | None, facts: _Facts, claimed_seconds: float) -> list[str]:
-    """Everything that keeps the file from being usable, the cause before its effects."""
+    """Return all reasons that keep the file from being usable, the cause before its effects."""
     reasons = [_missing(path, header, facts, claimed_seconds)]
     if facts.num_errors:
         reasons.append(f"damaged: {facts.num_errors} packets cannot be decoded ({facts.first_error})")
@@ -288,7 +288,8 @@ def _reasons(path: Path, header: Header, index: VideoIndex | None, facts: _Facts
 
 
 def _missing(path: Path, header: Header, facts: _Facts, claimed_seconds: float) -> str:
-    """What the header announces and the file does not hold, and where it is likely to be missing."""
+    """Return how the file falls short of its header, cut off at the end or with a hole inside, or else a fault of its
+    framing; empty if there is none."""
     claimed, found = header.num_frames - facts.num_hidden, facts.num_packets
     is_sound = not (facts.num_errors or facts.num_corrupt or facts.complaints)
     has_empty_chunks = header.container == "avi" and facts.last_dts + 1 >= claimed and is_sound

@@ -1,11 +1,11 @@
-"""The packet index: how many pictures a file gives, when each is shown, and where decoding may start.
+"""The packet index: a file's number of pictures, the display time of each, and the places where decoding may start.
 
 One pass over the packets, without decoding, takes about a millisecond for a ten-second clip. It is trusted only where
 one packet is one picture: each rule of ``_one_picture_a_packet`` names a case in which that fails. For every other
 file the pictures are counted by decoding them all once.
 
 Which pictures these are is held against stored display times while seeking and reading, in the containers where that is
-safe. When they are shown is another matter, which ``times`` decides for every container.
+safe. Display times are another matter, which ``times`` decides for every container.
 """
 
 from __future__ import annotations
@@ -49,11 +49,11 @@ _ONE_EACH = re.compile(rb"(?:\x01|\x02\x01*\x00)*(?:\x02\x01*)?")
 
 @dataclass(frozen=True)
 class VideoIndex:
-    """What is known of a file before its pictures are read. N pictures, numbered in the order they are shown."""
+    """Facts about a file before its pictures are read. N pictures, numbered in display order."""
 
     info: VideoInfo
     pts_seconds: NDArray[np.float64]
-    """``[N]``: when each picture is shown; the first at 0."""
+    """``[N]``: display time of each picture; the first is 0."""
     ticks: NDArray[np.int64] | None
     """``[N]``: the container's own display times, increasing; None where pictures cannot be told by them."""
     keyframes: NDArray[np.int64]
@@ -61,7 +61,7 @@ class VideoIndex:
     is_proven: bool
     """True if the packets prove the count, False if it was counted by decoding."""
     tick_seconds: float = 0.0
-    """What the times are rounded to; 0 where they are counted."""
+    """Unit that the times are rounded to; 0 where they are counted."""
 
     @cached_property
     def _shown_from(self) -> NDArray[np.float64]:
@@ -144,7 +144,7 @@ def _one_picture_a_packet(packets: Packets, header: Header) -> bool:
 
 
 def _packet_stamps(packets: Packets, header: Header) -> Stamps:
-    """Packets come in the order of decoding. In AVI each is shown for one tick."""
+    """Return the stamps of packets, which come in decoding order. In AVI each is shown for one tick."""
     none = np.empty(0, np.int64)
     if header.is_timed and packets.pts is not None:
         pts = np.sort(packets.pts)
@@ -154,7 +154,7 @@ def _packet_stamps(packets: Packets, header: Header) -> Stamps:
 
 
 def _decoded_stamps(video: OpenVideo, packets: Packets) -> tuple[int, Stamps]:
-    """Number of pictures, and their times in decoder order; where no other way is sure."""
+    """Return the number of pictures, and their times in decoder order; for files where no other way is sure."""
     pts: list[int] = []
     dts: list[int] = []
     for frame in video.frames():
@@ -176,7 +176,7 @@ def _are_even(ticks: NDArray[np.int64]) -> bool:
 
 
 def _num_ticks_shown(packets: Packets, ticks: int) -> int:
-    """How long the packet with that time says it is shown; 0 if it does not."""
+    """Return the display duration, in ticks, that the packet with that time has; 0 if it does not say."""
     if packets.pts is None:
         return 0
     return int(packets.num_ticks_shown[packets.pts == ticks][-1:].sum())

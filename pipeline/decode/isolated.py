@@ -105,7 +105,7 @@ def _last_words(return_code: int | None, error: WireError) -> str:
 
 
 class IsolatedFile:
-    """A file that another process has open: what ``VideoFile`` is for a file of this process.
+    """A file that another process has open; the counterpart of ``VideoFile``, a file of this process.
 
     Raises:
         DecodeError: the file cannot be opened, or the process did not live to say so.
@@ -173,7 +173,7 @@ class IsolatedFile:
 
 
 def _raise_refusal(path: Path, message: Message) -> None:
-    """Raises what the decoding process says is wrong."""
+    """Raise the error that the decoding process reports."""
     if "cause" in message:
         raise DecodeError(path, message["stage"], message["cause"])
     if "user_error" in message:

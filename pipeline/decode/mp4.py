@@ -1,4 +1,4 @@
-"""The sample tables of an MP4 or MOV: what reading every packet would tell, in a few arrays.
+"""The sample tables of an MP4 or MOV: the facts that reading every packet would give, in a few arrays.
 
 A table is used only for the plain case, and only where FFmpeg, which has read the same tables in C, agrees: in the
 number of samples, and in time, size, position and kind of many of them. Everything else is left to the demuxer:

@@ -1,4 +1,4 @@
-"""What is no fault of a file, and good to know."""
+"""Facts about a file that are good to know and no fault."""
 
 from __future__ import annotations
 
@@ -20,7 +20,7 @@ def ratio_of(index: VideoIndex) -> str:
 def notes_of(
     index: VideoIndex, color_trc: int, num_interlaced: int, num_frames: int, other_streams: Sequence[str]
 ) -> Iterator[str]:
-    """Yield what is good to know of a file, in words.
+    """Yield such facts about a file, in words.
 
     Args:
         index: its index.

@@ -1,6 +1,6 @@
 """OpenCV behind the same interface: in order only, because its seeks give wrong frames.
 
-What it may read: files whose packets prove the number of pictures, in containers that FFmpeg reads alike for OpenCV and
+It may read files whose packets prove the number of pictures, in containers that FFmpeg reads alike for OpenCV and
 PyAV. Where the container stores times, the time OpenCV reports for each frame it gives is held against the index.
 """
 

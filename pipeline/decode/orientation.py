@@ -1,4 +1,4 @@
-"""Which way up a picture is: the mirror image and the turn that a container or stream asks for."""
+"""The orientation of a picture: the mirror image and the turn that a container or stream asks for."""
 
 from __future__ import annotations
 
@@ -25,7 +25,7 @@ class Orientation:
     """Counter-clockwise, 0 to 3."""
 
     def upright(self, image: NDArray[np.uint8]) -> NDArray[np.uint8]:
-        """``[H, W, ...]`` as it is to be shown; the same array if nothing is asked for."""
+        """Return a picture ``[H, W, ...]`` as it is to be shown; the same array if nothing is asked for."""
         if self == _AS_STORED:
             return image
         mirrored = image[:, ::-1] if self.is_mirrored else image
@@ -47,7 +47,7 @@ def _display_matrix(frame: VideoFrame) -> tuple[int, int, int, int] | None:
 
 
 def has_upright(frame: VideoFrame) -> bool:
-    """Return whether the display matrix of a decoded picture asks for nothing but flips, quarter turns to a degree, and
+    """True if the display matrix of a decoded picture asks for nothing but flips, quarter turns to a degree, and
     scales."""
     matrix = _display_matrix(frame) or (1, 0, 0, 1)
     slopes = [min(map(abs, row)) <= _DEGREE * max(map(abs, row)) for row in (matrix[:2], matrix[2:])]
@@ -56,7 +56,7 @@ def has_upright(frame: VideoFrame) -> bool:
 
 
 def orientation_of(frame: VideoFrame) -> Orientation:
-    """Return what the display matrix of a decoded picture asks for, to the nearest quarter turn."""
+    """Return the orientation that the display matrix of a decoded picture asks for, to the nearest quarter turn."""
     matrix = _display_matrix(frame)
     if matrix is None:
         return _AS_STORED

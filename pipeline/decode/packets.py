@@ -20,7 +20,7 @@ _MAX_NOT_CODED_BYTES = 12
 
 @dataclass(frozen=True)
 class Packets:
-    """What the packets say, in file order. M packets, without those that an edit list hides."""
+    """Facts of M packets, in file order, without those that an edit list hides."""
 
     first: VideoFrame | None
     """The first picture; None if none can be decoded."""
@@ -31,20 +31,20 @@ class Packets:
     dts: NDArray[np.int64] | None
     """``[M]``: decoding times in ticks; None if one is missing."""
     first_dts: int | None
-    """Of the first packet that is shown; None if it has none."""
+    """Decoding time of the first packet that is shown; None if it has none."""
     num_ticks_shown: NDArray[np.int64]
-    """``[M]``: how long each is shown; 0 where the container does not say."""
+    """``[M]``: display duration of each; 0 where the container does not say."""
     is_key: NDArray[np.bool_]
-    """``[M]``: whether it claims to be a keyframe."""
+    """``[M]``: True for a packet that claims to be a keyframe."""
     num_pictures: bytes
     """``[M]``: pictures coded in each packet."""
     num_hidden: int
     are_whole: bool
-    """Whether no packet is flagged as corrupt or cut off."""
+    """True if no packet is flagged as corrupt or cut off."""
 
 
 def scan(video: OpenVideo, header: Header) -> Packets:
-    """What the packets of a freshly opened video say; to be followed by ``rewind``.
+    """Read the packets of a freshly opened video; to be followed by ``rewind``.
 
     Raises:
         DecodeError: the file breaks off with an error.
@@ -113,7 +113,7 @@ def _if_complete(ticks: list[int | None]) -> NDArray[np.int64] | None:
 
 
 def _num_pictures(packet: Packet[VideoStream]) -> int:
-    """How many pictures of an MPEG-4 packet are coded, at most 255 (ISO/IEC 14496-2, 6.2.5: vop_coded)."""
+    """Return the number of coded pictures in an MPEG-4 packet, at most 255 (ISO/IEC 14496-2, 6.2.5: vop_coded)."""
     data, num_coded = bytes(packet), 0
     start = data.find(_VOP_START)
     while start >= 0:

@@ -22,12 +22,12 @@ from pipeline.decode.reader import Picture, VideoReader, indexed_picture
 from pipeline.errors import DecodeError
 
 PICTURE_SUFFIXES = frozenset((".bmp", ".jpeg", ".jpg", ".png", ".ppm", ".tif", ".tiff", ".webp"))
-"""What a picture file's name ends with, in lower case."""
+"""Suffixes of picture files, in lower case."""
 _DAMAGED = (
     OSError, ValueError, SyntaxError, EOFError, LookupError, TypeError, ArithmeticError, struct.error, zlib.error,
     Image.DecompressionBombError,
 )  # fmt: skip
-"""What Pillow may raise for a damaged picture: 20,000 of all formats were damaged to find out."""
+"""Errors that Pillow may raise for a damaged picture, found by damaging 20,000 of all formats."""
 _FORMATS = ("BMP", "JPEG", "PNG", "PPM", "TIFF", "WEBP")  # those that hold their pixels themselves
 
 
@@ -38,7 +38,7 @@ def is_picture(name: str | Path) -> bool:
 
 
 def decode_picture(content: bytes, path: Path, config: DecodeConfig) -> NDArray[np.uint8]:
-    """uint8 RGB ``[H, W, 3]``, turned upright as the file asks; transparency is left out.
+    """Decode a picture to uint8 RGB ``[H, W, 3]``, turned upright as the file asks; transparency is left out.
 
     Args:
         content: the file's bytes.
@@ -63,7 +63,7 @@ def decode_picture(content: bytes, path: Path, config: DecodeConfig) -> NDArray[
 
 
 def open_picture(path: Path, config: DecodeConfig) -> VideoReader:
-    """A picture file as a video of one frame that is shown for a second. Raises ``DecodeError``."""
+    """Open a picture file as a video of one frame that is shown for a second. Raises ``DecodeError``."""
     check_regular_file(path)
     picture = decode_picture(path.read_bytes(), path, config)
     height, width = picture.shape[:2]
@@ -77,14 +77,14 @@ def open_picture(path: Path, config: DecodeConfig) -> VideoReader:
 
 @dataclass(frozen=True)
 class _PictureFile:
-    """What a reader must know of its file."""
+    """The file of a reader, read already."""
 
     path: Path
     header: Header
     index: VideoIndex
 
     def close(self) -> None:
-        """Nothing is open."""
+        """Do nothing: no file is open."""
 
 
 class _PictureBackend:

@@ -1,4 +1,4 @@
-"""What an adapter to another decoder must prove before its frames are believed."""
+"""Checks that an adapter to another decoder must pass before its frames are believed."""
 
 from __future__ import annotations
 

@@ -46,7 +46,7 @@ def indexed_picture(index: VideoIndex, number: int, rgb: Callable[[], NDArray[np
 
 
 class Backend(Protocol):
-    """What a decoder must be able to do. Each call reads the file anew, so calls may overlap."""
+    """A decoder under a reader. Each call reads the file anew, so calls may overlap."""
 
     def walk(self) -> Generator[Picture, None, None]:
         """Every picture in order, in bounded memory."""
@@ -56,7 +56,7 @@ class Backend(Protocol):
 
 
 class VideoFile:
-    """A file on disk, what its header says, and its index, which is built when first asked for.
+    """A file on disk, its header, and its index, which is built when first asked for.
 
     Raises:
         DecodeError: the file cannot be opened as a video.
@@ -97,7 +97,7 @@ class VideoFile:
 
     @property
     def index(self) -> VideoIndex:
-        """Raises ``DecodeError`` if the file cannot be indexed."""
+        """The packet index, built when first asked for. Raises ``DecodeError`` if the file cannot be indexed."""
         if self._index is None:
             self.check_usable()
             self._index = self._cached_index() if self.config.index_cache else self._built_index()
@@ -128,19 +128,19 @@ class VideoFile:
 
 
 class _VideoSource(Protocol):
-    """What a reader must know of its file: a ``VideoFile``, or one that another process has open."""
+    """The file of a reader: a ``VideoFile``, or one that another process has open."""
 
     @property
     def path(self) -> Path:
-        """As the caller gave it."""
+        """The path as the caller gave it."""
 
     @property
     def header(self) -> Header:
-        """What the container claims."""
+        """The claims of the container's header."""
 
     @property
     def index(self) -> VideoIndex:
-        """Built when first asked for. Raises ``DecodeError``."""
+        """The packet index, built when first asked for. Raises ``DecodeError``."""
 
     def close(self) -> None:
         """Lets go of the file. May be called twice."""
@@ -161,7 +161,7 @@ class VideoReader:
         self._when_closed: Callable[[], None] | None = None
 
     def when_closed(self, do: Callable[[], None]) -> VideoReader:
-        """This reader, which calls that after it has let go of its file."""
+        """Set a function to be called once the file is closed. Returns this reader."""
         self._when_closed = do
         return self
 
@@ -178,7 +178,7 @@ class VideoReader:
 
     @property
     def pts_seconds(self) -> Tensor:
-        """float64 ``[num_frames]``: when each frame is shown; the first at 0. Raises as ``info`` does."""
+        """Display time of each frame in seconds, float64 ``[num_frames]``; the first is 0. Raises as ``info`` does."""
         return _tensor(self._file.index.pts_seconds.copy())
 
     def frames(self, indices: Iterable[int]) -> Clip:
@@ -235,13 +235,13 @@ class VideoReader:
                 yield _as_tensor(image), pts_seconds
 
     def images(self) -> Generator[tuple[NDArray[np.uint8], float], None, None]:
-        """As iterating, but arrays ``[H, W, 3]``."""
+        """Iterate as over the reader itself, but over arrays ``[H, W, 3]``."""
         with closing(self._backend.walk()) as pictures:
             for picture in pictures:
                 yield picture.rgb(), picture.pts_seconds
 
     def stream_at(self, times_seconds: Iterable[float]) -> Iterator[tuple[Tensor, float]]:
-        """As ``images_at``, but tensors ``[3, H, W]``."""
+        """Yield as ``images_at`` does, but tensors ``[3, H, W]``."""
         with closing(self.images_at(times_seconds)) as images:
             for image, pts_seconds in images:
                 yield _as_tensor(image), pts_seconds

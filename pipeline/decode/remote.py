@@ -1,8 +1,8 @@
 """Videos from the web: fetched whole into a temporary file, which is then read like any other.
 
 FFmpeg itself never goes to the network. So it follows no playlist, an address cannot bring a format or protocol that is
-not allowed, certificates are checked, and the file cannot change between two readings of it. What is said of a failure
-is said in words of our own: those of libraries and servers repeat the address, and passwords with it.
+not allowed, certificates are checked, and the file cannot change between two readings of it. Failures are
+reported in words of our own: those of libraries and servers repeat the address, and passwords with it.
 """
 
 from __future__ import annotations
@@ -42,7 +42,7 @@ _MAX_REDIRECTION_BYTES = 1 << 16
 
 
 def is_url(source: str | Path) -> bool:
-    """Whether that is an http or https address. Never a ``Path``: it would have lost a slash."""
+    """True for an http or https address. False for a ``Path``, which would have lost a slash."""
     return isinstance(source, str) and bool(_URL.match(source))
 
 
@@ -72,8 +72,8 @@ class FetchedVideo:
 
 
 class _Deadline:
-    """How long a server may still take, whatever it sends meanwhile: for connections, redirections and the head of its
-    answer one limit for all; then a least rate, a longest silence, and a limit for the whole."""
+    """The time that a server may still take, whatever it sends meanwhile: one limit for connections, redirections and
+    the head of its answer together; then a least rate, a longest silence, and a limit for the whole."""
 
     def __init__(self, timeout_seconds: float) -> None:
         self._timeout_seconds = timeout_seconds
@@ -85,7 +85,7 @@ class _Deadline:
         self._num_bytes, self._heard = num_bytes, monotonic()
 
     def _end(self) -> tuple[float, str]:
-        """When its time is over, by the monotonic clock, and what is to be said then."""
+        """Return the end of the time, by the monotonic clock, and the cause to report then."""
         limit, begun = self._timeout_seconds, self._begun
         if self._num_bytes is None:
             return begun + limit, f"no answer within {limit:g} s"
@@ -97,18 +97,18 @@ class _Deadline:
         )
 
     def seconds_left(self) -> float:
-        """Raises ``TimeoutError`` if there are none."""
+        """Return the seconds left. Raises ``TimeoutError`` if there are none."""
         left = self._end()[0] - monotonic()
         if left <= 0:
             raise TimeoutError
         return left
 
     def cause(self) -> str:
-        """Says why the time is over."""
+        """Return the cause why the time is over."""
         return f"{self._end()[1]} (decode.timeout_seconds = {self._timeout_seconds:g})"
 
     def connect(self, address: tuple[str, int], *_: object) -> socket.socket:
-        """What ``socket.create_connection`` does, but in the time that is left. Raises ``OSError``."""
+        """Connect as ``socket.create_connection`` does, but in the time that is left. Raises ``OSError``."""
         failure = OSError()
         for family, kind, protocol, _, where in _look_up(*address, self.seconds_left()):
             connection = socket.socket(family, kind, protocol)
@@ -124,7 +124,7 @@ class _Deadline:
 
 
 def _look_up(host: str, port: int, timeout_seconds: float) -> list[Any]:
-    """In a thread: nothing else ends a wait for names."""
+    """Return the addresses of a host. Asks in a thread: nothing else ends a wait for names."""
     answers: SimpleQueue[list[Any] | Exception] = SimpleQueue()
 
     def ask() -> None:

@@ -1,4 +1,4 @@
-"""When each picture is shown: the file's own times where they are plausible, else times counted at a rate.
+"""Display times of pictures: the file's own where they are plausible, else times counted at a rate.
 
 Plausible are times that every picture has, that increase in the order in which the decoder gives the pictures, and that
 last about as long as the header says. Display times come first, unless they are the decoding times moved by one
@@ -21,7 +21,7 @@ from pipeline.decode.container import Header
 _Ticks = NDArray[np.int64]
 
 NO_TIME = np.iinfo(np.int64).min
-"""Stands where a picture has no time."""
+"""Marks a picture without a time."""
 # A decoder holds back no more pictures.
 _MAX_WITHOUT_PACKET = 32
 # Two figures say the same within a tenth, and contradict each other by a factor of two.
@@ -38,7 +38,7 @@ _MIN_SLACK_SECONDS = 1e-6
 
 @dataclass(frozen=True)
 class Stamps:
-    """What a file says of its N pictures, in ticks, in the order they are shown."""
+    """Times that a file stores for its N pictures, in ticks, in display order."""
 
     pts: _Ticks
     """``[N]``: display times; or empty."""
@@ -47,12 +47,12 @@ class Stamps:
     first_dts: int | None = None
     """Decoding time of the first packet."""
     num_ticks_last: int = 0
-    """How long the last picture is shown; 0 if the container does not say."""
+    """Duration of the last picture; 0 if the container does not say."""
 
 
 @dataclass(frozen=True)
 class Timeline:
-    """When N pictures are shown."""
+    """Display times of N pictures."""
 
     pts_seconds: NDArray[np.float64]
     """``[N]``: the first at 0."""
@@ -83,13 +83,13 @@ def make_timeline(num_frames: int, stamps: Stamps, header: Header) -> Timeline |
 
 
 def _is_next_in_line(stamps: Stamps) -> bool:
-    """Whether each display time is the decoding time of the picture after it, though pictures do not follow evenly."""
+    """True if each display time is the decoding time of the picture after it, though pictures do not follow evenly."""
     pts, dts = stamps.pts, stamps.dts
     return len(pts) == len(dts) > 2 and np.array_equal(pts[:-1], dts[1:]) and bool(np.ptp(np.diff(dts)))
 
 
 def _completed(given: _Ticks, num_frames: int) -> tuple[_Ticks, str]:
-    """Increasing times of all pictures, or what is wrong with them."""
+    """Return increasing times of all pictures, and the fault that they have; empty if none."""
     ticks = given[given != NO_TIME]
     steps, num_missing = np.diff(ticks), num_frames - len(ticks)
     if len(steps) and steps.min() <= 0:
@@ -106,8 +106,8 @@ def _middle(steps: _Ticks) -> int:
 
 
 def _span_fault(ticks: _Ticks, header: Header, *, is_display: bool) -> str:
-    """Something if the times contradict the header: its rate and duration together, or where they are decoding times,
-    which writers push on to keep them apart, a duration that they pass."""
+    """Return a text if the times contradict the header, else an empty one. Times contradict its rate and duration
+    together; decoding times, which writers push on to keep them apart, also a duration that they exceed."""
     if not header.seconds_per_tick:
         return "the file has no unit of time"
     claimed, num_frames = float(header.duration_seconds), len(ticks)
@@ -142,7 +142,8 @@ def _of_file(ticks: _Ticks, stamps: Stamps, header: Header, *, is_display: bool)
 
 
 def _counted_rate(num_frames: int, stamps: Stamps, header: Header) -> tuple[Fraction, str]:
-    """The header's rate if another witness agrees, or there is none: the usual step, the duration. Else a witness."""
+    """Return a rate and the reason for it: the header's if the usual step or the duration agrees with it, or neither is
+    known; else that of the usual step, or of the duration; 0 if nothing tells it."""
     steps = [_usual_step(given) * header.seconds_per_tick for given in (stamps.pts, stamps.dts)]
     witnesses = [(1 / step, "as most of its pictures follow each other") for step in steps if step]
     if header.duration_seconds > 0:
@@ -165,8 +166,8 @@ def _usual_step(given: _Ticks) -> Fraction:
 
 
 def _header_rates(header: Header) -> list[Fraction]:
-    """The likelier first. The guess is a standard rate where there is one near, but the least common multiple of the
-    steps where they vary."""
+    """Return the header's rates, the likelier first. The guess is a standard rate where there is one near, but the
+    least common multiple of the steps where they vary."""
     return [rate for rate in dict.fromkeys((header.guessed_fps, header.average_fps)) if rate]
 
 
@@ -183,14 +184,14 @@ def _steps(pts_seconds: NDArray[np.float64], tick_seconds: float) -> tuple[int, 
 
 
 def is_constant_rate(pts_seconds: NDArray[np.float64], tick_seconds: float) -> bool:
-    """Whether the steps from picture to picture are equal, but for rounding to ticks."""
+    """True if the steps from picture to picture are equal, but for rounding to ticks."""
     shortest, longest = _steps(pts_seconds, tick_seconds)
     return longest - shortest <= (shortest >= _MIN_ROUNDED_STEP)
 
 
 def shown_from(pts_seconds: NDArray[np.float64], tick_seconds: float) -> NDArray[np.float64]:
     """Return the time that each picture is taken as shown from, ``[N]`` like ``pts_seconds``: a little before its time,
-    by no more than what rounding to ticks may have moved it, nor a third of the gap before it.
+    by no more than rounding to ticks may have moved it, nor a third of the gap before it.
 
     So 1/30 s, asked for as 0.033333, finds a picture that Matroska stores at 0.033 or at 0.034.
     """

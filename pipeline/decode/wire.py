@@ -1,4 +1,4 @@
-"""What a reader and its decoding process say to each other: a JSON object and raw bytes, in one frame of known length.
+"""Messages between a reader and its decoding process: a JSON object and raw bytes, in one frame of known length.
 
 No pickle: a decoder that a hostile file has taken over could make one that runs code in the reader.
 """
@@ -86,7 +86,7 @@ def _take(connection: socket.socket, num_bytes: int, end: float | None) -> bytea
 
 
 def pack_header(header: Header | VideoInfo) -> Message:
-    """As JSON; fractions are texts, such as "30000/1001"."""
+    """Return a header as JSON values; fractions are texts, such as "30000/1001"."""
     return {name: str(value) if isinstance(value, Fraction) else value for name, value in asdict(header).items()}
 
 
@@ -95,12 +95,12 @@ def _fractions(kind: type[Header | VideoInfo], message: Message) -> Message:
 
 
 def unpack_header(message: Message) -> Header:
-    """What ``pack_header`` packed."""
+    """Return the header that ``pack_header`` packed."""
     return Header(**(message | _fractions(Header, message)))
 
 
 def pack_index(index: VideoIndex) -> tuple[Message, bytes]:
-    """As JSON, and the arrays one after the other."""
+    """Return an index as JSON values, and its arrays as bytes, one after the other."""
     info = pack_header(index.info) | {"path": ""}
     num_ticks = -1 if index.ticks is None else len(index.ticks)
     arrays = [index.pts_seconds, index.keyframes, *([] if index.ticks is None else [index.ticks])]
@@ -110,7 +110,7 @@ def pack_index(index: VideoIndex) -> tuple[Message, bytes]:
 
 
 def unpack_index(message: Message, payload: bytearray, path: Path) -> VideoIndex:
-    """What ``pack_index`` packed, for the file as the reader knows it."""
+    """Return the index that ``pack_index`` packed, with the path by which the reader knows the file."""
     num_frames, num_keyframes, num_ticks = message["sizes"]
     info = VideoInfo(**(message["info"] | {"path": path} | _fractions(VideoInfo, message["info"])))
     pts_seconds = np.frombuffer(payload, np.float64, num_frames)

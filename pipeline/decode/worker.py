@@ -110,7 +110,7 @@ class Worker:
         return {"peak_mb": resource.getrusage(resource.RUSAGE_SELF).ru_maxrss / unit}, b""
 
     def _limit_memory(self, max_megabytes: int) -> None:
-        """Bounds what may be allocated beyond what the process has now, on Linux."""
+        """Limit the memory allocated beyond that of the process now, on Linux."""
         if self._has_limit or not sys.platform.startswith("linux"):
             return
         import resource
@@ -121,7 +121,7 @@ class Worker:
         self._has_limit = True
 
     def answer(self, request: Message) -> Answer:
-        """The answer to a request, or what is wrong with the file."""
+        """Return the answer to a request, or the fault of the file."""
         do: dict[str, Callable[..., Answer]] = {name: getattr(self, name) for name in _REQUESTS}
         try:
             return do[request["do"]](**request["with"])

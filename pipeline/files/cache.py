@@ -1,8 +1,8 @@
-"""What can be made anew, kept on disk: arrays by what they were made from, in a bounded folder that processes share.
+"""A cache on disk: arrays by what they were made from, in a bounded folder that processes share.
 
 An entry is one file: a magic word, the digest of its header, the header as JSON (kind, shape and checksums of the rows,
 and small facts), then the rows, each with a checksum that is verified whenever it is read. So no byte of it is believed
-unverified; what is damaged counts as absent. A cache that cannot be written is said once, and is none from then on.
+unverified; what is damaged counts as absent. A cache that cannot be written is reported once, and then unused.
 """
 
 from __future__ import annotations
@@ -103,7 +103,7 @@ class Store:
     folder is full of entries in use, new ones are not kept: a data set larger than the folder still hits for a part.
 
     Args:
-        folder: made when first written to. None, or one that cannot be written, is said then, and nothing is kept.
+        folder: made when first written to. None, or one that cannot be written, is reported then, and nothing kept.
         max_bytes: of all entries together; passed for a moment at most by what one process writes.
     """
 
@@ -214,7 +214,7 @@ class Store:
 
 
 def _opened(path: Path, key: str) -> _Entry:
-    """Raises ``FileNotFoundError``, or some other error where the header is not that of this entry."""
+    """Open an entry. Raises ``FileNotFoundError``, or some other error where the header is not that of this entry."""
     with path.open("rb") as stream:
         magic, sha256, num_bytes = _START.unpack(stream.read(_START.size))
         header = stream.read(min(num_bytes, path.stat().st_size))
@@ -232,8 +232,8 @@ def _opened(path: Path, key: str) -> _Entry:
 
 
 def cache_folder(cache_dir: str | None = None) -> Path | None:
-    """Where caches are: as given, else in the user's cache folder (``$XDG_CACHE_HOME`` or ``~/.cache``); None where
-    there is no home."""
+    """Return the folder of caches: as given, else in the user's cache folder (``$XDG_CACHE_HOME`` or ``~/.cache``);
+    None where there is no home."""
     try:
         if cache_dir:
             return Path(cache_dir).expanduser()

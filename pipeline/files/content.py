@@ -20,7 +20,7 @@ class FilePart:
     sha256: str
     """Hex digest of the bytes."""
     name: str
-    """What the part is called, for people; its suffix is the file's."""
+    """Name of the part, for people; its suffix is the file's."""
 
 
 def file_digest(path: Path) -> str:

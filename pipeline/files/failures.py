@@ -38,7 +38,7 @@ class OutputError(UserError):
 
 
 def reason_of(error: OSError) -> str:
-    """Return why, and what to do, without the path."""
+    """Return the reason and a cure, without the path."""
     return _REASONS.get(error.errno or 0, error.strerror or str(error) or type(error).__name__)
 
 

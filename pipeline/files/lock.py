@@ -1,4 +1,4 @@
-"""One process at a time: a file beside what is written, locked by the kernel, which lets go when its owner ends."""
+"""One process at a time: a file beside the output, locked by the kernel, which lets go when its owner ends."""
 
 from __future__ import annotations
 
@@ -18,11 +18,11 @@ _STALE_SECONDS = 60.0
 _MAX_NAME_BYTES = 255
 LOCK_NAME = ".lock"
 TEMPORARY = ".clipgru.tmp"
-"""What the names of unfinished files end with."""
+"""Ending of the names of unfinished files."""
 
 
 def beside(path: Path, ending: str) -> Path:
-    """The hidden file ``.<name><ending>`` next to a path; where the name is too long for that, a digest of it."""
+    """Return the hidden file ``.<name><ending>`` next to a path; with a digest where the name is too long."""
     name = f".{path.name}{ending}"
     if len(os.fsencode(name)) > _MAX_NAME_BYTES:
         import hashlib
@@ -50,8 +50,8 @@ def try_lock(descriptor: int) -> bool | None:
 
 @contextmanager
 def locked_folder(folder: Path) -> Iterator[None]:
-    """Hold a folder, made if it is not there, for this process alone. What killed runs left half-written directly in it
-    is removed.
+    """Hold a folder, made if it is not there, for this process alone. Unfinished files of killed runs directly in it
+    are removed.
 
     Raises:
         UserError: another process holds it, or it cannot be made.
@@ -82,7 +82,7 @@ def remove_stale(folder: Path) -> None:
 
 
 def _remove_stale(temporary: Path) -> None:
-    """A temporary file is locked by the process that writes it, from a moment after it was made."""
+    """Remove a temporary file unless a process writes it, which locks it from a moment after it was made."""
     with suppress(OSError):
         if time.time() - temporary.stat().st_mtime > _STALE_SECONDS:
             descriptor = os.open(temporary, os.O_RDWR)

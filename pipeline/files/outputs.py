@@ -1,4 +1,4 @@
-"""The outputs of a command: told before anything is opened where one of them would destroy something."""
+"""The outputs of a command: refused before anything is opened where one of them would destroy something."""
 
 from __future__ import annotations
 
@@ -25,8 +25,8 @@ def claimed(
 
     Args:
         outputs: option -> file; - is standard output, None stands for an option that was not given.
-        inputs: what the command reads; addresses and what does not exist are passed over.
-        no_clobber: refuse what is there already.
+        inputs: files that the command reads; addresses and missing files are passed over.
+        no_clobber: refuse files that are there already.
 
     Raises:
         UserError: an output is an input, two are one file, one is there already or cannot be made, or another process
@@ -48,9 +48,9 @@ def check_outputs(outputs: Mapping[str, Path], inputs: Iterable[str | Path] = ()
     not hide that two are one file.
 
     Args:
-        outputs: what stands in the message -> file. Pipes and devices are passed over.
+        outputs: name in the message -> file. Pipes and devices are passed over.
         inputs: files that are read.
-        no_clobber: also refuse what is there already.
+        no_clobber: also refuse files that are there already.
 
     Raises:
         UserError: an output is an input, two are one file, or one is there already.
@@ -77,13 +77,13 @@ def files_in(folder: Path, names: Iterable[str]) -> dict[str, Path]:
 
 
 def folded(name: str) -> str:
-    """Return what a name has in common with those that some file systems take for the same: in other case, or composed
-    otherwise."""
+    """Return the form that a name shares with those that some file systems take for the same: in other case, or
+    composed otherwise."""
     return unicodedata.normalize("NFC", name).casefold()
 
 
 def _status(path: str | Path) -> os.stat_result | None:
-    """Of a plain file; else None."""
+    """Return the status of a plain file; else None."""
     try:
         status = os.stat(path)
     except (OSError, ValueError):  # a name with a zero byte
@@ -92,8 +92,8 @@ def _status(path: str | Path) -> os.stat_result | None:
 
 
 def _identity(path: Path) -> _Identity:
-    """What all names of a file have in common: device and inode; before it exists those of its nearest folder, and the
-    names below."""
+    """Return the identity that all names of a file share: device and inode; before it exists those of its nearest
+    folder, and the names below."""
     below: list[str] = []
     path = Path(os.path.realpath(path))
     while not os.path.exists(path) and path != path.parent:

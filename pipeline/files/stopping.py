@@ -27,7 +27,7 @@ class Interrupted(Exception):  # noqa: N818 (not an error: somebody asked)
     Attributes:
         signal_number: which; a shell expects exit code 128 + this.
         going_on: how to go on from there, in words.
-        checkpoint: what ``train --resume`` continues from; None where none was written.
+        checkpoint: the file that ``train --resume`` continues from; None where none was written.
     """
 
     def __init__(self, signal_number: int, going_on: str, checkpoint: Path | None = None) -> None:
@@ -36,7 +36,7 @@ class Interrupted(Exception):  # noqa: N818 (not an error: somebody asked)
 
 
 class StopRequest:
-    """Whether somebody asked this process to stop. False until ``listening`` hears a signal.
+    """A request to stop this process. False until ``listening`` hears a signal.
 
     Args:
         answer: said on standard error at the first signal, where it takes a while to stop.
@@ -54,7 +54,7 @@ class StopRequest:
 
     @property
     def exit_code(self) -> int:
-        """What a shell expects: 128 + the signal; 0 without one."""
+        """Exit code that a shell expects: 128 + the signal; 0 without one."""
         return 0 if self.signal_number is None else 128 + self.signal_number
 
     def _receive(self, signal_number: int, frame: FrameType | None) -> None:
@@ -88,13 +88,13 @@ class StopRequest:
 
 
 def exit_code_of(interrupt: KeyboardInterrupt) -> int:
-    """Return what a shell expects of a process that was interrupted: 128 + the signal."""
+    """Return the exit code that a shell expects of a process that was interrupted: 128 + the signal."""
     return 128 + (interrupt.args[0] if isinstance(interrupt, _StoppedBySignal) else signal.SIGINT)
 
 
 def interrupt_on_signals() -> None:
-    """From here on each of the signals raises ``_StoppedBySignal``, so that a command that does not listen ends too
-    with nothing half-written. Signals that are ignored stay ignored."""
+    """Make each of the signals raise ``_StoppedBySignal``, so that a command that does not listen ends too with nothing
+    half-written. Signals that are ignored stay ignored."""
 
     def interrupt(signal_number: int, frame: FrameType | None) -> NoReturn:
         raise _StoppedBySignal(signal_number)
@@ -112,7 +112,7 @@ def interrupt_on_signals() -> None:
 
 
 def work_for_parent() -> None:
-    """In a process that works for another: signals to the whole group, and what is to be said, are the other's."""
+    """Ignore signals and log nothing, in a process that works for another: both are the other's."""
     logging.getLogger("clipgru").disabled = True
     for number in _NUMBERS:
         signal.signal(number, signal.SIG_IGN)

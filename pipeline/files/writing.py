@@ -1,4 +1,4 @@
-"""How files are written: whole or not at all, or line by line; and standard output, which is always UTF-8."""
+"""Writing of files, whole or not at all, or line by line; and standard output, which is always UTF-8."""
 
 from __future__ import annotations
 
@@ -27,7 +27,7 @@ _OPEN_FILE = re.compile(r"/dev/(?:fd/|std(?:in|out|err)$)|/proc/[^/]+/(?:task/\d
 class OutputFile:
     """A file that gets its name when it is complete; until then it is ``.<name>.<process>.clipgru.tmp`` beside it.
 
-    Where a link stands, the file that it names is written; one that is there already keeps its mode. What is no plain
+    Where a link stands, the file that it names is written; one that is there already keeps its mode. Any other
     file (a pipe, a device, ``/dev/fd/63`` of a shell's ``>(command)``, ``-`` for standard output) is written through.
 
     Args:
@@ -200,7 +200,7 @@ class LineFile:
 
 
 def check_folder(folder: Path) -> None:
-    """Make the folder, and prove that files can be made in it. What killed runs left half-written there is removed.
+    """Make the folder, and prove that files can be made in it. Unfinished files of killed runs there are removed.
 
     Raises:
         UserError: they cannot.

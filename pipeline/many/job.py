@@ -1,4 +1,4 @@
-"""What a worker is told, and what it gives back for a file."""
+"""The job that a worker is given, and the result that it gives back for a file."""
 
 from __future__ import annotations
 
@@ -22,22 +22,22 @@ from pipeline.schema import read_checked
 
 @dataclass(frozen=True)
 class Job:
-    """What to do with every file."""
+    """Settings of the work on every file."""
 
     model_path: str
     model_sha256: str
     folder: str
-    """What relative paths start from; empty if there are none."""
+    """Folder that relative paths start from; empty if there are none."""
     options: PredictOptions
     addresses: dict[str, str] = field(default_factory=dict)
-    """By their names, which alone are recorded: an address may hold a password."""
+    """Addresses by their names, which alone are recorded: an address may hold a password."""
 
     def source(self, name: str) -> str:
-        """Return what is opened under a name: its address, or else the path that the name is."""
+        """Return the source opened under a name: its address, or else the path that the name is."""
         return self.addresses.get(name, name)
 
     def enter_folder(self) -> None:
-        """From here on relative paths mean what they meant to the user. Raises ``UserError`` if that cannot be."""
+        """Change to the folder, so that relative paths mean what the user meant. Raises ``UserError`` if that fails."""
         try:
             os.chdir(self.folder or ".")
         except OSError as error:
@@ -45,18 +45,18 @@ class Job:
             raise UserError(f"{where}; name the videos by paths that hold on every machine") from error
 
     def to_message(self) -> dict[str, Any]:
-        """As JSON has it."""
+        """Return the fields as JSON values."""
         return asdict(self) | {"options": to_dict(self.options)}
 
     @classmethod
     def from_message(cls, message: dict[str, Any]) -> Job:
-        """What ``to_message`` made."""
+        """Return the job that ``to_message`` packed."""
         return read_checked(cls, message, "the job")
 
 
 @dataclass(frozen=True)
 class FileIdentity:
-    """Which bytes a file had."""
+    """Identity of a file's bytes."""
 
     status: tuple[int, int, int, int]
     """Inode, bytes, and the times of the last change of content and of anything, in nanoseconds."""
@@ -64,7 +64,7 @@ class FileIdentity:
 
 
 def identify(path: str) -> FileIdentity | None:
-    """None for what is no readable file."""
+    """Return the identity of a file or an address; None if it is no readable file."""
     if is_url(path):
         return FileIdentity((0, 0, 0, 0), _fingerprint(path))
     try:
@@ -75,7 +75,7 @@ def identify(path: str) -> FileIdentity | None:
 
 
 def is_unchanged(path: str, known: FileIdentity | None) -> bool:
-    """Whether a file has the bytes it had, or an address is the same. Bytes are read only if the disk says that
+    """True if a file has the bytes it had, or an address is the same. Bytes are read only if the disk says that
     something changed."""
     if is_url(path):
         return identify(path) == known
@@ -89,12 +89,13 @@ def is_unchanged(path: str, known: FileIdentity | None) -> bool:
 
 
 def _fingerprint(address: str) -> str:
-    """Takes milliseconds on purpose: from the plain digest of an address its password could be found by trying."""
+    """Return a digest of an address that takes milliseconds on purpose: from a plain one a password could be
+    guessed."""
     return hashlib.scrypt(address.encode(), salt=b"clipgru", n=2**11, r=8, p=1, dklen=16).hex()
 
 
 def _status(path: str) -> tuple[int, int, int, int] | None:
-    """None for what must not be opened to be read: a pipe would never end."""
+    """Return the status of a regular file, else None: to read a pipe would never end."""
     found = os.stat(path)
     if not stat.S_ISREG(found.st_mode):
         return None
@@ -103,10 +104,10 @@ def _status(path: str) -> tuple[int, int, int, int] | None:
 
 @dataclass(frozen=True)
 class FileResult:
-    """All there is to record of one file."""
+    """Record of one file."""
 
     path: str
-    """As the user named it, unreadable bytes as Python escapes them."""
+    """Path as the user named it, unreadable bytes as Python escapes them."""
     status: str
     """ok, error or crashed."""
     error: str
@@ -119,25 +120,25 @@ class FileResult:
 
     @classmethod
     def of_crash(cls, path: str, error: str, source: str) -> FileResult:
-        """For a file whose worker did not live to say anything; ``source`` is what was opened."""
+        """Return the result of a file whose worker crashed; ``source`` is the path or address that was opened."""
         row = video_row(SourceVideo(readable(path), ""), CRASHED, error)
         return cls(path, CRASHED, error, (values_of(row),), identify(source))
 
     def table_rows(self) -> Iterator[dict[str, Any]]:
-        """Rows of the table."""
+        """Return its rows of the table."""
         path = readable(self.path)
         return (dict(zip(ROW_FIELDS, (path, *row), strict=True)) for row in self.rows)
 
     def to_message(self) -> dict[str, Any]:
-        """As JSON has it."""
+        """Return the fields as JSON values."""
         return asdict(self)
 
     @classmethod
     def from_message(cls, message: object, where: str) -> FileResult:
-        """What ``to_message`` made. Raises ``UserError``, which begins with ``where``, if it is something else."""
+        """Return the result that ``to_message`` packed. Raises ``UserError``, which begins with ``where``, if not."""
         return read_checked(cls, message, where)
 
 
 def values_of(row: dict[str, Any]) -> tuple[Any, ...]:
-    """A row of the table without its path."""
+    """Return a row of the table without its path."""
     return tuple(row[name] for name in ROW_FIELDS[1:])

@@ -1,4 +1,4 @@
-"""What is done, safely on disk: JSON lines beside the table, one for the run and then one for each finished file.
+"""The finished files, safely on disk: JSON lines beside the table, one for the run and then one for each file.
 
 A line counts from the moment that it is whole on disk; a kill leaves a torn one at most, which is cut off. A file that
 was done anew has a second line, and the last one counts.
@@ -26,7 +26,7 @@ class _Entry:
     """One finished file."""
 
     offset: int
-    """Where its line begins, in bytes."""
+    """Start of its line, in bytes."""
     status: str
     identity: FileIdentity | None
 
@@ -54,7 +54,7 @@ class Journal:
 
     Args:
         path: made if it is not there.
-        run: what every file's rows depend on; the journal of another run is refused.
+        run: facts that every file's rows depend on; the journal of another run is refused.
 
     Raises:
         UserError: it belongs to another run, is no journal, or cannot be written.
@@ -101,18 +101,18 @@ class Journal:
             )
 
     def add(self, result: FileResult) -> None:
-        """One more finished file; on disk when this returns."""
+        """Add a finished file; it is on disk when this returns."""
         offset = self._stream.seek(0, os.SEEK_END)
         self._lines.write(_line(result.to_message()))
         self._entries[result.path] = _Entry(offset, result.status, result.identity)
 
     def is_done(self, path: str, retry: bool, source: str | None = None) -> bool:
-        """Whether the file is finished, and still has the bytes it had then.
+        """True if the file is finished, and still has the bytes it had then.
 
         Args:
             path: its name in the journal.
-            retry: what could not be read, or crashed, does not count.
-            source: what is opened under that name; unset: the name is its path.
+            retry: files that could not be read, or crashed, do not count.
+            source: path or address opened under that name; unset: the name is its path.
         """
         entry = self._entries.get(path)
         if entry is None or (retry and entry.status != OK):
@@ -120,11 +120,11 @@ class Journal:
         return is_unchanged(source or path, entry.identity)
 
     def status(self, path: str) -> str:
-        """How a finished file ended."""
+        """Return how a finished file ended: ok, error or crashed."""
         return self._entries[path].status
 
     def table_rows(self, path: str) -> Iterator[dict[str, Any]]:
-        """The rows of a finished file."""
+        """Return the rows of a finished file."""
         self._stream.seek(self._entries[path].offset)
         line = self._stream.readline()
         return FileResult.from_message(read_json(line, str(self.path)), str(self.path)).table_rows()
@@ -138,7 +138,7 @@ class Journal:
         self.close()
 
     def close(self) -> None:
-        """No more files."""
+        """Close the journal."""
         self._lines.close()
         self._stream.close()
 

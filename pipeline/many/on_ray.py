@@ -49,7 +49,7 @@ def run_on_ray(job: Job, paths: Sequence[str], num_workers: int | None) -> Gener
 
 
 def _connect(ray: Any, num_workers: int | None) -> None:
-    """To the cluster that ``RAY_ADDRESS`` names, else to a Ray of our own: one found by chance might end before us."""
+    """Connect to the cluster that ``RAY_ADDRESS`` names, else to a new Ray: one found by chance might end before us."""
     quiet = {"log_to_driver": False, "logging_level": logging.ERROR}
     if address := os.environ.get("RAY_ADDRESS"):
         try:
@@ -95,7 +95,7 @@ def _dataset(data: Any, job: Job, paths: Sequence[str], num_actors: int) -> Any:
 
 
 class _RayWorker:
-    """What an actor runs: a worker process, fed with one file at a time."""
+    """An actor: it has a worker process, fed with one file at a time."""
 
     def __init__(self, job: Job) -> None:
         self._job, self._worker = job, Worker(job)

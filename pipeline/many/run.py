@@ -41,16 +41,16 @@ _DECIDING = ("mode", "reset_seconds", "stride_frames", "batch_size", "device")
 
 @dataclass(frozen=True)
 class _Plan:
-    """What there is to do, and where it goes."""
+    """The files to work on, and the outputs."""
 
     job: Job
     paths: Sequence[str]
     """The files of this shard, in the order of the table."""
     table: Path
     run: dict[str, Any]
-    """What every file's rows depend on."""
+    """Facts that every file's rows depend on."""
     header: dict[str, Any]
-    """What the table says of itself."""
+    """Metadata of the table."""
 
 
 def predict_many(model_path: str, sources: Sequence[str], options: PredictOptions, console: PlainConsole) -> int:
@@ -112,7 +112,7 @@ def _plan(model_path: str, model: ModelFile, videos: Sequence[Path | str], optio
 
 
 def _work(plan: _Plan, left: Sequence[str], journal: Journal, console: PlainConsole) -> None:
-    """Every file that is left comes to the journal, whatever becomes of its worker."""
+    """Bring every file that is left into the journal, whatever becomes of its worker."""
     options = plan.job.options
     missing = dict.fromkeys(left)
     columns = (TextColumn("videos"), BarColumn(), MofNCompleteColumn(), TimeRemainingColumn())

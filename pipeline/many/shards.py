@@ -30,7 +30,7 @@ class Shard:
 
     @classmethod
     def parse(cls, text: str) -> Shard:
-        """Of "2/4". What it says is checked by the options."""
+        """Parse a text such as "2/4", which the options have checked."""
         number, count = text.split("/")
         return cls(int(number), int(count))
 
@@ -38,16 +38,16 @@ class Shard:
         return f"{self.number}/{self.count}"
 
     def of(self, paths: Sequence[str]) -> Sequence[str]:
-        """Its files."""
+        """Return its share of the files."""
         return paths[self.number - 1 :: self.count]
 
     def table(self, table: Path) -> Path:
-        """Its own table, beside where the whole one will be."""
+        """Return the path of its own table, beside that of the whole one."""
         return table.with_name(f"{table.stem}.shard-{self.number}-of-{self.count}{table.suffix}")
 
 
 def list_facts(paths: Sequence[str]) -> dict[str, Any]:
-    """How many files a run has, and the digest of their names, in order."""
+    """Return the number of files of a run, and the digest of their names, in order."""
     digest = hashlib.sha256()
     for path in paths:
         digest.update(readable(path).encode() + b"\0")
@@ -83,7 +83,7 @@ def merge_shards(table: Path) -> int:
 
 
 def find_shards(table: Path) -> list[Path]:
-    """The tables of all shards, in order. Raises ``UserError`` unless all are there."""
+    """Return the tables of all shards, in order. Raises ``UserError`` unless all are there."""
     pattern = re.compile(rf"{re.escape(table.stem)}\.shard-\d+-of-(\d+){re.escape(table.suffix)}")
     try:
         found = [match for path in table.parent.iterdir() if (match := pattern.fullmatch(path.name))]
@@ -119,7 +119,7 @@ class _Videos:
 
 @dataclass(frozen=True)
 class _Header:
-    """What the table of a shard says of itself."""
+    """Metadata of a shard's table."""
 
     labels: tuple[str, ...]
     sampling: SamplingConfig
@@ -142,7 +142,7 @@ def _header(path: Path) -> dict[str, Any]:
 
 @contextmanager
 def _damage_of(path: Path) -> Iterator[None]:
-    """What pyarrow raises, as one line."""
+    """Turn what pyarrow raises into a ``UserError`` of one line."""
     try:
         yield
     except (OSError, ValueError, KeyError, NotImplementedError) as error:  # pyarrow's own errors are among these
@@ -150,7 +150,7 @@ def _damage_of(path: Path) -> Iterator[None]:
 
 
 def _videos(path: Path) -> Iterator[list[dict[str, Any]]]:
-    """The rows of one video after the other."""
+    """Yield the rows of one video after the other."""
     rows: list[dict[str, Any]] = []
     with _damage_of(path), import_arrow("pyarrow.parquet").ParquetFile(path) as stream:
         for batch in stream.iter_batches(_ROWS_AT_ONCE, columns=list(ROW_FIELDS)):

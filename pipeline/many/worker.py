@@ -40,7 +40,7 @@ class Worker:
         self._connection: socket.socket | None = None
 
     def process(self, path: str) -> FileResult:
-        """What is to be recorded of a file, whatever it does.
+        """Return the record of a file, even of one that ends the process.
 
         Raises:
             UserError: no file can be worked on like this.
@@ -103,7 +103,7 @@ def _checked(message: dict[str, Any]) -> dict[str, Any]:
 
 
 def main() -> None:
-    """Takes the number of the socket from the command line."""
+    """Serve the socket whose number is on the command line."""
     # Never closed: it ends with the process, or the thread that listens would end that first, as if all were well.
     connection = socket.socket(fileno=int(sys.argv[1]))
     try:
@@ -130,7 +130,7 @@ def serve(connection: socket.socket) -> None:
 
 
 def _listen(connection: socket.socket, messages: SimpleQueue[dict[str, Any]]) -> None:
-    """In a thread of its own, so that the process ends at once when nobody is left who wants its answer."""
+    """Receive messages in a thread of its own, so that the process ends at once when nobody wants its answer."""
     while True:
         try:
             message, _ = receive(connection, timeout_seconds=None)

@@ -33,7 +33,7 @@ class AnnotatedVideo:
     def write(
         self, frame: NDArray[np.uint8], time_seconds: float, label: str = "", score: float = 0.0, segment: str = ""
     ) -> None:
-        """One more picture.
+        """Add a picture.
 
         Args:
             frame: uint8 RGB ``[H, W, 3]`` or ``[3, H, W]``; not changed.
@@ -57,12 +57,12 @@ class AnnotatedVideo:
         self._out.close(end_seconds)
 
     def discard(self) -> None:
-        """No file."""
+        """Leave no file."""
         self._out.discard()
 
 
 class Track:
-    """What was said of a video, by time: 20 bytes a window."""
+    """Windows and segments of a video, by time: 20 bytes a window."""
 
     def __init__(self) -> None:
         self._middles, self._scores, self._labels = array("d"), array("d"), array("i")
@@ -71,18 +71,18 @@ class Track:
         self._starts = array("d")
 
     def add_window(self, prediction: Prediction) -> None:
-        """In order."""
+        """Add the next one, in order."""
         self._middles.append((prediction.start_seconds + prediction.end_seconds) / 2)
         self._scores.append(prediction.score)
         self._labels.append(self._names.setdefault(prediction.label, len(self._names)))
 
     def add_segment(self, segment: Segment) -> None:
-        """In order."""
+        """Add the next one, in order."""
         self._segments.append(segment)
         self._starts.append(segment.start_seconds)
 
     def caption(self, time_seconds: float) -> Caption:
-        """The window whose middle is nearest, and the segment that the time lies in."""
+        """Return the caption: the window whose middle is nearest, and the segment that the time lies in."""
         place = bisect_right(self._starts, time_seconds) - 1
         segment = ""
         if place >= 0 and time_seconds < self._segments[place].end_seconds:

@@ -14,7 +14,7 @@ from html import escape
 from itertools import pairwise
 
 WIDTH, HEIGHT = 420, 250
-"""Of a chart with axes, in its own units; a page scales it. The text is readable from half that width on."""
+"""Size of a chart with axes, in its own units; a page scales it. The text is readable from half that width on."""
 LEFT, RIGHT, TOP, BOTTOM = 46, 20, 12, 40
 _MAX_DOTS = 60
 """A line of more points has no dots: they would hide it."""
@@ -31,7 +31,7 @@ class Series:
 
 @dataclass(frozen=True)
 class Axis:
-    """What stands along one side, and from where to where it goes. ``unit`` is one of ``FORMATS``."""
+    """One side of a chart: its label, and the range that it shows. ``unit`` is one of ``FORMATS``."""
 
     label: str
     low: float
@@ -39,11 +39,11 @@ class Axis:
     unit: str = "number"
 
     def share(self, value: float) -> float:
-        """Where a value lies: 0 at the low end, 1 at the high."""
+        """Return the place of a value: 0 at the low end, 1 at the high."""
         return (value - self.low) / (self.high - self.low)
 
     def text(self, value: float) -> str:
-        """A value as the axis writes it."""
+        """Return a value as the axis writes it."""
         return FORMATS[self.unit](value)
 
 
@@ -162,7 +162,7 @@ def _svg(width: float, height: float, name: str, parts: Sequence[str], natural: 
 
 
 def _frame(x: Axis, y: Axis) -> str:
-    """Lines at the ticks of y, ticks of both, and what the axes show."""
+    """Draw lines at the ticks of y, the ticks of both axes, and the label of x."""
     parts = []
     for value in ticks(y):
         at = _y(y, value)
@@ -192,5 +192,5 @@ def _y(axis: Axis, value: float) -> str:
 
 
 def _number(value: float) -> str:
-    """As short as a tenth of a unit allows: 12.0 -> 12."""
+    """Return a number as text, to a tenth of a unit and as short as that allows: 12.0 -> 12."""
     return f"{value:.1f}".removesuffix(".0")

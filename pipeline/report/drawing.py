@@ -21,7 +21,7 @@ TRACK, GOING_ON, OTHER = (60, 60, 60), (16, 128, 98), (92, 92, 140)
 
 @dataclass(frozen=True)
 class Caption:
-    """What is drawn into one picture."""
+    """Texts and values drawn into one picture."""
 
     time_seconds: float
     label: str = ""
@@ -101,7 +101,7 @@ def _width(text: str, scale: float, thickness: int) -> int:
 
 
 def printable(text: str) -> str:
-    """What the font has: accents are dropped, other letters become question marks."""
+    """Return a text in letters of the font: accents are dropped, other letters become question marks."""
     plain = "".join(c for c in unicodedata.normalize("NFKD", text) if not unicodedata.combining(c))
     return plain.encode("ascii", "replace").decode()
 

@@ -1,4 +1,4 @@
-"""Events as they happen, a JSON object a line: what other programs follow while the run goes on."""
+"""Events as they happen, a JSON object a line, for programs that follow the run while it goes on."""
 
 from __future__ import annotations
 
@@ -75,5 +75,5 @@ class JsonLines:
         self._events.close()
 
     def discard(self) -> None:
-        """What is written stays: it is true."""
+        """Close the file; the events written stay, for they are true."""
         self._events.close()

@@ -12,14 +12,14 @@ EMPTY = "\u2013"
 
 @dataclass(frozen=True)
 class Cell:
-    """What a table's cell shows, as HTML, and by what its row is sorted: a number, or text."""
+    """A table's cell as HTML, and the value by which its row is sorted: a number, or text."""
 
     html: str
     order: float | str
 
     @property
     def is_number(self) -> bool:
-        """Numbers stand at the right."""
+        """True for a number, which stands at the right."""
         return not isinstance(self.order, str)
 
 

@@ -24,7 +24,7 @@ _MAX_TICKS_A_SECOND = 65_535
 
 
 def encoder_name() -> str:
-    """H.264 where this build of FFmpeg has an encoder for it, else MPEG-4, which browsers do not play."""
+    """Return H.264 where this build of FFmpeg has an encoder for it, else MPEG-4, which browsers do not play."""
     return "libx264" if "libx264" in av.codecs_available else "mpeg4"
 
 
@@ -34,7 +34,7 @@ class Mp4File:
 
     Args:
         path: gets its name when the file is closed.
-        average_fps: what the file says of itself; the times decide when a picture is shown.
+        average_fps: rate in the file's header; the times decide when a picture is shown.
         no_clobber: refuse to replace a file.
 
     Raises:
@@ -59,12 +59,12 @@ class Mp4File:
 
     @property
     def temporary(self) -> Path:
-        """Where the bytes are until ``commit``."""
+        """Path of the file until ``commit``."""
         return self._pending.temporary
 
     def write(self, image: NDArray[np.uint8], time_seconds: float) -> None:
-        """One more picture, shown from ``time_seconds`` on, which is later than the one before. It may be changed by
-        the caller only after the next call.
+        """Add a picture, shown from ``time_seconds`` on, which is later than the one before. It may be changed by the
+        caller only after the next call.
 
         Raises:
             UserError: the disk takes no more.
@@ -120,7 +120,7 @@ class Mp4File:
             self._container.close()
 
     def commit(self) -> None:
-        """A finished file gets its name."""
+        """Give a finished file its name."""
         self._pending.commit()
 
     def close(self, end_seconds: float | None = None) -> None:
@@ -129,7 +129,7 @@ class Mp4File:
         self.commit()
 
     def discard(self) -> None:
-        """No file."""
+        """Leave no file."""
         with suppress(OSError):  # the end does not fit either
             self._container.close()
         self._pending.discard()

@@ -34,7 +34,7 @@ _NUM_STRIP_LABELS = 8
 _PREVIEW_SIZE_PX = 640
 """The longer side of the copy made for browsers."""
 MAX_SEGMENTS = 2_000
-"""As many are listed; a page of more would be too large to be read, by people or browsers."""
+"""Segments listed at most; a page of more would be too large to be read, by people or browsers."""
 
 # What every current browser plays: by suffix, for a page that is opened from disk has no other sign; and by codec.
 _MIME_TYPES = {".mp4": "video/mp4", ".m4v": "video/mp4", ".mov": "video/mp4", ".webm": "video/webm"}
@@ -44,7 +44,7 @@ _PLAYED_CODECS = frozenset({"h264", "vp8", "vp9", "av1", "libdav1d"})
 
 
 def _browsers_play(info: VideoInfo) -> bool:
-    """Whether a browser can be expected to show the file as it is: by its name and by what is really in it, with no
+    """True if a browser can be expected to show the file as it is: by its name and by what is really in it, with no
     other video stream that it might take."""
     is_named_so = info.container == _PLAYED_CONTAINERS.get(info.path.suffix.lower())
     return is_named_so and info.codec in _PLAYED_CODECS and info.num_video_streams == 1
@@ -79,23 +79,23 @@ class HtmlPages:
         self._segments, self._num_segments = [], 0
 
     def window(self, prediction: Prediction, probabilities: NDArray[np.float32]) -> None:
-        """Goes into the strip."""
+        """Add a window to the strip."""
         self._strip.add((prediction.start_seconds + prediction.end_seconds) / 2, probabilities)
 
     def segment(self, segment: Segment) -> None:
-        """Goes into the list, while there is room."""
+        """Add a segment to the list, while there is room."""
         self._num_segments += 1
         if len(self._segments) < MAX_SEGMENTS:
             self._segments.append(segment)
 
     @property
     def wants_frames(self) -> bool:
-        """For a copy that browsers play."""
+        """True if pictures are needed for a copy that browsers play."""
         info = self._video.info
         return info is not None and not _browsers_play(info) and encoder_name() == "libx264"
 
     def frame(self, image: NDArray[np.uint8], time_seconds: float) -> None:
-        """One picture of the copy."""
+        """Add a picture to the copy."""
         assert self._video.info is not None
         if self._preview is None:
             path = self._folder / f"{self._video.name}{PREVIEW}"
@@ -141,7 +141,7 @@ class HtmlPages:
             yield f"the first {len(self._segments)} of {self._num_segments} segments; the JSON and the CSV have all"
 
     def _media(self, info: VideoInfo) -> tuple[str, str]:
-        """Address and type of what the page plays; empty if there is nothing."""
+        """Return address and type of the video that the page plays; empty if there is none."""
         if _browsers_play(info):
             mime = _MIME_TYPES[info.path.suffix.lower()]
             try:
@@ -190,8 +190,8 @@ def _page_data(
     error: str,
     start_seconds: float,
 ) -> dict[str, Any]:
-    """What the page's script reads: the segments, and the strip of the best labels, whose times, and the video's end,
-    are moved to the player's clock, on which the first picture is at ``start_seconds``."""
+    """Return the data of the page's script: the segments, and the strip of the best labels, whose times, and the
+    video's end, are moved to the player's clock, on which the first picture is at ``start_seconds``."""
     top, means = strip.top_labels(_NUM_STRIP_LABELS), strip.means()
     return {
         "path": video.path,

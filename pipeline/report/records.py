@@ -1,5 +1,5 @@
-"""What is written of a video, a window and a segment. Times and scores have three decimals, so that the last bits of a
-float, which depend on the batch size and the machine, do not show."""
+"""Records of a video, a window and a segment, as written. Times and scores have three decimals, so that the last bits
+of a float, which depend on the batch size and the machine, do not show."""
 
 from __future__ import annotations
 
@@ -16,7 +16,7 @@ from pipeline.clip import Prediction, Segment, VideoInfo
 DECIMALS = 3
 
 OK, ERROR, INTERRUPTED, CRASHED = "ok", "error", "interrupted", "crashed"
-"""How a video can end. Crashed: in a run with workers, the process that worked on it came to its end."""
+"""Status of a video at its end. Crashed: in a run with workers, the process that worked on it came to its end."""
 
 ROW_FIELDS = ("path", "kind", "start_seconds", "end_seconds", "label", "score", "status", "error")
 """Columns of the tables. ``kind`` is window, segment, or video: the last row of each video, with its status."""
@@ -27,20 +27,20 @@ class SourceVideo:
     """The video that the next windows and segments are of."""
 
     path: str
-    """As the user named it; text that any file can hold."""
+    """Path as the user named it; text that any file can hold."""
     name: str
-    """What the files written for it are called, without a suffix; unique in the run."""
+    """Name of the files written for it, without a suffix; unique in the run."""
     info: VideoInfo | None = None
-    """None: it could not be opened."""
+    """None if it could not be opened."""
 
     @property
     def duration_seconds(self) -> float:
-        """0 if it could not be opened."""
+        """Duration; 0 if it could not be opened."""
         return self.info.duration_seconds if self.info else 0.0
 
     @property
     def start_seconds_in_file(self) -> float:
-        """When its first picture, from which all times are counted, is shown on the file's clock; 0 as well."""
+        """Time on the file's clock of its first picture, from which all times are counted; 0 if not opened."""
         return self.info.start_seconds_in_file if self.info else 0.0
 
 
@@ -49,22 +49,22 @@ class Writer(Protocol):
     come, ``end_video``. At the end ``close`` or ``discard``."""
 
     def begin_video(self, video: SourceVideo) -> None:
-        """The calls that follow are of this video."""
+        """Begin a video: the calls that follow are of it."""
 
     def window(self, prediction: Prediction, probabilities: NDArray[np.float32]) -> None:
-        """One more window; ``probabilities`` float32 ``[K]`` are all of its scores."""
+        """Add a window; ``probabilities`` float32 ``[K]`` are all of its scores."""
 
     def segment(self, segment: Segment) -> None:
-        """One more segment, which is final."""
+        """Add a segment, which is final."""
 
     def end_video(self, status: str, error: str) -> None:
-        """No more of this video. ``status`` is ok, error or interrupted; ``error`` says why."""
+        """End the video. ``status`` is ok, error or interrupted; ``error`` says why."""
 
     def close(self) -> None:
-        """The run is over: everything is complete."""
+        """Complete everything: the run is over."""
 
     def discard(self) -> None:
-        """The run failed: nothing that is not complete gets its name."""
+        """Give no incomplete file its name: the run failed."""
 
 
 class FrameWriter(Writer, Protocol):
@@ -72,30 +72,30 @@ class FrameWriter(Writer, Protocol):
 
     @property
     def wants_frames(self) -> bool:
-        """Whether ``frame`` is to be called with every picture of this video, before ``end_video``."""
+        """True if ``frame`` is to be called with every picture of this video, before ``end_video``."""
 
     def frame(self, image: NDArray[np.uint8], time_seconds: float) -> None:
-        """One more picture, uint8 RGB ``[H, W, 3]``, not to be written into."""
+        """Add a picture, uint8 RGB ``[H, W, 3]``, not to be written into."""
 
 
 def readable(path: Path | str) -> str:
-    """A path as text that any file can hold: bytes of its name that are no UTF-8 become question marks."""
+    """Return a path as text that any file can hold: bytes of its name that are no UTF-8 become question marks."""
     return os.fsencode(path).decode("utf-8", "replace")
 
 
 def rounded(value: float) -> float:
-    """To the decimals of all output."""
+    """Round to the decimals of all output."""
     return round(float(value), DECIMALS)
 
 
 def later(segment: Segment, seconds: float) -> Segment:
-    """A segment moved in time."""
+    """Return a segment moved in time."""
     start_seconds, end_seconds = segment.start_seconds + seconds, segment.end_seconds + seconds
     return replace(segment, start_seconds=start_seconds, end_seconds=end_seconds)
 
 
 def window_record(prediction: Prediction) -> dict[str, Any]:
-    """As JSON writes it. Only a window that is unknown says so."""
+    """Return a window's record for JSON. Only a window that is unknown says so."""
     record = {
         "start_seconds": rounded(prediction.start_seconds),
         "end_seconds": rounded(prediction.end_seconds),
@@ -107,7 +107,7 @@ def window_record(prediction: Prediction) -> dict[str, Any]:
 
 
 def segment_record(segment: Segment) -> dict[str, Any]:
-    """As JSON writes it."""
+    """Return a segment's record for JSON."""
     return {
         "start_seconds": rounded(segment.start_seconds),
         "end_seconds": rounded(segment.end_seconds),
@@ -117,7 +117,7 @@ def segment_record(segment: Segment) -> dict[str, Any]:
 
 
 def item_row(path: str, item: Prediction | Segment) -> dict[str, Any]:
-    """A window or a segment as a row of a table."""
+    """Return a window or a segment as a row of a table."""
     kind = "window" if isinstance(item, Prediction) else "segment"
     record = window_record(item) if isinstance(item, Prediction) else segment_record(item)
     record = {name: value for name, value in record.items() if name in ROW_FIELDS}
@@ -125,7 +125,7 @@ def item_row(path: str, item: Prediction | Segment) -> dict[str, Any]:
 
 
 def video_row(video: SourceVideo, status: str, error: str) -> dict[str, Any]:
-    """A video's last row. Without times if it could not be opened."""
+    """Return a video's last row, without times if it could not be opened."""
     row = dict.fromkeys(ROW_FIELDS) | {"path": video.path, "kind": "video", "status": status, "error": error or None}
     if video.info is not None:
         row |= {"start_seconds": 0.0, "end_seconds": rounded(video.duration_seconds)}

@@ -17,7 +17,7 @@ from pipeline.report.records import SourceVideo, later
 
 @dataclass(frozen=True)
 class _SubtitleFormat:
-    """How a kind of subtitles differs from the other."""
+    """Traits that differ between the two kinds of subtitles."""
 
     head: str
     decimal_mark: str
@@ -56,10 +56,10 @@ class Subtitles:
             self._out.write(self._format.head)
 
     def window(self, prediction: Prediction, probabilities: NDArray[np.float32]) -> None:
-        """Not shown."""
+        """Do nothing: windows are not shown."""
 
     def segment(self, segment: Segment) -> None:
-        """One cue."""
+        """Write a cue."""
         assert self._out is not None
         self._num_cues += 1
         segment = later(segment, self._start_seconds)
@@ -68,7 +68,7 @@ class Subtitles:
         self._out.write(f"{self._num_cues}\n{start} --> {end}\n{text}\n\n")
 
     def end_video(self, status: str, error: str) -> None:
-        """What was seen is complete, whatever the status."""
+        """Complete the file with what was seen, whatever the status."""
         if self._out is not None:
             out, self._out = self._out, None
             out.commit()

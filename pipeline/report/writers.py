@@ -46,22 +46,22 @@ _FRAME_FOLDERS: dict[str, Callable[[Path, dict[str, Any], PredictOptions], Frame
     ),
 }
 _ENDINGS = {"srt": (".srt",), "vtt": (".vtt",), "video": (ANNOTATED,), "html": (".html", PREVIEW)}
-"""What the names of the files in each folder end with."""
+"""Endings of the names of the files in each folder."""
 
 
 def targets_of(options: PredictOptions) -> dict[str, str]:
-    """Output name -> file, folder or -, of what the options ask for."""
+    """Output name -> file, folder or -, of the outputs that the options ask for."""
     wanted = {name: getattr(options, name) for name in (*FILES, *FOLDERS, *_FRAME_FOLDERS)}
     return {name: target for name, target in wanted.items() if target}
 
 
 def check_video_outputs(options: PredictOptions, inputs: Sequence[Path | str], names: Sequence[str]) -> None:
-    """Compare everything that will be written with what is read, before anything is opened.
+    """Compare every file that will be written with those that are read, before anything is opened.
 
     Args:
         options: which outputs.
         inputs: videos, as files and addresses, and others such as the model.
-        names: what the files written for each are called, as ``output_names`` gives them.
+        names: of the files written for each, as ``output_names`` gives them.
 
     Raises:
         UserError: an output is an input, or with ``no_clobber`` is there already.
@@ -115,16 +115,16 @@ class Writers:
                 self._all[name].discard()
 
     def begin_video(self, video: SourceVideo) -> None:
-        """The calls that follow are of this video."""
+        """Begin a video: the calls that follow are of it."""
         self._failed.clear()
         self._tell(lambda writer: writer.begin_video(video))
 
     def window(self, prediction: Prediction, probabilities: NDArray[np.float32]) -> None:
-        """One more window."""
+        """Add a window."""
         self._tell(lambda writer: writer.window(prediction, probabilities))
 
     def segment(self, segment: Segment) -> None:
-        """One more segment."""
+        """Add a segment."""
         self._tell(lambda writer: writer.segment(segment))
 
     def _wanting(self) -> list[str]:
@@ -132,15 +132,15 @@ class Writers:
 
     @property
     def wants_frames(self) -> bool:
-        """Whether any of them wants the pictures of this video."""
+        """True if any of them wants the pictures of this video."""
         return bool(self._wanting())
 
     def frame(self, image: NDArray[np.uint8], time_seconds: float) -> None:
-        """One more picture, uint8 RGB ``[H, W, 3]``."""
+        """Add a picture, uint8 RGB ``[H, W, 3]``."""
         self._tell(lambda writer: writer.frame(image, time_seconds), self._wanting())
 
     def end_video(self, status: str, error: str) -> None:
-        """No more of this video.
+        """End the video.
 
         Raises:
             OutputError: a file of this video could not be written; the tables say so.
@@ -154,12 +154,12 @@ class Writers:
             raise failures[0]
 
     def close(self) -> None:
-        """Everything is complete."""
+        """Complete everything."""
         for writer in self._all.values():
             writer.close()
 
     def discard(self) -> None:
-        """What is not complete will not be."""
+        """Discard every file that is not complete."""
         for writer in self._all.values():
             writer.discard()
 
@@ -177,7 +177,7 @@ class Writers:
 
 
 def output_names(videos: Sequence[Path]) -> list[str]:
-    """What the files written for each video are called: its name without the suffix. If two videos share that, every
+    """Return the name of the files written for each video: its own without the suffix. If two videos share that, every
     name keeps its suffix, and then gets as many parent folders in front as it takes to tell them apart; only links to
     one file come to be numbered."""
     deepest = max((len(video.absolute().parts) for video in videos), default=0)
