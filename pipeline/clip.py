@@ -10,8 +10,14 @@ from fractions import Fraction
 from pathlib import Path
 from typing import TYPE_CHECKING, Literal
 
+import numpy as np
+from numpy.typing import NDArray
+
 if TYPE_CHECKING:
     from torch import Tensor
+
+Image = NDArray[np.uint8]
+"""A picture, RGB ``[H, W, 3]`` or, as a model reads it, ``[3, S, S]``; or several along a first axis."""
 
 
 @dataclass(frozen=True)

@@ -15,12 +15,12 @@ from torch import Tensor, nn
 from pipeline.checkpoint import ModelFile, load_model_file, save_model
 from pipeline.cli import main
 from pipeline.datasets.motion import write_video
-from pipeline.datasets.motion_scene import Track, draw_look, render
+from pipeline.datasets.motion_scene import ShapeTrack, draw_look, render
 from pipeline.datasets.settled import make_splits, read_annotations
 from pipeline.decode import open_video
 from pipeline.demo import motion_experiment
 from pipeline.errors import UserError
-from pipeline.explanation.memory import Memory, remember
+from pipeline.explanation.memory import MemoryTrace, remember
 from pipeline.explanation.overlay import seen_box
 from pipeline.models.temporal.gates import writing_of
 from pipeline.models.temporal.maps import ConvGRU
@@ -122,7 +122,7 @@ def test_the_map_follows_the_moving_shape(trained: Path, tmp_path: Path) -> None
     assert np.mean(shares) >= 3 * np.mean(by_chance)
 
 
-def crossing(rng: np.random.Generator, radius: float, *, leftwards: bool, sway: float) -> Track:
+def crossing(rng: np.random.Generator, radius: float, *, leftwards: bool, sway: float) -> ShapeTrack:
     def still(value: float) -> np.ndarray:
         return np.full(16, value, np.float32)
 
@@ -130,10 +130,10 @@ def crossing(rng: np.random.Generator, radius: float, *, leftwards: bool, sway: 
     x = np.linspace(*ends, 16, dtype=np.float32)
     camera = (sway * np.sin(np.arange(16) / 8)).astype(np.float32)
     y, angle, roundness = rng.uniform(0.25, 0.75), rng.uniform(0, 6), rng.integers(2)
-    return Track(x, still(y), still(angle), still(radius), still(1), still(roundness), camera, still(0))
+    return ShapeTrack(x, still(y), still(angle), still(radius), still(1), still(roundness), camera, still(0))
 
 
-def box(track: Track, frame: int, reach: float) -> np.ndarray:
+def box(track: ShapeTrack, frame: int, reach: float) -> np.ndarray:
     """Which of 96x96 pixels lie in the square around the shape; the polygons reach a little past their radius."""
     centres = (np.arange(96) + 0.5) / 96
     across, down = (np.abs(centres - place[frame]) <= reach for place in (track.x, track.y))
@@ -145,7 +145,7 @@ def mass_inside(heat: Tensor, inside: np.ndarray) -> float:
     return float((shown * inside).sum() / shown.sum())
 
 
-def remembered(model: ModelFile, path: Path) -> Memory:
+def remembered(model: ModelFile, path: Path) -> MemoryTrace:
     with open_video(path) as reader:
         return remember(model, reader)
 

@@ -26,7 +26,7 @@ from pipeline.many.job import FileResult, Job, identify
 from pipeline.many.journal import Journal
 from pipeline.many.pool import run_pool
 from pipeline.many.shards import Shard
-from pipeline.many.worker import Worker
+from pipeline.many.worker import PredictionWorker
 from pipeline.options import PredictOptions
 from pipeline.prediction import find_videos
 from tests.small import small_model
@@ -153,7 +153,7 @@ def test_ray_makes_the_table_of_a_plain_run(model: Path, videos: Path, tmp_path:
 
 
 def test_a_worker_costs_no_file_but_the_one_that_kills_it(quick_workers: Job) -> None:
-    one = Worker(quick_workers)
+    one = PredictionWorker(quick_workers)
     assert one.process("a").status == "ok"
     first = one._process
     assert first is not None

@@ -14,7 +14,7 @@ import pytest
 
 from pipeline.clip import Prediction, Segment
 from pipeline.decode import open_video
-from pipeline.report.annotated import AnnotatedVideo, AnnotatedVideos, Track
+from pipeline.report.annotated import AnnotatedVideo, AnnotatedVideos, PredictionTrack
 from pipeline.report.drawing import GOING_ON, OTHER, Caption, clock, draw_caption, printable
 from pipeline.report.mp4 import Mp4File, encoder_name
 from pipeline.report.records import SourceVideo
@@ -161,7 +161,7 @@ except UserError as error:
 
 
 def test_the_caption_is_of_the_nearest_window_and_the_segment_at_the_time() -> None:
-    track = Track()
+    track = PredictionTrack()
     assert track.caption(1.0) == Caption(1.0)
     for start, label, score in ((0.0, "run", 0.9), (1.0, "jump", 0.6), (2.0, "run", 0.7)):
         track.add_window(Prediction("a", start, start + 2.0, label, score, ((label, score),)))

@@ -17,14 +17,13 @@ import torch
 from torch import Tensor
 
 from pipeline.checkpoint import ModelFile
-from pipeline.clip import Prediction, Segment
+from pipeline.clip import Image, Prediction, Segment
 from pipeline.config import InferenceConfig, StreamingConfig
 from pipeline.errors import DecodeError
 from pipeline.inference import Model
 from pipeline.streaming.captures import SourceEnded
 from pipeline.streaming.feeds import LiveFeed, Portion
 from pipeline.streaming.grabber import SourceEvent
-from pipeline.streaming.grid import Image
 from pipeline.streaming.sources import Source, parse_sources
 from pipeline.streaming.status import SourceState
 from pipeline.streaming.streams import Happening, Notice, Shown, Streams

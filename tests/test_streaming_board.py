@@ -13,7 +13,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from pipeline.streaming import board
-from pipeline.streaming.board import Board, Picture, Run, describe, encode_jpeg, extend_runs
+from pipeline.streaming.board import Board, BoardPicture, LabelStretch, describe, encode_jpeg, extend_runs
 from pipeline.streaming.status import SourceStatus
 from tests.live import LiveSource, wandering_square
 
@@ -45,12 +45,12 @@ def test_the_strip_is_the_last_minute_as_a_plain_search_finds_it(gaps: list[tupl
 
 def test_a_source_that_starts_again_forgets_but_counts_on() -> None:
     runs = extend_runs(extend_runs((), 5.0, "a", 0), 6.0, "a", 0)
-    assert extend_runs(runs, 0.0, "b", 1) == (Run(1, 0.0, 0.0, "b", 1),)
+    assert extend_runs(runs, 0.0, "b", 1) == (LabelStretch(1, 0.0, 0.0, "b", 1),)
 
 
 def test_the_strip_of_a_stream_without_end_is_bounded() -> None:
     """A label that changes at each of 30 steps a second, for three minutes."""
-    runs: tuple[Run, ...] = ()
+    runs: tuple[LabelStretch, ...] = ()
     for step in range(5_400):
         runs = extend_runs(runs, step / 30, f"label {step % 2}", step % 2)
     assert len(runs) <= 60 * 30 + 2
@@ -114,7 +114,7 @@ def test_a_jpeg_is_the_picture(width: int, height: int, sent: tuple[int, int]) -
 
 def test_pictures_without_a_neat_layout_are_encoded() -> None:
     mirrored = wandering_square(3)[:, ::-1]
-    assert Picture(1, mirrored).jpeg()[:2] == b"\xff\xd8"
+    assert BoardPicture(1, mirrored).jpeg()[:2] == b"\xff\xd8"
 
 
 def test_figures_that_json_does_not_know_are_left_out() -> None:

@@ -9,10 +9,11 @@ from threading import Condition, Event, active_count
 import numpy as np
 import pytest
 
+from pipeline.clip import Image
 from pipeline.config import StreamingConfig
 from pipeline.streaming.captures import Capture, SignalLost, SourceEnded, as_rgb
 from pipeline.streaming.grabber import Grabber, SourceEvent, retry_seconds
-from pipeline.streaming.grid import GridSlot, Image
+from pipeline.streaming.grid import GridSlot
 
 PATIENCE_SECONDS = 60.0
 

@@ -9,7 +9,8 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from pipeline.streaming.grid import LATE_SHARE, GridSlot, Image, Tick
+from pipeline.clip import Image
+from pipeline.streaming.grid import LATE_SHARE, GridSlot, Tick
 
 FPS = 8.0
 STEP_MS = 125

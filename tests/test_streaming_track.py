@@ -14,7 +14,7 @@ from torch import Tensor
 from pipeline.config import InferenceConfig, TimelineConfig
 from pipeline.inference import Model
 from pipeline.streaming.feeds import Portion
-from pipeline.streaming.track import Scored, Track
+from pipeline.streaming.track import Scored, SourceTrack
 from pipeline.timeline import WindowScores
 from tests.small import small_model
 
@@ -32,13 +32,13 @@ def pictures(count: int) -> Tensor:
     return torch.randint(0, 256, (count, 3, 40, 40), dtype=torch.uint8, generator=torch.Generator().manual_seed(0))
 
 
-def make_track(model: Model, inference: InferenceConfig) -> Track:
+def make_track(model: Model, inference: InferenceConfig) -> SourceTrack:
     with torch.inference_mode():
         still = model.embed(torch.zeros(1, 1 + model.file.transform.lookback_frames, 3, 40, 40, dtype=torch.uint8))
-    return Track(model, inference, TimelineConfig(min_seconds=0), still[0])
+    return SourceTrack(model, inference, TimelineConfig(min_seconds=0), still[0])
 
 
-def pushed(track: Track, model: Model, portions: list[Portion]) -> Scored:
+def pushed(track: SourceTrack, model: Model, portions: list[Portion]) -> Scored:
     scored = Scored()
     with torch.inference_mode():
         for portion in portions:

@@ -27,7 +27,7 @@ from pipeline.streaming.sources import Source
 from pipeline.streaming.status import Command, SourceStatus
 from pipeline.streaming.streams import Shown, Streams
 from pipeline.streaming.webcam import obey, parse_address
-from pipeline.streaming.window import KEYS, Strip, colour_of, draw_source
+from pipeline.streaming.window import KEYS, LabelStrip, colour_of, draw_source
 from tests.small import small_model
 
 PATIENCE_SECONDS = 120.0
@@ -241,7 +241,7 @@ def test_commands_of_those_who_watch() -> None:
 
 def test_the_window_shows_picture_labels_and_strip() -> None:
     """By the colours at their places: a red picture in the middle left, bars as long as scores, a coloured strip."""
-    strip = Strip()
+    strip = LabelStrip()
     strip.add(30.0, "jump")
     strip.add(60.0, None)
     picture = np.zeros((90, 160, 3), np.uint8)
@@ -257,7 +257,7 @@ def test_the_window_shows_picture_labels_and_strip() -> None:
     assert colours == {colour_of("jump"), colour_of(None)}
     assert shown[380, 100].tolist() == list(colour_of("jump"))
     assert shown[380, 700].tolist() == list(colour_of(None))
-    assert draw_source(SourceStatus("camera 1", "connecting"), Strip()).shape == shown.shape
+    assert draw_source(SourceStatus("camera 1", "connecting"), LabelStrip()).shape == shown.shape
 
 
 def test_the_tool_is_the_command() -> None:

@@ -32,7 +32,7 @@ import numpy as np
 import torch
 
 from pipeline.checkpoint import ModelFile, save_model
-from pipeline.clip import Segment
+from pipeline.clip import Image, Segment
 from pipeline.config import (
     DecodeConfig,
     InferenceConfig,
@@ -47,7 +47,6 @@ from pipeline.models.recognizer import Recognizer
 from pipeline.report.records import segment_record
 from pipeline.streaming.feeds import LiveFeed, Portion
 from pipeline.streaming.grabber import SourceEvent
-from pipeline.streaming.grid import Image
 from pipeline.streaming.sources import Source, parse_sources
 from pipeline.streaming.status import SourceState
 from pipeline.streaming.streams import Happening, Streams

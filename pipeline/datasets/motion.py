@@ -29,7 +29,7 @@ from pipeline.clip import Segment
 from pipeline.datasets.motion_actions import (
     CHANGES,
     Action,
-    Change,
+    OppositeActions,
     State,
     after,
     draw_action,
@@ -202,7 +202,7 @@ def _make_clips(folder: Path, config: MotionSetConfig, split_index: int, num_cli
             write_video(path, _rest_frames(rng, config), config.fps, intra=True)
 
 
-def _action_frames(rng: np.random.Generator, config: MotionSetConfig, change: Change) -> Frames:
+def _action_frames(rng: np.random.Generator, config: MotionSetConfig, change: OppositeActions) -> Frames:
     """A stretch of an action that rises, uint8 ``[T, H, W, 3]``: as a window of a long video might see it."""
     action_seconds = float(rng.uniform(config.min_action_seconds, config.max_action_seconds))
     clip_seconds = config.num_frames / config.fps
@@ -273,7 +273,7 @@ def _whole_frames(rng: np.random.Generator, config: MotionSetConfig, low_seconds
 
 def _next_change(
     rng: np.random.Generator, state: State, shape: str, last: str, times_told: Counter[str]
-) -> tuple[Change, int]:
+) -> tuple[OppositeActions, int]:
     """A change that can start here and is not the last one over again, which would look like one long action."""
     choices = [
         (change, sign)

@@ -14,7 +14,7 @@ from dataclasses import dataclass, fields
 import numpy as np
 from numpy.typing import NDArray
 
-from pipeline.datasets.motion_scene import SHAPES, Array, Track
+from pipeline.datasets.motion_scene import SHAPES, Array, ShapeTrack
 
 Times = NDArray[np.float64]
 
@@ -32,7 +32,7 @@ class State:
 
 
 @dataclass(frozen=True)
-class Change:
+class OppositeActions:
     """A pair of classes: ``attribute`` of the state rises in one and falls in the other."""
 
     rising: str
@@ -64,14 +64,14 @@ _TURNING = ("triangle", "bar", "half_disc")
 """Shapes that look alike in few positions: they show that they turn, and which way."""
 
 CHANGES = (
-    Change("moves_right", "moves_left", "x", 0.22, 0.78, 0.36, 0.56),
-    Change("moves_down", "moves_up", "y", 0.22, 0.78, 0.36, 0.56),
-    Change(
+    OppositeActions("moves_right", "moves_left", "x", 0.22, 0.78, 0.36, 0.56),
+    OppositeActions("moves_down", "moves_up", "y", 0.22, 0.78, 0.36, 0.56),
+    OppositeActions(
         "turns_clockwise", "turns_anticlockwise", "angle", 0, 2 * math.pi, 2.4, 4.0, unbounded=True, shapes=_TURNING
     ),
-    Change("grows", "shrinks", "log_radius", math.log2(0.15), math.log2(0.34), 0.8, 1.15),
-    Change("appears", "vanishes", "opacity", 0, 1, 1, 1),
-    Change("square_then_circle", "circle_then_square", "roundness", 0, 1, 1, 1, shapes=("rounded",)),
+    OppositeActions("grows", "shrinks", "log_radius", math.log2(0.15), math.log2(0.34), 0.8, 1.15),
+    OppositeActions("appears", "vanishes", "opacity", 0, 1, 1, 1),
+    OppositeActions("square_then_circle", "circle_then_square", "roundness", 0, 1, 1, 1, shapes=("rounded",)),
 )
 
 _SWITCH_SHARE = 0.6
@@ -110,7 +110,7 @@ def draw_state(rng: np.random.Generator) -> State:
     return State(**values | {"opacity": 1.0, "roundness": float(rng.integers(2))})
 
 
-def draw_start(rng: np.random.Generator, change: Change) -> State:
+def draw_start(rng: np.random.Generator, change: OppositeActions) -> State:
     """A state from which ``change`` can rise."""
     start = float(rng.uniform(change.low, change.high - (0 if change.unbounded else change.min_change)))
     state = draw_state(rng)
@@ -118,7 +118,7 @@ def draw_start(rng: np.random.Generator, change: Change) -> State:
 
 
 def draw_action(
-    rng: np.random.Generator, change: Change, sign: int, state: State, start_seconds: float, end_seconds: float
+    rng: np.random.Generator, change: OppositeActions, sign: int, state: State, start_seconds: float, end_seconds: float
 ) -> Action:
     """Draw an action's change and ease: the change between its limits, as far as there is room."""
     reach = min(change.max_change, change.room(state, sign))
@@ -133,7 +133,7 @@ def after(state: State, action: Action) -> State:
     return State(**values | {action.attribute: values[action.attribute] + action.change})
 
 
-def make_track(rng: np.random.Generator, state: State, actions: Sequence[Action], seconds: Times) -> Track:
+def make_track(rng: np.random.Generator, state: State, actions: Sequence[Action], seconds: Times) -> ShapeTrack:
     """The scene at each time, ``[T]``: the state at first, the actions one after another, trembling and swaying."""
     values = {field.name: np.full(len(seconds), getattr(state, field.name)) for field in fields(state)}
     for action in actions:
@@ -149,7 +149,7 @@ def make_track(rng: np.random.Generator, state: State, actions: Sequence[Action]
         "camera_x": _waver(rng, seconds, sway, 4, 12),
         "camera_y": _waver(rng, seconds, sway, 4, 12),
     }
-    return Track(**{name: array.astype(np.float32) for name, array in arrays.items()})
+    return ShapeTrack(**{name: array.astype(np.float32) for name, array in arrays.items()})
 
 
 def _waver(rng: np.random.Generator, seconds: Times, amplitude: float, min_period: float, max_period: float) -> Times:

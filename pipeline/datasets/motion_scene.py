@@ -1,7 +1,7 @@
 """The pictures of the motion set: one textured shape on a textured background, drawn with smooth edges.
 
-A ``Look`` holds what stays the same through a video, a ``Track`` what varies from frame to frame. Lengths and places
-are in parts of the frame's side, angles in radians, clockwise as seen.
+A ``Look`` holds what stays the same through a video, a ``ShapeTrack`` what varies from frame to frame. Lengths and
+places are in parts of the frame's side, angles in radians, clockwise as seen.
 """
 
 from __future__ import annotations
@@ -70,7 +70,7 @@ class Look:
 
 
 @dataclass(frozen=True)
-class Track:
+class ShapeTrack:
     """Values that vary from frame to frame: each float32 ``[T]``."""
 
     x: Array
@@ -89,8 +89,8 @@ class Track:
     def __len__(self) -> int:
         return len(self.x)
 
-    def __getitem__(self, frames: slice) -> Track:
-        return Track(**{field.name: getattr(self, field.name)[frames] for field in fields(self)})
+    def __getitem__(self, frames: slice) -> ShapeTrack:
+        return ShapeTrack(**{field.name: getattr(self, field.name)[frames] for field in fields(self)})
 
 
 def draw_look(rng: np.random.Generator, size_px: int, shapes: tuple[str, ...] = tuple(SHAPES)) -> Look:
@@ -139,13 +139,13 @@ def _smooth_noise(rng: np.random.Generator, side: int, num_cells: int) -> Array:
     return noise
 
 
-def render(look: Look, track: Track) -> NDArray[np.uint8]:
+def render(look: Look, track: ShapeTrack) -> NDArray[np.uint8]:
     """The frames of a video: uint8 RGB ``[T, H, W, 3]``."""
     blocks = [_render_block(look, track[i : i + _TRACK_BLOCK]) for i in range(0, len(track), _TRACK_BLOCK)]
     return np.concatenate(blocks)
 
 
-def _render_block(look: Look, track: Track) -> NDArray[np.uint8]:
+def _render_block(look: Look, track: ShapeTrack) -> NDArray[np.uint8]:
     centres = (np.arange(look.size_px, dtype=np.float32) + 0.5) / look.size_px
     x = centres[None, None, :] - track.x[:, None, None]  # [T, 1, W]
     y = centres[None, :, None] - track.y[:, None, None]  # [T, H, 1]

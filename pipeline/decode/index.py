@@ -24,7 +24,7 @@ from pipeline.config import DecodeConfig
 from pipeline.decode.container import TIMED_CONTAINERS, Header, OpenVideo
 from pipeline.decode.orientation import has_upright, orientation_of
 from pipeline.decode.packets import Packets, scan
-from pipeline.decode.times import NO_TIME, Stamps, Timeline, make_timeline, shown_from
+from pipeline.decode.times import NO_TIME, PictureTimes, Stamps, make_timeline, shown_from
 from pipeline.errors import DecodeError
 
 INDEX_VERSION = 2
@@ -182,7 +182,7 @@ def _num_ticks_shown(packets: Packets, ticks: int) -> int:
     return int(packets.num_ticks_shown[packets.pts == ticks][-1:].sum())
 
 
-def _info(video: OpenVideo, first: VideoFrame, num_frames: int, timeline: Timeline, header: Header) -> VideoInfo:
+def _info(video: OpenVideo, first: VideoFrame, num_frames: int, timeline: PictureTimes, header: Header) -> VideoInfo:
     if not has_upright(first):
         turn = "its display matrix turns or slants the pictures by other than quarter turns, which is not done here"
         raise DecodeError(video.path, "index", f"{turn}; let the ffmpeg command write them anew")

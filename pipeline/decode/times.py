@@ -51,7 +51,7 @@ class Stamps:
 
 
 @dataclass(frozen=True)
-class Timeline:
+class PictureTimes:
     """Display times of N pictures."""
 
     pts_seconds: NDArray[np.float64]
@@ -64,7 +64,7 @@ class Timeline:
     """The rate that times are counted at, and why; empty if they are the file's."""
 
 
-def make_timeline(num_frames: int, stamps: Stamps, header: Header) -> Timeline | None:
+def make_timeline(num_frames: int, stamps: Stamps, header: Header) -> PictureTimes | None:
     """Return the times of a file's pictures; None if nothing tells them."""
     faults = []
     for given in (stamps.dts, stamps.pts) if _is_next_in_line(stamps) else (stamps.pts, stamps.dts):
@@ -79,7 +79,7 @@ def make_timeline(num_frames: int, stamps: Stamps, header: Header) -> Timeline |
         return None
     why = f"{float(rate):.6g} pictures a second, {reason}, because {faults[0]}"
     times = np.arange(num_frames, dtype=np.float64) / float(rate)
-    return Timeline(times, rate, float(num_frames / rate), stamps.first_dts, why)
+    return PictureTimes(times, rate, float(num_frames / rate), stamps.first_dts, why)
 
 
 def _is_next_in_line(stamps: Stamps) -> bool:
@@ -121,7 +121,7 @@ def _span_fault(ticks: _Ticks, header: Header, *, is_display: bool) -> str:
     return ""
 
 
-def _of_file(ticks: _Ticks, stamps: Stamps, header: Header, *, is_display: bool) -> Timeline:
+def _of_file(ticks: _Ticks, stamps: Stamps, header: Header, *, is_display: bool) -> PictureTimes:
     tick, first, rates = header.seconds_per_tick, int(ticks[0]), _header_rates(header)
     usual = stamps.num_ticks_last or (_middle(np.diff(ticks)) if len(ticks) > 1 else 0)
     last = usual * tick if usual else next((1 / rate for rate in reversed(rates)), tick)
@@ -138,7 +138,7 @@ def _of_file(ticks: _Ticks, stamps: Stamps, header: Header, *, is_display: bool)
     pts_seconds = (ticks - first).astype(np.float64) * float(tick)
     # What a decoder holds back is not late: a player of AVI shows chunk k at tick k.
     begin = first if is_display and header.container != "avi" else stamps.first_dts
-    return Timeline(pts_seconds, fps, seconds, begin)
+    return PictureTimes(pts_seconds, fps, seconds, begin)
 
 
 def _counted_rate(num_frames: int, stamps: Stamps, header: Header) -> tuple[Fraction, str]:

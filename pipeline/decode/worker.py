@@ -24,7 +24,7 @@ from pipeline.decode.wire import Message, WireError, pack_header, pack_index, re
 from pipeline.errors import DecodeError, UserError
 from pipeline.files.stopping import work_for_parent
 
-Answer = tuple[Message, bytes | memoryview]
+Reply = tuple[Message, bytes | memoryview]
 # The reader kills a late process; this much later the process gives up by itself, in case there is no reader left.
 _GRACE_SECONDS = 5.0
 
@@ -32,7 +32,7 @@ _GRACE_SECONDS = 5.0
 _REQUESTS = ("open", "index", "start", "next", "rgb", "stop", "close", "health", "memory")
 
 
-class Worker:
+class DecodeWorker:
     """Answers requests about one open file. Each method is a request; its arguments are the request's."""
 
     def __init__(self) -> None:
@@ -42,7 +42,7 @@ class Worker:
         self._pictures: dict[int, Picture] = {}
         self._has_limit = False
 
-    def open(self, path: str, config: dict[str, Any]) -> Answer:
+    def open(self, path: str, config: dict[str, Any]) -> Reply:
         """The header of a file, after closing the one before it."""
         self.close()
         settings = DecodeConfig(**config)
@@ -50,17 +50,17 @@ class Worker:
         self._file, self._backend = open_with_backend(Path(path), settings)
         return pack_header(self._file.header), b""
 
-    def index(self) -> Answer:
+    def index(self) -> Reply:
         assert self._file is not None
         return pack_index(self._file.index)
 
-    def start(self, reading: int, numbers: list[int] | None) -> Answer:
+    def start(self, reading: int, numbers: list[int] | None) -> Reply:
         """Begins to read the pictures with these numbers, or all of them."""
         assert self._backend is not None
         self._readings[reading] = self._backend.walk() if numbers is None else self._backend.pick(numbers)
         return {}, b""
 
-    def next(self, reading: int, with_pixels: bool) -> Answer:
+    def next(self, reading: int, with_pixels: bool) -> Reply:
         """The next picture of a reading; an empty answer at its end."""
         picture = next(self._readings[reading], None)
         if picture is None:
@@ -70,19 +70,19 @@ class Worker:
         shape, pixels = self.rgb(reading) if with_pixels else ({}, b"")
         return about | shape, pixels
 
-    def rgb(self, reading: int) -> Answer:
+    def rgb(self, reading: int) -> Reply:
         """The pixels of the picture that ``next`` gave last."""
         image = np.ascontiguousarray(self._pictures[reading].rgb())
         return {"shape": list(image.shape)}, image.data.cast("B")
 
-    def stop(self, reading: int) -> Answer:
+    def stop(self, reading: int) -> Reply:
         """Ends a reading before its end."""
         self._pictures.pop(reading, None)
         if reading in self._readings:
             self._readings.pop(reading).close()
         return {}, b""
 
-    def close(self) -> Answer:
+    def close(self) -> Reply:
         """Closes the file."""
         for reading in list(self._readings):
             self.stop(reading)
@@ -91,14 +91,14 @@ class Worker:
         self._file = self._backend = None
         return {}, b""
 
-    def health(self, path: str, config: dict[str, Any]) -> Answer:
+    def health(self, path: str, config: dict[str, Any]) -> Reply:
         """The health of a file, which need not be open."""
         self.close()
         settings = DecodeConfig(**config)
         self._limit_memory(settings.max_memory_mb)
         return examine(Path(path), settings).to_message()
 
-    def memory(self) -> Answer:
+    def memory(self) -> Reply:
         """The most memory that this process has ever had, in MB."""
         status = Path("/proc/self/status")
         if status.is_file():  # elsewhere the figure may be that of the parent before the start
@@ -120,9 +120,9 @@ class Worker:
         resource.setrlimit(resource.RLIMIT_DATA, (limit, resource.RLIM_INFINITY))
         self._has_limit = True
 
-    def answer(self, request: Message) -> Answer:
+    def answer(self, request: Message) -> Reply:
         """Return the answer to a request, or the fault of the file."""
-        do: dict[str, Callable[..., Answer]] = {name: getattr(self, name) for name in _REQUESTS}
+        do: dict[str, Callable[..., Reply]] = {name: getattr(self, name) for name in _REQUESTS}
         try:
             return do[request["do"]](**request["with"])
         except DecodeError as error:
@@ -136,7 +136,7 @@ class Worker:
 
 def serve(connection: socket.socket) -> None:
     """Answers until the reader goes away."""
-    worker = Worker()
+    worker = DecodeWorker()
     send(connection, {"ready": True})
     while True:
         try:

@@ -20,11 +20,11 @@ import torch
 from torch import Tensor
 
 from pipeline.checkpoint import ModelFile
+from pipeline.clip import Image
 from pipeline.decode import VideoReader
 from pipeline.errors import UserError
 from pipeline.inference import RunStats
 from pipeline.inference.frames import grid_frames
-from pipeline.inference.runtime import Image
 from pipeline.inference.torch_runtime import Embedder, torch_runtime
 from pipeline.models.temporal.gates import writing_of
 from pipeline.sampling import grid_seconds, window_starts
@@ -34,7 +34,7 @@ _FRAMES_A_CALL = 64
 
 
 @dataclass(frozen=True)
-class Memory:
+class MemoryTrace:
     """A model's answer for a video's G grid frames, with their effect on its memory and on the label.
 
     Attributes:
@@ -65,7 +65,7 @@ class Memory:
 
 
 @torch.inference_mode()
-def remember(model: ModelFile, reader: VideoReader) -> Memory:
+def remember(model: ModelFile, reader: VideoReader) -> MemoryTrace:
     """Runs ``model`` over an open video and looks into its memory. Holds the features of the whole video.
 
     Raises:
@@ -92,7 +92,7 @@ def remember(model: ModelFile, reader: VideoReader) -> Memory:
         gate.add(start + skip, writing.gate[0, skip:])
         let_in.add(start + skip, writing.let_in[0, skip:])
     maps = let_in.means()
-    return Memory(
+    return MemoryTrace(
         model.labels[best],
         float(probabilities[best]),
         bool(model.calibration.is_unknown(logits).float().mean() > 0.5),

@@ -9,13 +9,14 @@ from typing import Any
 import numpy as np
 from torch import Tensor
 
+from pipeline.clip import Image
 from pipeline.config import TransformConfig
 from pipeline.decode import VideoReader
 from pipeline.errors import UserError
-from pipeline.explanation.memory import Memory
+from pipeline.explanation.memory import MemoryTrace
 from pipeline.files.writing import write_atomically
-from pipeline.report.drawing import Caption, Image, as_shown, draw_caption
-from pipeline.report.heat import Box, Floats, Strip, lay_over, strip_picture
+from pipeline.report.drawing import Caption, as_shown, draw_caption
+from pipeline.report.heat import Box, Floats, HeatStrip, lay_over, strip_picture
 from pipeline.report.mp4 import Mp4File
 from pipeline.report.records import rounded
 from pipeline.schema import to_json
@@ -25,7 +26,7 @@ _FULL_HEAT_QUANTILE = 0.99
 
 
 def write_explanation(
-    memory: Memory, reader: VideoReader, transform: TransformConfig, path: Path, num_top: int
+    memory: MemoryTrace, reader: VideoReader, transform: TransformConfig, path: Path, num_top: int
 ) -> list[Path]:
     """Writes the video ``path`` and, with its name, a PNG and a JSON file. Returns what it wrote.
 
@@ -46,7 +47,7 @@ def write_explanation(
     return [path, *files]
 
 
-def explanation_record(memory: Memory, num_top: int) -> dict[str, Any]:
+def explanation_record(memory: MemoryTrace, num_top: int) -> dict[str, Any]:
     """Record for JSON: the label, the frames that decided it, and every grid frame's figures."""
     columns = (memory.times_seconds, memory.gate.tolist(), memory.let_in.tolist(), memory.drops.tolist())
     frames = [
@@ -83,13 +84,13 @@ def _heat_of(maps: Tensor) -> Floats:
 class _Overlay:
     """One memory, drawn over its video."""
 
-    def __init__(self, memory: Memory, reader: VideoReader, transform: TransformConfig, num_top: int) -> None:
+    def __init__(self, memory: MemoryTrace, reader: VideoReader, transform: TransformConfig, num_top: int) -> None:
         self._memory, self._reader, self._transform = memory, reader, transform
         self._heat = None if memory.maps is None else _heat_of(memory.maps)
         end_seconds = reader.info.duration_seconds
         inside = sum(time < end_seconds for time in memory.times_seconds)  # a short video was lengthened
         self._marked = sorted(place for place in memory.top_frames(num_top) if place < inside)
-        self._strip = Strip(memory.times_seconds[:inside], memory.gate[:inside].numpy(), self._marked, end_seconds)
+        self._strip = HeatStrip(memory.times_seconds[:inside], memory.gate[:inside].numpy(), self._marked, end_seconds)
 
     def write_video(self, path: Path) -> None:
         """Every picture at its time."""

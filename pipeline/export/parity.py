@@ -16,7 +16,7 @@ from pipeline.errors import UserError
 from pipeline.export.outcome import TOLERANCE
 from pipeline.export.pieces import StateSlot, example_frames, leaves
 from pipeline.inference.onnx_file import CONTEXT, FEATURES, FRAMES, KNOWNNESS, SCORES
-from pipeline.inference.onnx_runtime import Run, initial_states, open_session
+from pipeline.inference.onnx_runtime import RunGraph, initial_states, open_session
 from pipeline.transforms.frames import ClipTransform
 
 _BATCHES, _NUM_STEPS = (1, 3), 8
@@ -38,7 +38,7 @@ def check_parity(file: ModelFile, graphs: dict[str, Any], slots: Sequence[StateS
     return differences
 
 
-def _check_backbone(file: ModelFile, run: Run, slots: Sequence[StateSlot]) -> float:
+def _check_backbone(file: ModelFile, run: RunGraph, slots: Sequence[StateSlot]) -> float:
     differences = []
     for batch in _BATCHES:
         frames = example_frames(file, batch, 1, seed=batch)
@@ -50,7 +50,7 @@ def _check_backbone(file: ModelFile, run: Run, slots: Sequence[StateSlot]) -> fl
     return max(differences)
 
 
-def _check_clip(file: ModelFile, run: Run, slots: Sequence[StateSlot]) -> float:
+def _check_clip(file: ModelFile, run: RunGraph, slots: Sequence[StateSlot]) -> float:
     num_frames = file.sampling.num_frames
     lengths = (1, 3, num_frames) if file.recognizer.temporal.streams else (num_frames,)
     differences = []
@@ -63,7 +63,7 @@ def _check_clip(file: ModelFile, run: Run, slots: Sequence[StateSlot]) -> float:
     return max(differences)
 
 
-def _check_step(file: ModelFile, run: Run, slots: Sequence[StateSlot]) -> float:
+def _check_step(file: ModelFile, run: RunGraph, slots: Sequence[StateSlot]) -> float:
     return max(
         difference
         for batch in _BATCHES
@@ -71,7 +71,7 @@ def _check_step(file: ModelFile, run: Run, slots: Sequence[StateSlot]) -> float:
     )
 
 
-_CHECKS: dict[str, Callable[[ModelFile, Run, Sequence[StateSlot]], float]] = {
+_CHECKS: dict[str, Callable[[ModelFile, RunGraph, Sequence[StateSlot]], float]] = {
     "backbone": _check_backbone,
     "clip": _check_clip,
     "step": _check_step,
@@ -79,7 +79,7 @@ _CHECKS: dict[str, Callable[[ModelFile, Run, Sequence[StateSlot]], float]] = {
 
 
 @torch.inference_mode()
-def step_differences(file: ModelFile, run: Run, slots: Sequence[StateSlot], frames: Tensor) -> list[float]:
+def step_differences(file: ModelFile, run: RunGraph, slots: Sequence[StateSlot], frames: Tensor) -> list[float]:
     """The greatest difference of scores and states after each step, with the state carried on in both.
 
     Args:

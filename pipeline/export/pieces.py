@@ -74,7 +74,7 @@ def make_pieces(file: ModelFile) -> Pieces:
     with torch.no_grad():
         features = embed(frames)
     whole = _to_onnx(embed, (frames,), ({0: BATCH, 1: _TIME},), [FRAMES], [FEATURES])
-    backbone = _to_onnx(Backbone(embed), (_of_backbone(file, frames),), ({0: BATCH},), [FRAMES], [FEATURES])
+    backbone = _to_onnx(BackbonePiece(embed), (_of_backbone(file, frames),), ({0: BATCH},), [FRAMES], [FEATURES])
     if not file.recognizer.temporal.streams:
         windows = features[:, :1].repeat_interleave(file.sampling.num_frames, dim=1)
         clip = _to_onnx(_Windows(file.recognizer), (windows,), ({0: BATCH},), [FEATURES], [LOGITS])
@@ -146,7 +146,7 @@ class Embed(nn.Module):
         return self.recognizer.project(features.reshape(*pictures.shape[:2], *features.shape[1:]))
 
 
-class Backbone(nn.Module):
+class BackbonePiece(nn.Module):
     """Fitted frames -> features, each frame alone."""
 
     def __init__(self, embed: Embed) -> None:

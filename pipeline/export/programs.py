@@ -18,7 +18,7 @@ from torch import Tensor, nn
 from pipeline.checkpoint import ModelFile
 from pipeline.errors import UserError
 from pipeline.export.outcome import TOLERANCE, Exported, describe_part
-from pipeline.export.pieces import BATCH, Backbone, Embed, StateSlot, Step, example_frames, quietly, state_slots
+from pipeline.export.pieces import BATCH, BackbonePiece, Embed, StateSlot, Step, example_frames, quietly, state_slots
 from pipeline.files.writing import write_atomically
 from pipeline.schema import to_json
 
@@ -57,7 +57,7 @@ def export_programs(file: ModelFile, stem: Path) -> Exported:
         UserError: torch cannot export the network, or a program computes something else; nothing is written then.
     """
     embed = Embed(file).eval()
-    modules: dict[str, nn.Module] = {"backbone": Backbone(embed), "clip": _Clip(file, embed)}
+    modules: dict[str, nn.Module] = {"backbone": BackbonePiece(embed), "clip": _Clip(file, embed)}
     slots: tuple[StateSlot, ...] = ()
     if file.recognizer.temporal.streams:
         with torch.no_grad():

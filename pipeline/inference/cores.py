@@ -14,7 +14,7 @@ from typing import Any, TypeVar
 
 from pipeline.inference.arrays import Features, joined
 
-Answer = TypeVar("Answer")
+T = TypeVar("T")
 
 # Fewer frames than this for each core are not worth the hand-over.
 _MIN_FRAMES_A_CORE = 2
@@ -47,7 +47,7 @@ class CorePool:
         edges = [len(batch) * piece // num_pieces for piece in range(num_pieces + 1)]
         return joined(list(self._pool.map(function, [batch[low:high] for low, high in pairwise(edges)])))
 
-    def each(self, calls: Sequence[Callable[[], Answer]]) -> list[Answer]:
+    def each(self, calls: Sequence[Callable[[], T]]) -> list[T]:
         """The answers of independent calls. At the same time only where ``map`` has been worth it."""
         if self._pool is None or len(calls) < 2:
             return [call() for call in calls]

@@ -16,7 +16,7 @@ from typing import TYPE_CHECKING, NoReturn, cast
 import numpy as np
 from numpy.lib.stride_tricks import sliding_window_view
 
-from pipeline.clip import Prediction, Segment
+from pipeline.clip import Image, Prediction, Segment
 from pipeline.config import DecodeConfig, InferenceConfig, TimelineConfig
 from pipeline.decode import VideoOpener, VideoReader
 from pipeline.errors import UserError
@@ -24,7 +24,7 @@ from pipeline.inference.ahead import read_ahead
 from pipeline.inference.arrays import Features, stacked
 from pipeline.inference.cores import CorePool
 from pipeline.inference.frames import grid_frames
-from pipeline.inference.runtime import Description, Image, Runtime
+from pipeline.inference.runtime import ModelDescription, Runtime
 from pipeline.inference.scorers import SCORERS, Scorer
 from pipeline.inference.stats import RunStats
 from pipeline.timeline import WindowScores, merge_segments
@@ -79,7 +79,7 @@ class Model:
         runtime: what runs it; unset: the file's recogniser, in torch.
     """
 
-    def __init__(self, file: Description, runtime: Runtime | None = None) -> None:
+    def __init__(self, file: ModelDescription, runtime: Runtime | None = None) -> None:
         if runtime is None:
             from pipeline.inference.torch_runtime import torch_runtime
 

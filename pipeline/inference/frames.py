@@ -5,9 +5,10 @@ from __future__ import annotations
 import itertools
 from collections.abc import Generator
 
+from pipeline.clip import Image
 from pipeline.config import SamplingConfig
 from pipeline.decode import VideoReader
-from pipeline.inference.runtime import Fit, Image
+from pipeline.inference.runtime import Fit
 from pipeline.inference.stats import RunStats
 from pipeline.sampling import grid_seconds, lengthen
 

@@ -19,6 +19,7 @@ from typing import Any
 
 import numpy as np
 
+from pipeline.clip import Image
 from pipeline.description import StateDescription
 from pipeline.errors import UserError
 from pipeline.inference.onnx_file import (
@@ -33,10 +34,10 @@ from pipeline.inference.onnx_file import (
     import_onnx,
     read_onnx,
 )
-from pipeline.inference.runtime import Image, Readings, Runtime, Scores, State
+from pipeline.inference.runtime import Readings, Runtime, Scores, State
 from pipeline.transforms.without_torch import fit_image
 
-Run = Callable[[Sequence[str], dict[str, Any]], list[Any]]
+RunGraph = Callable[[Sequence[str], dict[str, Any]], list[Any]]
 """Names of outputs, inputs by name -> the outputs' values. Raises ``UserError`` where the graph cannot be run."""
 
 
@@ -88,7 +89,7 @@ def _graph_errors() -> tuple[type[Exception], ...]:
     )
 
 
-def open_session(model: Any, num_threads: int = 0) -> Run:
+def open_session(model: Any, num_threads: int = 0) -> RunGraph:
     """A session's ``run`` for a graph; 0 threads are as many as there are cores."""
     import onnxruntime
 
@@ -115,7 +116,7 @@ def initial_states(states: Sequence[StateDescription], batch: int) -> dict[str, 
     return {name: np.zeros(shape, np.float32) for name, shape in shapes.items()}
 
 
-def _step_of(model: Any, file: OnnxFile, onnx: ModuleType) -> Run | None:
+def _step_of(model: Any, file: OnnxFile, onnx: ModuleType) -> RunGraph | None:
     """The step alone, from features: cut out of a step's graph, or the body of a clip's scan."""
     if not file.states:
         return None
@@ -128,16 +129,16 @@ def _step_of(model: Any, file: OnnxFile, onnx: ModuleType) -> Run | None:
     return open_session(onnx.helper.make_model(body, opset_imports=model.opset_import, ir_version=model.ir_version))
 
 
-def _windows_of(parts: Any, file: OnnxFile) -> Run | None:
+def _windows_of(parts: Any, file: OnnxFile) -> RunGraph | None:
     return open_session(parts.extract_model([FEATURES], [SCORES, KNOWNNESS])) if file.kind == "clip" else None
 
 
-def _read_logits(run: Run, name: str, logits: Scores) -> list[Any]:
+def _read_logits(run: RunGraph, name: str, logits: Scores) -> list[Any]:
     """``[N, K]`` -> scores ``[N, K]`` and how known each looks ``[N]``, by the file's own calibration."""
     return run([SCORES, KNOWNNESS], {name: logits})
 
 
-def _embed(run: Run, frames: Image) -> Any:
+def _embed(run: RunGraph, frames: Image) -> Any:
     """uint8 ``[B, T + context, 3, S, S]`` -> float32 ``[B, T, ...]``."""
     (features,) = run([FEATURES], {FRAMES: np.ascontiguousarray(frames)})
     return features
@@ -147,7 +148,7 @@ class _OnnxHeads:
     """``Heads`` of an exported file."""
 
     def __init__(
-        self, file: OnnxFile, step: Run | None, windows: Run | None, read: Callable[[Scores], list[Any]]
+        self, file: OnnxFile, step: RunGraph | None, windows: RunGraph | None, read: Callable[[Scores], list[Any]]
     ) -> None:
         self._states, self._step, self._windows, self._read = file.states, step, windows, read
         self._num_classes = len(file.labels)

@@ -11,10 +11,10 @@ from typing import Any, Protocol
 import numpy as np
 from numpy.typing import NDArray
 
+from pipeline.clip import Image
 from pipeline.config import DecodeConfig, SamplingConfig, TransformConfig
 from pipeline.inference.arrays import Features
 
-Image = NDArray[np.uint8]
 Fit = Callable[[Image, Fraction], Image]
 """uint8 RGB ``[H, W, 3]`` of any size, and the sample aspect ratio of its pixels -> uint8 ``[3, S, S]`` as the model
 reads it, channels-last in memory."""
@@ -32,7 +32,7 @@ class Readings:
     """``[N]``: true if unknown by the model's rule."""
 
 
-class Description(Protocol):
+class ModelDescription(Protocol):
     """Description of a model in its file, for any runtime."""
 
     @property

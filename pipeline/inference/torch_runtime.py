@@ -10,8 +10,9 @@ from torch import Tensor
 
 from pipeline.calibration import UNCALIBRATED, Calibration
 from pipeline.checkpoint import ModelFile
+from pipeline.clip import Image
 from pipeline.inference.folding import fold_batch_norm
-from pipeline.inference.runtime import Image, Readings, Runtime
+from pipeline.inference.runtime import Readings, Runtime
 from pipeline.models.recognizer import Recognizer
 from pipeline.models.temporal.head import State
 from pipeline.transforms.frames import ClipTransform, fit_frames

@@ -18,7 +18,7 @@ from typing import Any
 from pipeline.errors import UserError
 from pipeline.machine import num_cores
 from pipeline.many.job import FileResult, Job
-from pipeline.many.worker import Worker
+from pipeline.many.worker import PredictionWorker
 
 _RETRIES_OF_A_LOST_ACTOR = 2
 _OBJECT_STORE_BYTES = 200_000_000  # names and rows only
@@ -98,7 +98,7 @@ class _RayWorker:
     """An actor: it has a worker process, fed with one file at a time."""
 
     def __init__(self, job: Job) -> None:
-        self._job, self._worker = job, Worker(job)
+        self._job, self._worker = job, PredictionWorker(job)
 
     def __call__(self, batch: dict[str, Any]) -> dict[str, list[str]]:
         """Names in, results out, both as JSON."""

@@ -9,7 +9,7 @@ from queue import SimpleQueue
 
 from pipeline.machine import num_cores
 from pipeline.many.job import FileResult, Job
-from pipeline.many.worker import Worker
+from pipeline.many.worker import PredictionWorker
 
 
 def run_pool(job: Job, paths: Sequence[str], num_workers: int | None) -> Generator[FileResult, None, None]:
@@ -22,8 +22,8 @@ def run_pool(job: Job, paths: Sequence[str], num_workers: int | None) -> Generat
         UserError: no file can be worked on like this.
     """
     num_workers = min(num_workers or num_cores(), len(paths))
-    workers = [Worker(job) for _ in range(num_workers)]
-    idle: SimpleQueue[Worker] = SimpleQueue()
+    workers = [PredictionWorker(job) for _ in range(num_workers)]
+    idle: SimpleQueue[PredictionWorker] = SimpleQueue()
     for worker in workers:
         idle.put(worker)
 

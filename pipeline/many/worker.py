@@ -28,7 +28,7 @@ _CODE = (
 )
 
 
-class Worker:
+class PredictionWorker:
     """``Processor.process`` in another process, which is started for the first file, and anew after one that ended it.
     One thread uses it, others may stop it.
     """

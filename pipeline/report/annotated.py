@@ -61,7 +61,7 @@ class AnnotatedVideo:
         self._out.discard()
 
 
-class Track:
+class PredictionTrack:
     """Windows and segments of a video, by time: 20 bytes a window."""
 
     def __init__(self) -> None:
@@ -107,13 +107,13 @@ class AnnotatedVideos:
     def __init__(self, folder: Path, *, no_clobber: bool = False) -> None:
         self._folder, self._no_clobber = folder, no_clobber
         self._video = SourceVideo("", "")
-        self._track = Track()
+        self._track = PredictionTrack()
         self._out: AnnotatedVideo | None = None
         check_folder(folder)
 
     def begin_video(self, video: SourceVideo) -> None:
         """Nothing is written before the first picture."""
-        self._video, self._track, self._out = video, Track(), None
+        self._video, self._track, self._out = video, PredictionTrack(), None
 
     def window(self, prediction: Prediction, probabilities: NDArray[np.float32]) -> None:
         """Kept until the pictures come."""

@@ -11,7 +11,8 @@ import cv2
 import numpy as np
 from numpy.typing import NDArray
 
-from pipeline.report.drawing import GREY, TRACK, WHITE, Image
+from pipeline.clip import Image
+from pipeline.report.drawing import GREY, TRACK, WHITE
 
 Floats = NDArray[np.float32]
 Box = tuple[int, int, int, int]
@@ -36,7 +37,7 @@ def lay_over(image: Image, heat: Floats, box: Box) -> Image:
 
 
 @dataclass(frozen=True)
-class Strip:
+class HeatStrip:
     """One figure through time: ``values [G]``, 0 to 1, at ``times_seconds``; ``marked`` places stand out."""
 
     times_seconds: Sequence[float]
@@ -64,7 +65,7 @@ class Strip:
         return min(round(share * width), width - 1)
 
 
-def strip_picture(strip: Strip, drops: Floats, pictures: Sequence[tuple[str, Image]], title: str) -> bytes:
+def strip_picture(strip: HeatStrip, drops: Floats, pictures: Sequence[tuple[str, Image]], title: str) -> bytes:
     """A PNG: the marked frames as ``pictures`` with a line of text each, and under them the strip and ``drops [G]``."""
     from matplotlib.figure import Figure
 

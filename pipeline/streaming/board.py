@@ -27,7 +27,7 @@ _JPEG_QUALITY = 80
 
 
 @dataclass(frozen=True)
-class Run:
+class LabelStretch:
     """A stretch of one label on the strip. Seconds are those of the source's pictures."""
 
     number: int
@@ -39,7 +39,7 @@ class Run:
     """Number of its colour and pattern: the same for one label on every source, from 0 in order of appearance."""
 
 
-class Picture:
+class BoardPicture:
     """One picture, encoded when somebody first asks for it, and only once."""
 
     def __init__(self, number: int, rgb: NDArray[np.uint8]) -> None:
@@ -62,8 +62,8 @@ class Card:
     number: int
     """Stays the source's own as long as it is there, and is given to no other."""
     status: SourceStatus
-    picture: Picture | None = None
-    runs: tuple[Run, ...] = ()
+    picture: BoardPicture | None = None
+    runs: tuple[LabelStretch, ...] = ()
     """The last minute, oldest first."""
 
 
@@ -90,32 +90,34 @@ class Board:
             )
         self.cards = tuple(cards)
 
-    def _picture(self, card: Card, status: SourceStatus) -> Picture | None:
+    def _picture(self, card: Card, status: SourceStatus) -> BoardPicture | None:
         if status.picture is None or (card.picture and card.picture.rgb is status.picture):
             return card.picture
-        return Picture(next(self._picture_numbers), status.picture)
+        return BoardPicture(next(self._picture_numbers), status.picture)
 
-    def _runs(self, card: Card, status: SourceStatus) -> tuple[Run, ...]:
+    def _runs(self, card: Card, status: SourceStatus) -> tuple[LabelStretch, ...]:
         if status.picture is None:
             return card.runs
         style = None if status.label is None else self._styles.setdefault(status.label, len(self._styles))
         return extend_runs(card.runs, status.time_seconds, status.label, style)
 
 
-def extend_runs(runs: tuple[Run, ...], time_seconds: float, label: str | None, style: int | None) -> tuple[Run, ...]:
+def extend_runs(
+    runs: tuple[LabelStretch, ...], time_seconds: float, label: str | None, style: int | None
+) -> tuple[LabelStretch, ...]:
     """The last minute after one more step.
 
     The label holds from the step before to this one. A time that goes back is a source that started again: what was
     before is forgotten.
     """
-    last = runs[-1] if runs else Run(-1, time_seconds, time_seconds, None, None)
+    last = runs[-1] if runs else LabelStretch(-1, time_seconds, time_seconds, None, None)
     is_restart = time_seconds < last.end_seconds
     is_gap = is_restart or time_seconds - last.end_seconds > _LONGEST_STEP_SECONDS
     if runs and not is_gap and last.label == label:
         runs = (*runs[:-1], replace(last, end_seconds=time_seconds))
     else:
         start_seconds = time_seconds if is_gap else last.end_seconds
-        new = Run(last.number + 1, start_seconds, time_seconds, label, style)
+        new = LabelStretch(last.number + 1, start_seconds, time_seconds, label, style)
         runs = (new,) if is_restart else (*runs, new)
     oldest_seconds = time_seconds - _HISTORY_SECONDS
     first = next(index for index, run in enumerate(runs) if run.end_seconds >= oldest_seconds)
@@ -144,7 +146,7 @@ def describe(card: Card, first_run: int = 0) -> dict[str, object]:
     }
 
 
-def _describe_run(run: Run) -> dict[str, object]:
+def _describe_run(run: LabelStretch) -> dict[str, object]:
     return {
         "number": run.number,
         "start_seconds": _plain(run.start_seconds),

@@ -14,9 +14,9 @@ from typing import Protocol
 import cv2
 import numpy as np
 
+from pipeline.clip import Image
 from pipeline.decode import VideoOpener
 from pipeline.errors import DecodeError
-from pipeline.streaming.grid import Image
 from pipeline.streaming.sources import Source
 
 # A file's end is told this much later, so that its last grid frame can be taken before.

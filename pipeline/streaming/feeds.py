@@ -15,6 +15,7 @@ from typing import Protocol
 
 import numpy as np
 
+from pipeline.clip import Image
 from pipeline.config import InferenceConfig, StreamingConfig
 from pipeline.errors import DecodeError
 from pipeline.inference import Model, RunStats
@@ -24,7 +25,7 @@ from pipeline.inference.frames import grid_frames
 from pipeline.report.drawing import as_shown
 from pipeline.streaming.captures import Opener, open_source
 from pipeline.streaming.grabber import Grabber, SourceEvent
-from pipeline.streaming.grid import GridSlot, Image
+from pipeline.streaming.grid import GridSlot
 from pipeline.streaming.sources import Source
 from pipeline.streaming.status import SourceState
 from pipeline.transforms.without_torch import SQUARE

@@ -14,9 +14,10 @@ from dataclasses import dataclass
 from threading import Condition, Event, Thread
 from typing import Literal, TypeVar
 
+from pipeline.clip import Image
 from pipeline.config import StreamingConfig
 from pipeline.streaming.captures import Capture, Opener, SignalLost, SourceEnded
-from pipeline.streaming.grid import GridSlot, Image, Tick
+from pipeline.streaming.grid import GridSlot, Tick
 from pipeline.streaming.status import SourceState
 
 EventKind = Literal["connecting", "live", "stalled", "reconnected", "ended"]
@@ -26,7 +27,7 @@ _MAX_ABANDONED = 4
 _MAX_BAD_PICTURES = 100  # in a row: then the connection is no good
 _MAX_EVENTS = 1000  # that nobody has fetched
 
-Answer = TypeVar("Answer")
+T = TypeVar("T")
 
 
 @dataclass(frozen=True)
@@ -55,7 +56,7 @@ class _Connection:
         self.busy_since: float | None = None  # in a call that may never return
         self.thread = Thread(target=run, args=(self,), name="clipgru-grab", daemon=True)
 
-    def timed(self, call: Callable[[], Answer]) -> Answer:
+    def timed(self, call: Callable[[], T]) -> T:
         """The call's answer; ``watch`` sees how long it takes."""
         self.busy_since = time.monotonic()
         try:

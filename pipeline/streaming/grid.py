@@ -13,10 +13,7 @@ from __future__ import annotations
 import math
 from dataclasses import dataclass
 
-import numpy as np
-from numpy.typing import NDArray
-
-Image = NDArray[np.uint8]
+from pipeline.clip import Image
 
 # A picture may be late by this share of a grid step. Without it, a camera whose rate is a multiple of the grid's would
 # show now the picture of its grid frame and now the one before, as its clock and ours happen to waver.

@@ -14,17 +14,16 @@ from typing import Literal
 
 import numpy as np
 
-from pipeline.clip import Prediction, Segment
+from pipeline.clip import Image, Prediction, Segment
 from pipeline.config import InferenceConfig, StreamingConfig, TimelineConfig
 from pipeline.inference import Model
 from pipeline.inference.arrays import Features, joined
 from pipeline.streaming.feeds import Feed, Portion, open_feed
 from pipeline.streaming.grabber import EventKind, SourceEvent
-from pipeline.streaming.grid import Image
 from pipeline.streaming.latency import LatencyHistogram
 from pipeline.streaming.sources import Source
 from pipeline.streaming.status import SourceState, SourceStatus
-from pipeline.streaming.track import Scored, Track
+from pipeline.streaming.track import Scored, SourceTrack
 
 # A source's events are looked at this often even when nothing else happens.
 _POLL_SECONDS = 0.1
@@ -75,7 +74,7 @@ class _Member:
 
     source: Source
     feed: Feed
-    track: Track
+    track: SourceTrack
     latency: LatencyHistogram = field(default_factory=LatencyHistogram)
     num_used: int = 0
     num_dropped: int = 0
@@ -166,7 +165,7 @@ class Streams:
     def add_feed(self, source: Source, feed: Feed) -> None:
         """A source that the caller has opened. Raises ``ValueError`` as ``add``."""
         self._check_new(source.name)
-        track = Track(self._model, self._inference, self._timeline, self._still, feed.end_seconds)
+        track = SourceTrack(self._model, self._inference, self._timeline, self._still, feed.end_seconds)
         self._members[source.name] = _Member(source, feed, track)
 
     def remove(self, name: str) -> None:

@@ -7,11 +7,10 @@ from dataclasses import dataclass, replace
 
 import numpy as np
 
-from pipeline.clip import Segment
+from pipeline.clip import Image, Segment
 from pipeline.config import InferenceConfig, TimelineConfig
 from pipeline.inference import Model
 from pipeline.inference.arrays import Features, joined, stacked
-from pipeline.inference.runtime import Image
 from pipeline.inference.scorers import Scorer
 from pipeline.sampling import Window
 from pipeline.streaming.feeds import Portion
@@ -31,7 +30,7 @@ class Scored:
         return Scored(self.windows + other.windows, self.segments + other.segments)
 
 
-class Track:
+class SourceTrack:
     """Scores the grid frames of one source. A lost signal ends a sequence and begins another, with a new state; times
     go on.
 

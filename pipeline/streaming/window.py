@@ -11,13 +11,12 @@ from collections.abc import Sequence
 
 import cv2
 import numpy as np
-from numpy.typing import NDArray
 
+from pipeline.clip import Image
 from pipeline.errors import UserError
 from pipeline.report.drawing import FONT, GREY, WHITE, printable
 from pipeline.streaming.status import Command, SourceStatus
 
-Image = NDArray[np.uint8]
 Colour = tuple[int, int, int]
 
 KEYS: dict[int, Command] = {ord("q"): "quit", 27: "quit", ord("p"): "pause", ord("r"): "reset"}
@@ -45,7 +44,7 @@ def colour_of(label: str | None) -> Colour:
     return (70, 70, 70) if label is None else _COLOURS[zlib.crc32(label.encode()) % len(_COLOURS)]
 
 
-class Strip:
+class LabelStrip:
     """Labels of the last minute, a quarter of a second each."""
 
     def __init__(self) -> None:
@@ -73,7 +72,7 @@ class WindowView:
     """
 
     def __init__(self) -> None:
-        self._strips: dict[str, Strip] = {}
+        self._strips: dict[str, LabelStrip] = {}
         self._next_show = 0.0
         _check_display()
         try:
@@ -83,7 +82,7 @@ class WindowView:
 
     def show(self, statuses: Sequence[SourceStatus]) -> Sequence[Command]:
         """Draws at most 30 times a second, and looks at the keys. A window that is closed means quit."""
-        self._strips = {status.name: self._strips.get(status.name, Strip()) for status in statuses}
+        self._strips = {status.name: self._strips.get(status.name, LabelStrip()) for status in statuses}
         for status in statuses:
             self._strips[status.name].add(status.time_seconds, status.label)
         if time.monotonic() < self._next_show or not statuses:
@@ -113,7 +112,7 @@ def _no_window(reason: str) -> UserError:
     )
 
 
-def draw_source(status: SourceStatus, strip: Strip) -> Image:
+def draw_source(status: SourceStatus, strip: LabelStrip) -> Image:
     """RGB: the picture at the left, labels and figures at the right, the strip below."""
     image = np.full((_HEIGHT + _STRIP_HEIGHT, _PICTURE_WIDTH + _PANEL_WIDTH, 3), _DARK, np.uint8)
     if status.picture is not None:

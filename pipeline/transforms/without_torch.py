@@ -14,9 +14,8 @@ from functools import lru_cache
 import numpy as np
 from numpy.typing import NDArray
 
+from pipeline.clip import Image
 from pipeline.config import TransformConfig
-
-Image = NDArray[np.uint8]
 
 _MAX_PRECISION_BITS, _MAX_WEIGHT = 22, 1 << 15
 
