@@ -18,6 +18,7 @@ from pipeline.clip import Segment
 from pipeline.config import (
     DataConfig,
     Experiment,
+    InferenceConfig,
     ModelConfig,
     SamplingConfig,
     TimelineConfig,
@@ -111,7 +112,7 @@ def _timeline(result: TrainingResult, root: Path, folder: Path, console: PlainCo
     truth = read_segments(root)
     model = Model(result.model)
     options = PredictOptions(
-        stride_frames=2,
+        inference=InferenceConfig(stride_frames=2),
         timeline=TimelineConfig(min_seconds=1.0),  # no action of the motion set is shorter
         json=str(folder / "timeline.json"),
         csv=str(folder / "timeline.csv"),

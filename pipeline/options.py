@@ -191,18 +191,12 @@ class ExplainOptions:
 class PredictOptions:
     """Reading of the videos, and the files for the answers."""
 
-    mode: Literal["windows", "stream"] = "windows"
-    """windows: clips as in training, overlapping; stream: one score a frame, from a state that is carried on."""
-    reset_seconds: float = 0.0
-    """stream: period in seconds at which the past is forgotten; 0 is never."""
-    stride_frames: int | None = None
-    """Grid frames from one window's start to the next; unset: a quarter of a window."""
+    inference: InferenceConfig = field(default_factory=InferenceConfig)
+    """Conversion of frames to scores."""
     top_k: int = 5
     """Labels reported for each window."""
     timeline: TimelineConfig = field(default_factory=TimelineConfig)
     """Conversion of scores to segments."""
-    batch_size: int = 32
-    """Frames in one call of the backbone."""
     json: str | None = None
     """Write windows and segments to this JSON file; here and below - is standard output."""
     csv: str | None = None
@@ -259,11 +253,6 @@ class PredictOptions:
         self._check_engine()
         _check_names(self.name)
         require(self.top_k > 0, f"top_k must be at least 1, got {self.top_k}")
-        require(self.batch_size > 0, f"batch_size must be at least 1, got {self.batch_size}")
-        require(
-            self.stride_frames is None or self.stride_frames > 0,
-            f"stride_frames must be at least 1, got {self.stride_frames}",
-        )
         require(
             self.timeout_seconds is None or self.timeout_seconds > 0,
             f"timeout_seconds must be positive, got {self.timeout_seconds}",

@@ -19,7 +19,7 @@ from rich.markup import escape
 from rich.progress import Progress
 
 from pipeline.clip import Segment
-from pipeline.config import InferenceConfig, to_dict
+from pipeline.config import to_dict
 from pipeline.datasets.annotations import VIDEO_SUFFIXES, list_videos
 from pipeline.datasets.tables import MANIFEST_SUFFIXES, read_manifest_rows
 from pipeline.decode import VideoReader
@@ -253,10 +253,9 @@ class VideoRun:
         be read to its end, those come out that were seen before the error does."""
         model, options, end_seconds = self._model, self._options, video.duration_seconds
         timeline = Timeline(model.labels, model.file.sampling.sample_fps, options.timeline, end_seconds)
-        inference = InferenceConfig(options.mode, options.stride_frames, options.reset_seconds, options.batch_size)
         try:
             with (
-                closing(model.score_windows(reader, inference)) as windows,
+                closing(model.score_windows(reader, options.inference)) as windows,
                 closing(self._shown(windows, Path(video.path).name, end_seconds)) as shown,
             ):
                 for scores in shown:

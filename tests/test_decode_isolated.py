@@ -49,7 +49,7 @@ def misbehave(monkeypatch: pytest.MonkeyPatch, request: str, deed: str) -> None:
         "_COMMAND",
         "import os, time, sys\nfrom pipeline.decode import worker\n"
         f"def deed(*_, **__):\n    {deed}\n"
-        f"worker.Worker.{request} = deed\nworker.main()",
+        f"worker.DecodeWorker.{request} = deed\nworker.main()",
     )
 
 

@@ -152,7 +152,7 @@ def test_the_calibration_goes_with_the_graphs(
 @pytest.mark.parametrize("mode", ["windows", "stream"])
 def test_predict_without_torch_gives_what_torch_gives(exported: Path, video: Path, mode: str, tmp_path: Path) -> None:
     files = {"windows": ["clip"], "stream": ["clip", "step"]}[mode]
-    options = ["--mode", mode, "--quiet", "--timeline.min_seconds", "0", "--json"]
+    options = ["--inference.mode", mode, "--quiet", "--timeline.min_seconds", "0", "--json"]
     assert (
         main(["predict", str(exported / "model.safetensors"), str(video), *options, str(tmp_path / "torch.json")]) == 0
     )
@@ -274,7 +274,7 @@ def test_wrong_input_is_told(exported: Path, video: Path, tmp_path: Path, capsys
     cases = {
         ("predict", tmp_path / "damaged.onnx", video): "its content is not what was written",
         ("predict", exported / "model.backbone.onnx", video): "holds the backbone alone",
-        ("predict", exported / "model.step.onnx", video): "cannot score windows; use the mode 'stream'",
+        ("predict", exported / "model.step.onnx", video): "cannot score windows; use --inference.mode stream",
         ("predict", exported / "model.clip.onnx", video, "--device", "cuda"): "runs on the CPU",
         ("predict", tmp_path / "missing.onnx", video): "no such file",
         ("predict", tmp_path / "text.onnx", video): "not an ONNX file",

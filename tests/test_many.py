@@ -177,7 +177,7 @@ def test_a_worker_ends_with_the_one_that_started_it(quick_workers: Job, tmp_path
         "import sys; from pipeline.many import worker; from pipeline.many.job import Job\n"
         "from pipeline.options import PredictOptions; from threading import Thread; import time\n"
         f"worker._CODE = {QUICK_WORKER!r}\n"
-        "one = worker.Worker(Job('some', '', '', PredictOptions())); one.process('a')\n"
+        "one = worker.PredictionWorker(Job('some', '', '', PredictOptions())); one.process('a')\n"
         "Thread(target=one.process, args=('hang',), daemon=True).start(); time.sleep(0.2)\n"
         "print(one._process.pid, flush=True); time.sleep(1000)"
     )
@@ -312,8 +312,8 @@ def test_what_changed_is_done_anew_and_the_rest_is_not(
     assert many(model, videos, table, "--retry") == 0
     assert [Path(path).name for path in quick_engine["asked"]] == ["03.mp4"]
     capsys.readouterr()
-    assert many(model, videos, table, "--stride_frames", "2") == 2
-    assert "of a run with another stride_frames" in capsys.readouterr().err
+    assert many(model, videos, table, "--inference.stride_frames", "2") == 2
+    assert "of a run with another inference.stride_frames" in capsys.readouterr().err
 
 
 def test_shards_join_into_the_table_of_one_run(

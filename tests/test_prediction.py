@@ -88,7 +88,7 @@ def with_status(path: Path) -> dict[str, str]:
 def test_all_outputs_say_the_same_and_are_the_same_each_time(model_path: Path, videos: Path, tmp_path: Path) -> None:
     pytest.importorskip("pyarrow")
     names = OUTPUTS | {"parquet": "o.parquet"}
-    for run, more in (("1", []), ("2", []), ("3", ["--batch_size", "5"])):
+    for run, more in (("1", []), ("2", []), ("3", ["--inference.batch_size", "5"])):
         assert predict(model_path, videos, tmp_path / run, *more, names=names) == 1  # c.mp4 is no video
     first = written(tmp_path / "1")
     assert written(tmp_path / "2") == first
@@ -298,8 +298,10 @@ def test_a_name_that_is_no_text_is_written_all_the_same(model_path: Path, videos
 def test_a_stream_has_a_score_a_frame_and_the_same_kind_of_segments(
     model_path: Path, videos: Path, tmp_path: Path
 ) -> None:
-    for name, more in (("a", []), ("b", ["--reset_seconds", "0.4"])):
-        predict(model_path, videos / "a.mp4", tmp_path / name, "--mode", "stream", *more, names={"json": "o.json"})
+    for name, more in (("a", []), ("b", ["--inference.reset_seconds", "0.4"])):
+        predict(
+            model_path, videos / "a.mp4", tmp_path / name, "--inference.mode", "stream", *more, names={"json": "o.json"}
+        )
     never, often = (json.loads((tmp_path / name / "o.json").read_text())["videos"][0] for name in "ab")
     assert [w["start_seconds"] for w in never["windows"]] == pytest.approx([k / 5 for k in range(200)])
     assert all(w["end_seconds"] - w["start_seconds"] == pytest.approx(0.2) for w in never["windows"])

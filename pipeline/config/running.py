@@ -22,11 +22,11 @@ class InferenceConfig:
     """Frames in one call of the backbone."""
 
     def __post_init__(self) -> None:
-        require(self.batch_size > 0, f"batch_size must be at least 1, got {self.batch_size}")
-        require(self.reset_seconds >= 0, f"reset_seconds must not be negative, got {self.reset_seconds}")
+        require(self.batch_size > 0, f"inference.batch_size must be at least 1, got {self.batch_size}")
+        require(self.reset_seconds >= 0, f"inference.reset_seconds must not be negative, got {self.reset_seconds}")
         require(
             self.stride_frames is None or self.stride_frames > 0,
-            f"stride_frames must be at least 1, got {self.stride_frames}",
+            f"inference.stride_frames must be at least 1, got {self.stride_frames}",
         )
 
 

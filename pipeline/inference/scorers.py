@@ -84,8 +84,8 @@ class StreamScorer:
     def __init__(self, heads: Heads, reset_frames: int = 0, lookback_frames: int = 0) -> None:
         if not heads.streams:
             raise UserError(
-                "this model is bidirectional: it reads the future and cannot score a stream frame by frame. Use the "
-                "mode 'windows', or train with model.bidirectional false"
+                "this model is bidirectional: it reads the future and cannot score a stream frame by frame. Use "
+                "--inference.mode windows, or train with model.bidirectional false"
             )
         self._heads, self._reset_frames, self._num_context = heads, reset_frames, lookback_frames
         self._state: State = None
@@ -128,8 +128,8 @@ Scorer = WindowScorer | StreamScorer
 def _windows(heads: Heads, sampling: SamplingConfig, config: InferenceConfig, lookback_frames: int) -> Scorer:
     if not heads.reads_windows:
         raise UserError(
-            "this file holds the streaming step alone, which cannot score windows; use the mode 'stream', or the file "
-            "that ends in .clip.onnx"
+            "this file holds the streaming step alone, which cannot score windows; use --inference.mode stream, or the "
+            "file that ends in .clip.onnx"
         )
     stride = config.stride_frames or max(1, sampling.num_frames // 4)
     return WindowScorer(heads, sampling.num_frames, stride, lookback_frames)
@@ -139,7 +139,7 @@ def _stream(heads: Heads, sampling: SamplingConfig, config: InferenceConfig, loo
     reset_frames = round(config.reset_seconds * sampling.sample_fps)
     if config.reset_seconds and not reset_frames:
         raise UserError(
-            f"reset_seconds {config.reset_seconds:g} is less than one grid frame; the model reads "
+            f"inference.reset_seconds {config.reset_seconds:g} is less than one grid frame; the model reads "
             f"{sampling.sample_fps:g} a second"
         )
     return StreamScorer(heads, reset_frames, lookback_frames)

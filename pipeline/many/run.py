@@ -35,9 +35,6 @@ _Engine = Callable[[Job, Sequence[str], int | None], Generator[FileResult, None,
 
 ENGINES: dict[str, _Engine] = {"pool": run_pool, "ray": run_on_ray}
 
-# Whatever changes the rows. Where a file is decoded, and how long it may take, does not.
-_DECIDING = ("mode", "reset_seconds", "stride_frames", "batch_size", "device")
-
 
 @dataclass(frozen=True)
 class _Plan:
@@ -99,9 +96,15 @@ def _plan(model_path: str, model: ModelFile, videos: Sequence[Path | str], optio
     paths = sorted(files | addresses.keys())
     folder = "" if all(Path(path).is_absolute() for path in files) else str(Path.cwd())
     job = Job(str(Path(model_path).absolute()), file_digest(Path(model_path)), folder, options, addresses)
-    timeline, stream = to_dict(options.timeline), options.decode.stream
-    run = {"clipgru": __version__, "model": job.model_sha256, "timeline": timeline, "stream": stream}
-    run |= {name: getattr(options, name) for name in _DECIDING}
+    # All that decides the rows. Where a file is decoded, and how long it may take, does not.
+    run: dict[str, Any] = {
+        "clipgru": __version__,
+        "model": job.model_sha256,
+        "device": options.device,
+        "stream": options.decode.stream,
+    }
+    run |= {"timeline": to_dict(options.timeline)}
+    run |= {f"inference.{name}": value for name, value in to_dict(options.inference).items()}
     header = {"labels": list(model.labels), "sampling": to_dict(model.sampling), "run": run}
     header |= {"videos": list_facts(paths)}
     table = Path(options.parquet or "")
