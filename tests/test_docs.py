@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import os
 import re
 import shlex
 import shutil
@@ -12,6 +13,7 @@ from pathlib import Path
 
 import pytest
 
+import pipeline
 from pipeline.checkpoint import save_model
 from pipeline.cli import COMMANDS, main
 from tests.small import small_model
@@ -45,9 +47,10 @@ def test_every_command_parses(page: Path, capsys: pytest.CaptureFixture[str], mo
         assert "unrecognized arguments: --no_such_option" in errors, f"{command}\n{errors}"
 
 
-def test_the_reference_is_what_the_settings_say() -> None:
+def test_the_reference_and_the_api_are_what_the_code_says() -> None:
     tool = [sys.executable, str(ROOT / "tools" / "write_reference.py"), "--check"]
-    result = subprocess.run(tool, cwd=ROOT, capture_output=True, text=True, check=False)
+    environment = os.environ | {"PYTHONPATH": str(ROOT)}  # this checkout, whatever is installed
+    result = subprocess.run(tool, cwd=ROOT, env=environment, capture_output=True, text=True, check=False)
     assert result.returncode == 0, result.stdout + result.stderr
 
 
@@ -102,3 +105,28 @@ def test_the_timed_way_through_the_tutorial_begins_with_its_installation(monkeyp
     assert verdict(steps) == "3.0 minutes, less than ten; 1.0 of them after the installation."
     assert "MORE than ten" in verdict([*steps, Step("b", 600.0, 0)])
     assert verdict([*steps, Step("b", 1.0, 2)]) == "Failed at `b`."
+
+
+ARCHITECTURE = (ROOT / "docs" / "architecture.md").read_text(encoding="utf-8")
+
+
+def test_every_room_of_the_package_stands_in_the_architecture() -> None:
+    rooms = {f"{path.parent.name}/" for path in (ROOT / "pipeline").glob("*/__init__.py")}
+    rooms |= {path.name for path in (ROOT / "pipeline").glob("*.py") if not path.name.startswith("__")}
+    assert not {room for room in rooms if f"`{room}`" not in ARCHITECTURE}
+
+
+def test_what_the_architecture_names_exists() -> None:
+    names = re.findall(r"`([\w/]+(?:/|\.py))`", ARCHITECTURE)
+    assert len(names) > 30
+    assert not [name for name in names if not ((ROOT / "pipeline" / name).exists() or (ROOT / name).exists())]
+    entries = re.findall(r"`([A-Z_]+)`(?: or `([A-Z_]+)`)? in `([\w/.]+)`", ARCHITECTURE)
+    assert len(entries) >= 6
+    for *tables, place in entries:
+        code = (ROOT / "pipeline" / place).read_text(encoding="utf-8")
+        assert not [table for table in tables if table and f"\n{table}: dict[" not in code], place
+
+
+def test_every_public_name_stands_in_the_api() -> None:
+    api = (ROOT / "docs" / "api.md").read_text(encoding="utf-8")
+    assert not [name for name in pipeline.__all__ if f"**`pipeline.{name}" not in api]
