@@ -130,3 +130,29 @@ def test_what_the_architecture_names_exists() -> None:
 def test_every_public_name_stands_in_the_api() -> None:
     api = (ROOT / "docs" / "api.md").read_text(encoding="utf-8")
     assert not [name for name in pipeline.__all__ if f"**`pipeline.{name}" not in api]
+
+
+LINKED = [path for place in ("", "data/", "docs/", "benchmarks/") for path in sorted(ROOT.glob(f"{place}*.md"))]
+
+
+@pytest.mark.parametrize("page", LINKED, ids=lambda page: f"{page.parent.name}/{page.name}")
+def test_links_lead_somewhere(page: Path) -> None:
+    for link in re.findall(r"\]\(([^)\s]+)\)", page.read_text(encoding="utf-8")):
+        if not link.startswith(("http", "mailto:")):
+            name, _, heading = link.partition("#")
+            target = (page.parent / name).resolve() if name else page
+            assert target.exists(), link
+            assert not heading or heading in anchors(target), link
+
+
+def anchors(page: Path) -> set[str]:
+    """The names that GitHub gives to a page's headings."""
+    headings = re.findall(r"^#+ (.+)$", page.read_text(encoding="utf-8"), flags=re.MULTILINE)
+    return {re.sub(r"[^\w\- ]", "", heading).strip().lower().replace(" ", "-") for heading in headings}
+
+
+def test_every_record_stands_in_the_list_of_benchmarks() -> None:
+    folder = ROOT / "benchmarks"
+    listed = (folder / "README.md").read_text(encoding="utf-8")
+    records = {path.name for path in folder.glob("*.md")} - {"README.md"}
+    assert not [name for name in records if f"({name})" not in listed]
