@@ -1,7 +1,4 @@
-"""The container files, without an engine: their parts exist and agree, and their health check works.
-
-Their steps are run, as far as they can be without an engine, by ``tools/check_docker.py``.
-"""
+"""The container files, without an engine: their parts exist and agree, and their health check works."""
 
 from __future__ import annotations
 
@@ -20,7 +17,7 @@ import pytest
 import yaml
 
 from pipeline.cli import main
-from tools.containers.dockerfile import (
+from tests.dockerfile import (
     Instruction,
     assignments,
     context,
@@ -259,31 +256,3 @@ def test_the_health_check() -> None:
     with server_that_says(503) as url:
         assert health(url) == 1
     assert health(None) == 0
-
-
-def test_steps_run_in_a_folder_and_not_on_the_machine(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    """Paths of the image are below its folder; what would change the machine is told and left; a failure ends it."""
-    monkeypatch.syspath_prepend(ROOT / "tools")
-    from check_docker import build
-    from containers.image import Image
-
-    (tmp_path / "checkout").mkdir()
-    (tmp_path / "checkout" / "a.txt").write_text("a")
-    text = """WORKDIR /opt/app
-ENV HOME=/tmp NAME=b
-COPY a.txt ./
-RUN cp a.txt $NAME.txt && echo $HOME
-RUN apt-get install a
-USER me
-ENTRYPOINT ["a", "/b"]
-RUN exit 3
-WORKDIR /never
-"""
-    image = Image(tmp_path / "root", tmp_path / "checkout", ["a.txt"])
-    rows = build(image, instructions(text), {})
-    words = ["ran", "ran", "ran", "ran", "not run", "not run", "noted", "FAILED"]
-    assert [row.outcome.word for row in rows] == words
-    assert (tmp_path / "root" / "opt" / "app" / "b.txt").read_text() == "a"
-    assert rows[3].outcome.remark.endswith("; /tmp")
-    assert rows[-1].outcome.remark.startswith("exit code 3")
-    assert image.placed(image.entrypoint) == ["a", str(tmp_path / "root" / "b")]
