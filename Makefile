@@ -12,7 +12,7 @@ PIP := PIP_CONSTRAINT=constraints.txt PIP_BUILD_CONSTRAINT=constraints.txt \
 	PIP_DISABLE_PIP_VERSION_CHECK=1 PIP_ROOT_USER_ACTION=ignore $(BIN)/python -m pip
 
 .DEFAULT_GOAL := help
-.PHONY: help venv venv-test demo test lint format constraints check-constraints clean
+.PHONY: help venv venv-test demo test lint format wheel constraints check-constraints clean
 
 help: ## List the targets
 	@awk -F ':.*## ' '/^[a-z-]+:.*## / { printf "  make %-18s %s\n", $$1, $$2 }' Makefile
@@ -35,6 +35,10 @@ lint: .venv/.installed-test ## Style, formatting and types, nothing changed
 format: .venv/.installed-test ## Fix style and formatting
 	$(BIN)/ruff check --fix
 	$(BIN)/ruff format
+
+wheel: .venv/.installed ## Build dist/clipgru-VERSION-py3-none-any.whl
+	rm -rf build
+	$(PIP) wheel --quiet --no-deps --wheel-dir dist .
 
 constraints: ## Write constraints.txt anew (PYTHONS="python3.11 ...", the reference first)
 	$(firstword $(PYTHONS)) tools/pin_constraints.py $(PYTHONS)
