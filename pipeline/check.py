@@ -34,7 +34,7 @@ _STYLES = {USABLE: "", DEGRADED: "yellow", UNUSABLE: "red"}
 
 
 @dataclass(frozen=True)
-class CheckReport:
+class _CheckReport:
     """Everything that was found."""
 
     files: tuple[FileHealth, ...]
@@ -87,13 +87,13 @@ class CheckReport:
         return text.getvalue()
 
 
-def examine_all(files: Sequence[Path], config: DecodeConfig, workers: int) -> Iterator[Examination]:
+def _examine_all(files: Sequence[Path], config: DecodeConfig, workers: int) -> Iterator[Examination]:
     """The health of each file, in order, each in one of some processes that are killed when they hang."""
     with VideoOpener(replace(config, isolate=True)) as opener, ThreadPoolExecutor(workers) as threads:
         yield from threads.map(opener.examine, files)
 
 
-def make_report(found: Found, examinations: Sequence[Examination]) -> CheckReport:
+def _make_report(found: Found, examinations: Sequence[Examination]) -> _CheckReport:
     """Joins what is known of the files with what is written about them."""
     rows = [(split, row) for split, row in found.rows if split]
     bytes_groups = same_bytes(found.files)
@@ -112,7 +112,7 @@ def make_report(found: Found, examinations: Sequence[Examination]) -> CheckRepor
     labelled = [row for _, row in rows]
     misfits = find_misfits(labelled, lengths)
     too_many = _too_many_bad(labelled, files, len(misfits.outside), found.max_bad_fraction)
-    return CheckReport(
+    return _CheckReport(
         files=files,
         same_bytes=bytes_groups,
         same_pictures=pictures,
@@ -165,21 +165,21 @@ def run_check(paths: Sequence[str], options: CheckOptions, config: DecodeConfig,
     examinations = []
     with Progress(console=console, transient=True, disable=options.quiet or not console.is_terminal) as progress:
         task = progress.add_task("checking", total=len(files))
-        for examination in examine_all(files, config, num_processes(options.workers)):
+        for examination in _examine_all(files, config, num_processes(options.workers)):
             examinations.append(examination)
             progress.advance(task)
-    report = make_report(found, examinations)
+    report = _make_report(found, examinations)
     if options.json:
         text = to_json(report.to_json(), indent=1, ensure_ascii=False) + "\n"
         write_atomically(Path(options.json), text)
     if options.csv:
         write_atomically(Path(options.csv), report.to_csv())
     if not options.quiet:
-        print_report(report, console, options.all)
+        _print_report(report, console, options.all)
     return 1 if report.is_bad else 0
 
 
-def print_report(report: CheckReport, console: PlainConsole, with_usable: bool) -> None:
+def _print_report(report: _CheckReport, console: PlainConsole, with_usable: bool) -> None:
     """A table of the files and lists of the rest."""
     listed = [health for health in report.files if with_usable or health.verdict != USABLE]
     if listed:
@@ -220,7 +220,7 @@ def _print_training(training: Training, num_unusable: int, console: PlainConsole
         console.print(f"note: {note}")
 
 
-def _lists(report: CheckReport) -> list[tuple[str, list[str]]]:
+def _lists(report: _CheckReport) -> list[tuple[str, list[str]]]:
     return [
         ("problems", list(report.problems)),
         (f"rows outside their file; {report.likely_cause}", list(report.rows_outside)),

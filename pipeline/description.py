@@ -34,7 +34,7 @@ METADATA_KEY = "clipgru"
 FORMAT_VERSION = 2
 """1 had no checksum, and at first no calibration. Such files are read as well."""
 
-MAX_CLIP_PIXELS = 2**27
+_MAX_CLIP_PIXELS = 2**27
 """Of all frames of a clip together: 0.4 GB of uint8 RGB."""
 _MAX_STATE_VALUES = 2**24
 
@@ -68,7 +68,7 @@ class CalibrationNumbers:
 
 
 @dataclass(frozen=True)
-class Provenance:
+class _Provenance:
     """Where a model came from. Everything may be absent: a model made in Python need not say."""
 
     clipgru: str = ""
@@ -79,7 +79,7 @@ class Provenance:
     num_training_videos: int | None = None
     chosen: str | None = None
     """The candidate that ``clipgru learn`` chose."""
-    initial_model: Provenance | None = None
+    initial_model: _Provenance | None = None
     """That of the model which training began with."""
 
 
@@ -96,7 +96,7 @@ class Description:
     normalization: Normalization
     calibration: CalibrationNumbers
     provenance: dict[str, Any]
-    """As ``Provenance`` has it."""
+    """As ``_Provenance`` has it."""
     metrics: dict[str, float]
     sha256: str = ""
     """Of a model file: of this text without these digits, and of the weights. An exported file has its own."""
@@ -105,12 +105,12 @@ class Description:
 
     def __post_init__(self) -> None:
         check_labels(self.labels, "labels")
-        read_checked(Provenance, self.provenance, "provenance")
+        read_checked(_Provenance, self.provenance, "provenance")
         num_frames, size = self.sampling.num_frames, self.transform.fit_size_px
         require(
-            num_frames * size * size <= MAX_CLIP_PIXELS,
+            num_frames * size * size <= _MAX_CLIP_PIXELS,
             f"sampling.num_frames {num_frames} of transform.fit_size_px {size}: a clip of more than "
-            f"{MAX_CLIP_PIXELS:,} pixels",
+            f"{_MAX_CLIP_PIXELS:,} pixels",
         )
 
     @property

@@ -24,12 +24,12 @@ from pipeline.datasets.videos import ClipBatch, fixed_clips
 from pipeline.errors import UserError
 from pipeline.transforms.frames import ClipTransform
 
-NUM_SHUFFLES = 4
-NUM_FRACTIONS = 8
+_NUM_SHUFFLES = 4
+_NUM_FRACTIONS = 8
 
 
 def _shuffled(num_frames: int, generator: torch.Generator) -> list[list[int]]:
-    return [torch.randperm(num_frames, generator=generator).tolist() for _ in range(NUM_SHUFFLES)]
+    return [torch.randperm(num_frames, generator=generator).tolist() for _ in range(_NUM_SHUFFLES)]
 
 
 # name -> the frames to show, in order, once or several times; scores of several are averaged
@@ -180,7 +180,7 @@ class _Prober:
         features = self._embed(clips)
         by_order = {name: self._in_orders(clips, features, orders) for name, orders in self._orders(clips).items()}
         num_steps = features.shape[1]
-        steps = sorted({max(1, num_steps * part // NUM_FRACTIONS) for part in range(1, NUM_FRACTIONS + 1)})
+        steps = sorted({max(1, num_steps * part // _NUM_FRACTIONS) for part in range(1, _NUM_FRACTIONS + 1)})
         by_fraction = {step / num_steps: self._classify(features[:, :step]) for step in steps}
         return by_order, by_fraction, self._flicker(features)
 

@@ -204,12 +204,12 @@ def run_doctor(paths: Sequence[str], options: DoctorOptions, config: DecodeConfi
     if options.json:
         write_atomically(Path(options.json), to_json(diagnosis.to_json(), indent=1) + "\n")
     if not options.quiet:
-        print_diagnosis(diagnosis, console)
+        _print_diagnosis(diagnosis, console)
     say(diagnosis.snippet.rstrip("\n"), sys.stderr if options.json == STDOUT else sys.stdout)
     return 1 if diagnosis.unreadable or any(found.num_wrong for found in diagnosis.findings) else 0
 
 
-def print_diagnosis(diagnosis: Diagnosis, console: PlainConsole) -> None:
+def _print_diagnosis(diagnosis: Diagnosis, console: PlainConsole) -> None:
     """A table of the decoders, the refusals, and the advice."""
     table = Table("decoder", "exact", "wrong", "refused", "frames/s", "peak MB")
     for found in diagnosis.findings:

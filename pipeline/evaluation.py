@@ -36,7 +36,7 @@ from pipeline.transforms.augmentation import TrainTransform
 from pipeline.transforms.frames import ClipTransform
 
 EVALUATION_FILES = ("summary.json", "videos.csv", "confusion.csv", "confusion.png", "reliability.csv", "left_out.csv")
-Classify = Callable[[Tensor], Tensor]
+_Classify = Callable[[Tensor], Tensor]
 """uint8 clips ``[B, T + context, 3, S, S]`` -> logits ``[B, K]`` on the CPU."""
 
 
@@ -169,7 +169,7 @@ def evaluate_model(
     data: DataConfig,
     *,
     num_clips: int | None = None,
-    classify: Classify | None = None,
+    classify: _Classify | None = None,
     mirror: bool = False,
     progress: Callable[[int], None] | None = None,
     ranks: Ranks = ALONE,
@@ -241,7 +241,7 @@ class _Answer:
     is_unknown: bool
 
 
-def _video_answers(model: ModelFile, classify: Classify, batch: ClipBatch, mirror: bool) -> dict[int, _Answer]:
+def _video_answers(model: ModelFile, classify: _Classify, batch: ClipBatch, mirror: bool) -> dict[int, _Answer]:
     if not len(batch.labels):
         return {}
     views = [batch.frames, batch.frames.flip(-1)] if mirror else [batch.frames]

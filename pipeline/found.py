@@ -23,7 +23,7 @@ from pipeline.datasets.settled import read_splits
 from pipeline.datasets.tables import MANIFEST_SUFFIXES, read_manifest_rows
 from pipeline.errors import UserError
 
-CONFIG_SUFFIXES = (".yaml", ".yml")
+_CONFIG_SUFFIXES = (".yaml", ".yml")
 
 
 @dataclass(frozen=True)
@@ -80,7 +80,7 @@ def find(paths: Iterable[str]) -> Found:
         elif path.suffix.lower() in MANIFEST_SUFFIXES:
             data = DataConfig(format="manifest", root=str(path.parent), annotations=name, allow_links=True)
             _add_data(found, name, data)
-        elif path.suffix.lower() in CONFIG_SUFFIXES:
+        elif path.suffix.lower() in _CONFIG_SUFFIXES:
             data, seed = _data_of(path)
             found.max_bad_fraction = data.max_bad_fraction
             refused = _add_data(found, name, data, seed).refused

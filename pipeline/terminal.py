@@ -26,14 +26,14 @@ def printable(text: str) -> str:
     return text.translate(_ESCAPES)
 
 
-def printable_lines(text: str) -> str:
+def _printable_lines(text: str) -> str:
     """Return the text with its line ends kept, otherwise as ``printable``."""
     return "\n".join(printable(line) for line in text.split("\n"))
 
 
 def say(text: str, stream: TextIO | None = None) -> None:
     """Print lines for people, to standard output unless told otherwise."""
-    print(printable_lines(text), file=stream, flush=True)
+    print(_printable_lines(text), file=stream, flush=True)
 
 
 class PlainConsole(Console):
@@ -45,4 +45,4 @@ class PlainConsole(Console):
 
     def render_str(self, text: str, **settings: Any) -> Text:
         """Every text passes here, those in tables too."""
-        return super().render_str(printable_lines(text), **settings)
+        return super().render_str(_printable_lines(text), **settings)

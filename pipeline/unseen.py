@@ -21,7 +21,7 @@ _VALIDATION = "validation videos chose the epoch and calibrated the scores: on n
 
 
 @dataclass(frozen=True)
-class JudgedRows:
+class _JudgedRows:
     """What to judge a model by."""
 
     rows: tuple[VideoRow, ...]
@@ -34,7 +34,7 @@ class JudgedRows:
     """``num_trained_on``, where the training videos are looked at on purpose."""
 
 
-def rows_to_judge(model: ModelFile, given_data: Mapping[str, Any], part: str) -> JudgedRows:
+def rows_to_judge(model: ModelFile, given_data: Mapping[str, Any], part: str) -> _JudgedRows:
     """Return the videos of a part of the data that a model was trained on, or of that with the settings given.
 
     Args:
@@ -51,19 +51,19 @@ def rows_to_judge(model: ModelFile, given_data: Mapping[str, Any], part: str) ->
     annotations = read_annotations(data)
     rows = _rows_of(annotations, data, trained_as.get("seed", 0), part)
     if model.videos is None:
-        return JudgedRows(rows, data, (*annotations.notes, _UNKNOWN))
+        return _JudgedRows(rows, data, (*annotations.notes, _UNKNOWN))
     found = _unseen_of(model, annotations, data).judgeable(rows, validated=part == "val")
     if part == "train":
         num_seen = sum(left.why in (TRAINED, CHANGED) for left in found.left_out)
         said = f"{num_seen} of these {len(rows)} videos were trained on: the figures do not say how good the model is"
-        return JudgedRows(rows, data, (*annotations.notes, said), (), {"num_trained_on": num_seen})
+        return _JudgedRows(rows, data, (*annotations.notes, said), (), {"num_trained_on": num_seen})
     if not found.rows:
         raise UserError(
             f"there is nothing to judge the model by: {'. '.join(found.notes())}. Add videos that it has not seen, "
             "name others by --data.root, or look at training videos on purpose with --split train"
         )
     notes = (*annotations.notes, *found.notes(), *([_VALIDATION] if part == "val" else []))
-    return JudgedRows(found.rows, data, notes, found.left_out)
+    return _JudgedRows(found.rows, data, notes, found.left_out)
 
 
 def _rows_of(annotations: Annotations, data: DataConfig, seed: int, part: str) -> tuple[VideoRow, ...]:

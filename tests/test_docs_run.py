@@ -28,8 +28,9 @@ import torch
 from pipeline.cli import COMMANDS, main
 from pipeline.datasets.motion import MotionSetConfig
 from pipeline.many.shards import Shard
+from tests.ports import free_port
 from tests.sandbox import CONFIGS, furnish
-from tests.test_streaming_network import MjpegServer, free_port
+from tests.test_streaming_network import MjpegServer
 
 ROOT = Path(__file__).parent.parent
 WAYS = [[ROOT / "README.md", ROOT / "docs" / "how_to.md"], *([config] for config in CONFIGS)]

@@ -145,10 +145,8 @@ def two(root: Path, tmp_path_factory: pytest.TempPathFactory) -> tuple[Path, lis
     experiment = plain_experiment(root, folder)
     experiment = replace(experiment, machine=TWO, data=replace(experiment.data, batch_size=2))
     (folder / "config.yaml").write_text(to_yaml(experiment))
-    done = run("tests.two_ranks", folder / "config.yaml", folder, "stop")
-    assert done.returncode == 100 + signal.SIGTERM, done.stderr
-    done = run("tests.two_ranks", folder / "config.yaml", folder, "resume")
-    assert done.returncode == 0, done.stderr
+    done = run("tests.two_ranks", folder / "config.yaml", folder, "stop", "resume")
+    assert done.stdout.splitlines() == [f"{100 + signal.SIGTERM} 0", "0 0"], done.stderr
     return experiment.run_dir, [json.loads((folder / f"rank_{index}.json").read_text()) for index in range(2)]
 
 

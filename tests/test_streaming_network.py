@@ -23,6 +23,7 @@ from pipeline.config import InferenceConfig, StreamingConfig
 from pipeline.inference import Model
 from pipeline.streaming.sources import parse_sources
 from pipeline.streaming.streams import Happening, Notice, Streams
+from tests.ports import free_port
 from tests.small import small_model
 
 PATIENCE_SECONDS = 120.0
@@ -216,12 +217,6 @@ for k, frame in enumerate(frames):
 container.mux(stream.encode())
 container.close()
 """
-
-
-def free_port() -> int:
-    with socket.socket() as probe:
-        probe.bind(("127.0.0.1", 0))
-        return int(probe.getsockname()[1])
 
 
 def test_rtsp(tmp_path: Path) -> None:

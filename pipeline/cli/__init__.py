@@ -39,7 +39,7 @@ from pipeline.machine import core_quota, keep_freed_memory, num_cores
 from pipeline.sources import shown_source
 from pipeline.version import __version__
 
-DESCRIPTION = """Video action recognition with a CNN and a convolutional GRU.
+_DESCRIPTION = """Video action recognition with a CNN and a convolutional GRU.
 
 commands:
   train      train a model on videos, write one self-describing model file
@@ -72,7 +72,7 @@ ENVIRONMENT = {
     "THP_MEM_ALLOC_ENABLE": "1",
 }
 
-TRAINING_COMMANDS = frozenset({"train", "learn", "evaluate", "demo"})  # evaluate trains the folds of a protocol
+_TRAINING_COMMANDS = frozenset({"train", "learn", "evaluate", "demo"})  # evaluate trains the folds of a protocol
 
 COMMANDS: dict[str, Callable[[Sequence[str]], int]] = {
     "train": train_command,
@@ -125,7 +125,7 @@ def main(args: Sequence[str] | None = None) -> int:
 def _run(args: Sequence[str]) -> int:
     if not args or args[0] in ("-h", "--help"):
         print(
-            f"usage: clipgru [-h] [--version] COMMAND ...\n\n{DESCRIPTION}\nclipgru COMMAND --help tells the options."
+            f"usage: clipgru [-h] [--version] COMMAND ...\n\n{_DESCRIPTION}\nclipgru COMMAND --help tells the options."
         )
         return 0 if args else EXIT_USER_ERROR
     if args[0] == "--version":
@@ -133,7 +133,7 @@ def _run(args: Sequence[str]) -> int:
         return 0
     if args[0] not in COMMANDS:
         raise unknown_name("command", args[0], COMMANDS)
-    if args[0] in TRAINING_COMMANDS:
+    if args[0] in _TRAINING_COMMANDS:
         keep_freed_memory()
     return COMMANDS[args[0]](args[1:])
 

@@ -25,7 +25,7 @@ if TYPE_CHECKING:
 EXIT_SOME_FAILED, EXIT_USER_ERROR = 1, 2
 
 
-class Parser(jsonargparse.ArgumentParser):
+class _Parser(jsonargparse.ArgumentParser):
     """jsonargparse's parser with one-screen errors: what is wrong and where to look, not the whole usage."""
 
     def parse_args(self, args: Any = None, **settings: Any) -> Any:  # type: ignore[override]
@@ -77,10 +77,10 @@ def _at_home(word: str) -> str:
     return option + os.path.expanduser(path) if path.startswith("~") and not os.path.exists(path) else word
 
 
-def make_parser(command: str, description: str) -> Parser:
+def make_parser(command: str, description: str) -> _Parser:
     """The parser of one command."""
     jsonargparse.set_parsing_settings(docstring_parse_attribute_docstrings=True)
-    return Parser(prog=f"clipgru {command}", description=description, exit_on_error=True, allow_abbrev=False)
+    return _Parser(prog=f"clipgru {command}", description=description, exit_on_error=True, allow_abbrev=False)
 
 
 def console() -> PlainConsole:
@@ -90,7 +90,7 @@ def console() -> PlainConsole:
     return PlainConsole()
 
 
-def to_experiment(parser: Parser, arguments: Any) -> Experiment:
+def to_experiment(parser: _Parser, arguments: Any) -> Experiment:
     """The experiment that parsed arguments describe."""
     groups = set(Experiment.__dataclass_fields__)
     instantiated = parser.instantiate(arguments)
@@ -110,14 +110,14 @@ def read_experiment(path: Path, words: Sequence[str] = ()) -> Experiment:
 
 
 @cache
-def _experiment_parser() -> Parser:
+def _experiment_parser() -> _Parser:
     """Made once: it takes as long as reading a file with it."""
     parser = make_parser("train", "")
     add_experiment(parser)
     return parser
 
 
-def add_experiment(parser: Parser) -> None:
+def add_experiment(parser: _Parser) -> None:
     """``--config`` and every setting of an experiment."""
     parser.add_argument("--config", action="config", help="A YAML file with any of these settings; configs/ has some.")
     parser.add_class_arguments(Experiment, None)
@@ -128,13 +128,13 @@ def config_files(arguments: Any) -> list[str]:
     return [str(path) for path in arguments.config or ()]
 
 
-def add_no_clobber(parser: Parser) -> None:
+def add_no_clobber(parser: _Parser) -> None:
     """``--no_clobber``, for commands whose options do not have it."""
     help_text = "End with an error instead of replacing a file that is there already."
     parser.add_argument("--no_clobber", action="store_true", help=help_text)
 
 
-def add_options(parser: Parser, options_type: type[Any]) -> None:
+def add_options(parser: _Parser, options_type: type[Any]) -> None:
     """The fields of an options dataclass. A boolean one is a bare flag (``--quiet``); one whose metadata has a value
     called ``bare`` takes that if the option is given alone (``--serve``); a tuple is the option's values, which may be
     given several times (``--name``)."""
@@ -151,7 +151,7 @@ def add_options(parser: Parser, options_type: type[Any]) -> None:
         parser.add_argument(f"--{name}", nargs="?", const=value, type=str, help=f"{texts[name]} Alone: {value}.")
 
 
-def read_options(options_type: type[Any], parser: Parser, arguments: Any) -> Any:
+def read_options(options_type: type[Any], parser: _Parser, arguments: Any) -> Any:
     """An options dataclass from parsed arguments."""
     instantiated = parser.instantiate(arguments)
     values = {name: instantiated[name] for name in options_type.__dataclass_fields__}
@@ -163,7 +163,7 @@ def read_options(options_type: type[Any], parser: Parser, arguments: Any) -> Any
 
 
 def read_paths(
-    options_type: type[Any], parser: Parser, args: Sequence[str]
+    options_type: type[Any], parser: _Parser, args: Sequence[str]
 ) -> tuple[list[str], Any, DecodeConfig, bool]:
     """What the commands that look at files are given: the paths, their options, how to decode, and whether files that
     are there are to stay."""

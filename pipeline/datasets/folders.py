@@ -23,7 +23,7 @@ from pipeline.datasets.delimited import UNKNOWN_GROUPS, composed, name_below, re
 from pipeline.datasets.parts import choose_parts, notes_on_folders, part_of
 from pipeline.errors import UserError
 
-GROUP_COLUMNS = ("source_group", "group")
+_GROUP_COLUMNS = ("source_group", "group")
 """What the column of ``groups.csv`` with the source may be called."""
 
 _CUT_NAME = re.compile(r"(.+_g\d+)_c\d+")
@@ -124,9 +124,11 @@ def _read_groups(root: Path, annotations: Path | None, files: list[Path]) -> dic
     if annotations is None and not source.exists():
         return {}
     records = read_table(source, ("file",))
-    columns = [column for column in GROUP_COLUMNS if records and column in records[0][1]]
+    columns = [column for column in _GROUP_COLUMNS if records and column in records[0][1]]
     if not columns:
-        raise UserError(f"{source}:1: expected the columns file and {' or '.join(GROUP_COLUMNS)}, and a line per video")
+        raise UserError(
+            f"{source}:1: expected the columns file and {' or '.join(_GROUP_COLUMNS)}, and a line per video"
+        )
     groups: dict[str, str] = {}
     for place, values in records:
         name, _ = name_below(place, values["file"], root)

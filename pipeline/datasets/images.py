@@ -64,7 +64,7 @@ class PictureFiles(Protocol):
         """uint8 RGB ``[H, W, 3]``. Raises ``DecodeError``."""
 
 
-class PicturesInFolder:
+class _PicturesInFolder:
     """Picture files below a folder; class folders, and parts, may be links."""
 
     def __init__(self, root: Path, config: DecodeConfig, allow_links: bool = False) -> None:
@@ -94,7 +94,7 @@ class PicturesInFolder:
         return decode_picture(self.content(name), self.root / name, self.config)
 
 
-class PicturesInZip:
+class _PicturesInZip:
     """Picture files in a zip archive, which stays as it is."""
 
     def __init__(self, root: Path, config: DecodeConfig, allow_links: bool = False) -> None:
@@ -147,7 +147,7 @@ class PicturesInZip:
         return decode_picture(self.content(name), self.root / name, self.config)
 
 
-class PicturesOfCifar10:
+class _PicturesOfCifar10:
     """CIFAR-10 as published (Krizhevsky, 2009), by torchvision, which checks what it downloads."""
 
     def __init__(self, root: Path, config: DecodeConfig, allow_links: bool = False) -> None:
@@ -186,14 +186,14 @@ class PicturesOfCifar10:
 
 def _folder_or_zip(root: Path, config: DecodeConfig, allow_links: bool = False) -> PictureFiles:
     if root.is_dir():
-        return PicturesInFolder(root, config, allow_links)
+        return _PicturesInFolder(root, config, allow_links)
     if not root.exists():
         raise UserError(f"the data root {root} does not exist; set data.root to a folder or zip of pictures")
-    return PicturesInZip(root, config)
+    return _PicturesInZip(root, config)
 
 
 PICTURE_FORMATS: dict[str, Callable[..., PictureFiles]] = {
-    "cifar10": PicturesOfCifar10,
+    "cifar10": _PicturesOfCifar10,
     "images": _folder_or_zip,
 }
 """``data.format`` to where its pictures are, from the root, how to decode, and whether linked folders are entered."""

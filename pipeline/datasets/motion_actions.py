@@ -60,13 +60,15 @@ class Change:
         return visible and shape in self.shapes and self.room(state, sign) >= self.min_change - 1e-9
 
 
-TURNING = ("triangle", "bar", "half_disc")
+_TURNING = ("triangle", "bar", "half_disc")
 """Shapes that look alike in few positions: their turning shows, and not the other way round."""
 
 CHANGES = (
     Change("moves_right", "moves_left", "x", 0.22, 0.78, 0.36, 0.56),
     Change("moves_down", "moves_up", "y", 0.22, 0.78, 0.36, 0.56),
-    Change("turns_clockwise", "turns_anticlockwise", "angle", 0, 2 * math.pi, 2.4, 4.0, unbounded=True, shapes=TURNING),
+    Change(
+        "turns_clockwise", "turns_anticlockwise", "angle", 0, 2 * math.pi, 2.4, 4.0, unbounded=True, shapes=_TURNING
+    ),
     Change("grows", "shrinks", "log_radius", math.log2(0.15), math.log2(0.34), 0.8, 1.15),
     Change("appears", "vanishes", "opacity", 0, 1, 1, 1),
     Change("square_then_circle", "circle_then_square", "roundness", 0, 1, 1, 1, shapes=("rounded",)),

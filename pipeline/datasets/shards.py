@@ -40,11 +40,11 @@ from pipeline.files.writing import OutputFile, write_atomically
 from pipeline.schema import check_labels, read_checked, read_json
 
 FORMAT_VERSION = 1
-INDEX_NAME = "index.json"
+_INDEX_NAME = "index.json"
 
 
 @dataclass(frozen=True)
-class Packed:
+class _Packed:
     """What ``write_shards`` wrote."""
 
     num_videos: int
@@ -54,7 +54,7 @@ class Packed:
 
 def write_shards(
     annotations: Annotations, folder: Path, max_shard_bytes: int, seed: int, progress: Callable[[], None]
-) -> Packed:
+) -> _Packed:
     """Packs every video of a dataset, each once, into ``<split>-<number>.tar``; the index comes last.
 
     Videos of a split are in an order drawn by the seed, so that a reader that goes from front to back meets all
@@ -84,10 +84,10 @@ def write_shards(
                 samples.append(sample)
                 progress()
         shards = {sample["shard"]: (folder / sample["shard"]).stat().st_size for sample in samples}
-        write_atomically(folder / INDEX_NAME, _index(annotations, samples, numbers, shards))
+        write_atomically(folder / _INDEX_NAME, _index(annotations, samples, numbers, shards))
     except OSError as error:
         raise UserError(f"cannot pack {error.filename or folder}: {reason_of(error)}") from error
-    return Packed(len(samples), len(shards), sum(shards.values()))
+    return _Packed(len(samples), len(shards), sum(shards.values()))
 
 
 def _videos_by_split(annotations: Annotations, seed: int) -> dict[str, list[VideoRow]]:
@@ -208,7 +208,7 @@ def read_shards(root: Path, annotations: Path | None = None, split: int = 1) -> 
         UserError: no index, or a damaged one.
     """
     require_folder(root)
-    source = annotations or root / INDEX_NAME
+    source = annotations or root / _INDEX_NAME
     if not source.exists():
         raise UserError(
             f"no {source}; clipgru shard writes it last, so what is there may have been cut off: pack again"

@@ -21,7 +21,7 @@ class FileLength:
 
 
 @dataclass(frozen=True)
-class Misfits:
+class _Misfits:
     """Rows that do not fit their files, in words."""
 
     outside: tuple[str, ...]
@@ -31,7 +31,7 @@ class Misfits:
     likely_cause: str = ""
 
 
-def find_misfits(rows: Iterable[VideoRow], lengths: Mapping[Path, FileLength]) -> Misfits:
+def find_misfits(rows: Iterable[VideoRow], lengths: Mapping[Path, FileLength]) -> _Misfits:
     """Return the rows that lie outside their files, wholly or in part; files of unknown length are passed over."""
     outside: list[str] = []
     cut_off: list[str] = []
@@ -44,7 +44,7 @@ def find_misfits(rows: Iterable[VideoRow], lengths: Mapping[Path, FileLength]) -
         said = f"{row.name}: {row.start_seconds:g}{end} s, and the file ends at {length.duration_seconds:g} s"
         (outside if row.start_seconds >= length.duration_seconds else cut_off).append(said)
         found.append((row.end_seconds or row.start_seconds, length))
-    return Misfits(tuple(outside), tuple(cut_off), _likely_cause(found))
+    return _Misfits(tuple(outside), tuple(cut_off), _likely_cause(found))
 
 
 def _fits(time_seconds: float, length: FileLength, is_start: bool = False) -> bool:

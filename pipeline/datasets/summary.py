@@ -13,7 +13,7 @@ from pipeline.decode import VideoOpener
 from pipeline.errors import DecodeError
 from pipeline.sampling import spread
 
-MAX_OPENED = 200
+_MAX_OPENED = 200
 """Durations are those of so many videos of a split, evenly spread over it: to open all of a large set takes minutes."""
 
 
@@ -31,7 +31,7 @@ def summarize_splits(splits: Splits, decode: DecodeConfig) -> dict[str, Any]:
 
 def _summarize(rows: Sequence[VideoRow], labels: Sequence[str], opener: VideoOpener) -> dict[str, Any]:
     counts = Counter(row.label for row in rows)
-    opened = [rows[place] for place in spread(len(rows), min(MAX_OPENED, len(rows)))]
+    opened = [rows[place] for place in spread(len(rows), min(_MAX_OPENED, len(rows)))]
     durations = [_duration_seconds(row, opener) for row in opened]
     return {
         "class_counts": {label: counts[label] for label in labels},

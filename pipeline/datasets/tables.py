@@ -30,10 +30,10 @@ from pipeline.errors import UserError, unknown_name
 
 MANIFEST_SUFFIXES = (".csv", ".jsonl", ".ndjson")
 
-MANIFEST_COLUMNS = ("path", "label", "start_seconds", "end_seconds", "group", "split")
+_MANIFEST_COLUMNS = ("path", "label", "start_seconds", "end_seconds", "group", "split")
 """The first two are required. A column of another name is refused: a misspelt ``group`` would leak sources."""
 
-KINETICS_COLUMNS = ("label", "youtube_id", "time_start", "time_end")
+_KINETICS_COLUMNS = ("label", "youtube_id", "time_start", "time_end")
 """Required in each Kinetics CSV; ``split`` is read too, and other columns are left alone."""
 
 
@@ -102,7 +102,7 @@ def read_manifest_rows(root: Path, annotations: Path | None = None) -> Annotatio
     """``read_manifest`` without asking whether the files are there."""
     source = annotations or _default_manifest(root)
     is_json = source.suffix.lower() in (".jsonl", ".ndjson", ".json")
-    records = _read_json_lines(source) if is_json else read_table(source, MANIFEST_COLUMNS[:2])
+    records = _read_json_lines(source) if is_json else read_table(source, _MANIFEST_COLUMNS[:2])
     labels = _listed_labels(source.parent / "classes.txt")
     places: dict[tuple[str, float, float | None], str] = {}
     splits: dict[str, list[VideoRow]] = defaultdict(list)
@@ -138,8 +138,8 @@ def _manifest_row(place: str, values: Mapping[str, str], root: Path, labels: tup
     for number, column in enumerate(values, 1):
         if not column:
             raise UserError(f"{place}: the header has no name for column {number} (pandas: to_csv with index=False)")
-        if column not in MANIFEST_COLUMNS:
-            raise UserError(f"{place}: {unknown_name('column', column, MANIFEST_COLUMNS)}")
+        if column not in _MANIFEST_COLUMNS:
+            raise UserError(f"{place}: {unknown_name('column', column, _MANIFEST_COLUMNS)}")
     name, label = values.get("path", ""), values.get("label", "")
     if not name or not label:
         raise UserError(f"{place}: {'label' if name else 'path'} is empty; each line needs both")
@@ -207,7 +207,7 @@ def read_kinetics(
     splits: dict[str, list[VideoRow]] = defaultdict(list)
     absent: dict[str, list[VideoRow]] = defaultdict(list)
     for source in _kinetics_tables(root, annotations):
-        for place, values in read_table(source, KINETICS_COLUMNS):
+        for place, values in read_table(source, _KINETICS_COLUMNS):
             part = _split_name(place, values.get("split") or _part_word(source))
             row = _kinetics_row(place, values, root, files)
             (splits if row.path.stem in files else absent)[part].append(row)

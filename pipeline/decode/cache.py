@@ -22,7 +22,7 @@ _MAX_BYTES = 1_000_000_000
 # A file that changed so recently may change again without a new time of change.
 _MIN_AGE_SECONDS = 2.0
 
-Key = dict[str, Any]
+_Key = dict[str, Any]
 
 
 def index_store() -> Store:
@@ -37,7 +37,7 @@ def _store(folder: Path | None) -> Store:
     return Store(folder, _MAX_BYTES)
 
 
-def key_of(path: Path, stream: int | None) -> Key:
+def key_of(path: Path, stream: int | None) -> _Key:
     """What an index must have been made of. To be taken before the file is read."""
     status = path.stat()
     return {
@@ -51,7 +51,7 @@ def key_of(path: Path, stream: int | None) -> Key:
     }
 
 
-def load_index(path: Path, key: Key) -> VideoIndex | None:
+def load_index(path: Path, key: _Key) -> VideoIndex | None:
     """The index in the cache; None if there is none, or not of this file as it is now."""
     entry = index_store().get(_name(key))
     if entry is None or entry.facts["key"] != key:
@@ -63,7 +63,7 @@ def load_index(path: Path, key: Key) -> VideoIndex | None:
     return unpack_index(entry.facts["index"], bytearray(payload.tobytes()), path)
 
 
-def save_index(index: VideoIndex, key: Key) -> None:
+def save_index(index: VideoIndex, key: _Key) -> None:
     """Puts an index into the cache, whole or not at all. A cache that cannot be written is none."""
     if time.time() - key["changed_ns"] / 1e9 < _MIN_AGE_SECONDS:
         return
@@ -71,6 +71,6 @@ def save_index(index: VideoIndex, key: Key) -> None:
     index_store().put(_name(key), np.frombuffer(payload, np.uint8)[None], {"key": key, "index": message})
 
 
-def _name(key: Key) -> str:
+def _name(key: _Key) -> str:
     # By path alone: when the file changes, its index is replaced.
     return digest({"kind": "index", "path": key["path"]})

@@ -35,7 +35,7 @@ from pipeline.decode.times import is_constant_rate
 from pipeline.errors import DecodeError
 
 USABLE, DEGRADED, UNUSABLE = "usable", "degraded", "unusable"
-THUMBNAIL_SIDE_PX = 16
+_THUMBNAIL_SIDE_PX = 16
 # When the thumbnails are taken: few in a long video, several in a short one.
 _THUMBNAIL_SECONDS = (0.0, 0.25, 0.5, *(2.0**k for k in range(17)))
 # FFmpeg's VP8 and VP9 decoders make pictures of anything; these check that a frame's data come out even.
@@ -118,7 +118,7 @@ class Examination:
     def from_message(message: dict[str, Any], payload: bytes | bytearray) -> Examination:
         """What ``to_message`` gave."""
         lists = {name: tuple(message[name]) for name in ("reasons", "sizes", "notes")}
-        thumbnails = np.frombuffer(payload, np.uint8).reshape(-1, THUMBNAIL_SIDE_PX, THUMBNAIL_SIDE_PX)
+        thumbnails = np.frombuffer(payload, np.uint8).reshape(-1, _THUMBNAIL_SIDE_PX, _THUMBNAIL_SIDE_PX)
         return Examination(FileHealth(**(message | lists)), thumbnails)
 
 
@@ -179,7 +179,7 @@ def examine(path: Path, config: DecodeConfig) -> Examination:
 
 
 def _stack(thumbnails: list[NDArray[np.uint8]]) -> NDArray[np.uint8]:
-    return np.array(thumbnails, np.uint8).reshape(-1, THUMBNAIL_SIDE_PX, THUMBNAIL_SIDE_PX)
+    return np.array(thumbnails, np.uint8).reshape(-1, _THUMBNAIL_SIDE_PX, _THUMBNAIL_SIDE_PX)
 
 
 def _decode_all(video: OpenVideo, header: Header, index: VideoIndex | None, facts: _Facts) -> None:
@@ -260,7 +260,7 @@ def _note_frame(frame: VideoFrame, index: VideoIndex | None, facts: _Facts) -> N
     facts.sizes[f"{frame.width}x{frame.height}"] = None
     num_taken = len(facts.thumbnails)
     if num_taken < len(_THUMBNAIL_SECONDS) and seconds + half_step >= _THUMBNAIL_SECONDS[num_taken]:
-        side = THUMBNAIL_SIDE_PX
+        side = _THUMBNAIL_SIDE_PX
         small = frame.reformat(side, side, "gray", interpolation="AREA", **ONE_THREAD).to_ndarray()
         facts.thumbnails.append(orientation_of(frame).upright(small.astype(np.uint8)))
 

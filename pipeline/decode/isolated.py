@@ -154,7 +154,7 @@ class IsolatedFile:
             self._fail(stage, f"{cause}; the decoding process was stopped", error)
         except WireError as error:
             self._fail(stage, str(error), error)
-        raise_refusal(self.path, message)
+        _raise_refusal(self.path, message)
         return message, payload
 
     def _fail(self, stage: str, cause: str, error: WireError) -> NoReturn:
@@ -172,7 +172,7 @@ class IsolatedFile:
         self._release(self._process)
 
 
-def raise_refusal(path: Path, message: Message) -> None:
+def _raise_refusal(path: Path, message: Message) -> None:
     """Raises what the decoding process says is wrong."""
     if "cause" in message:
         raise DecodeError(path, message["stage"], message["cause"])
@@ -190,7 +190,7 @@ def examine_isolated(path: Path, config: DecodeConfig, process: DecodingProcess)
     arguments = {"path": str(path), "config": asdict(config)}
     try:
         message, payload = process.ask("health", arguments, seconds, _MAX_BYTES_OF_HEALTH)
-        raise_refusal(path, message)
+        _raise_refusal(path, message)
     except LateError:
         return Examination.of_unreadable(path, f"hangs the decoder: not done within {seconds:.0f} s")
     except WireError as error:

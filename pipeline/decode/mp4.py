@@ -36,7 +36,7 @@ _EDITS = {
 _NORMAL_RATE = 1 << 16
 _HEADER_TIMES_BYTES = {0: 8, 1: 16}  # when it was made and changed, by version
 
-Boxes = dict[bytes, list[memoryview]]
+_Boxes = dict[bytes, list[memoryview]]
 
 
 class _NotPlainError(Exception):
@@ -87,9 +87,9 @@ def _read_index_box(path: Path) -> memoryview:
     return memoryview(content)[8:]
 
 
-def _boxes(content: memoryview) -> Boxes:
+def _boxes(content: memoryview) -> _Boxes:
     """The boxes in a box, by name."""
-    found: Boxes = {}
+    found: _Boxes = {}
     position = 0
     while position + 8 <= len(content):
         size, name = struct.unpack_from(">I4s", content, position)
@@ -100,7 +100,7 @@ def _boxes(content: memoryview) -> Boxes:
     return found
 
 
-def _only(boxes: Boxes, name: bytes) -> memoryview:
+def _only(boxes: _Boxes, name: bytes) -> memoryview:
     if len(boxes.get(name, ())) != 1:
         raise _NotPlainError
     return boxes[name][0]
@@ -142,7 +142,7 @@ def _table_of(moov: memoryview, first_dts: int) -> SampleTable:
     )
 
 
-def _sizes(tables: Boxes) -> NDArray[np.int64]:
+def _sizes(tables: _Boxes) -> NDArray[np.int64]:
     box = _only(tables, b"stsz")
     (same_for_all,) = struct.unpack_from(">I", box, _FULL_BOX_BYTES)
     (num_descriptions,) = struct.unpack_from(">I", _only(tables, b"stsd"), _FULL_BOX_BYTES)
@@ -160,7 +160,7 @@ def _expanded(runs: NDArray[np.void], num_samples: int) -> NDArray[np.int64]:
     return np.repeat(runs["ticks"].astype(np.int64), counts)
 
 
-def _keyframes(tables: Boxes, num_samples: int) -> NDArray[np.bool_]:
+def _keyframes(tables: _Boxes, num_samples: int) -> NDArray[np.bool_]:
     if b"stps" in tables or b"sgpd" in tables:  # more kinds of keyframes
         raise _NotPlainError
     if b"stss" not in tables:
@@ -173,7 +173,7 @@ def _keyframes(tables: Boxes, num_samples: int) -> NDArray[np.bool_]:
     return is_key
 
 
-def _positions(tables: Boxes, sizes: NDArray[np.int64]) -> NDArray[np.int64]:
+def _positions(tables: _Boxes, sizes: NDArray[np.int64]) -> NDArray[np.int64]:
     name, dtype = (b"stco", ">u4") if b"stco" in tables else (b"co64", ">u8")
     chunks = _rows(_only(tables, name), dtype).astype(np.int64)
     runs = _rows(_only(tables, b"stsc"), _CHUNK_RUN)
@@ -201,7 +201,7 @@ def _ticks_per_second(box: memoryview) -> int:
     return int(ticks)
 
 
-def _check_edits(track: Boxes, times: NDArray[np.int64], ticks_per_movie_tick: Fraction) -> None:
+def _check_edits(track: _Boxes, times: NDArray[np.int64], ticks_per_movie_tick: Fraction) -> None:
     """An edit list may move the whole track so that its first picture is at 0, and nothing else."""
     lists = [inside for edits in track.get(b"edts", ()) for inside in _boxes(edits).get(b"elst", ())]
     if not lists:

@@ -27,7 +27,7 @@ from pipeline.errors import DecodeError
 _MIN_PICTURES_SAVED = 3
 _MAX_KEYFRAMES_TRIED = 3
 
-Converter = Callable[[VideoFrame], NDArray[np.uint8]]
+_Converter = Callable[[VideoFrame], NDArray[np.uint8]]
 
 
 class _LostPlaceError(Exception):
@@ -76,7 +76,7 @@ class PyavBackend:
             cause = f"{num_frames} pictures are announced and only {number + 1} can be decoded: the file is damaged"
             raise DecodeError(path, "decode", cause)
 
-    def _converter(self) -> Converter:
+    def _converter(self) -> _Converter:
         """Makes upright pictures, uint8 RGB ``[H, W, 3]``; for one reading."""
         reformatter = VideoReformatter()  # one for all its pictures: a new one works out its tables anew
         orientations: dict[int, Orientation] = {}

@@ -127,7 +127,7 @@ class VideoFile:
             video.close()
 
 
-class VideoSource(Protocol):
+class _VideoSource(Protocol):
     """What a reader must know of its file: a ``VideoFile``, or one that another process has open."""
 
     @property
@@ -156,7 +156,7 @@ class VideoReader:
             clip = video.at([0.0, 0.5, 1.0])
     """
 
-    def __init__(self, file: VideoSource, backend: Backend) -> None:
+    def __init__(self, file: _VideoSource, backend: Backend) -> None:
         self._file, self._backend = file, backend
         self._when_closed: Callable[[], None] | None = None
 

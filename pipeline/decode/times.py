@@ -18,7 +18,7 @@ from numpy.typing import NDArray
 
 from pipeline.decode.container import Header
 
-Ticks = NDArray[np.int64]
+_Ticks = NDArray[np.int64]
 
 NO_TIME = np.iinfo(np.int64).min
 """Stands where a picture has no time."""
@@ -31,7 +31,7 @@ _MAX_STEPS = 3
 # Rounding to ticks moves a picture by less than a tick against the first, which is rounded too. A quarter more, so that
 # nothing lies on the edge.
 _SLACK_TICKS = 1.25
-# Ticks may be longer where the file shows that it rounds to them: its steps are of at least so many and differ by one.
+# _Ticks may be longer where the file shows that it rounds to them: its steps are of at least so many and differ by one.
 _MAX_PLAIN_TICK_SECONDS, _MIN_ROUNDED_STEP = 1e-3, 3
 _MIN_SLACK_SECONDS = 1e-6
 
@@ -40,9 +40,9 @@ _MIN_SLACK_SECONDS = 1e-6
 class Stamps:
     """What a file says of its N pictures, in ticks, in the order they are shown."""
 
-    pts: Ticks
+    pts: _Ticks
     """``[N]``: display times; or empty."""
-    dts: Ticks
+    dts: _Ticks
     """``[N]``: decoding times of the packets at which the decoder gave the pictures; or empty."""
     first_dts: int | None = None
     """Decoding time of the first packet."""
@@ -88,7 +88,7 @@ def _is_next_in_line(stamps: Stamps) -> bool:
     return len(pts) == len(dts) > 2 and np.array_equal(pts[:-1], dts[1:]) and bool(np.ptp(np.diff(dts)))
 
 
-def _completed(given: Ticks, num_frames: int) -> tuple[Ticks, str]:
+def _completed(given: _Ticks, num_frames: int) -> tuple[_Ticks, str]:
     """Increasing times of all pictures, or what is wrong with them."""
     ticks = given[given != NO_TIME]
     steps, num_missing = np.diff(ticks), num_frames - len(ticks)
@@ -101,11 +101,11 @@ def _completed(given: Ticks, num_frames: int) -> tuple[Ticks, str]:
     return np.append(ticks, ticks[-1] + _middle(steps) * np.arange(1, num_missing + 1)), ""
 
 
-def _middle(steps: Ticks) -> int:
+def _middle(steps: _Ticks) -> int:
     return int(np.sort(steps)[(len(steps) - 1) // 2])
 
 
-def _span_fault(ticks: Ticks, header: Header, *, is_display: bool) -> str:
+def _span_fault(ticks: _Ticks, header: Header, *, is_display: bool) -> str:
     """Something if the times contradict the header: its rate and duration together, or where they are decoding times,
     which writers push on to keep them apart, a duration that they pass."""
     if not header.seconds_per_tick:
@@ -121,7 +121,7 @@ def _span_fault(ticks: Ticks, header: Header, *, is_display: bool) -> str:
     return ""
 
 
-def _of_file(ticks: Ticks, stamps: Stamps, header: Header, *, is_display: bool) -> Timeline:
+def _of_file(ticks: _Ticks, stamps: Stamps, header: Header, *, is_display: bool) -> Timeline:
     tick, first, rates = header.seconds_per_tick, int(ticks[0]), _header_rates(header)
     usual = stamps.num_ticks_last or (_middle(np.diff(ticks)) if len(ticks) > 1 else 0)
     last = usual * tick if usual else next((1 / rate for rate in reversed(rates)), tick)
@@ -154,7 +154,7 @@ def _counted_rate(num_frames: int, stamps: Stamps, header: Header) -> tuple[Frac
     return witnesses[0] if witnesses else (Fraction(0), "")
 
 
-def _usual_step(given: Ticks) -> Fraction:
+def _usual_step(given: _Ticks) -> Fraction:
     """Ticks from a picture to the next, as a mean without holes and steps back; 0 if that cannot be told."""
     steps = np.diff(given[given != NO_TIME])
     steps = steps[steps > 0]

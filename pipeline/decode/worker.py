@@ -29,7 +29,7 @@ Answer = tuple[Message, bytes | memoryview]
 _GRACE_SECONDS = 5.0
 
 
-REQUESTS = ("open", "index", "start", "next", "rgb", "stop", "close", "health", "memory")
+_REQUESTS = ("open", "index", "start", "next", "rgb", "stop", "close", "health", "memory")
 
 
 class Worker:
@@ -122,7 +122,7 @@ class Worker:
 
     def answer(self, request: Message) -> Answer:
         """The answer to a request, or what is wrong with the file."""
-        do: dict[str, Callable[..., Answer]] = {name: getattr(self, name) for name in REQUESTS}
+        do: dict[str, Callable[..., Answer]] = {name: getattr(self, name) for name in _REQUESTS}
         try:
             return do[request["do"]](**request["with"])
         except DecodeError as error:

@@ -99,12 +99,12 @@ def remember(model: ModelFile, reader: VideoReader) -> Memory:
         grid_seconds(range(context, context + len(features)), model.sampling.sample_fps),
         _over_places(gate.means()),
         _over_places(maps),
-        standing_out(maps) if maps.ndim == 3 else None,
+        _standing_out(maps) if maps.ndim == 3 else None,
         drops.means(),
     )
 
 
-def standing_out(maps: Tensor) -> Tensor:
+def _standing_out(maps: Tensor) -> Tensor:
     """Maps ``[G, h, w]`` less each one's median, and not below zero."""
     return (maps - maps.flatten(1).median(dim=1).values[:, None, None]).clamp_min(0)
 

@@ -73,7 +73,7 @@ def seen_box(width: int, height: int, transform: TransformConfig) -> Box:
     return left, top, left + wide, top + high
 
 
-def heat_of(maps: Tensor) -> Floats:
+def _heat_of(maps: Tensor) -> Floats:
     """Maps ``[G, h, w]`` as 0 to 1."""
     full = max(float(np.quantile(maps.numpy(), _FULL_HEAT_QUANTILE)), 1e-12)
     heat: Floats = (maps / full).clamp(0, 1).numpy()
@@ -85,7 +85,7 @@ class _Overlay:
 
     def __init__(self, memory: Memory, reader: VideoReader, transform: TransformConfig, num_top: int) -> None:
         self._memory, self._reader, self._transform = memory, reader, transform
-        self._heat = None if memory.maps is None else heat_of(memory.maps)
+        self._heat = None if memory.maps is None else _heat_of(memory.maps)
         end_seconds = reader.info.duration_seconds
         inside = sum(time < end_seconds for time in memory.times_seconds)  # a short video was lengthened
         self._marked = sorted(place for place in memory.top_frames(num_top) if place < inside)

@@ -18,7 +18,7 @@ from pipeline.sampling import grid_range, grid_seconds
 from pipeline.schema import to_json
 from pipeline.transforms.frames import fit_frames
 
-NUM_TRAINING_DRAWS = 3
+_NUM_TRAINING_DRAWS = 3
 DIAGNOSIS_FILES = ("diagnosis.json", "diagnosis.png", "hardest.png", "confident_errors.png")
 
 
@@ -30,7 +30,7 @@ def sampling_sheet(model: ModelFile, path: Path, seed: int) -> bytes:
     """
     row = VideoRow(path, "", path.name)
     rows = _clip_rows(model, row, fixed_clips, SampleKey(0, 0), seed, "evaluation")
-    for epoch in range(NUM_TRAINING_DRAWS):
+    for epoch in range(_NUM_TRAINING_DRAWS):
         rows += _clip_rows(model, row, random_clip, SampleKey(epoch, 0), seed, f"training, epoch {epoch + 1}")
     sampling = model.sampling
     title = f"{path.name}: {sampling.num_frames} frames at {sampling.sample_fps:g} a second, {sampling.mode}"

@@ -37,7 +37,7 @@ _FLOAT, _UINT8, _INT64 = TensorProto.FLOAT, TensorProto.UINT8, TensorProto.INT64
 
 
 @dataclass(frozen=True)
-class Graph:
+class _Graph:
     """Nodes and constants of a piece, under names of their own but for its inputs and outputs."""
 
     nodes: list[Any]
@@ -83,7 +83,7 @@ def _clip(file: ModelFile, pieces: Pieces) -> Any:
     return _model("clip", nodes, constants, [frames], read.outputs, [*embed.outputs, logits])
 
 
-def _scan(file: ModelFile, pieces: Pieces, rank: int) -> Graph:
+def _scan(file: ModelFile, pieces: Pieces, rank: int) -> _Graph:
     """``features [B, T, ...]`` -> ``logits [B, K]``."""
     step, slots = pieces.step, pieces.slots
     body = _piece(step, "step_")
@@ -112,7 +112,7 @@ def _scan(file: ModelFile, pieces: Pieces, rank: int) -> Graph:
         ),
         *_read_out(file),
     ]
-    return Graph(nodes, [*_sizes(slots), *_read_out_constants(file)], [])
+    return _Graph(nodes, [*_sizes(slots), *_read_out_constants(file)], [])
 
 
 def _zeros(slot: StateSlot, name: str) -> list[Any]:
@@ -152,24 +152,24 @@ def _read_out_constants(file: ModelFile) -> list[Any]:
     return [helper.make_tensor("time_axis", _INT64, [1], [1])]
 
 
-def _reading(file: ModelFile, logits: str) -> Graph:
+def _reading(file: ModelFile, logits: str) -> _Graph:
     """Logits ``[B, K]`` -> ``scores [B, K]`` and ``knownness [B]``, as the file's calibration reads them."""
     temperature = helper.make_tensor("temperature", _FLOAT, [], [file.calibration.temperature])
     last_axis = helper.make_tensor("last_axis", _INT64, [1], [-1])
     nodes = [
         make_node("Div", [logits, "temperature"], ["calibrated"]),
         make_node("Softmax", ["calibrated"], [SCORES], axis=-1),
-        *KNOWNNESS_NODES[file.calibration.unknown_measure](logits),
+        *_KNOWNNESS_NODES[file.calibration.unknown_measure](logits),
     ]
     outputs = [
         helper.make_tensor_value_info(SCORES, _FLOAT, ["batch", len(file.labels)]),
         helper.make_tensor_value_info(KNOWNNESS, _FLOAT, ["batch"]),
     ]
-    return Graph(nodes, [temperature, last_axis], outputs)
+    return _Graph(nodes, [temperature, last_axis], outputs)
 
 
 # As ``calibration.MEASURES``: name -> nodes from the logits, "calibrated" and "scores" to "knownness".
-KNOWNNESS_NODES: dict[str, Callable[[str], list[Any]]] = {
+_KNOWNNESS_NODES: dict[str, Callable[[str], list[Any]]] = {
     "max_probability": lambda logits: [make_node("ReduceMax", [SCORES, "last_axis"], [KNOWNNESS], keepdims=0)],
     "max_logit": lambda logits: [make_node("ReduceMax", [logits, "last_axis"], [KNOWNNESS], keepdims=0)],
     "energy": lambda logits: [
@@ -212,7 +212,7 @@ def _picture(file: ModelFile) -> list[int]:
     return [3, file.transform.fit_size_px, file.transform.fit_size_px]
 
 
-def _piece(model: Any, prefix: str) -> Graph:
+def _piece(model: Any, prefix: str) -> _Graph:
     """A piece, with a prefix to all names but those of its inputs and outputs."""
     model = _with_computed_outputs(model)
     if prefix:
@@ -220,7 +220,7 @@ def _piece(model: Any, prefix: str) -> Graph:
     for node in model.graph.node:
         node.ClearField("metadata_props")  # where in whose code it came from
         node.ClearField("doc_string")
-    return Graph(list(model.graph.node), list(model.graph.initializer), list(model.graph.output))
+    return _Graph(list(model.graph.node), list(model.graph.initializer), list(model.graph.output))
 
 
 def _with_computed_outputs(model: Any) -> Any:

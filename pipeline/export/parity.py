@@ -28,7 +28,7 @@ def check_parity(file: ModelFile, graphs: dict[str, Any], slots: Sequence[StateS
     Raises:
         UserError: a graph does not compute what the model does.
     """
-    differences = {kind: CHECKS[kind](file, open_session(graph), slots) for kind, graph in graphs.items()}
+    differences = {kind: _CHECKS[kind](file, open_session(graph), slots) for kind, graph in graphs.items()}
     for kind, difference in differences.items():
         if not difference <= TOLERANCE:  # nan too
             raise UserError(
@@ -71,7 +71,7 @@ def _check_step(file: ModelFile, run: Run, slots: Sequence[StateSlot]) -> float:
     )
 
 
-CHECKS: dict[str, Callable[[ModelFile, Run, Sequence[StateSlot]], float]] = {
+_CHECKS: dict[str, Callable[[ModelFile, Run, Sequence[StateSlot]], float]] = {
     "backbone": _check_backbone,
     "clip": _check_clip,
     "step": _check_step,

@@ -43,7 +43,7 @@ class DamagedEntryError(Exception):
 
 
 @dataclass(frozen=True)
-class Entry:
+class _Entry:
     """One entry, open for reading.
 
     Attributes:
@@ -134,7 +134,7 @@ class Store:
 
             _log.warning("nothing more is cached: %s", printable(str(error)))
 
-    def get(self, key: str) -> Entry | None:
+    def get(self, key: str) -> _Entry | None:
         """Return the entry of that name, or None."""
         try:
             path = self._path(key)
@@ -213,7 +213,7 @@ class Store:
         return self._num_bytes + num_bytes <= self.max_bytes
 
 
-def _opened(path: Path, key: str) -> Entry:
+def _opened(path: Path, key: str) -> _Entry:
     """Raises ``FileNotFoundError``, or some other error where the header is not that of this entry."""
     with path.open("rb") as stream:
         magic, sha256, num_bytes = _START.unpack(stream.read(_START.size))
@@ -228,7 +228,7 @@ def _opened(path: Path, key: str) -> Entry:
         raise DamagedEntryError
     # Copy on write: no entry changes, whatever is done with the rows.
     rows = np.memmap(path, dtype, "c", _START.size + num_bytes, shape) if math.prod(shape) else np.empty(shape, dtype)
-    return Entry(about["facts"], rows, about["checksums"])
+    return _Entry(about["facts"], rows, about["checksums"])
 
 
 def cache_folder(cache_dir: str | None = None) -> Path | None:

@@ -16,7 +16,7 @@ from typing import NoReturn
 _NUMBERS = [getattr(signal, name) for name in ("SIGINT", "SIGTERM", "SIGHUP") if hasattr(signal, name)]
 
 
-class StoppedBySignal(KeyboardInterrupt):
+class _StoppedBySignal(KeyboardInterrupt):
     """The signal of that number ends the process. A type of its own, because after a plain ``KeyboardInterrupt`` inside
     ``exec``, as of a dataclass that is imported, Python ends itself by SIGINT whatever becomes of it."""
 
@@ -59,7 +59,7 @@ class StopRequest:
 
     def _receive(self, signal_number: int, frame: FrameType | None) -> None:
         if self.signal_number is not None:  # asked twice: do not wait
-            raise StoppedBySignal(signal_number)
+            raise _StoppedBySignal(signal_number)
         self.signal_number = signal_number
         if self._answer:
             with suppress(OSError):
@@ -73,7 +73,7 @@ class StopRequest:
 
     @contextmanager
     def listening(self) -> Iterator[StopRequest]:
-        """Take the signals over and give them back. A second signal raises ``StoppedBySignal`` at once. In another
+        """Take the signals over and give them back. A second signal raises ``_StoppedBySignal`` at once. In another
         thread than the main one, where Python allows no handlers, signals do what they did before."""
         if threading.current_thread() is not threading.main_thread():
             yield self
@@ -89,15 +89,15 @@ class StopRequest:
 
 def exit_code_of(interrupt: KeyboardInterrupt) -> int:
     """Return what a shell expects of a process that was interrupted: 128 + the signal."""
-    return 128 + (interrupt.args[0] if isinstance(interrupt, StoppedBySignal) else signal.SIGINT)
+    return 128 + (interrupt.args[0] if isinstance(interrupt, _StoppedBySignal) else signal.SIGINT)
 
 
 def interrupt_on_signals() -> None:
-    """From here on each of the signals raises ``StoppedBySignal``, so that a command that does not listen ends too
+    """From here on each of the signals raises ``_StoppedBySignal``, so that a command that does not listen ends too
     with nothing half-written. Signals that are ignored stay ignored."""
 
     def interrupt(signal_number: int, frame: FrameType | None) -> NoReturn:
-        raise StoppedBySignal(signal_number)
+        raise _StoppedBySignal(signal_number)
 
     def unraisable(lost: sys.UnraisableHookArgs) -> None:
         # An interrupt inside a callback of an import would be told as a traceback, and forgotten.

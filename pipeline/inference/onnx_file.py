@@ -31,7 +31,7 @@ CONTEXT = "state_context"
 SCORES, KNOWNNESS = "scores", "knownness"
 
 CHECKSUM_KEY = "clipgru_sha256"
-OPSETS = range(17, 24)
+_OPSETS = range(17, 24)
 _MAX_FILE_BYTES = 2**31 - 1
 """Of a protobuf message."""
 _MAX_VALUE_BYTES = 2**31
@@ -151,7 +151,7 @@ def _parsed(path: Path, content: bytes, onnx: ModuleType) -> Any:
 def _fault_of(model: Any, said: ExportedDescription, onnx: ModuleType) -> str:
     """What is wrong with a graph, in words; nothing if it may be run."""
     opsets = [(opset.domain, opset.version) for opset in model.opset_import]
-    if [domain for domain, _ in opsets] != [""] or opsets[0][1] not in OPSETS:
+    if [domain for domain, _ in opsets] != [""] or opsets[0][1] not in _OPSETS:
         return f"operations of {str(opsets)[:100]}"
     if len(model.functions) or len(model.training_info):
         return "functions of its own"

@@ -69,7 +69,7 @@ def _runtime_of(model: Any, file: OnnxFile, onnx: ModuleType) -> Runtime:
     embed = partial(_embed, open_session(parts.extract_model([FRAMES], [FEATURES])))
     logits = LOGITS if file.kind == "clip" else STEP_LOGITS
     read = partial(_read_logits, open_session(parts.extract_model([logits], [SCORES, KNOWNNESS])), logits)
-    heads = OnnxHeads(file, _step_of(model, file, onnx), _windows_of(parts, file), read)
+    heads = _OnnxHeads(file, _step_of(model, file, onnx), _windows_of(parts, file), read)
     return Runtime(partial(fit_image, config=file.transform), embed, heads, num_pieces=1)
 
 
@@ -143,7 +143,7 @@ def _embed(run: Run, frames: Image) -> Any:
     return features
 
 
-class OnnxHeads:
+class _OnnxHeads:
     """``Heads`` of an exported file."""
 
     def __init__(

@@ -17,7 +17,7 @@ from pipeline.datasets.videos import BadVideo, ClipBatch, whole_grid
 from pipeline.models.recognizer import Recognizer
 from pipeline.transforms.augmentation import TrainTransform
 
-INPUTS: tuple[Literal["rgb", "rgb_diff"], ...] = ("rgb", "rgb_diff")
+_INPUTS: tuple[Literal["rgb", "rgb_diff"], ...] = ("rgb", "rgb_diff")
 
 
 @dataclass(frozen=True)
@@ -44,7 +44,7 @@ def embed_videos(
             recognizer,
             TrainTransform(replace(experiment.transform, input=name), recognizer.backbone.normalization),
         )
-        for name in INPUTS
+        for name in _INPUTS
     }
     videos: list[VideoFeatures] = []
     bad: list[BadVideo] = []

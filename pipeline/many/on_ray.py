@@ -82,7 +82,7 @@ def _dataset(data: Any, job: Job, paths: Sequence[str], num_actors: int) -> Any:
     with warnings.catch_warnings():
         warnings.simplefilter("ignore")  # how to limit retries is to change in a later Ray
         return files.map_batches(
-            RayWorker,
+            _RayWorker,
             batch_size=1,
             compute=data.ActorPoolStrategy(size=num_actors, max_tasks_in_flight_per_actor=1),
             fn_constructor_args=(job,),
@@ -94,7 +94,7 @@ def _dataset(data: Any, job: Job, paths: Sequence[str], num_actors: int) -> Any:
         )
 
 
-class RayWorker:
+class _RayWorker:
     """What an actor runs: a worker process, fed with one file at a time."""
 
     def __init__(self, job: Job) -> None:

@@ -31,9 +31,9 @@ from pipeline.sources import distinct_names, shown_source
 from pipeline.terminal import PlainConsole
 from pipeline.version import __version__
 
-Engine = Callable[[Job, Sequence[str], int | None], Generator[FileResult, None, None]]
+_Engine = Callable[[Job, Sequence[str], int | None], Generator[FileResult, None, None]]
 
-ENGINES: dict[str, Engine] = {"pool": run_pool, "ray": run_on_ray}
+ENGINES: dict[str, _Engine] = {"pool": run_pool, "ray": run_on_ray}
 
 # Whatever changes the rows. Where a file is decoded, and how long it may take, does not.
 _DECIDING = ("mode", "reset_seconds", "stride_frames", "batch_size", "device")

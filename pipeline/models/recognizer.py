@@ -21,7 +21,7 @@ from pipeline.models.temporal.stack import MAP_HEADS, build_temporal, drop_featu
 _PIXELS_A_CALL = 4 * 224 * 224
 
 
-class OutputNorm(nn.BatchNorm1d):
+class _OutputNorm(nn.BatchNorm1d):
     """Batch norm of ``[N, C]`` that, for a batch of one, which has no variance, takes the statistics known so far."""
 
     def forward(self, x: Tensor) -> Tensor:
@@ -62,7 +62,7 @@ class Recognizer(nn.Module):
         # better, from equal ones.
         self.feature_norm = nn.BatchNorm1d(self.num_features) if config.feature_norm == "batch" else nn.Identity()
         num_outputs = self.temporal.num_outputs
-        self.output_norm = OutputNorm(num_outputs) if config.classifier_batch_norm else nn.Identity()
+        self.output_norm = _OutputNorm(num_outputs) if config.classifier_batch_norm else nn.Identity()
         self.classifier = nn.Linear(num_outputs, num_classes)
 
     def _num_inputs(self, input_size_px: int) -> int:

@@ -13,7 +13,7 @@ from torch import Tensor
 
 
 @dataclass(frozen=True)
-class ScanOrder:
+class _ScanOrder:
     """One way to read a map."""
 
     steps: Callable[[Tensor], Tensor]
@@ -35,10 +35,10 @@ def _patches(maps: Tensor) -> Tensor:
     return scanned.flatten(1, 2)[..., None, None]  # -> [B, T h w, D, 1, 1]
 
 
-SCAN_ORDERS: dict[str, ScanOrder] = {
-    "none": ScanOrder(lambda maps: maps, lambda size: (size, size)),
-    "rows": ScanOrder(_rows, lambda size: (1, size)),
-    "columns": ScanOrder(_columns, lambda size: (size, 1)),
-    "patches": ScanOrder(_patches, lambda size: (1, 1)),
+SCAN_ORDERS: dict[str, _ScanOrder] = {
+    "none": _ScanOrder(lambda maps: maps, lambda size: (size, size)),
+    "rows": _ScanOrder(_rows, lambda size: (1, size)),
+    "columns": _ScanOrder(_columns, lambda size: (size, 1)),
+    "patches": _ScanOrder(_patches, lambda size: (1, 1)),
 }
 """``model.scan`` to order: a whole frame a step; its rows from the top; its columns from the left; its places."""

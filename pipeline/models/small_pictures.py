@@ -11,7 +11,7 @@ from torch import Tensor, nn
 _CHANNELS = (64, 256, 256)
 
 
-class Whitening(nn.Module):
+class _Whitening(nn.Module):
     """2x2 neighbourhoods in channels of about equal variance that hardly correlate: float ``[N, 3, H, W]`` ->
     ``[N, 24, H - 1, W - 1]``, each channel followed, 12 channels on, by its negative.
 
@@ -48,7 +48,7 @@ def whitened_stages() -> list[nn.Module]:
         parts = [convs[0], nn.MaxPool2d(2), nn.BatchNorm2d(outputs), nn.ReLU()]
         return [*parts, convs[1], nn.BatchNorm2d(outputs), nn.ReLU()]
 
-    stem: list[nn.Module] = [Whitening(), nn.ReLU()]
+    stem: list[nn.Module] = [_Whitening(), nn.ReLU()]
     blocks = [block(*pair) for pair in pairwise((24, *_CHANNELS))]
     # The stem has no weights of its own, and its statistics are learned together with the first block.
     stages = [nn.Sequential(*stem, *blocks[0]), *(nn.Sequential(*parts) for parts in blocks[1:])]

@@ -14,7 +14,7 @@ from torch import Tensor, nn
 from pipeline.errors import UserError
 
 
-def read_weights(path: Path) -> dict[str, Tensor]:
+def _read_weights(path: Path) -> dict[str, Tensor]:
     """A state dict from a ``.safetensors`` or ``.pth`` file; no code in the file is run.
 
     Raises:
@@ -46,9 +46,9 @@ def load_file(network: nn.Module, path: Path) -> None:
     """Puts a file's tensors into a network of the same names.
 
     Raises:
-        UserError: as ``read_weights``; or the tensors are of another architecture.
+        UserError: as ``_read_weights``; or the tensors are of another architecture.
     """
-    state, own = read_weights(path), network.state_dict()
+    state, own = _read_weights(path), network.state_dict()
     shared = own.keys() & state.keys()
     misshapen = [name for name in shared if own[name].shape != state[name].shape]
     if misshapen:

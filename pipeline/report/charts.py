@@ -16,7 +16,7 @@ from itertools import pairwise
 WIDTH, HEIGHT = 420, 250
 """Of a chart with axes, in its own units; a page scales it. The text is readable from half that width on."""
 LEFT, RIGHT, TOP, BOTTOM = 46, 20, 12, 40
-MAX_DOTS = 60
+_MAX_DOTS = 60
 """A line of more points has no dots: they would hide it."""
 
 
@@ -60,11 +60,11 @@ def axis_over(label: str, values: Sequence[float], unit: str = "number", *, from
     low = min(low, 0.0) if from_zero else low
     if high - low < 1e-9:
         low, high = (low - 0.5, high + 0.5) if low else (0.0, max(high, 1.0))
-    step = round_step(high - low, 5)
+    step = _round_step(high - low, 5)
     return Axis(label, math.floor(low / step + 1e-9) * step, math.ceil(high / step - 1e-9) * step, unit)
 
 
-def round_step(span: float, count: int) -> float:
+def _round_step(span: float, count: int) -> float:
     """The 1, 2 or 5 times a power of ten that cuts a span into about ``count`` parts, never more than twice as many."""
     power = 10.0 ** math.floor(math.log10(span / count))
     return next(power * factor for factor in (1, 2, 5, 10) if power * factor * count >= span * (1 - 1e-9))
@@ -72,7 +72,7 @@ def round_step(span: float, count: int) -> float:
 
 def ticks(axis: Axis, count: int = 5) -> list[float]:
     """Round values on the axis, its ends among them if they are round."""
-    step = round_step(axis.high - axis.low, count)
+    step = _round_step(axis.high - axis.low, count)
     first, last = math.ceil(axis.low / step - 1e-9), math.floor(axis.high / step + 1e-9)
     return [round(number * step, 12) for number in range(first, last + 1)]
 
@@ -86,7 +86,7 @@ def line_chart(series: Sequence[Series], x: Axis, y: Axis, name: str, mark: floa
     for line in series:
         path = " ".join(f"{_x(x, a)},{_y(y, b)}" for a, b in line.points)
         parts.append(f'<polyline class="line {line.style}" points="{path}"/>')
-    parts += [_dots(line, x, y) for line in series if len(line.points) <= MAX_DOTS]
+    parts += [_dots(line, x, y) for line in series if len(line.points) <= _MAX_DOTS]
     return _svg(WIDTH, HEIGHT, name, parts)
 
 

@@ -29,25 +29,25 @@ from pipeline.report.records import OK, SourceVideo, later, rounded, segment_rec
 from pipeline.report.strip import ScoreStrip
 from pipeline.schema import to_json
 
-TEMPLATE = Path(__file__).with_name("page.html")
-NUM_STRIP_LABELS = 8
-PREVIEW_SIZE_PX = 640
+_TEMPLATE = Path(__file__).with_name("page.html")
+_NUM_STRIP_LABELS = 8
+_PREVIEW_SIZE_PX = 640
 """The longer side of the copy made for browsers."""
 MAX_SEGMENTS = 2_000
 """As many are listed; a page of more would be too large to be read, by people or browsers."""
 
 # What every current browser plays: by suffix, for a page that is opened from disk has no other sign; and by codec.
-MIME_TYPES = {".mp4": "video/mp4", ".m4v": "video/mp4", ".mov": "video/mp4", ".webm": "video/webm"}
+_MIME_TYPES = {".mp4": "video/mp4", ".m4v": "video/mp4", ".mov": "video/mp4", ".webm": "video/webm"}
 _MP4, _WEBM = "mov,mp4,m4a,3gp,3g2,mj2", "matroska,webm"  # FFmpeg's names
-PLAYED_CONTAINERS = {".mp4": _MP4, ".m4v": _MP4, ".mov": _MP4, ".webm": _WEBM}
-PLAYED_CODECS = frozenset({"h264", "vp8", "vp9", "av1", "libdav1d"})
+_PLAYED_CONTAINERS = {".mp4": _MP4, ".m4v": _MP4, ".mov": _MP4, ".webm": _WEBM}
+_PLAYED_CODECS = frozenset({"h264", "vp8", "vp9", "av1", "libdav1d"})
 
 
-def browsers_play(info: VideoInfo) -> bool:
+def _browsers_play(info: VideoInfo) -> bool:
     """Whether a browser can be expected to show the file as it is: by its name and by what is really in it, with no
     other video stream that it might take."""
-    is_named_so = info.container == PLAYED_CONTAINERS.get(info.path.suffix.lower())
-    return is_named_so and info.codec in PLAYED_CODECS and info.num_video_streams == 1
+    is_named_so = info.container == _PLAYED_CONTAINERS.get(info.path.suffix.lower())
+    return is_named_so and info.codec in _PLAYED_CODECS and info.num_video_streams == 1
 
 
 class HtmlPages:
@@ -65,7 +65,7 @@ class HtmlPages:
     ) -> None:
         self._folder, self._labels, self._max_bytes = folder, labels, int(1e6 * max_embedded_mb)
         self._no_clobber = no_clobber
-        self._template = TEMPLATE.read_text(encoding="utf-8")
+        self._template = _TEMPLATE.read_text(encoding="utf-8")
         self._video = SourceVideo("", "")
         self._strip = ScoreStrip()
         self._segments: list[Segment] = []
@@ -92,7 +92,7 @@ class HtmlPages:
     def wants_frames(self) -> bool:
         """For a copy that browsers play."""
         info = self._video.info
-        return info is not None and not browsers_play(info) and encoder_name() == "libx264"
+        return info is not None and not _browsers_play(info) and encoder_name() == "libx264"
 
     def frame(self, image: NDArray[np.uint8], time_seconds: float) -> None:
         """One picture of the copy."""
@@ -101,7 +101,7 @@ class HtmlPages:
             path = self._folder / f"{self._video.name}{PREVIEW}"
             self._preview = Mp4File(path, self._video.info.average_fps, no_clobber=self._no_clobber)
         image = as_shown(image, self._video.info.sample_aspect_ratio)
-        scale = min(1.0, PREVIEW_SIZE_PX / max(image.shape[:2]))
+        scale = min(1.0, _PREVIEW_SIZE_PX / max(image.shape[:2]))
         if scale < 1:
             size = (round(image.shape[1] * scale), round(image.shape[0] * scale))
             image = cv2.resize(image, size, interpolation=cv2.INTER_AREA).astype(np.uint8, copy=False)
@@ -122,14 +122,14 @@ class HtmlPages:
     def _page(self, info: VideoInfo, status: str, error: str) -> str:
         source, mime = self._media(info)
         # On the clock of what is played: that of the file, or of a copy that begins with the first picture.
-        start = info.start_seconds_in_file if browsers_play(info) else 0.0
+        start = info.start_seconds_in_file if _browsers_play(info) else 0.0
         segments = [later(segment, start) for segment in self._segments]
-        data = page_data(self._video, segments, self._strip, self._labels, status, error, start)
+        data = _page_data(self._video, segments, self._strip, self._labels, status, error, start)
         parts = {
             "title": escape(Path(self._video.path).name),
-            "media": media_html(source, mime, info),
+            "media": _media_html(source, mime, info),
             "note": "".join(f'<p class="note" role="status">{escape(note)}</p>' for note in self._notes(status, error)),
-            "segments": segments_html(segments),
+            "segments": _segments_html(segments),
             "data": to_json(data, ensure_ascii=False).replace("<", "\\u003c"),  # so that no label ends the script
         }
         return re.sub(r"{{(\w+)}}", lambda found: parts[found[1]], self._template)
@@ -142,8 +142,8 @@ class HtmlPages:
 
     def _media(self, info: VideoInfo) -> tuple[str, str]:
         """Address and type of what the page plays; empty if there is nothing."""
-        if browsers_play(info):
-            mime = MIME_TYPES[info.path.suffix.lower()]
+        if _browsers_play(info):
+            mime = _MIME_TYPES[info.path.suffix.lower()]
             try:
                 if info.path.stat().st_size <= self._max_bytes:
                     return _data_address(info.path, mime), mime
@@ -181,7 +181,7 @@ def _relative_address(path: Path, folder: Path) -> str:
         return quote(os.fsencode(relative))
 
 
-def page_data(
+def _page_data(
     video: SourceVideo,
     segments: Sequence[Segment],
     strip: ScoreStrip,
@@ -192,7 +192,7 @@ def page_data(
 ) -> dict[str, Any]:
     """What the page's script reads: the segments, and the strip of the best labels, whose times, and the video's end,
     are moved to the player's clock, on which the first picture is at ``start_seconds``."""
-    top, means = strip.top_labels(NUM_STRIP_LABELS), strip.means()
+    top, means = strip.top_labels(_NUM_STRIP_LABELS), strip.means()
     return {
         "path": video.path,
         "duration_seconds": rounded(start_seconds + video.duration_seconds),
@@ -206,7 +206,7 @@ def page_data(
     }
 
 
-def media_html(source: str, mime: str, info: VideoInfo) -> str:
+def _media_html(source: str, mime: str, info: VideoInfo) -> str:
     """The video element, or a sentence where there is nothing to play."""
     if not source:
         return '<p class="note">No browser plays this kind of video, and no copy could be made.</p>'
@@ -216,7 +216,7 @@ def media_html(source: str, mime: str, info: VideoInfo) -> str:
     )
 
 
-def segments_html(segments: Sequence[Segment]) -> str:
+def _segments_html(segments: Sequence[Segment]) -> str:
     """A list item with a button for each."""
     items = [
         f'<li><button type="button" data-index="{index}"><span class="label">{escape(segment.label)}</span> '

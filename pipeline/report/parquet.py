@@ -17,9 +17,9 @@ from pipeline.files.failures import failures_of
 from pipeline.files.writing import OutputFile
 from pipeline.report.records import SourceVideo, item_row, video_row
 
-ROWS_A_GROUP = 20_000
+_ROWS_A_GROUP = 20_000
 
-TYPES = {
+_TYPES = {
     "path": "string",
     "kind": "string",
     "start_seconds": "double",
@@ -32,7 +32,7 @@ TYPES = {
 
 
 class ParquetFile:
-    """Columns as ``TYPES``; null where a row has no such value. The header goes into the schema's metadata as JSON
+    """Columns as ``_TYPES``; null where a row has no such value. The header goes into the schema's metadata as JSON
     under ``clipgru``. The same rows give the same bytes.
 
     Raises:
@@ -41,7 +41,7 @@ class ParquetFile:
 
     def __init__(self, path: Path, header: dict[str, Any], *, no_clobber: bool = False) -> None:
         self._arrow, parquet = import_arrow("pyarrow"), import_arrow("pyarrow.parquet")
-        columns = [(name, self._arrow.type_for_alias(kind)) for name, kind in TYPES.items()]
+        columns = [(name, self._arrow.type_for_alias(kind)) for name, kind in _TYPES.items()]
         self._schema = self._arrow.schema(columns, {"clipgru": json.dumps(header, ensure_ascii=False)})
         self._rows: list[dict[str, Any]] = []
         self._video = SourceVideo("", "")
@@ -70,9 +70,9 @@ class ParquetFile:
         self.add(video_row(self._video, status, error))
 
     def add(self, row: dict[str, Any]) -> None:
-        """One row with the columns of ``TYPES``, as ``records`` makes them."""
+        """One row with the columns of ``_TYPES``, as ``records`` makes them."""
         self._rows.append(row)
-        if len(self._rows) == ROWS_A_GROUP:
+        if len(self._rows) == _ROWS_A_GROUP:
             self._flush()
 
     def _flush(self) -> None:

@@ -5,7 +5,7 @@ from __future__ import annotations
 import numpy as np
 from numpy.typing import NDArray
 
-FIRST_BIN_SECONDS = 0.05
+_FIRST_BIN_SECONDS = 0.05
 
 
 class ScoreStrip:
@@ -14,7 +14,7 @@ class ScoreStrip:
 
     def __init__(self, max_bins: int = 600) -> None:
         self._max_bins = max_bins
-        self._bin_seconds = FIRST_BIN_SECONDS
+        self._bin_seconds = _FIRST_BIN_SECONDS
         self._bins: dict[int, tuple[NDArray[np.float64], int]] = {}  # sums [K] and their number
 
     def add(self, time_seconds: float, scores: NDArray[np.float32]) -> None:

@@ -16,7 +16,7 @@ from pipeline.report.records import SourceVideo, later
 
 
 @dataclass(frozen=True)
-class SubtitleFormat:
+class _SubtitleFormat:
     """How a kind of subtitles differs from the other."""
 
     head: str
@@ -25,10 +25,10 @@ class SubtitleFormat:
 
 
 FORMATS = {
-    "srt": SubtitleFormat(
+    "srt": _SubtitleFormat(
         "", ",", lambda text: text.translate({60: "\u2039", 62: "\u203a"})
     ),  # players take <i> for a tag
-    "vtt": SubtitleFormat("WEBVTT\n\n", ".", lambda text: escape(text, quote=False)),
+    "vtt": _SubtitleFormat("WEBVTT\n\n", ".", lambda text: escape(text, quote=False)),
 }
 
 

@@ -39,7 +39,7 @@ FOLDERS: dict[str, Make] = {
     "srt": lambda folder, header, options: Subtitles(folder, "srt", no_clobber=options.no_clobber),
     "vtt": lambda folder, header, options: Subtitles(folder, "vtt", no_clobber=options.no_clobber),
 }
-FRAME_FOLDERS: dict[str, Callable[[Path, dict[str, Any], PredictOptions], FrameWriter]] = {
+_FRAME_FOLDERS: dict[str, Callable[[Path, dict[str, Any], PredictOptions], FrameWriter]] = {
     "video": lambda folder, header, options: AnnotatedVideos(folder, no_clobber=options.no_clobber),
     "html": lambda folder, header, options: HtmlPages(
         folder, header["labels"], options.html_embed_mb, no_clobber=options.no_clobber
@@ -51,7 +51,7 @@ _ENDINGS = {"srt": (".srt",), "vtt": (".vtt",), "video": (ANNOTATED,), "html": (
 
 def targets_of(options: PredictOptions) -> dict[str, str]:
     """Output name -> file, folder or -, of what the options ask for."""
-    wanted = {name: getattr(options, name) for name in (*FILES, *FOLDERS, *FRAME_FOLDERS)}
+    wanted = {name: getattr(options, name) for name in (*FILES, *FOLDERS, *_FRAME_FOLDERS)}
     return {name: target for name, target in wanted.items() if target}
 
 
@@ -93,8 +93,8 @@ class Writers:
         self._failed: dict[str, OutputError] = {}
         try:
             for name, target in targets_of(options).items():
-                if name in FRAME_FOLDERS:
-                    self._with_frames[name] = FRAME_FOLDERS[name](Path(target), header, options)
+                if name in _FRAME_FOLDERS:
+                    self._with_frames[name] = _FRAME_FOLDERS[name](Path(target), header, options)
                     self._all[name] = self._with_frames[name]
                 else:
                     self._all[name] = (FILES | FOLDERS)[name](Path(target), header, options)

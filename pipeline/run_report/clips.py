@@ -17,7 +17,7 @@ from pipeline.report.drawing import as_shown
 from pipeline.run_report.records import Answer
 
 NUM_PICTURES = 12
-MAX_SIDE_PX = 160
+_MAX_SIDE_PX = 160
 _JPEG_QUALITY = 68
 _MAX_MEMORY_BYTES = 100_000_000
 
@@ -76,7 +76,7 @@ def _in_memory(times_seconds: Sequence[float], reader: VideoReader) -> Iterator[
 
 
 def _small(picture: NDArray[np.uint8]) -> NDArray[np.uint8]:
-    scale = min(1.0, MAX_SIDE_PX / max(picture.shape[:2]))
+    scale = min(1.0, _MAX_SIDE_PX / max(picture.shape[:2]))
     size = (max(1, round(picture.shape[1] * scale)), max(1, round(picture.shape[0] * scale)))
     return cv2.resize(picture, size, interpolation=cv2.INTER_AREA).astype(np.uint8, copy=False)
 

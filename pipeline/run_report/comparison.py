@@ -25,7 +25,7 @@ def mcnemar_p_value(only_first: int, only_second: int) -> float:
 
 
 @dataclass(frozen=True)
-class Pairs:
+class _Pairs:
     """The answers of two runs to the videos that both saw, with the same truth."""
 
     answers: tuple[tuple[Answer, Answer], ...]
@@ -40,11 +40,11 @@ class Pairs:
         return mcnemar_p_value(len(self.where(True, False)), len(self.where(False, True)))
 
 
-def pair_up(first: EvaluationRecord, second: EvaluationRecord) -> Pairs:
+def pair_up(first: EvaluationRecord, second: EvaluationRecord) -> _Pairs:
     """By name below the data's root, label and stretch. Of several answers to a video the first counts: the test takes
     each video once."""
     ours, theirs = first_of_each(first.answers), first_of_each(second.answers)
-    return Pairs(tuple((answer, theirs[video]) for video, answer in ours.items() if video in theirs))
+    return _Pairs(tuple((answer, theirs[video]) for video, answer in ours.items() if video in theirs))
 
 
 def comparison_sections(first: RunRecord, second: RunRecord) -> list[str]:
@@ -68,7 +68,7 @@ def _evaluation_sections(first: EvaluationRecord, second: EvaluationRecord) -> l
     return parts
 
 
-def _figures(first: EvaluationRecord, second: EvaluationRecord, pairs: Pairs) -> str:
+def _figures(first: EvaluationRecord, second: EvaluationRecord, pairs: _Pairs) -> str:
     a, b = headline(first), headline(second)
     rows = [[text(name), text(a[name][0]), text(b[name][0])] for name in a if name in b]
     figures = table(f"Figures on {title_of(first)}", ["figure", "A", "B"], rows)
@@ -76,7 +76,7 @@ def _figures(first: EvaluationRecord, second: EvaluationRecord, pairs: Pairs) ->
     return section(f"figures-{first.name}", f"On {title_of(first)}", content)
 
 
-def _verdict(pairs: Pairs) -> str:
+def _verdict(pairs: _Pairs) -> str:
     count = len(pairs.answers)
     if not count:
         return note("No video was seen by both, so nothing can be said of which is better.")
@@ -92,7 +92,7 @@ def _verdict(pairs: Pairs) -> str:
     )
 
 
-def _quarters(pairs: Pairs) -> str:
+def _quarters(pairs: _Pairs) -> str:
     if not pairs.answers:
         return ""
     cells = [[number(len(pairs.where(a, b))) for b in (True, False)] for a in (True, False)]
@@ -100,7 +100,7 @@ def _quarters(pairs: Pairs) -> str:
     return f'<div class="box">{table("Videos by who is right", ["of both", "B right", "B wrong"], rows)}</div>'
 
 
-def _classes(evaluation: EvaluationRecord, pairs: Pairs) -> str:
+def _classes(evaluation: EvaluationRecord, pairs: _Pairs) -> str:
     """Recall of each class in both, those that differ most first."""
     by_class: dict[str, list[tuple[bool, bool]]] = {}
     for a, b in pairs.answers:
@@ -117,7 +117,7 @@ def _classes(evaluation: EvaluationRecord, pairs: Pairs) -> str:
     return part_section(evaluation, "classes", "Classes", listed)
 
 
-def _videos(evaluation: EvaluationRecord, pairs: Pairs) -> str:
+def _videos(evaluation: EvaluationRecord, pairs: _Pairs) -> str:
     """Those that exactly one of the two has right."""
     changed = [("B", a, b) for a, b in pairs.where(False, True)] + [("A", a, b) for a, b in pairs.where(True, False)]
     rows = [

@@ -34,7 +34,7 @@ def note_command(folder: Path, command: str, args: Sequence[str], began: datetim
         "began": began.astimezone(timezone.utc).isoformat(timespec="seconds"),
         "seconds": round((datetime.now(timezone.utc) - began).total_seconds(), 1),
         "outcome": outcome,
-        "machine": describe_machine(),
+        "machine": _describe_machine(),
         "versions": {"clipgru": __version__, "torch": torch.__version__, "python": platform.python_version()},
     }
     journal = LineFile(folder / JOURNAL, "a")
@@ -47,7 +47,7 @@ def now() -> datetime:
     return datetime.now(timezone.utc)
 
 
-def describe_machine() -> dict[str, Any]:
+def _describe_machine() -> dict[str, Any]:
     """What figures of speed depend on; names of hosts and users are left out."""
     gpus = [torch.cuda.get_device_name(place) for place in range(torch.cuda.device_count())]
     return {

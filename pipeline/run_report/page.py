@@ -29,7 +29,7 @@ from pipeline.run_report.results import (
 
 REPORT = "report.html"
 FOLDER = Path(__file__).parent
-MAX_CLIP_BYTES = 3_500_000
+_MAX_CLIP_BYTES = 3_500_000
 """All thumbnails of a page together, so that a page stays below 5 MB."""
 
 
@@ -85,8 +85,8 @@ def write_comparison(first: Path, second: Path, output: Path | None = None) -> P
 
 
 def _evaluation_sections(run: RunRecord, evaluation: EvaluationRecord, num_clips: int) -> list[str]:
-    decode = decode_config(run.settings)
-    clips = list(make_thumbnails(worst(evaluation, num_clips), decode, MAX_CLIP_BYTES // len(run.evaluations)))
+    decode = _decode_config(run.settings)
+    clips = list(make_thumbnails(worst(evaluation, num_clips), decode, _MAX_CLIP_BYTES // len(run.evaluations)))
     return [
         classes_section(evaluation),
         confusion_section(evaluation),
@@ -96,7 +96,7 @@ def _evaluation_sections(run: RunRecord, evaluation: EvaluationRecord, num_clips
     ]
 
 
-def decode_config(settings: dict[str, Any]) -> DecodeConfig:
+def _decode_config(settings: dict[str, Any]) -> DecodeConfig:
     """How the run decoded, by the decoder that reads everything and is always there. Keys of another version are left
     out: a thumbnail does not depend on them."""
     known = DecodeConfig.__dataclass_fields__

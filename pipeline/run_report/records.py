@@ -22,7 +22,7 @@ from pipeline.schema import read_checked, read_json
 Curve = tuple[tuple[float, float], ...]
 """(epochs since the start, value), in order."""
 
-VideoKey = tuple[str, str, float, float | None]
+_VideoKey = tuple[str, str, float, float | None]
 """Name below the data's root, true label, and the labelled stretch."""
 
 _EPOCH_CURVES = {
@@ -55,14 +55,14 @@ class Answer:
         return self.predicted == self.label
 
     @property
-    def key(self) -> VideoKey:
+    def key(self) -> _VideoKey:
         """By which two runs know the same video."""
         return self.name, self.label, self.start_seconds, self.end_seconds
 
 
-def first_of_each(answers: Iterable[Answer]) -> dict[VideoKey, Answer]:
+def first_of_each(answers: Iterable[Answer]) -> dict[_VideoKey, Answer]:
     """The first answer to each video, in order: models of several seeds answer more than once."""
-    firsts: dict[VideoKey, Answer] = {}
+    firsts: dict[_VideoKey, Answer] = {}
     for answer in answers:
         firsts.setdefault(answer.key, answer)
     return firsts

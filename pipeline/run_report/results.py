@@ -32,11 +32,11 @@ from pipeline.run_report.records import Answer, EvaluationRecord, first_of_each
 
 MAX_LISTED = 2_000
 """Rows of the table of videos; the CSV beside the page has all."""
-MAX_PAIRS = 20
-MAX_CLASSES_AT_LENGTH = 40
+_MAX_PAIRS = 20
+_MAX_CLASSES_AT_LENGTH = 40
 """A longer table of classes scrolls in a frame."""
-MAX_MATRIX_LABELS = 150
-MAX_MATRIX_TABLE_LABELS = 25
+_MAX_MATRIX_LABELS = 150
+_MAX_MATRIX_TABLE_LABELS = 25
 
 _TITLES = {
     "test": "test videos",
@@ -126,7 +126,7 @@ def classes_section(evaluation: EvaluationRecord) -> str:
     head = ["class", "right", "videos", "most often taken for"]
     listed = table(f"Recall by class, {title_of(evaluation)}", head, rows, sortable=True)
     what = "<p>The share of each class's videos that were right (recall). The thin line is the 95 % interval.</p>"
-    frame = f'<div class="tall">{listed}</div>' if len(rows) > MAX_CLASSES_AT_LENGTH else listed
+    frame = f'<div class="tall">{listed}</div>' if len(rows) > _MAX_CLASSES_AT_LENGTH else listed
     return part_section(evaluation, "classes", "Classes", what + frame)
 
 
@@ -145,10 +145,10 @@ def confusion_section(evaluation: EvaluationRecord) -> str:
     counts = [[pairs[true, predicted] for predicted in labels] for true in labels]
     wrong = Counter({pair: count for pair, count in pairs.items() if pair[0] != pair[1]})
     drawn = matrix_chart(counts, labels, f"Confusions of {len(labels)} classes; the numbers are in the tables below")
-    rows = [[text(true), text(predicted), number(count)] for (true, predicted), count in wrong.most_common(MAX_PAIRS)]
+    rows = [[text(true), text(predicted), number(count)] for (true, predicted), count in wrong.most_common(_MAX_PAIRS)]
     name = f"Most frequent confusions, {title_of(evaluation)}"
     frequent = table(name, ["true", "taken for", "videos"], rows) if rows else note("No confusion.")
-    whole = _matrix_table(counts, labels) if len(labels) <= MAX_MATRIX_TABLE_LABELS else ""
+    whole = _matrix_table(counts, labels) if len(labels) <= _MAX_MATRIX_TABLE_LABELS else ""
     content = (
         f"<p>True class down, predicted class across. Stronger colour: a larger share of the row.{said}</p>"
         f"{scrolling(f'Confusion matrix, {title_of(evaluation)}', drawn)}"
@@ -159,13 +159,13 @@ def confusion_section(evaluation: EvaluationRecord) -> str:
 
 def _matrix_labels(labels: Sequence[str], pairs: Mapping[tuple[str, str], int]) -> tuple[list[str], str]:
     """All labels, or of too many those that are in most errors."""
-    if len(labels) <= MAX_MATRIX_LABELS:
+    if len(labels) <= _MAX_MATRIX_LABELS:
         return list(labels), ""
     errors: Counter[str] = Counter()
     for (true, predicted), count in pairs.items():
         if true != predicted:
             errors.update({true: count, predicted: count})
-    chosen = {label for label, _ in errors.most_common(MAX_MATRIX_LABELS)}
+    chosen = {label for label, _ in errors.most_common(_MAX_MATRIX_LABELS)}
     said = f" Of {len(labels)} classes the {len(chosen)} with the most errors; confusion.csv has all."
     return [label for label in labels if label in chosen], said
 
@@ -230,7 +230,7 @@ def clips_section(evaluation: EvaluationRecord, clips: Sequence[tuple[Answer, Th
     """The worst clips as thumbnails that play."""
     if not clips:
         return part_section(evaluation, "clips", "Worst clips", note("No video could be read."))
-    items = "".join(clip_item(answer, thumbnail) for answer, thumbnail in clips)
+    items = "".join(_clip_item(answer, thumbnail) for answer, thumbnail in clips)
     num_wrong = sum(not answer.right for answer, _ in clips)
     wrong = "all of them wrong" if num_wrong == len(clips) else f"{num_wrong} of them wrong"
     said = (
@@ -240,7 +240,7 @@ def clips_section(evaluation: EvaluationRecord, clips: Sequence[tuple[Answer, Th
     return part_section(evaluation, "clips", "Worst clips", f'{said}<ul class="clips">{items}</ul>')
 
 
-def clip_item(answer: Answer, thumbnail: Thumbnail | None) -> str:
+def _clip_item(answer: Answer, thumbnail: Thumbnail | None) -> str:
     """One clip: its pictures, the truth, the answer, its name."""
     truth, own, score = escape(answer.label), _score(answer.label_score), _score(answer.score)
     verdict = f'<span class="label">{truth}</span><span class="quiet">right, {score}</span>'

@@ -100,7 +100,7 @@ def as_rgb(picture: object) -> Image | None:
     return cv2.cvtColor(picture, cv2.COLOR_BGR2RGB).astype(np.uint8, copy=False)
 
 
-class ReplayCapture:
+class _ReplayCapture:
     """A file at its own speed, by the exact decoder; each picture counts as captured when it is due.
 
     Raises:
@@ -139,5 +139,5 @@ def open_source(source: Source, timeout_seconds: float, opener: VideoOpener, giv
         SignalLost: a camera or URL cannot be opened.
     """
     if source.kind == "replay":
-        return ReplayCapture(source, opener, given_up)
+        return _ReplayCapture(source, opener, given_up)
     return CameraCapture(source, timeout_seconds)

@@ -153,7 +153,7 @@ class LiveFeed:
         self._grabber.close(timeout_seconds)
 
 
-class FileFeed:
+class _FileFeed:
     """A file as fast as the model goes: every grid frame, decoded ahead in a thread of its own.
 
     Raises:
@@ -218,7 +218,7 @@ def open_feed(
         DecodeError: a file cannot be opened as a video.
     """
     if source.kind == "file":
-        return FileFeed(model, source, inference)
+        return _FileFeed(model, source, inference)
     ratio = SQUARE
     if source.kind == "replay":
         with model.opener.open(source.address) as reader:

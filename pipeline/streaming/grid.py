@@ -25,7 +25,7 @@ _ROUNDING = 1e-6
 
 
 @dataclass(eq=False)
-class Shot:
+class _Shot:
     """One picture and when it was captured, by the monotonic clock."""
 
     picture: Image
@@ -40,7 +40,7 @@ class Tick:
     """The newest grid frame, and what has become of those since the last one taken."""
 
     index: int
-    shot: Shot | None
+    shot: _Shot | None
     """None: it shows the same picture as the one taken last."""
     num_held: int
     """Grid frames just before this one that keep the last picture."""
@@ -64,9 +64,9 @@ class GridSlot:
         self.origin_seconds: float | None = None
         self._sample_fps, self._max_gap_seconds = sample_fps, max_gap_seconds
         self._last_index = -1
-        self._newest: Shot | None = None
-        self._due: Shot | None = None  # the newest shot but those since the newest grid frame
-        self._used: Shot | None = None  # shown by the last tick taken; None: the next tick is a first one
+        self._newest: _Shot | None = None
+        self._due: _Shot | None = None  # the newest shot but those since the newest grid frame
+        self._used: _Shot | None = None  # shown by the last tick taken; None: the next tick is a first one
         self._unseen_seconds = math.inf  # when the first picture was captured that is newer than the one used
 
     def put(self, picture: Image, captured_seconds: float) -> None:
@@ -78,7 +78,7 @@ class GridSlot:
             self._newest.next_seconds = captured_seconds
             if self._first_index(captured_seconds) > self._first_index(self._newest.captured_seconds):
                 self._due = self._newest
-        self._newest = Shot(picture, captured_seconds)
+        self._newest = _Shot(picture, captured_seconds)
         self._unseen_seconds = min(self._unseen_seconds, captured_seconds)
 
     def cut(self) -> None:
@@ -113,7 +113,7 @@ class GridSlot:
         self.num_used += 1
         return Tick(index, shot, 0 if is_first else num_held, num_dropped, is_first)
 
-    def _is_gap(self, used: Shot, shot: Shot, num_held: int) -> bool:
+    def _is_gap(self, used: _Shot, shot: _Shot, num_held: int) -> bool:
         between = max(num_held / self._sample_fps, shot.captured_seconds - used.captured_seconds)
         return between > self._max_gap_seconds
 

@@ -25,7 +25,7 @@ from pipeline.terminal import PlainConsole, printable, say
 _MAX_STEM_CHARACTERS = 50  # of four bytes each; with time and suffix below the 255 bytes of a name
 
 
-def write_event(lines: EventLines, name: str, happening: Happening) -> None:
+def _write_event(lines: EventLines, name: str, happening: Happening) -> None:
     """One line; windows and segments as ``clipgru predict`` writes them. Pictures are left out."""
     if isinstance(happening, Prediction):
         lines.event("window", path=name, **window_record(happening))
@@ -50,7 +50,7 @@ class EventOutput:
         self._lines.event("run", **header)
 
     def hear(self, name: str, happening: Happening) -> None:
-        write_event(self._lines, name, happening)
+        _write_event(self._lines, name, happening)
 
     def close(self) -> None:
         self._lines.close()
@@ -79,7 +79,7 @@ class PeopleOutput:
         """Nothing to close."""
 
 
-class Recording:
+class _Recording:
     """``<name>_<when it began>.jsonl`` and ``.mp4`` of one source, beside those of earlier runs. The events can be read
     at any moment; the video gets its name when it is closed, and none is written of a source that never gave a
     picture."""
@@ -130,9 +130,9 @@ class Recordings:
 
     def __init__(self, folder: Path, sources: Sequence[Source], header: dict[str, Any], sample_fps: float) -> None:
         check_folder(folder)
-        self._make: Callable[[str], Recording] = lambda stem: Recording(folder, stem, header, sample_fps)
+        self._make: Callable[[str], _Recording] = lambda stem: _Recording(folder, stem, header, sample_fps)
         self._stems = file_stems(sources)
-        self._all: dict[str, Recording] = {}
+        self._all: dict[str, _Recording] = {}
 
     def hear(self, name: str, happening: Happening) -> None:
         if name not in self._all:

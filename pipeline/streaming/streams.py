@@ -27,7 +27,7 @@ from pipeline.streaming.status import SourceState, SourceStatus
 from pipeline.streaming.track import Scored, Track
 
 # A source's events are looked at this often even when nothing else happens.
-POLL_SECONDS = 0.1
+_POLL_SECONDS = 0.1
 # How long to wait for sources that do not answer when all is over.
 _CLOSE_SECONDS = 1.0
 # Ends a sequence, after which the state is new.
@@ -39,14 +39,14 @@ _MAX_BATCHES = 4
 _MAX_ENDED = 1000
 
 
-NoticeKind = EventKind | Literal["reset", "paused"]
+_NoticeKind = EventKind | Literal["reset", "paused"]
 
 
 @dataclass(frozen=True)
 class Notice:
     """An event of a source, on the source's own clock."""
 
-    kind: NoticeKind
+    kind: _NoticeKind
     time_seconds: float
     """Since its first picture; 0 before that."""
     message: str = ""
@@ -276,7 +276,7 @@ class Streams:
         """Stops taking, or goes on. What follows a pause that is longer than the greatest gap begins anew."""
         self.is_paused = not self.is_paused
         for member in self._members.values():
-            kind: NoticeKind = "paused" if self.is_paused else "live"
+            kind: _NoticeKind = "paused" if self.is_paused else "live"
             self._notice(member, Notice(kind, member.seconds_of(time.monotonic())))
 
     def reset(self) -> None:
@@ -288,7 +288,7 @@ class Streams:
     def wait(self) -> None:
         """Until a source may have something, or a tenth of a second."""
         due = min((member.feed.due_seconds() for member in self._members.values()), default=0.0)
-        pause = POLL_SECONDS if self.is_paused else min(due - time.monotonic(), POLL_SECONDS)
+        pause = _POLL_SECONDS if self.is_paused else min(due - time.monotonic(), _POLL_SECONDS)
         if pause > 0:
             with self.changed:
                 self.changed.wait(pause)

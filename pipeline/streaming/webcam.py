@@ -39,7 +39,7 @@ def run_webcam(model: Model, sources: Sequence[Source], options: WebcamOptions, 
         cv2.utils.logging.LOG_LEVEL_SILENT
     )  # OpenCV's own words would mix with ours, and may hold a URL's password
     with StopRequest().listening() as stop, ExitStack() as stack:
-        view = open_view(options, console)
+        view = _open_view(options, console)
         if view is not None:
             stack.callback(view.close)
         outputs = stack.enter_context(_open_outputs(model, sources, options, console))
@@ -82,7 +82,7 @@ def obey(streams: Streams, command: Command) -> bool:
     return command != "quit"
 
 
-def open_view(options: WebcamOptions, console: PlainConsole) -> View | None:
+def _open_view(options: WebcamOptions, console: PlainConsole) -> View | None:
     """The window or the page that the options ask for.
 
     Raises:

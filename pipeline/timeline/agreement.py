@@ -15,7 +15,7 @@ import numpy as np
 from pipeline.clip import Segment
 from pipeline.sampling import grid_range, grid_seconds
 
-MIN_IOUS = (0.1, 0.25, 0.5)
+_MIN_IOUS = (0.1, 0.25, 0.5)
 
 
 def temporal_iou(a: Segment, b: Segment) -> float:
@@ -91,7 +91,7 @@ def frame_labels(segments: Sequence[Segment], sample_fps: float, end_seconds: fl
 class TimelineAgreement:
     """Agreement over one video, or, added up, over several. ``+`` joins them."""
 
-    counts: dict[float, SegmentCounts] = field(default_factory=lambda: {iou: SegmentCounts() for iou in MIN_IOUS})
+    counts: dict[float, SegmentCounts] = field(default_factory=lambda: {iou: SegmentCounts() for iou in _MIN_IOUS})
     """Segment counts at each least IoU; added over videos before F1 is taken."""
     edit_sum: float = 0.0
     num_videos: int = 0
@@ -121,7 +121,7 @@ def compare_timelines(
     """All of the above for one video, whose segments are in order and apart."""
     ours, theirs = (frame_labels(segments, sample_fps, end_seconds) for segments in (predicted, truth))
     return TimelineAgreement(
-        {iou: match_segments(predicted, truth, iou) for iou in MIN_IOUS},
+        {iou: match_segments(predicted, truth, iou) for iou in _MIN_IOUS},
         edit_score(predicted, truth),
         1,
         sum(a == b for a, b in zip(ours, theirs, strict=True)),

@@ -38,7 +38,7 @@ class Run:
         self.length += other.length
 
 
-def with_unknown(scores: FloatArray) -> NDArray[np.float64]:
+def _with_unknown(scores: FloatArray) -> NDArray[np.float64]:
     """``[K + 1]``, the probabilities and the share of windows that are unknown by the model's rule -> ``[K + 1]``, the
     last now how likely the frame is nothing known: what its best label lacks, or that share if it is more."""
     known = scores[:-1].astype(np.float64)
@@ -78,7 +78,7 @@ class RunBuilder:
 
     def push(self, frame: FrameScore, label: int) -> list[Run]:
         """Takes the next frame; gives the run that is final with it, if one is."""
-        run = Run(label, frame[0], with_unknown(frame[1]))
+        run = Run(label, frame[0], _with_unknown(frame[1]))
         # Only now is the frame before a whole one: the video might have ended within it.
         final = [] if self._growing is None else self._promote(self._growing.length)
         if self._growing is not None:

@@ -136,10 +136,10 @@ class BadVideoReport(Callback):
             add_bad_videos(bad, part.values())
         with self._ranks.agreement():
             if self._ranks.is_first:
-                check_bad_videos(list(bad.values()), self._num_videos, self._max_bad_fraction, self._path)
+                _check_bad_videos(list(bad.values()), self._num_videos, self._max_bad_fraction, self._path)
 
 
-def check_bad_videos(bad: list[BadVideo], num_videos: int, max_bad_fraction: float, report: Path) -> None:
+def _check_bad_videos(bad: list[BadVideo], num_videos: int, max_bad_fraction: float, report: Path) -> None:
     """Writes the report if there is anything to report.
 
     Raises:

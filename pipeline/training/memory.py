@@ -26,7 +26,7 @@ _SHARE_FOR_STEPS = 0.9
 
 
 @dataclass(frozen=True)
-class StepMemory:
+class _StepMemory:
     """Bytes of a training step beside the weights."""
 
     fixed_bytes: int
@@ -43,12 +43,12 @@ class StepMemory:
         return max(0, (free_bytes - self.fixed_bytes) // self.clip_bytes)
 
 
-def step_memory(module: ClipClassifier, precision: str) -> StepMemory:
+def step_memory(module: ClipClassifier, precision: str) -> _StepMemory:
     """Return the memory of a step of ``module`` from decoded clips, by the shapes that its backbone keeps."""
     kept, largest = _kept_bytes(module)
     learning = sum(p.numel() * p.element_size() for p in module.parameters() if p.requires_grad)
     clip_bytes = _MARGIN * _BYTES_SHARE[precision] * (kept + _NUM_PASSING * largest)
-    return StepMemory(3 * learning, max(1, int(clip_bytes)))
+    return _StepMemory(3 * learning, max(1, int(clip_bytes)))
 
 
 def _kept_bytes(module: ClipClassifier) -> tuple[int, int]:
