@@ -1,8 +1,7 @@
 # `make` lists the targets. Everything happens in .venv; nothing else on the machine is touched.
 
 PYTHON ?= python3
-# Interpreters for `make constraints`, the reference first.
-PYTHONS ?= python3.11 python3.10 python3.12 python3.13
+UV ?= uv
 PYTEST_ARGS ?=
 PYTEST_PROCESSES ?= 2
 
@@ -12,7 +11,7 @@ PIP := PIP_CONSTRAINT=constraints.txt PIP_BUILD_CONSTRAINT=constraints.txt \
 	PIP_DISABLE_PIP_VERSION_CHECK=1 PIP_ROOT_USER_ACTION=ignore $(BIN)/python -m pip
 
 .DEFAULT_GOAL := help
-.PHONY: help venv venv-test demo test lint format constraints check-constraints clean
+.PHONY: help venv venv-test demo test lint format wheel constraints clean
 
 help: ## List the targets
 	@awk -F ':.*## ' '/^[a-z-]+:.*## / { printf "  make %-18s %s\n", $$1, $$2 }' Makefile
@@ -36,11 +35,13 @@ format: .venv/.installed-test ## Fix style and formatting
 	$(BIN)/ruff check --fix
 	$(BIN)/ruff format
 
-constraints: ## Write constraints.txt anew (PYTHONS="python3.11 ...", the reference first)
-	$(firstword $(PYTHONS)) tools/pin_constraints.py $(PYTHONS)
+wheel: .venv/.installed ## Build dist/clipgru-VERSION-py3-none-any.whl
+	rm -rf build
+	$(PIP) wheel --quiet --no-deps --wheel-dir dist .
 
-check-constraints: ## Does constraints.txt resolve, and pin all, on each of PYTHONS?
-	$(firstword $(PYTHONS)) tools/pin_constraints.py --check $(PYTHONS)
+constraints: ## Write constraints.txt anew, for every Python from 3.10 on (needs uv)
+	$(UV) pip compile --quiet --universal --upgrade --python-version 3.10 --extra test --no-annotate \
+		--custom-compile-command 'make constraints' --output-file constraints.txt pyproject.toml
 
 clean: ## Remove .venv, caches and build output; runs/ and data/ stay
 	rm -rf .venv build dist *.egg-info .mypy_cache .ruff_cache .pytest_cache .hypothesis

@@ -5,8 +5,8 @@
 Prints a JSON object a window, with the scores that ``clipgru predict`` gives. docs/model_files.md tells each rule.
 """
 
+import argparse
 import json
-import sys
 
 import av
 import numpy as np
@@ -58,4 +58,8 @@ def main(model, video):
 
 
 if __name__ == "__main__":
-    main(*sys.argv[1:])
+    parser = argparse.ArgumentParser(description="Scores of a video from an ONNX clip file of clipgru export.")
+    parser.add_argument("model", type=argparse.FileType("rb"), help="for example model.clip.onnx")
+    parser.add_argument("video", type=argparse.FileType("rb"), help="a video file")
+    args = parser.parse_args()
+    main(args.model.name, args.video.name)

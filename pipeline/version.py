@@ -1,3 +1,3 @@
 """The version, in one place that imports nothing."""
 
-__version__ = "0.1.0"
+__version__ = "0.9.0"

@@ -33,7 +33,9 @@ from tests.sandbox import CONFIGS, furnish
 from tests.test_streaming_network import MjpegServer
 
 ROOT = Path(__file__).parent.parent
-PAGES = [ROOT / "README.md", ROOT / "docs" / "how_to.md", *CONFIGS]
+WAYS = [[ROOT / "README.md", ROOT / "docs" / "how_to.md"], *([config] for config in CONFIGS)]
+"""Pages that are read one after the other: the recipes use the model that the README trains."""
+PAGES = [page for way in WAYS for page in way]
 PATIENCE_SECONDS = 240
 PROGRAMS = "clipgru|python|make|torchrun|pip|docker"
 COMMAND = re.compile(
@@ -59,7 +61,7 @@ SUBSTITUTIONS = [  # what stands on the page, what is run instead, why
 
 ELSEWHERE = {
     "make demo": "test_demo.py; that there is such a target: below",
-    "make test": "this is it",
+    "make venv": "the environment of these tests; check_tutorial.py times it",
     "python tools/compare_heads.py --ut_interaction .../set1 --cifar10 cifar10.zip --output benchmarks": (
         "test_compare_heads.py; its options: below"
     ),
@@ -67,7 +69,7 @@ ELSEWHERE = {
     "clipgru evaluate runs/mine/model.safetensors --machine.devices 4": "test_ranks.py, with two",
     "clipgru predict model.safetensors archive --engine ray --parquet all.parquet": "test_many.py",
     "clipgru predict --jsonl": "words of commands that are run in whole",
-    "clipgru predict --engine pool": "the same",
+    "clipgru cache info": "test_files_cache.py",
 }
 
 
@@ -232,12 +234,13 @@ def sandbox(
 
 
 @pytest.mark.timeout(900)
-@pytest.mark.parametrize("page", PAGES, ids=lambda page: page.name)
-def test_a_page_from_top_to_bottom(page: Path, sandbox: Sandbox) -> None:
-    commands = [command for command in commands_in(page) if is_run(command)]
-    assert commands
-    for command in commands:
-        sandbox.run(command)
+@pytest.mark.parametrize("way", WAYS, ids=lambda way: way[0].name)
+def test_pages_from_top_to_bottom(way: list[Path], sandbox: Sandbox) -> None:
+    for page in way:
+        commands = [command for command in commands_in(page) if is_run(command)]
+        assert commands
+        for command in commands:
+            sandbox.run(command)
 
 
 @pytest.mark.parametrize("page", PAGES, ids=lambda page: page.name)
@@ -289,7 +292,9 @@ def test_tools_take_their_options(command: str, monkeypatch: pytest.MonkeyPatch)
         runpy.run_path(str(ROOT / script), run_name="__main__")
 
 
-@pytest.mark.parametrize(("command", "recipe"), [("make demo", "clipgru demo"), ("make test", "pytest")])
+@pytest.mark.parametrize(
+    ("command", "recipe"), [("make demo", "clipgru demo"), ("make wheel", "wheel --quiet --no-deps")]
+)
 def test_targets_of_make_are_there(command: str, recipe: str) -> None:
     outer = ("MAKEFLAGS", "MFLAGS", "MAKELEVEL")  # of the make that may be running these tests
     environment = {name: value for name, value in os.environ.items() if name not in outer}
