@@ -64,7 +64,7 @@ class Findings:
 
 
 @dataclass(frozen=True)
-class DecoderDiagnosis:
+class _DecoderDiagnosis:
     """Everything that was measured, and what to do."""
 
     num_files: int
@@ -99,7 +99,7 @@ class _Truth:
     """Number -> uint8 ``[3, H', W']``, thinned out."""
 
 
-def diagnose(files: Sequence[Path], config: DecodeConfig, rounds: int) -> DecoderDiagnosis:
+def diagnose(files: Sequence[Path], config: DecodeConfig, rounds: int) -> _DecoderDiagnosis:
     """Measures every decoder on the files."""
     truths, unreadable = [], {}
     with VideoOpener(replace(config, decoder="pyav", isolate=True)) as opener:
@@ -111,7 +111,7 @@ def diagnose(files: Sequence[Path], config: DecodeConfig, rounds: int) -> Decode
                 truths.append(truth)
     findings = tuple(_measure(decoder, truths, config, rounds) for decoder in DECODERS)
     decoder, why = _choose(findings)
-    return DecoderDiagnosis(len(files), unreadable, findings, decoder, why)
+    return _DecoderDiagnosis(len(files), unreadable, findings, decoder, why)
 
 
 def _truth(opener: VideoOpener, path: Path) -> _Truth | str:
@@ -209,7 +209,7 @@ def run_doctor(paths: Sequence[str], options: DoctorOptions, config: DecodeConfi
     return 1 if diagnosis.unreadable or any(found.num_wrong for found in diagnosis.findings) else 0
 
 
-def _print_diagnosis(diagnosis: DecoderDiagnosis, console: PlainConsole) -> None:
+def _print_diagnosis(diagnosis: _DecoderDiagnosis, console: PlainConsole) -> None:
     """A table of the decoders, the refusals, and the advice."""
     table = Table("decoder", "exact", "wrong", "refused", "frames/s", "peak MB")
     for found in diagnosis.findings:

@@ -24,7 +24,7 @@ from pipeline.decode.wire import Message, WireError, pack_header, pack_index, re
 from pipeline.errors import DecodeError, UserError
 from pipeline.files.stopping import work_for_parent
 
-Reply = tuple[Message, bytes | memoryview]
+_Reply = tuple[Message, bytes | memoryview]
 # The reader kills a late process; this much later the process gives up by itself, in case there is no reader left.
 _GRACE_SECONDS = 5.0
 
@@ -42,7 +42,7 @@ class DecodeWorker:
         self._pictures: dict[int, Picture] = {}
         self._has_limit = False
 
-    def open(self, path: str, config: dict[str, Any]) -> Reply:
+    def open(self, path: str, config: dict[str, Any]) -> _Reply:
         """The header of a file, after closing the one before it."""
         self.close()
         settings = DecodeConfig(**config)
@@ -50,17 +50,17 @@ class DecodeWorker:
         self._file, self._backend = open_with_backend(Path(path), settings)
         return pack_header(self._file.header), b""
 
-    def index(self) -> Reply:
+    def index(self) -> _Reply:
         assert self._file is not None
         return pack_index(self._file.index)
 
-    def start(self, reading: int, numbers: list[int] | None) -> Reply:
+    def start(self, reading: int, numbers: list[int] | None) -> _Reply:
         """Begins to read the pictures with these numbers, or all of them."""
         assert self._backend is not None
         self._readings[reading] = self._backend.walk() if numbers is None else self._backend.pick(numbers)
         return {}, b""
 
-    def next(self, reading: int, with_pixels: bool) -> Reply:
+    def next(self, reading: int, with_pixels: bool) -> _Reply:
         """The next picture of a reading; an empty answer at its end."""
         picture = next(self._readings[reading], None)
         if picture is None:
@@ -70,19 +70,19 @@ class DecodeWorker:
         shape, pixels = self.rgb(reading) if with_pixels else ({}, b"")
         return about | shape, pixels
 
-    def rgb(self, reading: int) -> Reply:
+    def rgb(self, reading: int) -> _Reply:
         """The pixels of the picture that ``next`` gave last."""
         image = np.ascontiguousarray(self._pictures[reading].rgb())
         return {"shape": list(image.shape)}, image.data.cast("B")
 
-    def stop(self, reading: int) -> Reply:
+    def stop(self, reading: int) -> _Reply:
         """Ends a reading before its end."""
         self._pictures.pop(reading, None)
         if reading in self._readings:
             self._readings.pop(reading).close()
         return {}, b""
 
-    def close(self) -> Reply:
+    def close(self) -> _Reply:
         """Closes the file."""
         for reading in list(self._readings):
             self.stop(reading)
@@ -91,14 +91,14 @@ class DecodeWorker:
         self._file = self._backend = None
         return {}, b""
 
-    def health(self, path: str, config: dict[str, Any]) -> Reply:
+    def health(self, path: str, config: dict[str, Any]) -> _Reply:
         """The health of a file, which need not be open."""
         self.close()
         settings = DecodeConfig(**config)
         self._limit_memory(settings.max_memory_mb)
         return examine(Path(path), settings).to_message()
 
-    def memory(self) -> Reply:
+    def memory(self) -> _Reply:
         """The most memory that this process has ever had, in MB."""
         status = Path("/proc/self/status")
         if status.is_file():  # elsewhere the figure may be that of the parent before the start
@@ -120,9 +120,9 @@ class DecodeWorker:
         resource.setrlimit(resource.RLIMIT_DATA, (limit, resource.RLIM_INFINITY))
         self._has_limit = True
 
-    def answer(self, request: Message) -> Reply:
+    def answer(self, request: Message) -> _Reply:
         """Return the answer to a request, or the fault of the file."""
-        do: dict[str, Callable[..., Reply]] = {name: getattr(self, name) for name in _REQUESTS}
+        do: dict[str, Callable[..., _Reply]] = {name: getattr(self, name) for name in _REQUESTS}
         try:
             return do[request["do"]](**request["with"])
         except DecodeError as error:

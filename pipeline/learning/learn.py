@@ -32,7 +32,7 @@ from pipeline.terminal import PlainConsole
 
 
 @dataclass(frozen=True)
-class Learned:
+class _Learned:
     """Result of ``learn``."""
 
     model: ModelFile
@@ -42,7 +42,7 @@ class Learned:
     """Classes whose videos are all cut from one recording; with such, nobody knows what to expect of new ones."""
 
 
-def learn(root: Path, options: LearnOptions, console: PlainConsole) -> Learned:
+def learn(root: Path, options: LearnOptions, console: PlainConsole) -> _Learned:
     """Chooses a head by cross-validation, trains it on all videos, calibrates it by what the folds said of held-out
     ones, and writes the model file.
 
@@ -93,7 +93,7 @@ def learn(root: Path, options: LearnOptions, console: PlainConsole) -> Learned:
     if not options.quiet:
         _print(choice, model, len(videos), time.perf_counter() - start, console)
         console.print(f"written: {options.output}")
-    return Learned(model, choice, tuple(bad), of_one_source)
+    return _Learned(model, choice, tuple(bad), of_one_source)
 
 
 def _rows_of(root: Path) -> tuple[tuple[str, ...], list[VideoRow], tuple[str, ...]]:
