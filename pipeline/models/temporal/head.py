@@ -13,7 +13,7 @@ Kernel = int | tuple[int, int]  # a side, or height and width; odd
 
 
 class TemporalHead(nn.Module):
-    """Temporal head: these facts, ``initial_state``, ``forward``, and the two halves of ``forward``:
+    """Contract of a temporal head: these facts, ``initial_state``, ``forward``, and the two halves of ``forward``:
     ``project``, which reads each frame alone, and ``recur``, which joins frames. Overlapping windows share the first.
     """
 
