@@ -8,6 +8,9 @@ from pathlib import Path
 
 import pytest
 
+from pipeline.config import to_yaml
+from tests.small import small_experiment
+
 TOOLS = Path(__file__).resolve().parent.parent / "tools"
 
 
@@ -47,6 +50,9 @@ def test_the_heads_group_writes_its_record(tmp_path: Path, monkeypatch: pytest.M
     monkeypatch.setattr(heads, "SIZES", (heads.Size(1, 3, 4, 3, 2),))
     monkeypatch.setattr(heads, "_OVER_T", (2, 4))
     monkeypatch.setattr(heads, "_STEP_MAPS", ((4, 3),))
+    experiment = tmp_path / "small.yaml"
+    experiment.write_text(to_yaml(small_experiment(tmp_path, tmp_path)))
+    monkeypatch.setattr(heads, "_EXPERIMENTS", (experiment,))
     options = ["--groups", "heads", "--rounds", "1", "--no-compile", "--output", str(tmp_path)]
     monkeypatch.setattr(sys, "argv", ["benchmark.py", *options])
     assert benchmark.main() == 0
@@ -56,6 +62,9 @@ def test_the_heads_group_writes_its_record(tmp_path: Path, monkeypatch: pytest.M
     rows = record["tables"][0]["rows"]
     assert rows["naive loop"]["naive / this"] == 1.0
     assert rows["torch.compile of the naive loop"]["ms"] is None
+    steps = record["tables"][-1]["rows"]
+    assert list(steps) == [f"small, {name}" for name in (heads.BOTH, *heads.LEFT_OUT)]
+    assert steps["small, both"]["this / both"] == 1.0
     page = (tmp_path / "heads.md").read_text()
     assert "| torch.compile of the naive loop | not measured |" in page
     assert (tmp_path / "heads.png").stat().st_size > 1000

@@ -20,11 +20,10 @@ from pipeline.datasets.settled import make_splits, read_annotations
 from pipeline.decode import open_video
 from pipeline.demo import motion_experiment
 from pipeline.errors import UserError
-from pipeline.explanation.memory import MemoryTrace, remember
+from pipeline.explanation.memory import MemoryTrace, remember, writing_of
 from pipeline.explanation.overlay import seen_box
-from pipeline.models.temporal.gates import writing_of
-from pipeline.models.temporal.maps import ConvGRU
-from pipeline.models.temporal.vectors import Recurrent
+from pipeline.models.temporal.convgru import ConvGRU
+from pipeline.models.temporal.gru import Recurrent
 from pipeline.training.fit import train
 from tests.small import small_model
 

@@ -57,6 +57,12 @@ def test_a_processor_with_matrix_units_uses_them_where_the_benchmark_gained(conf
 
 
 @pytest.mark.usefixtures("amx")
+def test_without_fast_heads_there_is_no_winograd_to_wait_for() -> None:
+    experiment = read_experiment(CONFIGS / "folder.yaml")
+    assert settled(replace(experiment, machine=replace(experiment.machine, fast_heads=False)))[0] == "bf16"
+
+
+@pytest.mark.usefixtures("amx")
 @pytest.mark.parametrize("limit", ["AVX2", "avx512_core_bf16", "AVX512_CORE"])
 def test_without_matrix_units_it_is_fp32(limit: str, monkeypatch: pytest.MonkeyPatch) -> None:
     experiment = read_experiment(CONFIGS / "motion.yaml")

@@ -10,12 +10,13 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
-from pipeline.models.temporal import maps, minimal, recurrence
-from pipeline.models.temporal.convolution import repeated_convolution, transposed
+from pipeline.models.temporal import fast
+from pipeline.models.temporal.convgru import ConvGRU
+from pipeline.models.temporal.convlstm import ConvLSTM
+from pipeline.models.temporal.fast import set_fast
 from pipeline.models.temporal.head import TemporalHead
-from pipeline.models.temporal.maps import ConvGRU, ConvLSTM
-from pipeline.models.temporal.minimal import ConvMinGRU, MinGRU
-from pipeline.models.temporal.scan import SCANS, weighted_scan
+from pipeline.models.temporal.mingru import ConvMinGRU, MinGRU
+from pipeline.models.temporal.prepared import repeated_convolution, transposed
 from tests.reference import convolutional_cells, minimal_gru
 from tests.reference.naive_convgru import NaiveConvGRU
 
@@ -61,20 +62,24 @@ def assert_near(ours: Tensor, reference: Tensor, tolerance: float) -> None:
     assert difference < tolerance
 
 
+@pytest.mark.parametrize("is_fast", [True, False])
 @pytest.mark.parametrize("dtype", list(TOLERANCES))
 @pytest.mark.parametrize("has_state", [True, False])
 @pytest.mark.parametrize("name", list(MAP_HEADS))
-def test_outputs_and_all_gradients_are_those_of_the_naive_loop(name: str, has_state: bool, dtype: torch.dtype) -> None:
+def test_outputs_and_all_gradients_are_those_of_the_naive_loop(
+    name: str, has_state: bool, dtype: torch.dtype, is_fast: bool
+) -> None:
     head, slow_head = make_head(name, dtype), make_head(name, torch.float64)
+    set_fast(head, is_fast)
     slow_head.load_state_dict(head.state_dict())
     x, *states = make_maps(dtype)
     states = states[: 2 if name == "lstm" else 1]
     if not has_state:
         states = [torch.zeros_like(state) for state in states]
-    fast = [tensor.clone().requires_grad_() for tensor in (x, *states)]
+    own = [tensor.clone().requires_grad_() for tensor in (x, *states)]
     slow = [tensor.double().requires_grad_() for tensor in (x, *states)]
-    given = (tuple(fast[1:]) if name == "lstm" else fast[1]) if has_state else None
-    y, last = head(fast[0], given)
+    given = (tuple(own[1:]) if name == "lstm" else own[1]) if has_state else None
+    y, last = head(own[0], given)
     expected = naive(slow_head, slow[0], tuple(slow[1:]))
     assert y.dtype == dtype
     assert_near(y, expected, TOLERANCES[dtype])
@@ -85,14 +90,14 @@ def test_outputs_and_all_gradients_are_those_of_the_naive_loop(name: str, has_st
     direction = torch.randn(expected.shape, dtype=torch.float64)
     y.backward(direction.to(dtype))
     expected.backward(direction)
-    pairs = list(zip((*fast, *head.parameters()), (*slow, *slow_head.parameters()), strict=True))
-    for ours, reference in pairs if has_state else [pairs[0], *pairs[len(fast) :]]:
+    pairs = list(zip((*own, *head.parameters()), (*slow, *slow_head.parameters()), strict=True))
+    for ours, reference in pairs if has_state else [pairs[0], *pairs[len(own) :]]:
         assert ours.grad is not None
         assert_near(ours.grad, reference.grad, TOLERANCES[dtype])
 
 
 @pytest.mark.parametrize("name", list(MAP_HEADS))
-def test_the_last_state_carries_the_gradient(name: str, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_the_last_state_carries_the_gradient(name: str) -> None:
     """A loss on the last state alone, the LSTM's cell included, against the plain loop in chunks."""
     head = make_head(name, torch.float64)
     x, *states = make_maps(torch.float64)
@@ -108,16 +113,10 @@ def test_the_last_state_carries_the_gradient(name: str, monkeypatch: pytest.Monk
 
     ours = gradients(x)
     chunked = gradients(x[:, :2], x[:, 2:])
-    trace_everything(monkeypatch)
+    set_fast(head, False)
     for by_hand, by_chunk, plain in zip(ours, chunked, gradients(x), strict=True):
         torch.testing.assert_close(by_hand, plain)
         torch.testing.assert_close(by_chunk, plain)
-
-
-def trace_everything(monkeypatch: pytest.MonkeyPatch) -> None:
-    """The heads believe that an exporter watches, and run their plain loops."""
-    for module in (maps, minimal):
-        monkeypatch.setattr(module, "is_traced", lambda: True)
 
 
 @pytest.mark.parametrize("name", list(MAP_HEADS))
@@ -169,40 +168,38 @@ def test_a_repeated_convolution_is_the_convolution(dtype: torch.dtype, num_calls
     torch.testing.assert_close(repeated_convolution(transposed(weight), None, grad, num_calls)(grad), expected)
 
 
-def scan_inputs(steps: int, dtype: torch.dtype = torch.float64) -> tuple[Tensor, Tensor, Tensor]:
-    """How much each step takes (before the sigmoid), values and a state, all values positive."""
-    torch.manual_seed(5)
-    return 3 * torch.randn(steps, 4, dtype=dtype), torch.rand(steps, 4, dtype=dtype), torch.rand(4, dtype=dtype)
-
-
-@pytest.mark.parametrize("way", list(SCANS))
+@pytest.mark.parametrize("is_fast", [True, False])
 @pytest.mark.parametrize("steps", [1, 2, 3, 8, 13])
-def test_a_scan_is_the_sequence_and_the_paper_s_logarithms(way: str, steps: int) -> None:
-    take, value, state = (tensor.requires_grad_() for tensor in scan_inputs(steps))
+def test_the_minimal_gru_is_the_paper_s_logarithms(is_fast: bool, steps: int) -> None:
+    torch.manual_seed(5)
+    head = MinGRU(4, 4).double()
+    set_fast(head, is_fast)
+    gates, state = 3 * torch.randn(2, steps, 8).double(), torch.rand(2, 4).double()
+    inputs = gates.requires_grad_(), state.requires_grad_()
+    take, candidate = gates.transpose(0, 1).chunk(2, dim=2)  # [B, T, ...] -> [T, B, ...]
+    value = torch.where(candidate >= 0, candidate + 0.5, candidate.sigmoid())
     expected = minimal_gru.weighted_means(take.sigmoid(), value, state)
-    states = weighted_scan(take.sigmoid(), value, state, way)
+    states = head.recur(*inputs)[0].transpose(0, 1)
     torch.testing.assert_close(states, expected)
     torch.testing.assert_close(states, minimal_gru.weighted_means_by_logarithms(take, value, state))
     direction = torch.randn_like(expected)
     for ours, reference in zip(
-        torch.autograd.grad(states, (take, value, state), direction),
-        torch.autograd.grad(expected, (take, value, state), direction),
-        strict=True,
+        torch.autograd.grad(states, inputs, direction), torch.autograd.grad(expected, inputs, direction), strict=True
     ):
         torch.testing.assert_close(ours, reference)
-    assert torch.autograd.gradcheck(
-        lambda take, value, state: weighted_scan(take.sigmoid(), value, state, way), (take, value, state)
-    )
 
 
-@pytest.mark.parametrize("way", list(SCANS))
-def test_a_long_scan_keeps_its_digits(way: str) -> None:
+@pytest.mark.parametrize("is_fast", [True, False])
+def test_a_long_minimal_gru_keeps_its_digits(is_fast: bool) -> None:
     """20,000 steps in float32 stay within 1e-6 of float64, also where the state hardly changes."""
-    take, value, state = scan_inputs(20_000)
-    take -= 4
-    expected = minimal_gru.weighted_means(take.sigmoid(), value, state)
-    states = weighted_scan(take.sigmoid().float(), value.float(), state.float(), way)
-    assert_near(states, expected, 1e-6)
+    torch.manual_seed(5)
+    head = MinGRU(4, 4)
+    set_fast(head, is_fast)
+    take, candidate, state = 3 * torch.randn(1, 20_000, 4) - 4, torch.rand(1, 20_000, 4), torch.rand(1, 4)
+    expected = minimal_gru.weighted_means(take[0].double().sigmoid(), candidate[0].double() + 0.5, state[0].double())
+    with torch.no_grad():
+        states, _ = head.recur(torch.cat([take, candidate], dim=2), state)
+    assert_near(states[0], expected, 1e-6)
 
 
 @pytest.mark.parametrize("steps", [1, 2000])
@@ -224,7 +221,7 @@ def test_the_loops_keep_nothing_unless_asked(monkeypatch: pytest.MonkeyPatch) ->
     def refuse(*args: object) -> None:
         raise AssertionError("a derivative was prepared")
 
-    for function in (recurrence.GRUResetAfter, recurrence.GRUResetBefore, recurrence.LSTM):
+    for function in (fast._GRUResetAfter, fast._GRUResetBefore, fast._LSTM):
         monkeypatch.setattr(function, "forward", refuse)
     for name in ("reset after", "reset before", "lstm"):
         head = make_head(name, torch.float32)
@@ -281,6 +278,23 @@ def test_compilers_get_the_plain_loop_and_the_same_results(name: str) -> None:
         strict=True,
     ):
         torch.testing.assert_close(ours, reference, atol=1e-4, rtol=1e-4)
+
+
+@pytest.mark.parametrize("name", list(MAP_HEADS))
+def test_the_fast_form_is_taken_where_it_may_be_and_nowhere_else(name: str, monkeypatch: pytest.MonkeyPatch) -> None:
+    head, x = make_head(name, torch.float32), make_maps(torch.float32)[0]
+    expected, taken = head(x)[0], []
+    for function in ("convolve_frames", "run_convgru", "run_convlstm", "run_mingru"):
+        own = getattr(fast, function)
+        monkeypatch.setattr(fast, function, lambda *a, own=own, **k: (taken.append(own), own(*a, **k))[1])
+    head(x)
+    assert len(taken) == 2
+    set_fast(nn.ModuleList([head]), False)
+    torch.testing.assert_close(head(x)[0], expected)
+    set_fast(head, True)
+    torch.export.export(head, (x,))
+    head.to("meta")(x.to("meta"))
+    assert len(taken) == 2
 
 
 def test_the_naive_loop_of_the_benchmark_computes_the_same() -> None:

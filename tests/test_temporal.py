@@ -12,9 +12,11 @@ from torch import Tensor, nn
 
 from pipeline.config import ModelConfig
 from pipeline.errors import UserError
-from pipeline.models.temporal.maps import ConvGRU, ConvLSTM
+from pipeline.models.temporal.convgru import ConvGRU
+from pipeline.models.temporal.convlstm import ConvLSTM
+from pipeline.models.temporal.gru import Recurrent
+from pipeline.models.temporal.pooling import Mean
 from pipeline.models.temporal.stack import TEMPORAL_HEADS, build_temporal, drop_features
-from pipeline.models.temporal.vectors import Mean, Recurrent
 from tests.reference import convolutional_cells
 
 HEAD_NAMES = list(TEMPORAL_HEADS)

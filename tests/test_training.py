@@ -20,10 +20,12 @@ import torch
 from sklearn.utils.class_weight import compute_class_weight
 
 from pipeline.checkpoint import load_model_file
+from pipeline.cli import main
 from pipeline.config import Experiment, TrainingConfig, to_yaml
 from pipeline.errors import UserError
 from pipeline.files.stopping import Interrupted
 from pipeline.models.recognizer import Recognizer
+from pipeline.models.temporal import fast
 from pipeline.training.fit import train
 from pipeline.training.module import (
     ClipClassifier,
@@ -223,6 +225,22 @@ def test_tensorboard_logs(motion_root: Path, tmp_path: Path) -> None:
     experiment = small_experiment(motion_root, tmp_path, epochs=1)
     train(replace(experiment, machine=replace(experiment.machine, tensorboard=True)), quiet=True)
     assert list(experiment.run_dir.glob("tensorboard/events.out.tfevents.*"))
+
+
+def test_without_fast_heads_the_equations_train_and_evaluate(
+    motion_root: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    def refuse(*args: object, **options: object) -> None:
+        raise AssertionError("a form written by hand was taken")
+
+    for name in ("convolve_frames", "run_convgru"):
+        monkeypatch.setattr(fast, name, refuse)
+    experiment = small_experiment(motion_root, tmp_path, epochs=1)
+    result = train(replace(experiment, machine=replace(experiment.machine, fast_heads=False)), quiet=True)
+    evaluate = ["evaluate", str(result.model_path), "--quiet", "--output", str(tmp_path / "evaluation")]
+    assert main([*evaluate, "--machine.fast_heads", "false"]) == 0
+    with pytest.raises(AssertionError, match="by hand"):
+        main(evaluate)
 
 
 def break_some(motion_root: Path, folder: Path, every: int) -> Path:

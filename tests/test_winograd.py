@@ -10,9 +10,10 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor
 
-from pipeline.models.temporal import convolution, winograd
-from pipeline.models.temporal.maps import ConvGRU, ConvLSTM
-from pipeline.models.temporal.minimal import ConvMinGRU
+from pipeline.models.temporal import fast, prepared, winograd
+from pipeline.models.temporal.convgru import ConvGRU
+from pipeline.models.temporal.convlstm import ConvLSTM
+from pipeline.models.temporal.mingru import ConvMinGRU
 from pipeline.models.temporal.winograd import Winograd
 from tests.test_recurrence import MAP_HEADS, make_head, make_maps
 
@@ -160,7 +161,7 @@ def test_a_large_head_is_as_exact_as_float32_allows(kind: type[ConvGRU], monkeyp
     expected = outputs_and_gradients(copy.deepcopy(head).double(), x.double())
     ours = outputs_and_gradients(head, x)
     assert_near(ours, expected, 3e-5)
-    monkeypatch.setattr(convolution, "pays", lambda maps, weight: False)
+    monkeypatch.setattr(fast, "pays", lambda maps, weight: False)
     assert not torch.equal(ours[0], outputs_and_gradients(head, x)[0])  # two ways indeed
 
 
@@ -171,7 +172,8 @@ def test_all_heads_keep_their_derivatives_with_it(name: str, monkeypatch: pytest
     inputs = [x.requires_grad_(), *head.parameters()]
     found = []
     for always in (True, False):
-        monkeypatch.setattr(convolution, "pays", lambda maps, weight, always=always: always)
+        for module in (fast, prepared):
+            monkeypatch.setattr(module, "pays", lambda maps, weight, always=always: always)
         found.append(torch.autograd.grad(head(x)[0].square().sum(), inputs))
     for ours, expected in zip(*found, strict=True):
         torch.testing.assert_close(ours, expected, rtol=1e-10, atol=1e-10)

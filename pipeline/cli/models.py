@@ -137,7 +137,8 @@ def _evaluate_model(arguments: Any, given: Any, options: EvaluateOptions, args: 
     from pipeline.run_report.journal import now
     from pipeline.run_report.page import refuse_foreign_report
 
-    began, ranks = now(), join(MachineConfig(**given.get("machine", {})))
+    machine = MachineConfig(**given.get("machine", {}))
+    began, ranks = now(), join(machine)
     home = Path(options.output or Path(arguments.model_file).parent)
     folder = home if options.output else home / f"evaluation_{options.split}"
     with ExitStack() as held:
@@ -145,7 +146,7 @@ def _evaluate_model(arguments: Any, given: Any, options: EvaluateOptions, args: 
             if ranks.is_first:
                 refuse_foreign_report(home)
                 held.enter_context(locked_folder(folder))
-        evaluation, summary = _evaluate_rows(arguments, given, options, folder, ranks)
+        evaluation, summary = _evaluate_rows(arguments, given, options, folder, ranks, machine.fast_heads)
         if not ranks.is_first:
             return 0
         _write_results(evaluation, folder, summary, options.quiet)
@@ -155,7 +156,7 @@ def _evaluate_model(arguments: Any, given: Any, options: EvaluateOptions, args: 
 
 
 def _evaluate_rows(
-    arguments: Any, given: Any, options: EvaluateOptions, folder: Path, ranks: Ranks
+    arguments: Any, given: Any, options: EvaluateOptions, folder: Path, ranks: Ranks, fast_heads: bool
 ) -> tuple[Evaluation, dict[str, float]]:
     """The evaluation and its summary."""
     from rich.progress import Progress
@@ -164,10 +165,12 @@ def _evaluate_rows(
     from pipeline.datasets.annotations import annotation_files
     from pipeline.evaluation import EVALUATION_FILES, evaluate_model
     from pipeline.inference import pick_device
+    from pipeline.models.temporal.fast import set_fast
     from pipeline.unseen import rows_to_judge
 
     with ranks.agreement():
         model = load_model_file(arguments.model_file, ranks.device or pick_device(options.device))
+        set_fast(model.recognizer, fast_heads)
         model = decoding_as(model, given)
         with ranks.in_turn():
             given_data = given.get("data")

@@ -147,6 +147,9 @@ class MachineConfig:
     """Several devices: how long one waits for another before the run ends with an error."""
     tensorboard: bool = False
     """Write TensorBoard logs beside the CSV ones."""
+    fast_heads: bool = True
+    """On a CPU, run recurrent heads of maps and minimal GRUs by forms written by hand for it: the same results but for
+    rounding, in less time. Other devices, exports and compilers never take them. A model file does not remember it."""
 
     def __post_init__(self) -> None:
         for name in ("devices", "num_nodes", "timeout_seconds"):

@@ -1,5 +1,10 @@
 """Changes of a model's memory as a video runs, and the frames that decided its label.
 
+A gated head makes each state of the one before and a candidate, ``h_t = (1 - g_t) . h_{t-1} + g_t . n_t``. The gate g
+(one minus what torch calls z) says how open the memory is. An open gate lets in nothing where nothing is new, and much
+of a trained memory stays half open everywhere; so beside the gate stands what it let in of what is new: the gate times
+the change of the features since the frame before, ``g_t |x_t - x_{t-1}|``, each a mean over channels.
+
 The video is scored in windows of the model's length, each from an empty memory, overlapping by half; a grid frame's
 figures are means over the windows that cover it. The first step of a window knows no frame before it and counts only
 in the video's first window.
@@ -26,11 +31,49 @@ from pipeline.errors import UserError
 from pipeline.inference import RunStats
 from pipeline.inference.frames import grid_frames
 from pipeline.inference.torch_runtime import Embedder, torch_runtime
-from pipeline.models.temporal.gates import writing_of
+from pipeline.models.temporal.stack import Stack
 from pipeline.sampling import grid_seconds, window_starts
 from pipeline.transforms.frames import ClipTransform
 
 _FRAMES_A_CALL = 64
+
+
+@dataclass(frozen=True)
+class Writing:
+    """Of a sequence, ``[B, T]`` or for a head of maps ``[B, T, H, W]``.
+
+    Attributes:
+        gate: how open the update gate was, 0 to 1, the mean over the state's channels.
+        let_in: the gate times how much the features changed since the frame before; 0 at the first.
+    """
+
+    gate: Tensor
+    let_in: Tensor
+
+
+@torch.no_grad()
+def writing_of(stack: Stack, features: Tensor) -> Writing:
+    """Return what the first gated head of ``stack`` writes on ``features [B, T, D, ...]``, from its initial state.
+
+    Raises:
+        UserError: no head has an update gate, or they read both ways.
+    """
+    x = features
+    for head in stack.heads:
+        if x.ndim == 5 and not head.reads_maps:
+            x = x.mean(dim=(3, 4))  # [B, T, C, H, W] -> [B, T, C]
+        outputs, _ = head(x)
+        start = torch.zeros_like(outputs[:, :1])  # every gated head begins with zeros
+        gate = head.update_gate(x, torch.cat([start, outputs[:, :-1]], dim=1))
+        if gate is not None:
+            change = (x - torch.cat([x[:, :1], x[:, :-1]], dim=1)).abs().mean(dim=2)
+            return Writing(gate.mean(dim=2), gate.mean(dim=2) * change)
+        x = outputs
+    names = ", ".join(type(head).__name__ for head in stack.heads)
+    raise UserError(
+        f"this model's temporal head ({names}) has no update gate to show, or reads both ways; train with model.heads "
+        "convgru, convmingru (maps), gru or mingru (a strip), and model.bidirectional false"
+    )
 
 
 @dataclass(frozen=True)

@@ -21,6 +21,7 @@ from pipeline.config import Experiment, TrainingConfig
 from pipeline.datasets.videos import BadVideo, ClipBatch
 from pipeline.errors import UserError
 from pipeline.models.recognizer import Recognizer
+from pipeline.models.temporal.fast import set_fast
 from pipeline.ranks import ALONE, Ranks
 from pipeline.sampling import part_edges
 from pipeline.transforms.augmentation import TrainTransform
@@ -56,6 +57,7 @@ class ClipClassifier(LightningModule):
             input_size_px=size,
             num_pictures=num_pictures,
         )
+        set_fast(self.recognizer, experiment.machine.fast_heads)
         self.transform = TrainTransform(experiment.transform, self.recognizer.backbone.normalization)
         self.bad_videos: BadRows = {}
         self.came_from: dict[str, Any] | None = None

@@ -71,7 +71,7 @@ def _slow_in_bf16(config: ModelConfig, recognizer: Recognizer) -> str:
         return ""
     if config.scan in ("rows", "columns"):
         return "convolutions along rows"
-    if not learning and config.hidden_channels >= MIN_CHANNELS:
+    if not learning and recognizer.temporal.fast and config.hidden_channels >= MIN_CHANNELS:
         return "large 3x3 convolutions, which fp32 does with fewer multiplications,"
     return ""
 

@@ -7,6 +7,7 @@ import inspect
 import textwrap
 from collections.abc import Callable
 from functools import partial
+from types import ModuleType
 
 import torch
 import torch.nn.functional as F
@@ -15,12 +16,13 @@ from torch import Tensor, nn
 from benchmarks.tables import Lines, Table
 from benchmarks.timing import interleaved
 from pipeline.config import ModelConfig
-from pipeline.models.temporal import recurrence
+from pipeline.models.temporal import fast, prepared, winograd
+from pipeline.models.temporal.convgru import ConvGRU
+from pipeline.models.temporal.convlstm import ConvLSTM
 from pipeline.models.temporal.head import State, TemporalHead
-from pipeline.models.temporal.maps import ConvGRU, ConvLSTM
-from pipeline.models.temporal.minimal import ConvMinGRU, MinGRU
+from pipeline.models.temporal.mingru import ConvMinGRU, MinGRU
+from pipeline.models.temporal.pooling import Mean
 from pipeline.models.temporal.stack import Stack, build_temporal
-from pipeline.models.temporal.vectors import Mean
 
 _VECTOR_HEADS = ("mean", "rnn", "lstm", "gru", "mingru")
 _LENGTHS = (8, 16, 32, 64)
@@ -53,13 +55,13 @@ def claim_tables(rounds: int) -> list[Table]:
 
 def readable() -> Table:
     """How much there is to read."""
-    own: dict[str, list[type]] = {
+    own: dict[str, list[type | ModuleType]] = {
         "mean": [Mean],
         "mingru": [MinGRU],
         "convmingru": [ConvMinGRU],
-        "convgru, its equations": [ConvGRU],
-        "convgru with derivatives by hand": [ConvGRU, recurrence.GRUResetAfter, recurrence.GRUResetBefore],
-        "convlstm with derivatives by hand": [ConvLSTM, recurrence.LSTM],
+        "convgru": [ConvGRU],
+        "convlstm": [ConvLSTM],
+        "all that is written by hand for a CPU": [fast, prepared, winograd],
         "leaky, the new head below": [Leaky],
     }
     rows: dict[str, dict[str, float | None]] = {
@@ -70,15 +72,15 @@ def readable() -> Table:
     )
 
 
-def lines_of_code(item: type) -> int:
-    """Lines of a class, without docstrings, comments and blank lines."""
+def lines_of_code(item: type | ModuleType) -> int:
+    """Lines of a class or module, without docstrings, comments and blank lines."""
     code = ast.unparse(_without_docstrings(ast.parse(textwrap.dedent(inspect.getsource(item)))))
     return sum(bool(line.strip()) for line in code.splitlines())
 
 
 def _without_docstrings(tree: ast.Module) -> ast.Module:
     for node in ast.walk(tree):
-        if isinstance(node, (ast.ClassDef, ast.FunctionDef)) and ast.get_docstring(node):
+        if isinstance(node, (ast.ClassDef, ast.FunctionDef, ast.Module)) and ast.get_docstring(node):
             node.body = node.body[1:] or [ast.Pass()]
     return tree
 

@@ -1,4 +1,4 @@
-"""Temporal heads: ConvGRU against the loop of public code, precision, all heads over T, and single steps."""
+"""Temporal heads: ConvGRU against public code, precision, all heads over T, single steps, and training steps."""
 
 from __future__ import annotations
 
@@ -6,17 +6,26 @@ import sys
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass
+from functools import partial
+from pathlib import Path
+from unittest.mock import patch
 
 import torch
+import torch.nn.functional as F
 from torch import Tensor, nn
 
 from benchmarks.tables import Findings, Lines, Table
 from benchmarks.timing import Contestants, interleaved
+from pipeline.cli.parser import read_experiment
 from pipeline.config import ModelConfig
-from pipeline.models.temporal.maps import ConvGRU
-from pipeline.models.temporal.minimal import ConvMinGRU
-from pipeline.models.temporal.scan import SCANS, Way, weighted_scan
+from pipeline.models.recognizer import Recognizer
+from pipeline.models.temporal import fast, prepared
+from pipeline.models.temporal.convgru import ConvGRU
+from pipeline.models.temporal.fast import set_fast
+from pipeline.models.temporal.head import State, TemporalHead
+from pipeline.models.temporal.mingru import ConvMinGRU
 from pipeline.models.temporal.stack import TEMPORAL_HEADS
+from pipeline.training.module import parameter_groups
 from tests.reference.naive_convgru import NaiveConvGRU
 
 
@@ -56,14 +65,24 @@ _PARTS = {
 }
 _STEP_MAPS = ((320, 4), (320, 7), (1280, 7))  # channels and side of one frame's maps
 _OVER_T = (8, 16, 32, 64, 128, 256)
+_EXPERIMENTS = tuple(Path(__file__).parents[2] / "configs" / f"{name}.yaml" for name in ("folder", "motion"))
+BOTH, LEFT_OUT = "both", ("without Winograd", "without derivatives by hand", "neither")
 NAIVE, CLASSIC, RESET_AFTER, MINIMAL = "naive loop", "ours, classic", "ours, reset_after", "ours, convmingru"
 ALONE, COMPILED = "the convolutions of ConvGRU alone", "torch.compile of the naive loop"
 
 
-class PlainConvGRU(ConvGRU):
-    """The plain loop of ``ConvGRU``: input convolution for all steps at once, the rest by autograd."""
+def by_autograd(head: TemporalHead) -> TemporalHead:
+    """Give ``head`` its equations for the loop over time; its input convolution stays as it is."""
+    head.recur = partial(_recur_plainly, head)  # type: ignore[method-assign]
+    return head
 
-    _run = ConvGRU._run_plainly
+
+def _recur_plainly(head: TemporalHead, projected: Tensor, state: State = None) -> tuple[Tensor, State]:
+    set_fast(head, False)
+    try:
+        return type(head).recur(head, projected, state)
+    finally:
+        set_fast(head, True)
 
 
 class ConvolutionsAlone(nn.Module):
@@ -98,7 +117,7 @@ class Compiled(nn.Module):
 def models_of(size: Size, device: str) -> dict[str, nn.Module]:
     models = {
         NAIVE: NaiveConvGRU(size.channels, size.hidden),
-        "classic by autograd": PlainConvGRU(size.channels, size.hidden, reset_after=False),
+        "classic by autograd": by_autograd(ConvGRU(size.channels, size.hidden, reset_after=False)),
         CLASSIC: ConvGRU(size.channels, size.hidden, reset_after=False),
         RESET_AFTER: ConvGRU(size.channels, size.hidden),
         MINIMAL: ConvMinGRU(size.channels, size.hidden),
@@ -137,8 +156,9 @@ def measure(device: str, rounds: int, compiles: bool) -> Findings:
     torch.manual_seed(0)
     convgru = [convgru_table(size, name, device, rounds, compiles) for size in SIZES for name in PASSES]
     over_t, plot = heads_over_t(device, rounds)
-    tables = [profile_table(device), precision_table(device, rounds), *over_t, scan_table(device, rounds)]
-    return Findings([*convgru, *tables, step_table(device, rounds)], [plot])
+    tables = [profile_table(device), precision_table(device, rounds), *over_t, step_table(device, rounds)]
+    training = [training_table(rounds)] if device == "cpu" else []  # elsewhere nothing is written by hand
+    return Findings([*convgru, *tables, *training], [plot])
 
 
 def convgru_table(size: Size, name: str, device: str, rounds: int, compiles: bool) -> Table:
@@ -269,22 +289,54 @@ def _megabytes_kept(run: Callable[[], object]) -> float:
     return sum(storages.values()) / 1e6
 
 
-def scan_table(device: str, rounds: int) -> Table:
-    """The two ways to run a minimal GRU's recurrence."""
+def training_table(rounds: int) -> Table:
+    """Whole training steps of shipped experiments from cached features, with and without what is written by hand."""
     rows: dict[str, dict[str, float | None]] = {}
-    for steps in _OVER_T:
-        _say(f"scan, T = {steps}")
-        weight, value = torch.rand(2, steps, 4, 128, 4, 4, device=device).unbind()
-        scans: Contestants = {way: _scan(weight.requires_grad_(), value.requires_grad_(), way) for way in SCANS}
-        times = interleaved(scans, rounds, device)
-        for way in SCANS:
-            rows.setdefault(way, {})[f"T = {steps}"] = times.milliseconds(way)
-    return Table("The scan of convmingru", "ms, forward and backward, [T, 4, 128, 4, 4].", rows)
+    for path in _EXPERIMENTS:
+        _say(f"training steps, {path.stem}")
+        times = interleaved(_training_steps(path), rounds, "cpu")
+        for name in times.seconds:
+            rows[f"{path.stem}, {name}"] = {"ms": times.milliseconds(name), "this / both": times.ratio(name, BOTH)}
+    note = "Head and classifier forward, backward and the optimizer's step; batch and sizes as shipped, fp32."
+    return Table("A training step from cached features", note, rows)
 
 
-def _scan(weight: Tensor, value: Tensor, way: Way) -> Callable[[], object]:
-    state = torch.zeros_like(value[0])
-    return lambda: torch.autograd.grad(weighted_scan(weight, value, state, way).sum(), (weight, value))
+def _training_steps(path: Path) -> Contestants:
+    without = (
+        _without_winograd(_training_step(path)),
+        _training_step(path, by_autograd),
+        _training_step(path, lambda head: set_fast(head, False)),
+    )
+    return {BOTH: _training_step(path), **dict(zip(LEFT_OUT, without, strict=True))}
+
+
+def _training_step(path: Path, change: Callable[[TemporalHead], object] = lambda head: None) -> Callable[[], object]:
+    experiment = read_experiment(path)
+    size, config = experiment.transform.input_size_px, experiment.training
+    recognizer = Recognizer(experiment.model, 10, load_weights=False, input_size_px=size).train()
+    recognizer.backbone.freeze()
+    for head in recognizer.temporal.heads:
+        change(head)
+    optimizer = torch.optim.AdamW(parameter_groups(recognizer, config), lr=config.learning_rate)
+    batch = experiment.data.batch_size
+    maps = recognizer.backbone.look(size)
+    features = torch.randn(batch, experiment.sampling.num_frames, *maps.shape[-3:])
+    labels = torch.arange(batch) % 10
+
+    def run() -> None:
+        optimizer.zero_grad()
+        F.cross_entropy(recognizer.classify(features), labels).backward()
+        optimizer.step()
+
+    return run
+
+
+def _without_winograd(run: Callable[[], object]) -> Callable[[], object]:
+    def without() -> None:
+        with patch.object(fast, "pays", return_value=False), patch.object(prepared, "pays", return_value=False):
+            run()
+
+    return without
 
 
 def step_table(device: str, rounds: int) -> Table:

@@ -11,10 +11,12 @@ from torch.utils.checkpoint import checkpoint
 from pipeline.config import ModelConfig
 from pipeline.errors import UserError, unknown_name
 from pipeline.models.scan_orders import SCAN_ORDERS
+from pipeline.models.temporal.convgru import ConvGRU
+from pipeline.models.temporal.convlstm import ConvLSTM
+from pipeline.models.temporal.gru import Recurrent
 from pipeline.models.temporal.head import State, TemporalHead, cannot_stream
-from pipeline.models.temporal.maps import ConvGRU, ConvLSTM
-from pipeline.models.temporal.minimal import ConvMinGRU, MinGRU
-from pipeline.models.temporal.vectors import Change, Mean, Recurrent
+from pipeline.models.temporal.mingru import ConvMinGRU, MinGRU
+from pipeline.models.temporal.pooling import Change, Mean
 
 
 def _recurrent(layer: Callable[..., nn.RNNBase]) -> Callable[[int, ModelConfig], TemporalHead]:

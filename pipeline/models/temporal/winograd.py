@@ -13,8 +13,8 @@ so it is not used there.
 
 from __future__ import annotations
 
-from collections.abc import Iterator
-from functools import lru_cache
+from collections.abc import Callable, Iterator
+from functools import lru_cache, wraps
 from typing import Any
 
 import numpy as np
@@ -22,8 +22,7 @@ import torch
 from numpy.polynomial import polynomial
 from torch import Tensor
 
-from pipeline.models.temporal.derivatives import Gradients, first_order
-
+Gradients = tuple[Tensor | None, ...]
 _RESULTS, _VALUES, _KERNEL = 4, 6, 3  # sides of a tile of results, of the values it comes from, and of the kernel
 _NUM_PRODUCTS = _VALUES**2
 # Where the polynomials are evaluated, and infinity. Errors in float32 are a third of those of the usual 0, 1, 2; why:
@@ -39,15 +38,32 @@ _TILES_AT_ONCE = 256
 _MAX_KEPT_BYTES = 64 * 2**20
 
 
+def first_order(backward: Callable[..., Gradients]) -> Callable[..., Gradients]:
+    """Wrap the ``backward`` of a function of autograd whose derivative cannot be differentiated again.
+
+    torch's ``once_differentiable`` lets the case pass where the incoming gradient is a constant, and the second
+    derivative then comes out wrong.
+    """
+
+    @wraps(backward)
+    def checked(ctx: Any, *grads: Tensor) -> Gradients:
+        if torch.is_grad_enabled():  # as under create_graph=True
+            raise RuntimeError(
+                "this temporal head has derivatives of the first order only, and create_graph=True asks for the second"
+            )
+        return backward(ctx, *grads)
+
+    return checked
+
+
 def pays(maps: Tensor, weight: Tensor) -> bool:
-    """Whether ``Winograd`` is faster than a direct convolution of ``maps [N, C, H, W]`` with ``weight``."""
+    """Return whether ``Winograd`` is faster than a direct convolution of ``maps [N, C, H, W]`` with ``weight``."""
     height, width = maps.shape[2:]
     num_tiles = _count(height) * _count(width)
     share = num_tiles * _NUM_PRODUCTS / (height * width * _KERNEL**2)
     return (
         weight.shape[2:] == (_KERNEL, _KERNEL)
         and maps.dtype == weight.dtype == torch.float32
-        and maps.device.type == "cpu"
         and min(weight.shape[:2]) >= MIN_CHANNELS
         and sum(weight.shape[:2]) >= _MIN_CHANNELS_TOGETHER
         and len(maps) * num_tiles >= _MIN_TILES

@@ -1,11 +1,11 @@
-"""Heads that read vectors ``[B, T, D]``: running mean, change, and torch's recurrent layers."""
+"""Heads without recurrence that read vectors ``[B, T, D]``: running mean, and change."""
 
 from __future__ import annotations
 
 import torch
-from torch import Tensor, nn
+from torch import Tensor
 
-from pipeline.models.temporal.head import State, TemporalHead, cannot_stream
+from pipeline.models.temporal.head import State, TemporalHead
 
 
 class Mean(TemporalHead):
@@ -52,32 +52,3 @@ class Change(TemporalHead):
         before = torch.where(is_there > 0, before, projected[:, 0])
         previous = torch.cat([before.unsqueeze(1), projected[:, :-1]], dim=1)
         return torch.cat([projected, projected - previous], dim=2), (projected[:, -1], torch.ones_like(is_there))
-
-
-class Recurrent(TemporalHead):
-    """torch's own RNN, LSTM or GRU (cuDNN's on a GPU) in the words of this module."""
-
-    reads_maps = False
-
-    def __init__(self, layer: nn.RNNBase) -> None:
-        super().__init__()
-        self.layer = layer
-        self.streams = not layer.bidirectional
-        self.num_outputs = layer.hidden_size * (2 if layer.bidirectional else 1)
-
-    def initial_state(self, x: Tensor) -> State:
-        """Hidden state ``[directions, B, D]``, for the LSTM a pair of hidden and cell state; zeros."""
-        directions = 2 if self.layer.bidirectional else 1
-        zeros = x.new_zeros(directions * self.layer.num_layers, x.shape[0], self.layer.hidden_size)
-        return (zeros, zeros.clone()) if isinstance(self.layer, nn.LSTM) else zeros
-
-    def recur(self, projected: Tensor, state: State = None) -> tuple[Tensor, State]:
-        """``[B, T, D]`` -> ``[B, T, D']``.
-
-        Raises:
-            UserError: a state is handed to a bidirectional head.
-        """
-        if state is not None and not self.streams:
-            raise cannot_stream(type(self.layer).__name__)
-        y, state = self.layer(projected, self.initial_state(projected) if state is None else state)
-        return y, state
