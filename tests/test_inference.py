@@ -203,7 +203,7 @@ def test_a_model_is_not_pickled(tmp_path: Path) -> None:
 
 
 def _predict_in_child(model: Model, video: Path, queue: multiprocessing.Queue[str]) -> None:
-    for use in (lambda: next(model.predict(video)), lambda: model.embed_frames(np.zeros((1, 1, 3, 40, 40), np.uint8))):
+    for use in (lambda: next(model.predict(video)), lambda: model.embedder().push(np.zeros((1, 3, 40, 40), np.uint8))):
         with pytest.raises(UserError) as caught:
             use()
         queue.put(str(caught.value))
