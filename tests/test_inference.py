@@ -19,6 +19,7 @@ import torch
 
 from pipeline.calibration import Calibration
 from pipeline.checkpoint import ModelFile
+from pipeline.clip import Prediction
 from pipeline.config import InferenceConfig
 from pipeline.decode import open_video
 from pipeline.errors import DecodeError, UserError
@@ -194,6 +195,14 @@ def test_what_is_no_path_is_told_when_it_is_handed_in(source: Any) -> None:
     for use in (model.predict, model.segments):
         with pytest.raises(UserError, match=f"reads the path of one video file, not a {type(source).__name__}"):
             use(source)
+
+
+def test_models_and_predictions_print_themselves() -> None:
+    assert repr(Model(small_model(5))) == (
+        "<Model of 5 labels: class 0, class 1, class 2, class 3, ...; 4 frames at 5 a second, 32 px>"
+    )
+    answer = Prediction("a.mp4", 12.0, 14.0, "wave", 0.934, (("wave", 0.934), ("clap", 0.04)), is_unknown=True)
+    assert str(answer) == "12.0 to 14.0 s: wave 93 %, clap 4 % (unknown)"
 
 
 def test_a_model_is_not_pickled(tmp_path: Path) -> None:

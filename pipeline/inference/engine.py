@@ -91,6 +91,13 @@ class Model:
         self.cores = CorePool(runtime.num_pieces)
         self._process_id = os.getpid()
 
+    def __repr__(self) -> str:
+        sampling, size_px = self.file.sampling, self.file.transform.input_size_px
+        return (
+            f"<Model of {len(self.labels)} labels: {', '.join(self.labels[:4])}{', ...' * (len(self.labels) > 4)}; "
+            f"{sampling.num_frames} frames at {sampling.sample_fps:g} a second, {size_px} px>"
+        )
+
     def __reduce__(self) -> NoReturn:
         raise TypeError("a Model cannot be pickled or copied; send the path of its file, and call load_model there")
 
