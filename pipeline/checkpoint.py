@@ -16,7 +16,7 @@ from concurrent.futures import ThreadPoolExecutor
 from contextlib import nullcontext
 from dataclasses import asdict, dataclass, field
 from pathlib import Path
-from typing import Any
+from typing import Any, Literal
 
 import numpy as np
 import safetensors
@@ -32,6 +32,7 @@ from pipeline.config import (
     Experiment,
     Normalization,
     SamplingConfig,
+    SequenceConfig,
     TransformConfig,
     to_dict,
 )
@@ -64,6 +65,10 @@ class ModelFile:
     """Calibration of the logits."""
     videos: KnownVideos | None = None
     """Videos that the model has seen; None in a file of an earlier version."""
+    task: Literal["clip", "timeline"] = "clip"
+    """Answers of the model: one for a clip, or one at each grid frame."""
+    sequence: SequenceConfig = field(default_factory=SequenceConfig)
+    """task timeline: what it answers at each, and how late."""
 
     @property
     def normalization(self) -> Normalization:
@@ -94,6 +99,7 @@ def describe(model: ModelFile) -> dict[str, Any]:
         "calibration": to_dict(model.calibration),
         "provenance": model.provenance,
         "metrics": {name: value for name, value in model.metrics.items() if math.isfinite(value)},
+        **({} if model.task == "clip" else {"task": model.task, "sequence": to_dict(model.sequence)}),
     }
 
 
@@ -139,6 +145,8 @@ def load_model_file(path: str | Path, device: str | torch.device = "cpu") -> Mod
         description.metrics,
         Calibration(**asdict(description.calibration)),
         None if description.videos is None else KnownVideos.from_json(description.videos, str(path)),
+        description.task,
+        description.sequence,
     )
 
 

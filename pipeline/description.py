@@ -21,6 +21,7 @@ from pipeline.config import (
     ModelConfig,
     Normalization,
     SamplingConfig,
+    SequenceConfig,
     TransformConfig,
     require,
     to_dict,
@@ -100,6 +101,10 @@ class Description:
     metrics: dict[str, float]
     sha256: str = ""
     """Digest of a model file: of this text without these digits, and of the weights. An exported file has its own."""
+    task: Literal["clip", "timeline"] = "clip"
+    """clip: one answer for a clip; timeline: one at each grid frame."""
+    sequence: SequenceConfig = field(default_factory=SequenceConfig)
+    """task timeline: what is answered at each grid frame, and how late."""
     videos: dict[str, str] | None = None
     """Videos that the model has seen, as ``known_videos`` packs them; None in a file of an earlier version."""
 

@@ -37,7 +37,7 @@ from pipeline.report.writers import Writers, check_video_outputs, output_names, 
 from pipeline.schema import to_json
 from pipeline.sources import file_name_of, shown_path, shown_source
 from pipeline.terminal import PlainConsole, printable, say
-from pipeline.timeline import Timeline, WindowScores
+from pipeline.timeline import WindowScores
 
 
 def find_videos(
@@ -252,7 +252,7 @@ class VideoRun:
         """One pass of the model: windows go to the writers, segments come out as they are final. Of a video that cannot
         be read to its end, those come out that were seen before the error does."""
         model, options, end_seconds = self._model, self._options, video.duration_seconds
-        timeline = Timeline(model.labels, model.file.sampling.sample_fps, options.timeline, end_seconds)
+        timeline = model.timeline(options.timeline, end_seconds)
         try:
             with (
                 closing(model.score_windows(reader, options.inference)) as windows,

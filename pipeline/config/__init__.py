@@ -9,6 +9,7 @@ from pipeline.config.experiment import ClipSettings, Experiment
 from pipeline.config.model import MachineConfig, ModelConfig, TrainingConfig
 from pipeline.config.requirement import require
 from pipeline.config.running import InferenceConfig, StreamingConfig, TimelineConfig
+from pipeline.config.sequence import SequenceConfig
 from pipeline.config.text import read_settings, read_yaml, to_dict, to_yaml
 
 __all__ = [
@@ -21,6 +22,7 @@ __all__ = [
     "ModelConfig",
     "Normalization",
     "SamplingConfig",
+    "SequenceConfig",
     "StreamingConfig",
     "TimelineConfig",
     "TrainingConfig",

@@ -20,6 +20,8 @@ class DataConfig:
     """The folder that holds the videos; data/README.md shows the trees."""
     annotations: str | None = None
     """The manifest, the folder of official split lists or groups.csv, if it is not at its usual place."""
+    features_fps: float | None = None
+    """model.backbone features: steps a second of the feature files, and of the label files of ms_tcn."""
     split: int = 1
     """Number of the official split to use, where the dataset has several (UCF101, HMDB51: 1 to 3)."""
     val_fraction: float = 0.15
@@ -54,6 +56,10 @@ class DataConfig:
         require(
             self.cache == "none" or self.format not in ("images", "cifar10"),
             f"data.cache {self.cache} is for videos; pictures are kept in memory in any case: set data.cache none",
+        )
+        require(
+            self.features_fps is None or 0.001 <= self.features_fps <= 1000,
+            f"data.features_fps must be between 0.001 and 1,000 steps a second, got {self.features_fps}",
         )
         for name in ("val_fraction", "test_fraction", "max_bad_fraction"):
             value = getattr(self, name)

@@ -4,9 +4,11 @@ from __future__ import annotations
 
 from dataclasses import dataclass, field
 from pathlib import Path
+from typing import Literal
 
 from pipeline.config.data import DataConfig, DecodeConfig, SamplingConfig, TransformConfig
 from pipeline.config.model import MachineConfig, ModelConfig, TrainingConfig
+from pipeline.config.sequence import SequenceConfig
 
 
 @dataclass(frozen=True)
@@ -42,6 +44,9 @@ class Experiment:
     """Folder of all runs."""
     seed: int = 0
     """Decides weights, splits, clips and augmentation."""
+    task: Literal["clip", "timeline"] = "clip"
+    """clip: one label for each row; timeline: a label, several or none at each moment of long videos, whose labelled
+    stretches the rows are."""
     data: DataConfig = field(default_factory=DataConfig)
     """The data stage."""
     decode: DecodeConfig = field(default_factory=DecodeConfig)
@@ -50,6 +55,8 @@ class Experiment:
     """The sampling stage."""
     transform: TransformConfig = field(default_factory=TransformConfig)
     """The transform stage."""
+    sequence: SequenceConfig = field(default_factory=SequenceConfig)
+    """task timeline: targets and sequences."""
     model: ModelConfig = field(default_factory=ModelConfig)
     """The model."""
     training: TrainingConfig = field(default_factory=TrainingConfig)

@@ -44,6 +44,13 @@ class ModelConfig:
     classifier_batch_norm: bool = False
     """Batch norm before the classifier: bring each output of the last head to mean 0 and variance 1, for heads without
     weights. The statistics are those of a batch's clips, so batches of 16 or more."""
+    refinement_stages: int = 0
+    """task timeline: stages after the first, each a GRU that reads the probabilities of the stage before and corrects
+    them (Farha and Gall, "MS-TCN", CVPR 2019)."""
+    num_features: int | None = None
+    """backbone features: numbers in each step of the feature files; unset: as the training files have."""
+    features_fps: float | None = None
+    """backbone features: steps a second of the files; unset: data.features_fps."""
     readout: Literal["last", "mean"] = "last"
     """A clip's score comes from the last step, or is the mean over steps."""
     checkpoint_steps: int = 0
@@ -70,6 +77,19 @@ class ModelConfig:
         require(
             0 < self.kernel_size < 100 and self.kernel_size % 2 == 1,
             f"model.kernel_size must be odd, so that maps keep their size, and below 100, got {self.kernel_size}",
+        )
+        require(
+            0 <= self.refinement_stages <= 16,
+            f"model.refinement_stages must be between 0 and 16, got {self.refinement_stages}",
+        )
+        require(
+            self.refinement_stages == 0 or self.scan == "none",
+            f"model.refinement_stages {self.refinement_stages} and model.scan {self.scan}: stages refine whole frames; "
+            "set model.scan none",
+        )
+        require(
+            self.num_features is None or 0 < self.num_features <= 65_536,
+            f"model.num_features must be positive, 65,536 at most, got {self.num_features}",
         )
         require(self.checkpoint_steps >= 0, f"model.checkpoint_steps cannot be negative, got {self.checkpoint_steps}")
         require(0 <= self.dropout < 1, f"model.dropout must be in [0, 1), got {self.dropout}")
@@ -148,9 +168,9 @@ class MachineConfig:
     tensorboard: bool = False
     """Write TensorBoard logs beside the CSV ones."""
     fast_heads: bool = True
-    """On a CPU, run heads of maps by forms written by hand for it (ConvGRU's loop, large convolutions): the same results
-    but for rounding, in less time. Other devices, exports and compilers never take them. A model file does not remember
-    it."""
+    """On a CPU, run heads of maps by forms written by hand for it (ConvGRU's loop, large convolutions): the same
+    results but for rounding, in less time. Other devices, exports and compilers never take them. A model file does not
+    remember it."""
 
     def __post_init__(self) -> None:
         for name in ("devices", "num_nodes", "timeout_seconds"):

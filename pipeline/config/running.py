@@ -12,8 +12,9 @@ from pipeline.config.requirement import require
 class InferenceConfig:
     """Conversion of a video's frames to scores."""
 
-    mode: Literal["windows", "stream"] = "windows"
-    """windows: clips as in training, overlapping; stream: one score a frame, from a state that is carried on."""
+    mode: Literal["windows", "stream", "whole"] | None = None
+    """windows: clips as in training, overlapping; stream: one score a frame, from a state that is carried on; whole: a
+    score a frame once all of the video is read, for models that read both ways; unset: as the model was trained."""
     stride_frames: int | None = None
     """windows: grid frames from one window's start to the next; unset: a quarter of a window."""
     reset_seconds: float = 0.0

@@ -11,6 +11,7 @@ from pathlib import Path
 from pipeline.config import DataConfig
 from pipeline.datasets import formats
 from pipeline.datasets.annotations import Annotations, VideoRow
+from pipeline.datasets.ms_tcn import read_ms_tcn
 from pipeline.datasets.splits import check_split, split_by_group
 from pipeline.errors import UserError
 
@@ -45,6 +46,8 @@ def read_annotations(config: DataConfig) -> Annotations:
         from pipeline.datasets.images import read_images
 
         return read_images(config.format, Path(config.root), allow_links=config.allow_links)
+    if config.format == "ms_tcn":
+        return read_ms_tcn(Path(config.root), config.split, config.features_fps)
     return formats.read_annotations(
         config.format, Path(config.root), annotations, config.split, allow_links=config.allow_links
     )

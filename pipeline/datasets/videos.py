@@ -72,6 +72,9 @@ class ClipBatch:
     bad: tuple[tuple[int, BadVideo], ...]
     """Row and reason of each video that could not be read."""
 
+    def __len__(self) -> int:
+        return len(self.labels)
+
     def to(self, device: Any, **kwargs: Any) -> ClipBatch:
         """The same batch on another device."""
         return replace(

@@ -7,18 +7,21 @@ alone. Windows share the result, so overlap costs only the recurrence. Decoding 
 from __future__ import annotations
 
 import itertools
+import math
 import os
 from collections.abc import Generator, Iterator
 from contextlib import closing
 from pathlib import Path
-from typing import TYPE_CHECKING, NoReturn, cast
+from typing import TYPE_CHECKING, Literal, NoReturn, cast
 
 import numpy as np
+from numpy.typing import NDArray
 
 from pipeline.clip import Image, Prediction, Segment
 from pipeline.config import DecodeConfig, InferenceConfig, TimelineConfig
 from pipeline.decode import VideoOpener, VideoReader
 from pipeline.embedding.arrays import Features, stacked
+from pipeline.embedding.feature_file import FeatureOpener, FeatureReader
 from pipeline.embedding.frames import FrameEmbedder
 from pipeline.errors import UserError
 from pipeline.inference.ahead import read_ahead
@@ -27,7 +30,8 @@ from pipeline.inference.frames import grid_frames
 from pipeline.inference.runtime import ModelDescription, Runtime
 from pipeline.inference.scorers import SCORERS, Scorer
 from pipeline.inference.stats import RunStats
-from pipeline.timeline import WindowScores, merge_segments
+from pipeline.timeline import Timeline, WindowScores
+from pipeline.timeline.tracks import Tracks
 
 if TYPE_CHECKING:
     from pipeline.checkpoint import ModelFile
@@ -85,6 +89,7 @@ class Model:
 
             runtime = torch_runtime(cast("ModelFile", file))
         self.file = file
+        self.feature_form = runtime.feature_form
         self.stats = RunStats()
         self.open_as(file.decode)
         self.fit, self.embed, self.heads = runtime.fit, runtime.embed, runtime.heads
@@ -119,7 +124,11 @@ class Model:
 
     def open_as(self, config: DecodeConfig) -> None:
         """Opens videos with other settings. A model of single frames opens pictures too."""
-        self.opener = VideoOpener(config, opens_pictures=self.file.sampling.num_frames == 1)
+        self.opener: VideoOpener = (
+            FeatureOpener(*self.feature_form)
+            if self.feature_form
+            else VideoOpener(config, opens_pictures=self.file.sampling.num_frames == 1)
+        )
 
     @property
     def labels(self) -> tuple[str, ...]:
@@ -158,7 +167,15 @@ class Model:
     ) -> Generator[Segment, None, None]:
         with self.opener.open(source) as reader, closing(self.score_windows(reader, config)) as windows:
             end_seconds = reader.info.duration_seconds
-            yield from merge_segments(windows, self.labels, self.file.sampling.sample_fps, end_seconds, timeline)
+            tracks = self.timeline(timeline, end_seconds)
+            for scored in windows:
+                yield from tracks.push(scored)
+            yield from tracks.finish()
+
+    def timeline(self, config: TimelineConfig | None = None, end_seconds: float = math.inf) -> Timeline | Tracks:
+        """Makes segments of the scores of one source, of one label at a time or of several."""
+        kind = Tracks if self.file.task == "timeline" and self.file.sequence.labels == "several" else Timeline
+        return kind(self.labels, self.file.sampling.sample_fps, config, end_seconds)
 
     def prediction(self, scores: WindowScores, path: str, end_seconds: float, top_k: int) -> Prediction:
         """A window's scores, in seconds and words."""
@@ -174,11 +191,19 @@ class Model:
             UserError: the model cannot do what the settings ask for, or was loaded before a fork.
         """
         self._require_own_process()
-        return SCORERS[config.mode](self.heads, self.file.sampling, config, self.file.transform.frames_for(0))
+        return SCORERS[self.mode(config)](self.heads, self.file, config)
+
+    def mode(self, config: InferenceConfig) -> Literal["windows", "stream", "whole"]:
+        """The mode that is asked for, or else the one that the model was trained for."""
+        if config.mode is not None:
+            return config.mode
+        if self.file.task == "clip":
+            return "windows"
+        return "stream" if self.heads.streams else "whole"
 
     def num_needed(self, config: InferenceConfig) -> int:
         """Grid frames before the first score."""
-        return self.file.transform.frames_for(self.file.sampling.num_frames if config.mode == "windows" else 1)
+        return self.file.transform.frames_for(self.file.sampling.num_frames if self.mode(config) == "windows" else 1)
 
     def score_windows(
         self, reader: VideoReader, config: InferenceConfig | None = None
@@ -221,8 +246,13 @@ class Model:
             scored = scorer.finish()
         yield from scored
 
-    def _batches(self, reader: VideoReader, config: InferenceConfig, stats: RunStats) -> Generator[Image, None, None]:
-        """Fitted grid frames, uint8 ``[n, 3, S, S]``."""
+    def _batches(
+        self, reader: VideoReader, config: InferenceConfig, stats: RunStats
+    ) -> Generator[Image | NDArray[np.float32], None, None]:
+        """Fitted grid frames, uint8 ``[n, 3, S, S]``, or what a file of features has for them, ``[n, D]``."""
+        if isinstance(reader, FeatureReader):
+            yield reader.at_grid(self.file.sampling.sample_fps)
+            return
         frames = grid_frames(reader, self.file.sampling, self.fit, self.num_needed(config), stats)
         with closing(read_ahead(frames, _BATCHES_AHEAD * config.batch_size)) as ahead:
             while True:

@@ -11,14 +11,14 @@ from __future__ import annotations
 import hashlib
 import math
 from collections.abc import Iterator, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from pathlib import Path
 from types import ModuleType
 from typing import Any
 
 import numpy as np
 
-from pipeline.config import DecodeConfig, SamplingConfig, TransformConfig
+from pipeline.config import DecodeConfig, SamplingConfig, SequenceConfig, TransformConfig
 from pipeline.description import METADATA_KEY, ExportedDescription, StateDescription, parse_description
 from pipeline.errors import UserError
 
@@ -61,6 +61,8 @@ class OnnxFile:
     """Threshold of the model's rule for the unknown."""
     states: tuple[StateDescription, ...]
     """Empty if there is no step."""
+    task: str = "clip"
+    sequence: SequenceConfig = field(default_factory=SequenceConfig)
 
 
 def import_onnx() -> ModuleType:
@@ -110,6 +112,8 @@ def read_onnx(path: Path) -> tuple[OnnxFile, Any]:
             said.metrics,
             said.calibration.unknown_threshold,
             said.states,
+            said.task,
+            said.sequence,
         ),
         model,
     )

@@ -12,7 +12,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from pipeline.clip import Image
-from pipeline.config import DecodeConfig, SamplingConfig, TransformConfig
+from pipeline.config import DecodeConfig, SamplingConfig, SequenceConfig, TransformConfig
 from pipeline.embedding.arrays import Features
 
 Fit = Callable[[Image, Fraction], Image]
@@ -51,6 +51,14 @@ class ModelDescription(Protocol):
     def decode(self) -> DecodeConfig:
         """Decoding settings."""
 
+    @property
+    def task(self) -> str:
+        """clip, or timeline."""
+
+    @property
+    def sequence(self) -> SequenceConfig:
+        """Answers of a model of timelines."""
+
 
 class Heads(Protocol):
     """Temporal heads, classifier and calibration: features in, readings out."""
@@ -80,3 +88,5 @@ class Runtime:
     heads: Heads
     num_pieces: int
     """In how many threads a large batch is best embedded; 1: the runtime spreads it by itself."""
+    feature_form: tuple[int, float] | None = None
+    """Of a model that reads files of features: the numbers of a step, and steps a second."""

@@ -10,10 +10,10 @@ from collections.abc import Callable
 
 import numpy as np
 
-from pipeline.config import InferenceConfig, SamplingConfig
+from pipeline.config import InferenceConfig
 from pipeline.embedding.arrays import Features, joined, stacked
 from pipeline.errors import UserError, no_finite_scores
-from pipeline.inference.runtime import Heads, Readings, State
+from pipeline.inference.runtime import Heads, ModelDescription, Readings, State
 from pipeline.sampling import Window
 from pipeline.timeline import WindowScores
 
@@ -76,24 +76,30 @@ class StreamScorer:
         heads: give scores; they must be able to stream.
         reset_frames: the state starts anew every so many grid frames; 0 is never.
         first_frame: grid frame of the first features.
+        delay_frames: the model's answers speak of so many grid frames before; at the end the last frame is held for as
+            long.
 
     Raises:
         UserError: the model reads the future.
     """
 
-    def __init__(self, heads: Heads, reset_frames: int = 0, first_frame: int = 0) -> None:
+    def __init__(self, heads: Heads, reset_frames: int = 0, first_frame: int = 0, delay_frames: int = 0) -> None:
         if not heads.streams:
             raise UserError(
                 "this model is bidirectional: it reads the future and cannot score a stream frame by frame. Use "
                 "--inference.mode windows, or train with model.bidirectional false"
             )
         self._heads, self._reset_frames, self._first_frame = heads, reset_frames, first_frame
+        self._delay_frames = delay_frames
+        self._last: Features = None  # [1, ...]
         self._state: State = None
         self._count = 0
 
     def push(self, projected: Features) -> list[WindowScores]:
         """A score for each of ``projected [n, ...]``: windows of one grid frame."""
         scored: list[WindowScores] = []
+        if self._delay_frames and len(projected):
+            self._last = joined([projected[-1:]])
         while len(projected):
             num_left = len(projected)
             if self._reset_frames:
@@ -105,14 +111,44 @@ class StreamScorer:
         return scored
 
     def finish(self) -> list[WindowScores]:
-        """Nothing: every frame has its score."""
-        return []
+        """The scores that a delayed model still owes."""
+        last, self._last = self._last, None
+        return [] if last is None else self._score(joined([last] * self._delay_frames))
 
     def _score(self, projected: Features) -> list[WindowScores]:
         readings, self._state = self._heads.score_steps(projected, self._state)
-        first = self._count + self._first_frame
+        first = self._count - self._delay_frames
         self._count += len(projected)
-        return _scores([Window(first + i, first + i + 1) for i in range(len(projected))], readings)
+        return _frame_scores(first, self._first_frame, readings)
+
+
+class WholeScorer:
+    """Scores every grid frame once all of a video is there: for models that read both ways. Holds all its features."""
+
+    def __init__(self, heads: Heads, first_frame: int = 0, delay_frames: int = 0) -> None:
+        self._heads, self._first_frame, self._delay_frames = heads, first_frame, delay_frames
+        self._kept: list[Features] = []
+
+    def push(self, projected: Features) -> list[WindowScores]:
+        """Nothing yet."""
+        self._kept.append(projected)
+        return []
+
+    def finish(self) -> list[WindowScores]:
+        """The scores of all frames."""
+        if not self._kept:
+            return []
+        features = joined([*self._kept, *[self._kept[-1][-1:]] * self._delay_frames])
+        self._kept = []
+        readings, _ = self._heads.score_steps(features, None)
+        return _frame_scores(-self._delay_frames, self._first_frame, readings)
+
+
+def _frame_scores(first: int, first_frame: int, readings: Readings) -> list[WindowScores]:
+    """Windows of one grid frame each, from place ``first`` on; those before the video's start are left out."""
+    places = range(first, first + len(readings.probabilities))
+    scored = _scores([Window(first_frame + place, first_frame + place + 1) for place in places], readings)
+    return scored[max(0, -first) :]
 
 
 def _scores(windows: list[Window], readings: Readings) -> list[WindowScores]:
@@ -122,31 +158,38 @@ def _scores(windows: list[Window], readings: Readings) -> list[WindowScores]:
     return [WindowScores(*row) for row in rows]
 
 
-Scorer = WindowScorer | StreamScorer
+Scorer = WindowScorer | StreamScorer | WholeScorer
 
 
-def _windows(heads: Heads, sampling: SamplingConfig, config: InferenceConfig, first_frame: int) -> Scorer:
+def _windows(heads: Heads, file: ModelDescription, config: InferenceConfig) -> Scorer:
     if not heads.reads_windows:
         raise UserError(
             "this file holds the streaming step alone, which cannot score windows; use --inference.mode stream, or the "
             "file that ends in .clip.onnx"
         )
-    stride = config.stride_frames or max(1, sampling.num_frames // 4)
-    return WindowScorer(heads, sampling.num_frames, stride, first_frame)
+    num_frames = file.sampling.num_frames
+    stride = config.stride_frames or max(1, num_frames // 4)
+    return WindowScorer(heads, num_frames, stride, file.transform.frames_for(0))
 
 
-def _stream(heads: Heads, sampling: SamplingConfig, config: InferenceConfig, first_frame: int) -> Scorer:
-    reset_frames = round(config.reset_seconds * sampling.sample_fps)
+def _stream(heads: Heads, file: ModelDescription, config: InferenceConfig) -> Scorer:
+    sample_fps = file.sampling.sample_fps
+    reset_frames = round(config.reset_seconds * sample_fps)
     if config.reset_seconds and not reset_frames:
         raise UserError(
             f"inference.reset_seconds {config.reset_seconds:g} is less than one grid frame; the model reads "
-            f"{sampling.sample_fps:g} a second"
+            f"{sample_fps:g} a second"
         )
-    return StreamScorer(heads, reset_frames, first_frame)
+    return StreamScorer(heads, reset_frames, file.transform.frames_for(0), file.sequence.delay_frames)
 
 
-# mode -> (heads, sampling, settings, grid frame of the first features) -> scorer
-SCORERS: dict[str, Callable[[Heads, SamplingConfig, InferenceConfig, int], Scorer]] = {
+def _whole(heads: Heads, file: ModelDescription, config: InferenceConfig) -> Scorer:
+    return WholeScorer(heads, file.transform.frames_for(0), file.sequence.delay_frames)
+
+
+# mode -> (heads, the model's file, settings) -> scorer
+SCORERS: dict[str, Callable[[Heads, ModelDescription, InferenceConfig], Scorer]] = {
     "windows": _windows,
     "stream": _stream,
+    "whole": _whole,
 }

@@ -5,6 +5,7 @@ from __future__ import annotations
 from fractions import Fraction
 from typing import Any
 
+import numpy as np
 import torch
 from torch import Tensor
 
@@ -14,6 +15,7 @@ from pipeline.clip import Image
 from pipeline.embedding.clips import ClipEmbedder
 from pipeline.inference.folding import fold_batch_norm
 from pipeline.inference.runtime import Readings, Runtime
+from pipeline.models.backbones import FILE_FEATURES
 from pipeline.models.recognizer import Recognizer
 from pipeline.models.temporal.head import State
 from pipeline.transforms.frames import ClipTransform, fit_frames
@@ -27,9 +29,15 @@ def torch_runtime(file: ModelFile) -> Runtime:
         fitted: Image = fit_frames(frames, file.transform, sample_aspect_ratio)[0].numpy()
         return fitted
 
+    config = file.recognizer.config
+    feature_form = None
+    if config.backbone == FILE_FEATURES and config.num_features and config.features_fps:
+        feature_form = config.num_features, config.features_fps
     is_on_cpu = next(file.recognizer.parameters()).device.type == "cpu"
-    heads = TorchHeads(file.recognizer, file.calibration)
-    return Runtime(fit, _InferenceEmbedder(file), heads, torch.get_num_threads() if is_on_cpu else 1)
+    is_several = file.task == "timeline" and file.sequence.labels == "several"
+    heads = TorchHeads(file.recognizer, file.calibration, is_several=is_several)
+    num_pieces = torch.get_num_threads() if is_on_cpu and not feature_form else 1
+    return Runtime(fit, _InferenceEmbedder(file), heads, num_pieces, feature_form)
 
 
 class Embedder(ClipEmbedder):
@@ -41,8 +49,8 @@ class Embedder(ClipEmbedder):
         super().__init__(file.recognizer, transform, fold_batch_norm(file.recognizer.backbone))
 
     def forward(self, frames: Tensor) -> Tensor:
-        """uint8 ``[B, T + L, 3, S, S]`` -> ``[B, T, ...]``."""
-        return self.recognizer.project(self.embed(frames))
+        """uint8 ``[B, T + L, 3, S, S]``, or features from a file ``[B, T, D]``, -> ``[B, T, ...]``."""
+        return self.recognizer.project(frames if frames.is_floating_point() else self.embed(frames))
 
 
 class _InferenceEmbedder(Embedder):
@@ -59,8 +67,10 @@ class TorchHeads:
 
     reads_windows = True
 
-    def __init__(self, recognizer: Recognizer, calibration: Calibration = UNCALIBRATED) -> None:
-        self._recognizer, self._calibration = recognizer, calibration
+    def __init__(
+        self, recognizer: Recognizer, calibration: Calibration = UNCALIBRATED, *, is_several: bool = False
+    ) -> None:
+        self._recognizer, self._calibration, self._is_several = recognizer, calibration, is_several
         self.streams = recognizer.temporal.streams
 
     @torch.inference_mode()
@@ -75,4 +85,7 @@ class TorchHeads:
 
     def _read(self, logits: Tensor) -> Readings:
         known = self._calibration
+        if self._is_several:  # each label by itself
+            probabilities = (logits.float() / known.temperature).sigmoid().cpu().numpy()
+            return Readings(probabilities, np.zeros(len(probabilities), bool))
         return Readings(known.probabilities(logits).cpu().numpy(), known.is_unknown(logits).cpu().numpy())

@@ -17,6 +17,9 @@ from pipeline.models.weights import load_bundled_lite0
 BUNDLED_BACKBONE = "tf_efficientnet_lite0"
 """timm's name; the one whose weights come with the package."""
 
+FILE_FEATURES = "features"
+"""The name for no network: features come from files."""
+
 _HALF = (0.5, 0.5, 0.5)
 _OF_CIFAR10 = Normalization((0.491, 0.482, 0.447), (0.247, 0.243, 0.262))
 
@@ -47,6 +50,15 @@ BACKBONES: dict[str, Callable[[], Backbone]] = {
     "pixels_2x2": lambda: Backbone(pixel_stages(2), _OF_CIFAR10),
     "pixels_4x4": lambda: Backbone(pixel_stages(4), _OF_CIFAR10),
 }
+
+
+class FileFeatures(Backbone):
+    """In the place of a backbone: features that another program has made, from files."""
+
+    def __init__(self, num_features: int) -> None:
+        nn.Module.__init__(self)
+        self.stages = nn.ModuleList()
+        self.normalization, self.num_features = Normalization(_HALF, _HALF), num_features
 
 
 def build_backbone(name: str, weights: str, num_stages: int | None = None) -> Backbone:

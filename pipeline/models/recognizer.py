@@ -6,14 +6,19 @@ calls both on a clip; inference embeds each frame of a video once and scores as 
 
 from __future__ import annotations
 
+from collections.abc import Sequence
+
 import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
 from pipeline.config import ModelConfig, TransformConfig
-from pipeline.models.backbones import build_backbone
+from pipeline.errors import UserError
+from pipeline.models.backbone import Backbone
+from pipeline.models.backbones import FILE_FEATURES, FileFeatures, build_backbone
 from pipeline.models.scan_orders import SCAN_ORDERS
 from pipeline.models.temporal.head import State
+from pipeline.models.temporal.refinement import Refinement
 from pipeline.models.temporal.stack import MAP_HEADS, build_temporal, drop_features
 
 # On a CPU a backbone is fastest when its largest maps stay in the caches: 4 frames of 224x224 a call took 8.9 ms each,
@@ -54,7 +59,14 @@ class Recognizer(nn.Module):
     ) -> None:
         super().__init__()
         self.config = config
-        self.backbone = build_backbone(config.backbone, config.weights if load_weights else "none", config.num_stages)
+        self.backbone: Backbone
+        if config.backbone == FILE_FEATURES:
+            if config.num_features is None:
+                raise UserError("model.backbone features: set model.num_features to the numbers in a step of the files")
+            self.backbone = FileFeatures(config.num_features)
+        else:
+            weights = config.weights if load_weights else "none"
+            self.backbone = build_backbone(config.backbone, weights, config.num_stages)
         self.num_features = num_pictures * self.backbone.num_features
         self.reads_maps = config.scan != "none" or config.heads[0] in MAP_HEADS
         self.temporal = build_temporal(self._num_inputs(input_size_px), config)
@@ -64,6 +76,8 @@ class Recognizer(nn.Module):
         num_outputs = self.temporal.num_outputs
         self.output_norm = _OutputNorm(num_outputs) if config.classifier_batch_norm else nn.Identity()
         self.classifier = nn.Linear(num_outputs, num_classes)
+        stages = [Refinement(num_classes, config) for _ in range(config.refinement_stages)]
+        self.refinements: Sequence[Refinement] = nn.ModuleList(stages)  # type: ignore[assignment]
 
     def _num_inputs(self, input_size_px: int) -> int:
         """Features of a step, as the first temporal head reads it."""
@@ -107,12 +121,32 @@ class Recognizer(nn.Module):
 
     def score_projected(self, projected: Tensor, state: State = None) -> tuple[Tensor, State]:
         """The result of ``score``, from the output of ``project``."""
-        outputs, state = self._recur(projected, state)
+        stages, state = self.score_stages(projected, state)
+        return stages[-1], state
+
+    def score_stages(self, projected: Tensor, state: State = None) -> tuple[list[Tensor], State]:
+        """The scores of each stage, ``[B, T, K]`` each, from the output of ``project``: what the heads say, and what
+        each refinement makes of it. The state is one of each head and of each refinement."""
+        num_heads = len(self.config.heads)
+        states = (None,) * (num_heads + len(self.refinements)) if state is None else state
+        outputs, state = self._recur(projected, None if state is None else states[:num_heads])
         scores = self._classify_steps(outputs)
-        if self.config.scan == "none":
-            return scores, state
-        # [B, T S, K] -> [B, T, S, K]; a frame's score is read out of its parts as a clip's is of its frames.
-        return self._read_out(scores.unflatten(1, (projected.shape[1], -1)), dim=2), state
+        if self.config.scan != "none":
+            # [B, T S, K] -> [B, T, S, K]; a frame's score is read out of its parts as a clip's is of its frames.
+            return [self._read_out(scores.unflatten(1, (projected.shape[1], -1)), dim=2)], state
+        stages, following = [scores], list(state)
+        for refinement, before in zip(self.refinements, states[num_heads:], strict=True):
+            scores, after = refinement(scores, before)
+            stages.append(scores)
+            following.append(after)
+        return stages, tuple(following)
+
+    def forget(self, state: State, lanes: Tensor) -> State:
+        """The state, begun anew for those of the batch whose ``lanes [B]`` are true."""
+        num_heads = len(self.config.heads)
+        kept = self.temporal.forget(state[:num_heads], lanes)
+        pairs = zip(self.refinements, state[num_heads:], strict=True)
+        return (*kept, *(refinement.forget(part, lanes) for refinement, part in pairs))
 
     def _classify_steps(self, outputs: Tensor) -> Tensor:
         """The last head's outputs ``[B, T, C, ...]`` -> class scores of each step ``[B, T, K]``."""
@@ -150,7 +184,7 @@ class Recognizer(nn.Module):
 
     def classify(self, features: Tensor) -> Tensor:
         """Features of clips ``[B, T, D, ...]`` -> logits ``[B, K]``."""
-        if self.config.readout == "mean" or self.config.scan != "none":
+        if self.config.readout == "mean" or self.config.scan != "none" or self.refinements:
             return self.read_out(self.score(features)[0])
         outputs, _ = self._recur(self.project(features), None)
         return self._classify_steps(outputs[:, -1:]).squeeze(1)  # no other step is asked, or measured by output_norm

@@ -12,7 +12,7 @@ from pipeline.inference import Model
 from pipeline.inference.scorers import Scorer
 from pipeline.sampling import Window
 from pipeline.streaming.feeds import Portion
-from pipeline.timeline import Timeline, WindowScores
+from pipeline.timeline import WindowScores
 
 
 @dataclass(frozen=True)
@@ -51,7 +51,7 @@ class SourceTrack:
     ) -> None:
         self._model, self._inference = model, inference
         self.embedder = model.embedder()
-        self.timeline = Timeline(model.labels, model.file.sampling.sample_fps, timeline, end_seconds)
+        self.timeline = model.timeline(timeline, end_seconds)
         self._scorer: Scorer | None = None  # None: no sequence is under way
         self._base_index = self._next_index = 0  # where the sequence began on the grid, and where it goes on
 

@@ -14,7 +14,7 @@ from lightning.fabric.plugins.io.torch_io import TorchCheckpointIO
 from lightning.pytorch import Callback, LightningModule, Trainer
 from lightning.pytorch.callbacks import ModelCheckpoint, RichProgressBar
 
-from pipeline.datasets.videos import BadVideo, ClipBatch
+from pipeline.datasets.videos import BadVideo
 from pipeline.errors import UserError
 from pipeline.files.stopping import Interrupted, StopRequest
 from pipeline.files.writing import write_atomically
@@ -107,15 +107,15 @@ class Throughput(Callback):
         """Start the clocks anew: figures are of one epoch."""
         self.on_train_start(trainer, pl_module)
 
-    def on_train_batch_start(self, trainer: Trainer, pl_module: LightningModule, batch: ClipBatch, _: int) -> None:
+    def on_train_batch_start(self, trainer: Trainer, pl_module: LightningModule, batch: Any, _: int) -> None:
         """Count the time since the last batch ended as waiting."""
         self._waited_seconds += time.perf_counter() - self._batch_end
 
     def on_train_batch_end(
-        self, trainer: Trainer, pl_module: LightningModule, outputs: Any, batch: ClipBatch, batch_idx: int
+        self, trainer: Trainer, pl_module: LightningModule, outputs: Any, batch: Any, batch_idx: int
     ) -> None:
         """Update the figures."""
-        self._clips += len(batch.labels) * self._ranks.count
+        self._clips += len(batch) * self._ranks.count
         self._batch_end = time.perf_counter()
         elapsed = self._batch_end - self._epoch_start
         pl_module.log("clips_per_second", self._clips / elapsed, prog_bar=True, batch_size=1)

@@ -19,6 +19,7 @@ from lightning.pytorch.loggers import Logger, TensorBoardLogger
 from lightning.pytorch.strategies import DDPStrategy, Strategy
 from rich.progress import Progress
 
+from pipeline.calibration import UNCALIBRATED
 from pipeline.checkpoint import ModelFile, provenance_of, save_model
 from pipeline.config import Experiment, MachineConfig, to_yaml
 from pipeline.datasets.annotations import name_some
@@ -26,6 +27,7 @@ from pipeline.datasets.datamodule import VideoDataModule, uses_cuda
 from pipeline.datasets.features import FrozenBackbone, can_keep_features
 from pipeline.datasets.identities import Contents, Unseen
 from pipeline.datasets.loading import lost_workers
+from pipeline.datasets.sequences import timeline_labels
 from pipeline.datasets.settled import Splits, read_splits, require_classes
 from pipeline.datasets.summary import summarize_splits
 from pipeline.description import check_describable
@@ -51,15 +53,22 @@ from pipeline.training.callbacks import (
 from pipeline.training.initial import start_from, videos_seen_by
 from pipeline.training.log import CsvLog
 from pipeline.training.memory import check_step_fits, gpu_memory_errors
-from pipeline.training.module import ClipClassifier, balanced_class_weights
+from pipeline.training.module import ClipClassifier, add_bad_videos, balanced_class_weights
 from pipeline.training.precision import settle_precision
 from pipeline.training.resuming import described_videos, refuse_other_run
+from pipeline.training.timelines import (
+    SequenceDataModule,
+    TimelineLearner,
+    settle_features,
+    timeline_class_weights,
+)
 
 RUN_FILES = ("config.yaml", "data.json", "bad_videos.csv", "model.safetensors")
 """Files that a training writes into its run folder, beside checkpoints and logs."""
 _STOPPING = (
     "stopping after this step; a second signal ends at once, and what was learned since the last checkpoint is lost"
 )
+_DATA: dict[str, type[VideoDataModule]] = {"clip": VideoDataModule, "timeline": SequenceDataModule}
 PRECISIONS = {"fp32": "32-true", "bf16": "bf16-mixed"}
 
 
@@ -118,13 +127,16 @@ def _train(experiment: Experiment, splits: Splits | None, *, resume: bool, quiet
         _check_run_dir(run_dir, last, resume)
         with ranks.in_turn():
             splits = splits or read_splits(experiment.data, experiment.seed)
+        if experiment.task == "timeline":
+            splits = replace(splits, labels=timeline_labels(splits.labels, experiment.sequence))
+            experiment = settle_features(experiment, splits)
         require_classes(splits.labels, experiment.data.root)
         check_describable(experiment, splits.labels)
         seed_everything(experiment.seed, verbose=False)
-        module, data = _build_module(experiment, splits, ranks), VideoDataModule(experiment, splits, ranks)
+        module, data = _build_module(experiment, splits, ranks), _DATA[experiment.task](experiment, splits, ranks)
         device = torch.device("cuda" if uses_cuda(experiment.machine) else "cpu")
         experiment, settled = settle_precision(experiment, module.recognizer, device)
-        if device.type == "cpu" and experiment.data.cache != "features":
+        if device.type == "cpu" and not _reads_features(experiment):
             check_step_fits(module, experiment.training.precision)
         notes = [*splits.notes, settled]
         initial = None if resume else experiment.training.initial_model
@@ -152,12 +164,16 @@ def _train(experiment: Experiment, splits: Splits | None, *, resume: bool, quiet
             if not resume:
                 summary = summarize_splits(splits, experiment.decode) | described_videos(splits, known)
                 write_atomically(run_dir / "data.json", to_json(summary, indent=1, ensure_ascii=False))
-        if experiment.data.cache == "features":
+        if _reads_features(experiment):
             _cache_features(data, module.to(trainer.strategy.root_device), quiet)
         with stop.listening(), gpu_memory_errors(experiment):
             trainer.fit(module, datamodule=data, ckpt_path=str(last) if resume else None, weights_only=True)
     with lost_workers():
         return _finish(experiment, data, module, trainer, known)
+
+
+def _reads_features(experiment: Experiment) -> bool:
+    return experiment.task == "timeline" or experiment.data.cache == "features"
 
 
 def _read_contents(experiment: Experiment, splits: Splits, quiet: bool, ranks: Ranks) -> Contents:
@@ -188,6 +204,12 @@ def _cache_features(data: VideoDataModule, module: ClipClassifier, quiet: bool) 
         module.eval()
         data.cache_features(FrozenBackbone(module.recognizer, module.transform), lambda: progress.advance(task))
         module.train()
+        if isinstance(data, SequenceDataModule):
+            add_bad_videos(module.bad_videos, data.bad)
+            if module.experiment.training.class_weights == "balanced":
+                greatest = module.experiment.sequence.max_class_weight
+                weights = timeline_class_weights(data.train_targets, len(data.splits.labels), greatest)
+                module.class_weights = weights.to(module.device)
 
 
 def _check_settings_agree(experiment: Experiment) -> None:
@@ -239,6 +261,8 @@ def _check_run_dir(run_dir: Path, last: Path, resume: bool) -> None:
 
 
 def _build_module(experiment: Experiment, splits: Splits, ranks: Ranks) -> ClipClassifier:
+    if experiment.task == "timeline":
+        return TimelineLearner(experiment, len(splits.labels), ranks=ranks)
     weights = None
     if experiment.training.class_weights == "balanced":
         indices = [splits.labels.index(row.label) for row in splits.train]
@@ -323,7 +347,7 @@ def _finish(
     figures = trainer.callback_metrics  # empty if a finished run was resumed
     metrics = {name: float(figures[key]) for key, name in names.items() if key in figures}
     metrics |= checkpoint["figures"] | {"epoch": checkpoint["epoch"] + 1}
-    calibration = calibrate(module, data.val_dataloader(), ranks)
+    calibration = UNCALIBRATED if experiment.task == "timeline" else calibrate(module, data.val_dataloader(), ranks)
     initial = {"initial_model": module.came_from} if module.came_from else {}
     model = ModelFile(
         module.recognizer.eval().cpu(),
@@ -335,6 +359,8 @@ def _finish(
         metrics,
         calibration,
         known,
+        experiment.task,
+        experiment.sequence,
     )
     path = experiment.run_dir / "model.safetensors"
     if ranks.is_first:

@@ -26,6 +26,12 @@ class Recurrent(TemporalHead):
         zeros = x.new_zeros(directions * self.layer.num_layers, x.shape[0], self.layer.hidden_size)
         return (zeros, zeros.clone()) if isinstance(self.layer, nn.LSTM) else zeros
 
+    def forget(self, state: State, lanes: Tensor) -> State:
+        """As every head; here the batch is the second axis."""
+        if isinstance(state, tuple):
+            return tuple(self.forget(part, lanes) for part in state)
+        return state.masked_fill(lanes.view(1, -1, 1), 0)
+
     def recur(self, projected: Tensor, state: State = None) -> tuple[Tensor, State]:
         """``[B, T, D]`` -> ``[B, T, D']``.
 

@@ -42,6 +42,12 @@ class TemporalHead(nn.Module):
         """The outputs for each step of ``x``, and the state after the last."""
         return self.recur(self.project(x), state)
 
+    def forget(self, state: State, lanes: Tensor) -> State:
+        """The state with zeros, which every state begins with, for those of the batch whose ``lanes [B]`` are true."""
+        if isinstance(state, tuple):
+            return tuple(self.forget(part, lanes) for part in state)
+        return state.masked_fill(lanes.view(-1, *[1] * (state.ndim - 1)), 0)
+
     def update_gate(self, x: Tensor, before: Tensor) -> Tensor | None:
         """Return how far each step opens the state to its candidate, ``[B, T, hidden, ...]`` from 0 to 1, or None for a
         head without such a gate; from the input ``x`` and the states before each step, ``[B, T, hidden, ...]``."""

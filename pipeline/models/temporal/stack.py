@@ -16,7 +16,7 @@ from pipeline.models.temporal.convlstm import ConvLSTM
 from pipeline.models.temporal.gru import Recurrent
 from pipeline.models.temporal.head import State, TemporalHead, cannot_stream
 from pipeline.models.temporal.mingru import ConvMinGRU, MinGRU
-from pipeline.models.temporal.pooling import Change, Mean
+from pipeline.models.temporal.pooling import Change, Identity, Mean
 
 
 def _recurrent(layer: Callable[..., nn.RNNBase]) -> Callable[[int, ModelConfig], TemporalHead]:
@@ -65,6 +65,7 @@ def _convmingru(num_features: int, config: ModelConfig) -> TemporalHead:
 
 # name -> (input channels, settings) -> head
 TEMPORAL_HEADS: dict[str, Callable[[int, ModelConfig], TemporalHead]] = {
+    "none": lambda num_features, config: Identity(num_features),
     "mean": lambda num_features, config: Mean(num_features),
     "change": lambda num_features, config: Change(num_features),
     "rnn": _recurrent(nn.RNN),
@@ -155,6 +156,10 @@ class Stack(TemporalHead):
             x, next_state = self._run_in_pieces(head, x, head_state) if self._recomputes(head) else head(x, head_state)
             next_states.append(next_state)
         return x, tuple(next_states)
+
+    def forget(self, state: State, lanes: Tensor) -> State:
+        """Of every head, as it does."""
+        return tuple(head.forget(part, lanes) for head, part in zip(self.heads, state, strict=True))
 
     def _recomputes(self, head: TemporalHead) -> bool:
         return self.training and self.checkpoint_steps > 0 and head.streams

@@ -1,0 +1,254 @@
+"""Long videos with labelled stretches: the targets at each grid frame, and batches that walk along the videos.
+
+    rows (stretches) -> TimelineVideo -> targets [G] or [G, K] -> pieces of sequence_frames -> SequenceBatch
+
+Several videos are walked along side by side, each in a lane of the batch; a lane that ends a video begins the next.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterator, Sequence
+from dataclasses import dataclass, replace
+from itertools import pairwise
+from typing import Any, NamedTuple
+
+import numpy as np
+import torch
+from numpy.typing import NDArray
+from torch import Tensor
+from torch.utils.data import DataLoader, Dataset, Sampler
+
+from pipeline.config import SequenceConfig
+from pipeline.datasets.annotations import VideoRow
+from pipeline.errors import UserError
+from pipeline.sampling import grid_range, part_edges
+
+IGNORED = -100
+"""The target of a grid frame that nobody has labelled, labels one; ``nan`` where there may be several labels."""
+
+
+@dataclass(frozen=True)
+class TimelineVideo:
+    """A long video and all that is labelled of it."""
+
+    row: VideoRow
+    """The whole video; its label means nothing."""
+    stretches: tuple[VideoRow, ...]
+    """By start. A row without a label says that the video has been looked at."""
+
+
+def timeline_videos(rows: Sequence[VideoRow]) -> tuple[TimelineVideo, ...]:
+    """The videos whose stretches the rows are, in the order of their first rows."""
+    by_source: dict[Any, list[VideoRow]] = {}
+    for row in rows:
+        by_source.setdefault(row.source, []).append(row)
+    return tuple(
+        TimelineVideo(
+            replace(some[0], start_seconds=0.0, end_seconds=None),
+            tuple(sorted(some, key=lambda row: (row.start_seconds, row.end_seconds or np.inf, row.label))),
+        )
+        for some in by_source.values()
+    )
+
+
+def timeline_labels(labels: Sequence[str], config: SequenceConfig) -> tuple[str, ...]:
+    """What a model answers: the labels of the rows, and, where it is one at each moment, the background's too."""
+    special = (config.background_label, config.unlabelled_label)
+    named = tuple(label for label in labels if label and label not in special)
+    return named if config.labels == "several" else (*named, config.background_label)
+
+
+def frame_targets(
+    video: TimelineVideo, num_frames: int, sample_fps: float, labels: Sequence[str], config: SequenceConfig
+) -> Tensor:
+    """The targets at each grid frame of a video of so many.
+
+    Returns:
+        labels one: int64 ``[G]``, places in ``labels`` or ``IGNORED``; several: float32 ``[G, K]``, 0, 1 or nan.
+
+    Raises:
+        UserError: two stretches overlap, and there may be one label only.
+    """
+    places = {label: place for place, label in enumerate(labels)}
+    shown = np.zeros((num_frames, len(labels)), np.float32)
+    unlabelled = np.zeros(num_frames, bool)
+    for row, stretch in ((row, _frames_of(row, num_frames, sample_fps)) for row in video.stretches):
+        if row.label == config.unlabelled_label:
+            unlabelled[stretch] = True
+        elif row.label in places and row.label != config.background_label:
+            shown[stretch, places[row.label]] = 1
+    if config.labels == "several":
+        shown[unlabelled & ~shown.any(axis=1)] = np.nan
+        return torch.from_numpy(shown)
+    _refuse_overlaps(video, config)
+    targets = np.where(shown.any(axis=1), shown.argmax(axis=1), places[config.background_label])
+    targets[unlabelled & ~shown.any(axis=1)] = IGNORED
+    return torch.from_numpy(targets)
+
+
+def _frames_of(row: VideoRow, num_frames: int, sample_fps: float) -> slice:
+    end_seconds = num_frames / sample_fps if row.end_seconds is None else row.end_seconds
+    if not row.label or end_seconds <= row.start_seconds:
+        return slice(0, 0)
+    grid = grid_range(sample_fps, row.start_seconds, end_seconds)
+    return slice(min(grid.start, num_frames), min(grid.stop, num_frames))
+
+
+def _refuse_overlaps(video: TimelineVideo, config: SequenceConfig) -> None:
+    """Two stretches of different labels at one moment; a millisecond is rounding."""
+    named = [row for row in video.stretches if row.label and row.label != config.unlabelled_label]
+    for row, following in pairwise(named):
+        if row.label != following.label and (row.end_seconds or np.inf) > following.start_seconds + 1e-3:
+            raise UserError(
+                f"{video.row.path}: {row.label} until {row.end_seconds or 'its end'} s and {following.label} from "
+                f"{following.start_seconds} s overlap; set sequence.labels several, or correct the times"
+            )
+
+
+def delayed(features: Tensor, targets: Tensor, num_frames: int) -> tuple[Tensor, Tensor]:
+    """A video's features ``[G, ...]`` and targets for answers that come so many grid frames late: the last frame is
+    held for as long, ``[G + num_frames, ...]`` each, and the first answers speak of nothing."""
+    if not num_frames:
+        return features, targets
+    nothing = targets.new_full((num_frames, *targets.shape[1:]), torch.nan if targets.is_floating_point() else IGNORED)
+    held = features[-1:].expand(num_frames, *features.shape[1:])
+    return torch.cat([features, held]), torch.cat([nothing, targets])
+
+
+class Piece(NamedTuple):
+    """Consecutive grid frames ``[start, stop)`` of a video."""
+
+    video: int
+    start: int
+    stop: int
+
+
+def walk(num_frames: Sequence[int], num_lanes: int, sequence_frames: int, seed: Sequence[int]) -> list[list[Piece]]:
+    """One pass over all videos: for each step the pieces that are read side by side, in fixed lanes; an idle lane has
+    an empty piece. Another seed gives other videos to a lane, in another order; the number of steps stays the same.
+
+    Args:
+        num_frames: of each video.
+        num_lanes: videos side by side.
+        sequence_frames: the longest piece; 0: whole videos.
+        seed: of the order.
+    """
+    rng = np.random.default_rng(list(seed))
+    shuffled = rng.permutation(len(num_frames)).tolist()
+    pieces = {video: _pieces(video, num_frames[video], sequence_frames) for video in shuffled}
+    lanes: list[list[Piece]] = [[] for _ in range(min(num_lanes, len(num_frames)))]
+    groups: list[list[int]] = [[] for _ in lanes]
+    # The longest first, each to the lane that has least: equal numbers of steps whatever the seed.
+    for video in sorted(shuffled, key=lambda video: -len(pieces[video])):
+        lane = min(range(len(lanes)), key=lambda lane: sum(len(pieces[other]) for other in groups[lane]))
+        groups[lane].append(video)
+    for pieces_of_lane, videos in zip(lanes, groups, strict=True):
+        for video in rng.permutation(videos).tolist():
+            pieces_of_lane += pieces[video]
+    length = max(map(len, lanes), default=0)
+    return [[lane[step] if step < len(lane) else Piece(0, 0, 0) for lane in lanes] for step in range(length)]
+
+
+def _pieces(video: int, num_frames: int, sequence_frames: int) -> list[Piece]:
+    count = -(-num_frames // sequence_frames) if sequence_frames else 1
+    return [Piece(video, *edges) for edges in pairwise(part_edges(num_frames, count))]
+
+
+@dataclass(frozen=True)
+class SequenceBatch:
+    """Pieces of several videos, side by side, each filled up to the longest."""
+
+    features: Tensor
+    """float ``[B, T, D, ...]``."""
+    targets: Tensor
+    """int64 ``[B, T]`` or float ``[B, T, K]``; what was filled up is ignored."""
+    begins: Tensor
+    """bool ``[B]``: the first piece of its video."""
+
+    def __len__(self) -> int:
+        return len(self.begins)
+
+    def to(self, device: Any, **kwargs: Any) -> SequenceBatch:
+        """The same batch on another device."""
+        return SequenceBatch(*(part.to(device, **kwargs) for part in (self.features, self.targets, self.begins)))
+
+
+class Sequences(Dataset[SequenceBatch]):
+    """Batches of a walk along videos in memory; a key is (epoch, step).
+
+    Args:
+        features: of each video, ``[G, D, ...]``.
+        targets: likewise, ``[G]`` or ``[G, K]``.
+        num_lanes: videos side by side.
+        sequence_frames: as ``walk``.
+        seed: likewise.
+    """
+
+    def __init__(
+        self, features: Sequence[Tensor], targets: Sequence[Tensor], num_lanes: int, sequence_frames: int, seed: int
+    ) -> None:
+        self._features, self._targets = features, targets
+        self._walk = num_lanes, sequence_frames
+        self._seed, self._epoch = seed, -1
+        self.steps = self._steps(0)
+
+    def _steps(self, epoch: int) -> list[list[Piece]]:
+        if epoch != self._epoch:
+            lengths = [len(targets) for targets in self._targets]
+            self._epoch, self.steps = epoch, walk(lengths, *self._walk, (self._seed, epoch))
+        return self.steps
+
+    def __len__(self) -> int:
+        return len(self.steps)
+
+    def __getitem__(self, key: tuple[int, int]) -> SequenceBatch:
+        epoch, step = key
+        return _joined([(self._features, self._targets, piece) for piece in self._steps(epoch)[step]])
+
+
+def _joined(pieces: Sequence[tuple[Sequence[Tensor], Sequence[Tensor], Piece]]) -> SequenceBatch:
+    length = max(piece.stop - piece.start for _, _, piece in pieces)
+    features, targets = [], []
+    for some_features, some_targets, (video, start, stop) in pieces:
+        missing = length - (stop - start)
+        part, wanted = some_features[video][start:stop].float(), some_targets[video][start:stop]
+        ignored = torch.nan if wanted.is_floating_point() else IGNORED
+        features.append(torch.cat([part, part.new_zeros(missing, *part.shape[1:])]))
+        targets.append(torch.cat([wanted, wanted.new_full((missing, *wanted.shape[1:]), ignored)]))
+    begins = torch.tensor([piece.start == 0 for _, _, piece in pieces])
+    return SequenceBatch(torch.stack(features), torch.stack(targets), begins)
+
+
+class WalkSampler(Sampler[tuple[int, int]]):
+    """The keys of one epoch's steps; can begin in the middle, as a run that is resumed does."""
+
+    def __init__(self, dataset: Sequences) -> None:
+        self._dataset = dataset
+        self._epoch, self._done = 0, (-1, 0)
+
+    def set_epoch(self, epoch: int) -> None:
+        """Called by the trainer before each epoch."""
+        self._epoch = epoch
+
+    def skip(self, epoch: int, count: int) -> None:
+        """Leave out the first ``count`` steps of that epoch."""
+        self._done = (epoch, count)
+
+    def __len__(self) -> int:
+        return len(self._dataset)
+
+    def __iter__(self) -> Iterator[tuple[int, int]]:
+        first = self._done[1] if self._done[0] == self._epoch else 0
+        return iter([(self._epoch, step) for step in range(first, len(self._dataset))])
+
+
+def sequence_loader(dataset: Sequences) -> DataLoader[SequenceBatch]:
+    """A loader of the walk, in this process: everything is in memory."""
+    return DataLoader(dataset, batch_size=None, sampler=WalkSampler(dataset))
+
+
+def class_shares(targets: Sequence[Tensor], num_classes: int) -> NDArray[np.float64]:
+    """Of labels one: share of the labelled grid frames that each class has, float64 ``[K]``."""
+    known = torch.cat([some[some != IGNORED] for some in targets])
+    counts = torch.bincount(known, minlength=num_classes).double()
+    return (counts / counts.sum().clamp_min(1)).numpy()

@@ -1,0 +1,126 @@
+"""Features of a long video from a file that another program has made, in the place of a backbone."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from fractions import Fraction
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+from numpy.typing import NDArray
+
+from pipeline.clip import VideoInfo
+from pipeline.config import DecodeConfig
+from pipeline.decode import VideoOpener, VideoReader
+from pipeline.errors import DecodeError, UserError
+from pipeline.sampling import grid_range, grid_seconds
+
+FEATURE_SUFFIX = ".npy"
+_MAX_VALUES = 2**31
+
+
+def read_feature_file(path: Path, num_features: int) -> NDArray[Any]:
+    """The steps of a file, ``[T, D]``, read as they are used.
+
+    Args:
+        path: a ``.npy`` file of numbers, ``[D, T]`` or ``[T, D]``; where both sides are D, ``[D, T]``.
+        num_features: D.
+
+    Raises:
+        DecodeError: it is no such file.
+    """
+    array = _open(path)
+    if array.shape[0] == num_features:
+        return array.T
+    if array.shape[1] == num_features:
+        return array
+    cause = f"its array is {list(array.shape)} and the model reads {num_features} numbers a step"
+    raise DecodeError(path, "decode", f"{cause}; were the features made by another network?")
+
+
+def count_features(paths: Sequence[Path]) -> int:
+    """D of files of one kind: the side that all have in common, the first if both are.
+
+    Raises:
+        DecodeError: one is no feature file.
+        UserError: they have no side in common.
+    """
+    shapes = [_open(path).shape for path in paths]
+    for axis in (0, 1):
+        if len({shape[axis] for shape in shapes}) == 1:
+            return int(shapes[0][axis])
+    raise UserError(
+        f"the feature files differ in both sides, for example {list(shapes[0])} and {list(shapes[-1])}; one side must "
+        "be the same in all: the numbers of a step"
+    )
+
+
+def _open(path: Path) -> NDArray[Any]:
+    array: Any
+    try:
+        array = np.load(path, mmap_mode="r", allow_pickle=False)
+    except (OSError, ValueError, EOFError) as error:
+        raise DecodeError(path, "open", f"no feature file: {error}") from None
+    is_table = isinstance(array, np.ndarray) and array.ndim == 2 and array.dtype.kind == "f"
+    if not is_table or not 0 < array.size < _MAX_VALUES:
+        found = f"{array.dtype} {list(array.shape)}" if isinstance(array, np.ndarray) else type(array).__name__
+        raise DecodeError(path, "open", f"no feature file: it holds {found}, not a table of floats")
+    table: NDArray[Any] = array
+    return table
+
+
+def at_grid(steps: NDArray[Any], features_fps: float, sample_fps: float) -> NDArray[np.float32]:
+    """The step that stands at the time of each grid frame: ``[T, D]`` -> float32 ``[G, D]``.
+
+    Raises:
+        UserError: a value is not finite.
+    """
+    times = np.array(grid_seconds(grid_range(sample_fps, 0.0, len(steps) / features_fps), sample_fps))
+    places = np.minimum((times * features_fps + 1e-6).astype(np.int64), len(steps) - 1)
+    features = np.ascontiguousarray(steps[places], np.float32)
+    if not np.isfinite(features).all():
+        raise UserError("a feature is not a finite number; make the file again")
+    return features
+
+
+class FeatureReader(VideoReader):
+    """A file of features in the place of an open video: it has a length, and no pictures.
+
+    Raises:
+        DecodeError: it is no such file.
+    """
+
+    def __init__(self, path: Path, num_features: int, features_fps: float) -> None:
+        self._steps, self._fps = read_feature_file(path, num_features), features_fps
+        rate, num_steps = Fraction(features_fps).limit_denominator(1001), len(self._steps)
+        self._info = VideoInfo(path, num_steps, 0, 0, rate, num_steps / features_fps, 0, "features", "npy")
+
+    @property
+    def info(self) -> VideoInfo:
+        """Length and rate; the size is 0."""
+        return self._info
+
+    def at_grid(self, sample_fps: float) -> NDArray[np.float32]:
+        """The features of its grid frames, ``[G, D]``. Raises ``UserError`` if one is not finite."""
+        return at_grid(self._steps, self._fps, sample_fps)
+
+    def close(self) -> None:
+        """Do nothing: the file is closed with the last view of it."""
+
+
+class FeatureOpener(VideoOpener):
+    """Opens files of features, as ``VideoOpener`` opens videos.
+
+    Args:
+        num_features: numbers in a step.
+        features_fps: steps a second.
+    """
+
+    def __init__(self, num_features: int, features_fps: float) -> None:
+        super().__init__(DecodeConfig())
+        self._form = num_features, features_fps
+
+    def open(self, source: Any) -> FeatureReader:
+        """Raises ``DecodeError`` if it is no such file."""
+        return FeatureReader(Path(source), *self._form)
