@@ -11,7 +11,6 @@ from dataclasses import dataclass
 from fractions import Fraction
 from itertools import islice
 from pathlib import Path
-from types import TracebackType
 from typing import Any
 
 import av
@@ -66,9 +65,7 @@ class ffmpeg_errors:  # noqa: N801 (used like a function; as one it would cost e
     def __enter__(self) -> None:
         pass
 
-    def __exit__(
-        self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
-    ) -> None:
+    def __exit__(self, kind: object, error: BaseException | None, trace: object) -> None:
         if isinstance(error, FFmpegError):
             is_open = self._stage == "open"
             guess = f"; {likely_cause(self._path)}" if is_open else _LIKELY_CAUSES.get(error.errno or 0, "")
@@ -334,7 +331,5 @@ class OpenVideo:
     def __enter__(self) -> OpenVideo:
         return self
 
-    def __exit__(
-        self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
-    ) -> None:
+    def __exit__(self, *error: object) -> None:
         self.close()

@@ -16,7 +16,7 @@ from PIL import Image, ImageOps, UnidentifiedImageError
 
 from pipeline.clip import VideoInfo
 from pipeline.config import DecodeConfig
-from pipeline.decode.container import Header, check_regular_file
+from pipeline.decode.container import check_regular_file
 from pipeline.decode.index import VideoIndex
 from pipeline.decode.reader import Picture, VideoReader, indexed_picture
 from pipeline.errors import DecodeError
@@ -67,37 +67,28 @@ def open_picture(path: Path, config: DecodeConfig) -> VideoReader:
     check_regular_file(path)
     picture = decode_picture(path.read_bytes(), path, config)
     height, width = picture.shape[:2]
-    rate, kind = Fraction(1), path.suffix.lower().removeprefix(".")
-    info = VideoInfo(path, 1, width, height, rate, 1.0, 0, kind, "picture")
-    first = np.zeros(1, np.int64)
-    index = VideoIndex(info, np.zeros(1), ticks=None, keyframes=first, is_proven=True)
-    file = _PictureFile(path, Header("picture", kind, Fraction(0), rate, rate, Fraction(1), 1, 1), index)
-    return VideoReader(file, _PictureBackend(index, picture))
+    info = VideoInfo(path, 1, width, height, Fraction(1), 1.0, 0, path.suffix.lower().removeprefix("."), "picture")
+    index = VideoIndex(info, np.zeros(1), ticks=None, keyframes=np.zeros(1, np.int64), is_proven=True)
+    read = _ReadPicture(path, index, picture)
+    return VideoReader(read, read)
 
 
 @dataclass(frozen=True)
-class _PictureFile:
-    """The file of a reader, read already."""
+class _ReadPicture:
+    """The file of a reader and its decoder, with the only picture decoded already."""
 
     path: Path
-    header: Header
     index: VideoIndex
-
-    def close(self) -> None:
-        """Do nothing: no file is open."""
-
-
-class _PictureBackend:
-    """A decoder whose only picture is decoded already."""
-
-    def __init__(self, index: VideoIndex, picture: NDArray[np.uint8]) -> None:
-        self._index, self._picture = index, picture
+    picture: NDArray[np.uint8]
 
     def walk(self) -> Generator[Picture, None, None]:
         """The picture."""
-        yield indexed_picture(self._index, 0, self._picture.copy)
+        return self.pick([0])
 
     def pick(self, numbers: Sequence[int]) -> Generator[Picture, None, None]:
         """The picture, if it is asked for."""
         for number in numbers:
-            yield indexed_picture(self._index, number, self._picture.copy)
+            yield indexed_picture(self.index, number, self.picture.copy)
+
+    def close(self) -> None:
+        """Do nothing: no file is open."""

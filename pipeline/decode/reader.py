@@ -9,7 +9,6 @@ from contextlib import closing
 from dataclasses import dataclass
 from operator import index as as_int
 from pathlib import Path
-from types import TracebackType
 from typing import TYPE_CHECKING, Any, NoReturn, Protocol
 
 import numpy as np
@@ -133,10 +132,6 @@ class _VideoSource(Protocol):
     @property
     def path(self) -> Path:
         """The path as the caller gave it."""
-
-    @property
-    def header(self) -> Header:
-        """The claims of the container's header."""
 
     @property
     def index(self) -> VideoIndex:
@@ -283,9 +278,7 @@ class VideoReader:
     def __enter__(self) -> VideoReader:
         return self
 
-    def __exit__(
-        self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
-    ) -> None:
+    def __exit__(self, *error: object) -> None:
         self.close()
 
     def __reduce__(self) -> NoReturn:

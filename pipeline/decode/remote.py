@@ -13,7 +13,6 @@ import os
 import re
 import socket
 import ssl
-import tempfile
 import urllib.request
 from functools import partial
 from http import HTTPStatus
@@ -46,29 +45,19 @@ def is_url(source: str | Path) -> bool:
     return isinstance(source, str) and bool(_URL.match(source))
 
 
-class FetchedVideo:
-    """A file from the web in a folder of its own, until ``remove``.
+def fetch(url: str, folder: Path, config: DecodeConfig) -> Path:
+    """Bring a file from the web into a folder, and return its path.
 
     Raises:
         DecodeError: at stage ``open``; the server does not give it, is too slow, or it is too large.
     """
-
-    def __init__(self, url: str, config: DecodeConfig) -> None:
-        self._folder = tempfile.TemporaryDirectory(prefix="clipgru-")
-        self.path = Path(self._folder.name) / file_name_of(url)
-        try:
-            with self.path.open("wb") as stream:
-                _fetch(url, stream, config)
-        except (DecodeError, KeyboardInterrupt):
-            self.remove()
-            raise
-        except OSError as error:
-            self.remove()
-            raise DecodeError(url, "open", f"cannot be kept in {self._folder.name}: {error.strerror}") from None
-
-    def remove(self) -> None:
-        """Deletes the file. May be called twice."""
-        self._folder.cleanup()
+    target = folder / file_name_of(url)
+    try:
+        with target.open("wb") as stream:
+            _fetch(url, stream, config)
+    except OSError as error:
+        raise DecodeError(url, "open", f"cannot be kept in {folder}: {error.strerror}") from None
+    return target
 
 
 class _Deadline:
