@@ -17,7 +17,7 @@ from rich.table import Table
 
 from pipeline.config import DecodeConfig
 from pipeline.datasets.annotations import VideoRow
-from pipeline.datasets.stretches import FileLength, find_misfits
+from pipeline.datasets.stretches import find_misfits
 from pipeline.decode import VideoOpener
 from pipeline.decode.health import DEGRADED, UNUSABLE, USABLE, Examination, FileHealth
 from pipeline.duplicates import Groups, same_bytes, same_pictures
@@ -73,7 +73,7 @@ class _CheckReport:
 
     def to_json(self) -> dict[str, Any]:
         """The report as plain values, the counts first."""
-        return {"counts": self.counts} | asdict(self) | {"files": [health.to_json() for health in self.files]}
+        return {"counts": self.counts} | asdict(self)
 
     def to_csv(self) -> str:
         """One line a file."""
@@ -106,11 +106,9 @@ def _make_report(found: Found, examinations: Sequence[Examination]) -> _CheckRep
     for split, row in rows:
         counts.setdefault(split, Counter())[row.label] += 1
     files = tuple(examination.health for examination in examinations)
-    lengths = {
-        Path(one.path): FileLength(one.duration_seconds, one.average_fps) for one in files if one.duration_seconds
-    }
+    known = {Path(health.path): health for health in files if health.duration_seconds}
     labelled = [row for _, row in rows]
-    misfits = find_misfits(labelled, lengths)
+    misfits = find_misfits(labelled, known)
     too_many = _too_many_bad(labelled, files, len(misfits.outside), found.max_bad_fraction)
     return _CheckReport(
         files=files,

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections import Counter
-from collections.abc import Callable, Iterable
+from collections.abc import Iterable
 from dataclasses import dataclass, field, replace
 from pathlib import Path
 
@@ -16,7 +16,6 @@ from pipeline.datasets.annotations import (
     annotation_files,
     folders_in,
     list_videos,
-    videos_below,
 )
 from pipeline.datasets.formats import PICTURE_FORMAT_NAMES, read_annotations
 from pipeline.datasets.settled import read_splits
@@ -119,7 +118,7 @@ def _add_data(found: Found, source: str, data: DataConfig, seed: int = 0) -> Tra
     if data.format in PICTURE_FORMAT_NAMES:
         found.notes.append(f"{source} is of pictures, which are not examined")
     else:
-        _add_annotations(found, Path(data.root), lambda: _annotations_of(data))
+        _add_annotations(found, data)
     return training
 
 
@@ -135,15 +134,16 @@ def _annotations_of(data: DataConfig) -> Annotations:
     return read_annotations(data.format, root, annotations, data.split, allow_links=data.allow_links)
 
 
-def _add_annotations(found: Found, root: Path, read: Callable[[], Annotations]) -> None:
+def _add_annotations(found: Found, data: DataConfig) -> None:
+    root = Path(data.root)
     try:
-        annotations = read()
+        annotations = _annotations_of(data)
     except UserError as error:
         found.problems.append(str(error))
         annotations = Annotations((), {})
     found.rows += [(split, row) for split, rows in annotations.splits.items() for row in rows]
     found.rows += [("", VideoRow(path, "", str(path))) for path in annotations.absent]
     labelled = {row.path for _, row in found.rows}
-    below = videos_below(root) if root.is_dir() else []
+    below = [*list_videos(root).videos] if root.is_dir() else []
     found.files |= dict.fromkeys([path for path in labelled if path.exists()] + below)
     found.without_label += [str(path) for path in below if path not in labelled]

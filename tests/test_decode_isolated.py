@@ -106,7 +106,7 @@ def test_a_process_serves_many_files(opener: VideoOpener, shared_data: Path) -> 
     for name in ("two_frames.mp4", "audio_only.mp4", "trunc_faststart.mp4", "zero.mp4", "one_frame.mp4", "text.mp4"):
         path = shared_data / "odd_videos" / name
         assert said_of(opener.open, path) == said_of(open_video, path)
-        seen.update(process._process.pid for process in opener._idle)
+        seen.update(process._child.process.pid for process in opener._idle)
     assert len(seen) == 1
 
 
@@ -114,7 +114,7 @@ def test_a_file_that_hangs_is_given_up(good_video: Path, monkeypatch: pytest.Mon
     misbehave(monkeypatch, "index", "time.sleep(1000)")
     with VideoOpener(DecodeConfig(isolate=True, timeout_seconds=0.5)) as opener:
         with opener.open(good_video) as video:
-            process = video._file._process._process  # type: ignore[attr-defined]
+            process = video._file._process._child.process  # type: ignore[attr-defined]
             with pytest.raises(DecodeError, match=r"index: not done within 0\.5 s \(decode\.timeout_seconds\)"):
                 assert video.info
             with pytest.raises(DecodeError, match="the decoding process was stopped"):
@@ -288,6 +288,6 @@ def test_nothing_is_left_behind(good_video: Path) -> None:
     with VideoOpener(ISOLATED) as opener:
         with opener.open(good_video) as one, opener.open(good_video) as two:
             assert one.info == two.info
-            processes = [video._file._process._process for video in (one, two)]  # type: ignore[attr-defined]
+            processes = [video._file._process._child.process for video in (one, two)]  # type: ignore[attr-defined]
         assert len(opener._idle) == 2
     assert all(process.returncode is not None for process in processes)

@@ -9,7 +9,7 @@ from __future__ import annotations
 
 import math
 from collections.abc import Sequence
-from dataclasses import dataclass, fields
+from dataclasses import asdict, dataclass, replace
 
 import numpy as np
 from numpy.typing import NDArray
@@ -113,8 +113,7 @@ def draw_state(rng: np.random.Generator) -> State:
 def draw_start(rng: np.random.Generator, change: OppositeActions) -> State:
     """A state from which ``change`` can rise."""
     start = float(rng.uniform(change.low, change.high - (0 if change.unbounded else change.min_change)))
-    state = draw_state(rng)
-    return State(**{field.name: getattr(state, field.name) for field in fields(state)} | {change.attribute: start})
+    return replace(draw_state(rng), **{change.attribute: start})
 
 
 def draw_action(
@@ -129,13 +128,12 @@ def draw_action(
 
 def after(state: State, action: Action) -> State:
     """The state when the action is over."""
-    values = {field.name: getattr(state, field.name) for field in fields(state)}
-    return State(**values | {action.attribute: values[action.attribute] + action.change})
+    return replace(state, **{action.attribute: getattr(state, action.attribute) + action.change})
 
 
 def make_track(rng: np.random.Generator, state: State, actions: Sequence[Action], seconds: Times) -> ShapeTrack:
     """The scene at each time, ``[T]``: the state at first, the actions one after another, trembling and swaying."""
-    values = {field.name: np.full(len(seconds), getattr(state, field.name)) for field in fields(state)}
+    values = {name: np.full(len(seconds), value) for name, value in asdict(state).items()}
     for action in actions:
         values[action.attribute] += action.offsets(seconds)
     sway = rng.uniform(0, _MAX_SWAY) * rng.integers(2)  # half of the cameras stand still

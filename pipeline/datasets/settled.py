@@ -13,8 +13,7 @@ from pipeline.datasets import formats
 from pipeline.datasets.annotations import Annotations, VideoRow
 from pipeline.datasets.splits import check_split, split_by_group
 from pipeline.errors import UserError
-
-_MAX_LABEL_LENGTH = 200
+from pipeline.schema import check_labels
 
 
 @dataclass(frozen=True)
@@ -68,18 +67,14 @@ def require_classes(labels: Sequence[str], where: str) -> None:
     """Refuse classes that no model can learn, or that no model file can hold.
 
     Raises:
-        UserError: one class only, or a label that is too long or not one line of text.
+        UserError: one class only, or as ``check_labels``.
     """
     if len(labels) < 2:
         raise UserError(
             f"{where} has one class only, {', '.join(labels)}; a model tells classes apart: add a folder or rows of "
             f"another, for example one called background in which nothing happens{_inner_classes(labels, where)}"
         )
-    for label in labels:
-        if len(label) > _MAX_LABEL_LENGTH or not label.isprintable():
-            raise UserError(
-                f"the class name {label[:80]!r} must be 1 to {_MAX_LABEL_LENGTH} printable characters; rename it"
-            )
+    check_labels(labels, where)
 
 
 def _inner_classes(labels: Sequence[str], where: str) -> str:
