@@ -27,14 +27,7 @@ from torch.nn import functional, init
 from torch.overrides import TorchFunctionMode
 
 from pipeline.calibration import UNCALIBRATED, Calibration
-from pipeline.config import (
-    DecodeConfig,
-    Experiment,
-    Normalization,
-    SamplingConfig,
-    TransformConfig,
-    to_dict,
-)
+from pipeline.config import DecodeConfig, Experiment, Normalization, SamplingConfig, TransformConfig, to_dict
 from pipeline.description import FORMAT_VERSION, METADATA_KEY, Description, parse_description
 from pipeline.errors import UserError
 from pipeline.files.writing import write_atomically

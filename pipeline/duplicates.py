@@ -40,7 +40,9 @@ def same_pictures(examinations: Sequence[Examination]) -> Groups:
 
     A brighter, cropped or mirrored copy is not found; nor is a part of a longer video.
     """
-    known = [found for found in examinations if len(found.thumbnails) and _contrast(found.thumbnails) >= _MIN_CONTRAST]
+    known = [
+        found for found in examinations if len(found.thumbnails) and found.thumbnails.std((1, 2)).max() >= _MIN_CONTRAST
+    ]
     known.sort(key=lambda found: (found.health.duration_seconds, found.health.path))
     groups: dict[str, list[str]] = {}
     for position, found in enumerate(known):
@@ -54,10 +56,6 @@ def same_pictures(examinations: Sequence[Examination]) -> Groups:
                 group.append(other.health.path)
                 groups[other.health.path] = group
     return tuple(dict.fromkeys(tuple(sorted(group)) for group in groups.values()))
-
-
-def _contrast(thumbnails: NDArray[np.uint8]) -> float:
-    return float(thumbnails.std(axis=(1, 2)).max())
 
 
 def _last_as_long(shorter: Examination, longer: Examination) -> bool:

@@ -10,13 +10,7 @@ from pathlib import Path
 import yaml
 
 from pipeline.config import DataConfig
-from pipeline.datasets.annotations import (
-    Annotations,
-    VideoRow,
-    annotation_files,
-    folders_in,
-    list_videos,
-)
+from pipeline.datasets.annotations import Annotations, VideoRow, annotation_files, folders_in, list_videos
 from pipeline.datasets.formats import PICTURE_FORMAT_NAMES, read_annotations
 from pipeline.datasets.settled import read_splits
 from pipeline.datasets.tables import MANIFEST_SUFFIXES, read_manifest_rows

@@ -14,7 +14,7 @@ from dataclasses import asdict, dataclass, replace
 import numpy as np
 from numpy.typing import NDArray
 
-from pipeline.datasets.motion_scene import SHAPES, Array, ShapeTrack
+from pipeline.datasets.motion_scene import SHAPES, ShapeTrack
 
 Times = NDArray[np.float64]
 
@@ -99,8 +99,7 @@ class Action:
         if self.attribute == "roundness":
             progress = np.clip(0.5 + (progress - 0.5) / _SWITCH_SHARE, 0, 1)
         soft = progress * progress * (3 - 2 * progress)
-        moved: Times = self.change * (progress + self.ease * (soft - progress))
-        return moved
+        return self.change * (progress + self.ease * (soft - progress))
 
 
 def draw_state(rng: np.random.Generator) -> State:
@@ -153,6 +152,6 @@ def make_track(rng: np.random.Generator, state: State, actions: Sequence[Action]
 def _waver(rng: np.random.Generator, seconds: Times, amplitude: float, min_period: float, max_period: float) -> Times:
     """A sum of three sines of random period and phase, within ``amplitude`` either way: has no direction of time."""
     periods, phases = rng.uniform(min_period, max_period, 3), rng.uniform(0, 2 * np.pi, 3)
-    waves: Array = np.sin(2 * np.pi * seconds[:, None] / periods + phases)
+    waves: Times = np.sin(2 * np.pi * seconds[:, None] / periods + phases)
     mean: Times = amplitude * waves.mean(axis=1)
     return mean

@@ -264,17 +264,13 @@ def read_shards(root: Path, annotations: Path | None = None, split: int = 1) -> 
         index = read_checked(_Index, said, str(source))
     except UserError as error:
         raise UserError(f"{error}; it is no index of shards, or a damaged one: pack again") from None
-    parts = [_part(root, sample) for sample in index.samples]
+    parts = [FilePart(root / it.shard, it.start_byte, it.num_bytes, it.sha256, it.name) for it in index.samples]
     splits: dict[str, tuple[VideoRow, ...]] = {}
     for name, rows in index.splits.items():
         part = part_of(name) or name
         splits[part] = splits.get(part, ()) + tuple(_row(root, parts, facts) for facts in rows)
     absent = tuple(Path(path) for path in index.absent)
     return Annotations(index.labels, splits, absent, index.may_share_groups)
-
-
-def _part(root: Path, sample: _Sample) -> FilePart:
-    return FilePart(root / sample.shard, sample.start_byte, sample.num_bytes, sample.sha256, sample.name)
 
 
 def _row(root: Path, parts: Sequence[FilePart], facts: _Facts) -> VideoRow:

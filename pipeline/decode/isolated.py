@@ -163,13 +163,11 @@ def _raise_refusal(path: Path, message: Message) -> None:
 
 def examine_isolated(path: Path, config: DecodeConfig, process: DecodingProcess) -> Examination:
     """``health.examine`` in another process. Whatever the file does there becomes the reason why it is unusable."""
+    seconds = config.timeout_seconds
     try:
         check_regular_file(path)
-    except DecodeError as error:
-        return Examination.of_unreadable(path, f"{error.stage}: {error.cause}")
-    seconds = config.timeout_seconds + path.stat().st_size / _MIN_BYTES_PER_SECOND  # all of it is decoded
-    arguments = {"path": str(path), "config": asdict(config)}
-    try:
+        seconds += path.stat().st_size / _MIN_BYTES_PER_SECOND  # all of it is decoded
+        arguments = {"path": str(path), "config": asdict(config)}
         message, payload = process.ask("health", arguments, seconds, _MAX_BYTES_OF_HEALTH)
         _raise_refusal(path, message)
     except LateError:
@@ -223,7 +221,9 @@ class IsolatedBackend:
         shape = message.pop("shape", None)
 
         def rgb() -> NDArray[np.uint8]:
-            return _image(*((shape, pixels) if shape else self._rgb(reading)))
+            given, content = (shape, pixels) if shape else self._rgb(reading)
+            image: NDArray[Any] = np.frombuffer(content, np.uint8)
+            return image.reshape(given)
 
         return Picture(**message, rgb=rgb)
 
@@ -235,8 +235,3 @@ class IsolatedBackend:
         config = self._file.config
         seconds = config.timeout_seconds if timeout_seconds is None else timeout_seconds
         return self._file.ask(request, arguments, "decode", seconds, max_payload_bytes=3 * config.max_pixels)
-
-
-def _image(shape: list[int], pixels: bytearray) -> NDArray[np.uint8]:
-    image: NDArray[Any] = np.frombuffer(pixels, np.uint8)
-    return image.reshape(shape)

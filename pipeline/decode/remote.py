@@ -99,15 +99,12 @@ class _Deadline:
     def connect(self, address: tuple[str, int], *_: object) -> socket.socket:
         """Connect as ``socket.create_connection`` does, but in the time that is left. Raises ``OSError``."""
         failure = OSError()
-        for family, kind, protocol, _, where in _look_up(*address, self.seconds_left()):
-            connection = socket.socket(family, kind, protocol)
+        for *_, where in _look_up(*address, self.seconds_left()):
             try:
-                connection.settimeout(self.seconds_left())
-                connection.connect(where)
+                connection = socket.create_connection(where[:2], self.seconds_left())
                 connection.settimeout(self.seconds_left())
                 return connection
-            except OSError as error:
-                connection.close()
+            except OSError as error:  # noqa: PERF203
                 failure = error
         raise failure
 
