@@ -9,6 +9,7 @@ from datetime import datetime
 from fractions import Fraction
 from itertools import count
 from pathlib import Path
+from types import TracebackType
 from typing import Any
 
 from pipeline.clip import Prediction, Segment
@@ -169,7 +170,9 @@ class Outputs:
     def __enter__(self) -> Outputs:
         return self
 
-    def __exit__(self, *error: object) -> None:
+    def __exit__(
+        self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
+    ) -> None:
         with ExitStack() as stack:
             for output in self._all:
                 stack.callback(output.close)
