@@ -92,6 +92,11 @@ class Clip:
     def __len__(self) -> int:
         return int(self.frames.shape[0])
 
+    def __repr__(self) -> str:
+        shape, times = list(self.frames.shape), self.pts_seconds
+        when = f", {float(times[0]):.3f} to {float(times[-1]):.3f} s" if len(self) else ""
+        return f"Clip(frames=uint8 {shape}{when})"
+
 
 def _check_interval(start_seconds: float, end_seconds: float) -> None:
     if not 0 <= start_seconds < end_seconds:
@@ -117,6 +122,12 @@ class Prediction:
 
     def __post_init__(self) -> None:
         _check_interval(self.start_seconds, self.end_seconds)
+
+    def __str__(self) -> str:
+        """``12.0 to 14.0 s: HandStand 93 %, WallPushups 4 %``."""
+        ranked = ", ".join(f"{label} {score:.0%}".replace("%", " %") for label, score in self.top_k)
+        unknown = " (unknown)" if self.is_unknown else ""
+        return f"{self.start_seconds:.1f} to {self.end_seconds:.1f} s: {ranked}{unknown}"
 
 
 @dataclass(frozen=True)

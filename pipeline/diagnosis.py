@@ -16,11 +16,12 @@ from torch import Tensor
 
 from pipeline.checkpoint import ModelFile
 from pipeline.confidence import wilson_interval
-from pipeline.config import DataConfig, Experiment
+from pipeline.config import ClipSettings, DataConfig
 from pipeline.datasets.annotations import VideoRow
 from pipeline.datasets.datamodule import make_loader
 from pipeline.datasets.loading import lost_workers
 from pipeline.datasets.videos import ClipBatch, fixed_clips
+from pipeline.embedding.clips import ClipEmbedder
 from pipeline.errors import UserError
 from pipeline.transforms.frames import ClipTransform
 
@@ -139,10 +140,10 @@ def diagnose(
     if unknown:
         raise UserError(f"the data has labels the model does not know: {', '.join(unknown[:5])}")
     sampling = replace(model.sampling, num_eval_clips=1)
-    experiment = Experiment(data=data, decode=model.decode, sampling=sampling, transform=model.transform)
+    settings = ClipSettings(model.decode, sampling, model.transform, data)
     generator = torch.Generator().manual_seed(seed)
     prober, parts, num_errors = _Prober(model, generator), [], 0
-    for batch in make_loader(rows, model.labels, experiment, fixed_clips):
+    for batch in make_loader(rows, model.labels, settings, fixed_clips):
         assert isinstance(batch, ClipBatch)
         num_errors += len(batch.bad)
         if len(batch.labels):
@@ -168,13 +169,13 @@ class _Prober:
 
     def __init__(self, model: ModelFile, generator: torch.Generator) -> None:
         self._recognizer, self._sampling, self._calibration = model.recognizer, model.sampling, model.calibration
-        self._transform = ClipTransform(model.transform, model.normalization)
+        self._embed = ClipEmbedder(model.recognizer, ClipTransform(model.transform, model.normalization))
         self._generator = generator
         self._device = next(model.recognizer.parameters()).device
 
     @torch.inference_mode()
     def probe(self, clips: Tensor) -> tuple[dict[str, Tensor], dict[float, Tensor], Tensor | None]:
-        """uint8 ``[B, T + context, 3, S, S]`` -> probabilities ``[B, K]`` by order and by fraction seen, and label
+        """uint8 ``[B, T + L, 3, S, S]`` -> probabilities ``[B, K]`` by order and by fraction seen, and label
         changes a second ``[B]``."""
         clips = clips.to(self._device)
         features = self._embed(clips)
@@ -193,11 +194,6 @@ class _Prober:
         whole = features.shape[1] == clips.shape[1]
         scores = [self._classify(features[:, order] if whole else self._embed(clips[:, order])) for order in orders]
         return torch.stack(scores).mean(dim=0)
-
-    def _embed(self, clips: Tensor) -> Tensor:
-        pictures = self._transform.evaluate(clips)
-        features = self._recognizer.embed(pictures.flatten(0, 1))
-        return features.reshape(*pictures.shape[:2], *features.shape[1:])
 
     def _classify(self, features: Tensor) -> Tensor:
         return self._calibration.finite_probabilities(self._recognizer.classify(features)).cpu()

@@ -19,10 +19,10 @@ from torchmetrics.functional.classification import multiclass_accuracy, multicla
 from pipeline.calibration import NUM_BINS, UNCALIBRATED, Reliability, reliability
 from pipeline.checkpoint import ModelFile
 from pipeline.confidence import wilson_interval
-from pipeline.config import DataConfig, Experiment
+from pipeline.config import ClipSettings, DataConfig
 from pipeline.datasets.annotations import VideoRow
 from pipeline.datasets.datamodule import make_feature_loader, make_loader, read_features
-from pipeline.datasets.features import FeatureCache, FrameEmbedder, can_keep_features
+from pipeline.datasets.features import FeatureCache, FrozenBackbone, can_keep_features
 from pipeline.datasets.grids import cache_store
 from pipeline.datasets.identities import LeftOut
 from pipeline.datasets.loading import lost_workers
@@ -37,7 +37,7 @@ from pipeline.transforms.frames import ClipTransform
 
 EVALUATION_FILES = ("summary.json", "videos.csv", "confusion.csv", "confusion.png", "reliability.csv", "left_out.csv")
 _Classify = Callable[[Tensor], Tensor]
-"""uint8 clips ``[B, T + context, 3, S, S]`` -> logits ``[B, K]`` on the CPU."""
+"""uint8 clips ``[B, T + L, 3, S, S]`` -> logits ``[B, K]`` on the CPU."""
 
 
 @dataclass(frozen=True)
@@ -198,13 +198,13 @@ def evaluate_model(
     if not rows:
         raise UserError("there are no videos to evaluate; set data.test_fraction above 0, or choose another split")
     sampling = replace(model.sampling, num_eval_clips=num_clips) if num_clips else model.sampling
-    experiment = Experiment(data=data, decode=model.decode, sampling=sampling, transform=model.transform)
+    settings = ClipSettings(model.decode, sampling, model.transform, data)
     if mirror and data.cache == "features":
         raise UserError("cached features have no mirror image; evaluate with --data.cache none, or without --mirror")
     cached = data.cache == "features" and classify is None
-    loader = _feature_loader(model, rows, experiment, ranks) if cached else None
+    loader = _feature_loader(model, rows, settings, ranks) if cached else None
     if loader is None:
-        loader = make_loader(rows, model.labels, experiment, fixed_clips, ranks)
+        loader = make_loader(rows, model.labels, settings, fixed_clips, ranks)
     answers: dict[int, _Answer] = {}
     bad: dict[int, BadVideo] = {}
     for batch in loader:
@@ -221,15 +221,15 @@ def evaluate_model(
 
 
 def _feature_loader(
-    model: ModelFile, rows: Sequence[VideoRow], experiment: Experiment, ranks: Ranks
+    model: ModelFile, rows: Sequence[VideoRow], settings: ClipSettings, ranks: Ranks
 ) -> DataLoader[Sample] | None:
     """Features as the training with a frozen backbone kept them; None where features do not stand for frames."""
-    if not can_keep_features(experiment):
+    if not can_keep_features(settings):
         return None
-    embedder = FrameEmbedder(model.recognizer, TrainTransform(model.transform, model.normalization))
-    cache = FeatureCache(embedder, cache_store(experiment.data), experiment)
-    features = read_features(cache, rows, model.labels, experiment, 0, lambda: None, ranks)
-    return make_feature_loader(rows, model.labels, experiment, fixed_clips, features, ranks)
+    backbone = FrozenBackbone(model.recognizer, TrainTransform(model.transform, model.normalization))
+    cache = FeatureCache(backbone, cache_store(settings.data), settings)
+    features = read_features(cache, rows, model.labels, settings, 0, lambda: None, ranks)
+    return make_feature_loader(rows, model.labels, settings, fixed_clips, features, ranks)
 
 
 @dataclass(frozen=True)

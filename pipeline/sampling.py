@@ -75,34 +75,32 @@ def part_edges(length: int, count: int) -> list[int]:
     return [i * length // count for i in range(count + 1)]
 
 
-def training_clip(grid: range, config: SamplingConfig, lookback_frames: int, rng: np.random.Generator) -> list[int]:
-    """Grid frames of one training clip, ``[num_frames + lookback_frames]``.
+def training_clip(grid: range, config: SamplingConfig, num_frames: int, rng: np.random.Generator) -> list[int]:
+    """``num_frames`` grid frames of one training clip.
 
     Dense: consecutive from a random start. Uniform: one at a random place in each of as many equal parts.
     """
-    wanted = config.num_frames + lookback_frames
-    frames = lengthen(grid, wanted, config.short_video)
+    frames = lengthen(grid, num_frames, config.short_video)
     if config.mode == "dense":
-        start = int(rng.integers(0, len(frames) - wanted + 1))
-        return frames[start : start + wanted]
-    return [frames[int(rng.integers(low, high))] for low, high in pairwise(part_edges(len(frames), wanted))]
+        start = int(rng.integers(0, len(frames) - num_frames + 1))
+        return frames[start : start + num_frames]
+    return [frames[int(rng.integers(low, high))] for low, high in pairwise(part_edges(len(frames), num_frames))]
 
 
-def evaluation_clips(grid: range, config: SamplingConfig, lookback_frames: int) -> list[list[int]]:
-    """Grid frames of each evaluation clip of a video, without chance.
+def evaluation_clips(grid: range, config: SamplingConfig, num_frames: int) -> list[list[int]]:
+    """``num_frames`` grid frames of each evaluation clip of a video, without chance.
 
     ``num_eval_clips`` clips, fewer if the video has no more different ones. Dense: with evenly spaced starts. Uniform:
     each takes another place of every part.
     """
-    wanted = config.num_frames + lookback_frames
-    frames = lengthen(grid, wanted, config.short_video)
+    frames = lengthen(grid, num_frames, config.short_video)
     if config.mode == "uniform":
-        places = spread(len(frames), wanted * config.num_eval_clips)
+        places = spread(len(frames), num_frames * config.num_eval_clips)
         clips = [[frames[i] for i in places[first :: config.num_eval_clips]] for first in range(config.num_eval_clips)]
         return [clip for clip, before in zip(clips, [None, *clips], strict=False) if clip != before]
-    num_starts = len(frames) - wanted + 1
+    num_starts = len(frames) - num_frames + 1
     starts = sorted(set(spread(num_starts, min(config.num_eval_clips, num_starts))))
-    return [frames[start : start + wanted] for start in starts]
+    return [frames[start : start + num_frames] for start in starts]
 
 
 @dataclass(frozen=True)

@@ -6,6 +6,7 @@ import os
 import shutil
 from dataclasses import replace
 from pathlib import Path
+from typing import Any
 
 import pytest
 import torch
@@ -13,10 +14,11 @@ import torch
 from pipeline.config import Experiment
 from pipeline.datasets.annotations import VideoRow
 from pipeline.datasets.datamodule import VideoDataModule
-from pipeline.datasets.features import FrameEmbedder
+from pipeline.datasets.features import FrozenBackbone
 from pipeline.datasets.grids import DecodedClips
 from pipeline.datasets.settled import make_splits, read_annotations
 from pipeline.datasets.videos import ClipBatch, SampleKey, VideoDataset, fixed_clips, random_clip
+from pipeline.embedding.clips import ClipEmbedder
 from pipeline.errors import DecodeError
 from pipeline.evaluation import evaluate_model
 from pipeline.files.cache import Store
@@ -50,7 +52,7 @@ def experiment_with(tmp_path: Path, cache: str, **data: object) -> Experiment:
 def samples(experiment: Experiment, rows: list[VideoRow], epochs: int = 2) -> list[torch.Tensor | None]:
     found = []
     for choose in (random_clip, fixed_clips):
-        dataset = VideoDataset(rows, LABELS, experiment, choose)
+        dataset = VideoDataset(rows, LABELS, experiment.clips, choose)
         found += [dataset[SampleKey(epoch, row)].frames for epoch in range(epochs) for row in range(len(rows))]
     return found
 
@@ -126,7 +128,7 @@ def test_a_video_with_a_bad_end_reads_as_without_a_cache(rows: list[VideoRow], t
     for row in range(2):
         outcomes = []
         for cache in ("none", "frames"):
-            dataset = VideoDataset(rows, LABELS, experiment_with(tmp_path, cache), random_clip)
+            dataset = VideoDataset(rows, LABELS, experiment_with(tmp_path, cache).clips, random_clip)
             sample = dataset[SampleKey(0, row)]
             outcomes.append((sample.bad, None if sample.frames is None else sample.frames.tolist()))
         assert outcomes[0] == outcomes[1]
@@ -134,7 +136,7 @@ def test_a_video_with_a_bad_end_reads_as_without_a_cache(rows: list[VideoRow], t
 
 def test_a_missing_video_is_named(tmp_path: Path) -> None:
     dataset = VideoDataset(
-        [VideoRow(tmp_path / "absent.mp4", "a", "0")], LABELS, experiment_with(tmp_path, "frames"), random_clip
+        [VideoRow(tmp_path / "absent.mp4", "a", "0")], LABELS, experiment_with(tmp_path, "frames").clips, random_clip
     )
     bad = dataset[SampleKey(0, 0)].bad
     assert bad is not None
@@ -148,8 +150,8 @@ def feature_module(experiment: Experiment, motion_root: Path) -> tuple[VideoData
     return VideoDataModule(experiment, splits), module
 
 
-def embedder_of(module: ClipClassifier) -> FrameEmbedder:
-    return FrameEmbedder(module.recognizer, module.transform)
+def backbone_of(module: ClipClassifier) -> FrozenBackbone:
+    return FrozenBackbone(module.recognizer, module.transform)
 
 
 def frozen(motion_root: Path, tmp_path: Path, **data: object) -> Experiment:
@@ -163,16 +165,18 @@ def batches(data: VideoDataModule) -> list[ClipBatch]:
     return [*data.val_dataloader(), *VideoDataModule._make_loader(data, data.splits.train, random_clip)]
 
 
-def test_cached_features_are_those_of_the_decoded_frames(motion_root: Path, tmp_path: Path) -> None:
+@pytest.mark.parametrize("input", ["rgb", "rgb_diff", "rgb+rgb_diff"])
+def test_cached_features_are_those_of_the_decoded_frames(motion_root: Path, tmp_path: Path, input: Any) -> None:
     experiment = frozen(motion_root, tmp_path)
+    experiment = replace(experiment, transform=replace(experiment.transform, input=input))
     data, module = feature_module(experiment, motion_root)
-    data.cache_features(embedder_of(module), lambda: None)
+    data.cache_features(backbone_of(module), lambda: None)
     plain = VideoDataModule(replace(experiment, data=replace(experiment.data, cache="none")), data.splits)
     pairs = zip(batches(data), batches(plain), strict=True)
     with torch.inference_mode():
         for features, frames in pairs:
             assert torch.equal(features.rows, frames.rows)
-            expected = embedder_of(module).embed(frames.frames.flatten(0, 1)).unflatten(0, frames.frames.shape[:2])
+            expected = ClipEmbedder(module.recognizer, module.transform)(frames.frames)
             torch.testing.assert_close(features.frames, expected, atol=2e-3, rtol=2e-3)  # kept as float16
 
 
@@ -181,22 +185,22 @@ def test_features_are_made_once_and_other_weights_make_others(
 ) -> None:
     experiment = frozen(motion_root, tmp_path)
     first, module = feature_module(experiment, motion_root)
-    first.cache_features(embedder_of(module), lambda: None)
+    first.cache_features(backbone_of(module), lambda: None)
     second, same = feature_module(experiment, motion_root)
     with monkeypatch.context() as patch:
         forbid_decoding(patch)
-        second.cache_features(embedder_of(same), lambda: None)
+        second.cache_features(backbone_of(same), lambda: None)
         for ours, theirs in zip(batches(second), batches(first), strict=True):
             assert torch.equal(ours.frames, theirs.frames)
         next(module.recognizer.backbone.parameters()).data.mul_(1.01)
         with pytest.raises(AssertionError, match="decoded again"):
-            second.cache_features(embedder_of(module), lambda: None)
+            second.cache_features(backbone_of(module), lambda: None)
 
 
 def test_copies_are_augmented_and_drawn_by_epoch(motion_root: Path, tmp_path: Path) -> None:
     experiment = frozen(motion_root, tmp_path, feature_copies=2)
     data, module = feature_module(experiment, motion_root)
-    data.cache_features(embedder_of(module), lambda: None)
+    data.cache_features(backbone_of(module), lambda: None)
     copies = data._features[random_clip][0]
     assert not isinstance(copies, tuple)
     assert len(copies) == 3  # type: ignore[arg-type]
@@ -214,7 +218,7 @@ def test_a_bad_video_is_named_and_its_features_are_not_kept(motion_root: Path, t
     broken = sorted((root / "train").rglob("*.mp4"))[0]
     broken.write_bytes(b"not a video")
     data, module = feature_module(frozen(root, tmp_path), root)
-    data.cache_features(embedder_of(module), lambda: None)
+    data.cache_features(backbone_of(module), lambda: None)
     bad = [features for choose in data._features.values() for features in choose if hasattr(features, "cause")]
     assert [Path(item.path).name for item in bad] == [broken.name]
 
@@ -236,9 +240,9 @@ def test_training_from_either_cache(motion_root: Path, tmp_path: Path) -> None:
 
 def test_decoding_errors_stay_decoding_errors(rows: list[VideoRow], tmp_path: Path) -> None:
     late = replace(rows[0], start_seconds=50.0)
-    dataset = VideoDataset([late], LABELS, experiment_with(tmp_path, "frames"), random_clip)
+    dataset = VideoDataset([late], LABELS, experiment_with(tmp_path, "frames").clips, random_clip)
     bad = dataset[SampleKey(0, 0)].bad
     assert bad is not None
     assert "starts at 50.0 s, after its end" in bad.cause
     with pytest.raises(DecodeError):
-        DecodedClips(dataset.experiment).clips(late, lambda grid: [list(grid)])
+        DecodedClips(dataset.settings).clips(late, lambda grid: [list(grid)])

@@ -12,6 +12,7 @@ from typing import Any
 
 import numpy as np
 import pytest
+import torch
 import videos
 from numpy.typing import NDArray
 from torch import Tensor
@@ -169,6 +170,20 @@ def test_a_lying_keyframe_is_not_believed(odd_videos: Path, monkeypatch: pytest.
         object.__setattr__(index, "keyframes", np.arange(250))  # every picture claims to be one; two are
         asked = [240, 10, 120]
         assert [read_index(image_of(frame)) for frame in video.frames(asked).frames] == asked
+
+
+def test_a_reader_is_a_sequence_of_frames(odd_videos: Path) -> None:
+    with open_video(odd_videos / "h264_gop12.mp4") as video:
+        assert len(video) == video.info.num_frames
+        clip = video[10:20:3]
+        assert torch.equal(clip.frames, video.frames([10, 13, 16, 19]).frames)
+        assert torch.equal(video[-1], video.frames([len(video) - 1]).frames[0])
+        assert repr(video) == f"<VideoReader of {video.info.path}: {video.info.codec} in {video.info.container}>"
+        assert repr(clip) == f"Clip(frames=uint8 {list(clip.frames.shape)}, 0.400 to 0.760 s)"
+        assert len(video[5:5]) == 0
+        assert repr(video[5:5]).startswith("Clip(frames=uint8 [0, 3, ")
+        with pytest.raises(IndexError):
+            video[len(video)]
 
 
 def test_clip_form(odd_videos: Path) -> None:

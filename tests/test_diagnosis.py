@@ -72,7 +72,7 @@ def clips_of(motion_root: Path, file: ModelFile) -> Tensor:
     for row in labelled_rows(motion_root):
         with open_video(row.path) as reader:
             grid = grid_range(sampling.sample_fps, 0.0, reader.info.duration_seconds)
-            (clip,) = evaluation_clips(grid, sampling, file.transform.lookback_frames)
+            (clip,) = evaluation_clips(grid, sampling, file.transform.frames_for(sampling.num_frames))
             clips.append(fit_frames(reader.at(grid_seconds(clip, sampling.sample_fps)).frames, file.transform))
     return torch.stack(clips)
 

@@ -207,7 +207,9 @@ def test_a_folder_and_a_zip_of_it_are_the_same_pictures(pictures: Path, tmp_path
         annotations = read_images("images", root)
         assert annotations.labels == ("above", "below")
         assert {part: len(rows) for part, rows in annotations.splits.items()} == {"train": 16, "test": 6}
-        loader = make_loader(annotations.splits["test"], annotations.labels, experiment_on(root, tmp_path), fixed_clips)
+        loader = make_loader(
+            annotations.splits["test"], annotations.labels, experiment_on(root, tmp_path).clips, fixed_clips
+        )
         batches += list(loader)[:1]
     first, second = batches
     assert isinstance(first, ClipBatch)

@@ -19,6 +19,7 @@ import torch
 
 from pipeline.calibration import Calibration
 from pipeline.checkpoint import ModelFile
+from pipeline.clip import Prediction
 from pipeline.config import InferenceConfig
 from pipeline.decode import open_video
 from pipeline.errors import DecodeError, UserError
@@ -196,6 +197,14 @@ def test_what_is_no_path_is_told_when_it_is_handed_in(source: Any) -> None:
             use(source)
 
 
+def test_models_and_predictions_print_themselves() -> None:
+    assert repr(Model(small_model(5))) == (
+        "<Model of 5 labels: class 0, class 1, class 2, class 3, ...; 4 frames at 5 a second, 32 px>"
+    )
+    answer = Prediction("a.mp4", 12.0, 14.0, "wave", 0.934, (("wave", 0.934), ("clap", 0.04)), is_unknown=True)
+    assert str(answer) == "12.0 to 14.0 s: wave 93 %, clap 4 % (unknown)"
+
+
 def test_a_model_is_not_pickled(tmp_path: Path) -> None:
     for use in (pickle.dumps, copy.copy, copy.deepcopy):
         with pytest.raises(TypeError, match="send the path of its file"):
@@ -203,7 +212,7 @@ def test_a_model_is_not_pickled(tmp_path: Path) -> None:
 
 
 def _predict_in_child(model: Model, video: Path, queue: multiprocessing.Queue[str]) -> None:
-    for use in (lambda: next(model.predict(video)), lambda: model.embed_frames(np.zeros((1, 1, 3, 40, 40), np.uint8))):
+    for use in (lambda: next(model.predict(video)), lambda: model.embedder().push(np.zeros((1, 3, 40, 40), np.uint8))):
         with pytest.raises(UserError) as caught:
             use()
         queue.put(str(caught.value))

@@ -100,8 +100,8 @@ def test_context_frames_move_what_a_score_covers() -> None:
     recognizer = recognizer_of(("gru",))
     with torch.inference_mode():
         projected = recognizer.project(features_of(recognizer, 6)[None])[0]
-        windows = pushed(WindowScorer(TorchHeads(recognizer), 4, 4, lookback_frames=1), projected, [])
-        stream = pushed(StreamScorer(TorchHeads(recognizer), lookback_frames=1), projected, [])
+        windows = pushed(WindowScorer(TorchHeads(recognizer), 4, 4, first_frame=1), projected, [])
+        stream = pushed(StreamScorer(TorchHeads(recognizer), first_frame=1), projected, [])
     assert [(s.window.start, s.window.stop) for s in windows] == [(0, 5), (2, 7)]
     assert [(s.window.start, s.window.stop) for s in stream] == [(k, k + 1) for k in range(1, 7)]
 

@@ -95,7 +95,7 @@ def test_a_candidate_learns_from_what_its_own_network_makes_of_a_video(colours: 
     rows = annotations.splits["all"][:1]
     ((video,), bad) = embed_videos(shared, rows, annotations.labels, lambda: None)
     assert not bad
-    (batch,) = make_loader(rows, annotations.labels, experiment, whole_grid)
+    (batch,) = make_loader(rows, annotations.labels, experiment.clips, whole_grid)
     network = Recognizer(experiment.model, 2).eval()
     pictures = ClipTransform(experiment.transform, network.backbone.normalization).evaluate(batch.frames)[0]
     with torch.inference_mode():

@@ -76,7 +76,8 @@ def test_spread_takes_the_middle_of_equal_parts() -> None:
 def test_clips_have_the_length_asked_for_and_stay_on_the_grid(length: int, num_frames: int, mode: str) -> None:
     config = SamplingConfig(num_frames=num_frames, mode=mode)
     grid = range(5, 5 + length)
-    clips = [training_clip(grid, config, 1, np.random.default_rng(0)), *evaluation_clips(grid, config, 1)]
+    clips = evaluation_clips(grid, config, num_frames + 1)
+    clips.append(training_clip(grid, config, num_frames + 1, np.random.default_rng(0)))
     for clip in clips:
         assert len(clip) == num_frames + 1
         assert set(clip) <= set(grid)
@@ -88,25 +89,25 @@ def test_clips_have_the_length_asked_for_and_stay_on_the_grid(length: int, num_f
 def test_dense_training_clips_start_everywhere_and_chance_is_the_generators() -> None:
     config = SamplingConfig(num_frames=4)
     rng = np.random.default_rng(0)
-    starts = {training_clip(range(10), config, 0, rng)[0] for _ in range(300)}
+    starts = {training_clip(range(10), config, 4, rng)[0] for _ in range(300)}
     assert starts == set(range(7))
-    twice = [training_clip(range(100), config, 0, np.random.default_rng([1, 2, 3])) for _ in range(2)]
+    twice = [training_clip(range(100), config, 4, np.random.default_rng([1, 2, 3])) for _ in range(2)]
     assert twice[0] == twice[1]
 
 
 def test_evaluation_clips_are_spread_and_never_twice_the_same() -> None:
     config = SamplingConfig(num_frames=4, num_eval_clips=3)
-    assert [clip[0] for clip in evaluation_clips(range(16), config, 0)] == [2, 6, 10]
-    assert len(evaluation_clips(range(5), config, 0)) == 2
-    assert len(evaluation_clips(range(3), config, 0)) == 1
+    assert [clip[0] for clip in evaluation_clips(range(16), config, 4)] == [2, 6, 10]
+    assert len(evaluation_clips(range(5), config, 4)) == 2
+    assert len(evaluation_clips(range(3), config, 4)) == 1
 
 
 def test_uniform_evaluation_clips_share_the_parts_and_never_a_frame_of_a_long_video() -> None:
     config = SamplingConfig(num_frames=4, num_eval_clips=3, mode="uniform")
-    assert evaluation_clips(range(24), config, 0) == [[1, 7, 13, 19], [3, 9, 15, 21], [5, 11, 17, 23]]
-    assert evaluation_clips(range(4), config, 0) == [[0, 1, 2, 3]]
+    assert evaluation_clips(range(24), config, 4) == [[1, 7, 13, 19], [3, 9, 15, 21], [5, 11, 17, 23]]
+    assert evaluation_clips(range(4), config, 4) == [[0, 1, 2, 3]]
     one = SamplingConfig(num_frames=4, num_eval_clips=1, mode="uniform")
-    assert evaluation_clips(range(24), one, 0) == [[3, 9, 15, 21]]
+    assert evaluation_clips(range(24), one, 4) == [[3, 9, 15, 21]]
 
 
 @given(num_grid=st.integers(1, 300), num_frames=st.integers(1, 40), stride=st.integers(1, 40))

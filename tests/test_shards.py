@@ -64,7 +64,7 @@ def test_every_clip_is_the_same_and_comes_once(
     files, packed = in_files(motion_root), read_shards(shards)
     for part, choose in (("test", fixed_clips), ("train", random_clip)):
         seen = []
-        loaders = [make_loader(found.splits[part], files.labels, experiment, choose) for found in (files, packed)]
+        loaders = [make_loader(found.splits[part], files.labels, experiment.clips, choose) for found in (files, packed)]
         for ours, theirs in zip(*loaders, strict=True):
             assert torch.equal(ours.frames, theirs.frames)
             assert torch.equal(ours.rows, theirs.rows)
@@ -151,7 +151,7 @@ def test_damaged_and_missing_tars_are_named_and_the_others_go_on(
     content[victim.part.start_byte + victim.part.num_bytes // 2] ^= 1
     changed.write_bytes(content)
     train_rows = found.splits["train"]
-    dataset = VideoDataset(train_rows, found.labels, small_experiment(motion_root, tmp_path), random_clip)
+    dataset = VideoDataset(train_rows, found.labels, small_experiment(motion_root, tmp_path).clips, random_clip)
     bad = {}
     for index, row in enumerate(train_rows):
         sample = dataset[SampleKey(0, index)]

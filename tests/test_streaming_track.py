@@ -19,11 +19,7 @@ from pipeline.timeline import WindowScores
 from tests.small import small_model
 
 NO_FRAMES = torch.empty(0, 3, 40, 40, dtype=torch.uint8)
-MODELS = {
-    name: Model(replace(file, transform=replace(file.transform, input=name)))
-    for file in [small_model()]
-    for name in ("rgb", "rgb_diff")
-}
+MODELS = {name: Model(small_model(input=name)) for name in ("rgb", "rgb_diff", "rgb+rgb_diff")}
 WINDOWS = InferenceConfig(mode="windows", stride_frames=1)
 STREAM = InferenceConfig(mode="stream")
 
@@ -33,19 +29,16 @@ def pictures(count: int) -> Tensor:
 
 
 def make_track(model: Model, inference: InferenceConfig) -> SourceTrack:
-    with torch.inference_mode():
-        still = model.embed(torch.zeros(1, 1 + model.file.transform.lookback_frames, 3, 40, 40, dtype=torch.uint8))
-    return SourceTrack(model, inference, TimelineConfig(min_seconds=0), still[0])
+    return SourceTrack(model, inference, TimelineConfig(min_seconds=0))
 
 
-def pushed(track: SourceTrack, model: Model, portions: list[Portion]) -> Scored:
+def pushed(track: SourceTrack, portions: list[Portion]) -> Scored:
     scored = Scored()
     with torch.inference_mode():
         for portion in portions:
             scored += track.begin(portion)
-            inputs = track.inputs(portion)
-            projected = model.embed(inputs)[:, 0] if len(inputs) else track._still[:0]
-            scored += track.push(portion, projected)
+            held = track.hold(portion)
+            scored += track.push(held, track.embedder.push(portion.frames))
         return scored + track.end()
 
 
@@ -63,7 +56,7 @@ def engine_scores(model: Model, frames: Tensor, inference: InferenceConfig) -> t
 
 
 @settings(max_examples=20, deadline=None)
-@given(st.data(), st.sampled_from(["rgb", "rgb_diff"]), st.sampled_from([WINDOWS, STREAM]))
+@given(st.data(), st.sampled_from(list(MODELS)), st.sampled_from([WINDOWS, STREAM]))
 def test_held_frames_score_as_in_a_file_that_stands_still(
     data: st.DataObject, input: str, inference: InferenceConfig
 ) -> None:
@@ -76,17 +69,17 @@ def test_held_frames_score_as_in_a_file_that_stands_still(
             portions.append(Portion(index, num_held, new, is_first=not number))
             shown += shown[-1:] * num_held + list(new)
             index += num_held + len(new)
-    got = pushed(make_track(model, inference), model, portions)
+    got = pushed(make_track(model, inference), portions)
     assume(len(shown) > 1)
     assert_same(got.windows, engine_scores(model, torch.stack(shown), inference))
 
 
-@pytest.mark.parametrize("input", ["rgb", "rgb_diff"])
+@pytest.mark.parametrize("input", MODELS)
 @pytest.mark.parametrize("inference", [WINDOWS, STREAM])
 def test_a_gap_begins_anew_and_times_go_on(input: str, inference: InferenceConfig) -> None:
     model, frames = MODELS[input], pictures(20)
     portions = [Portion(3, 0, frames[:8], is_first=True), Portion(30, 0, frames[8:], is_first=True)]
-    got = pushed(make_track(model, inference), model, portions)
+    got = pushed(make_track(model, inference), portions)
     expected: list[WindowScores] = []
     for first, part in ((3, frames[:8]), (30, frames[8:])):
         for scores in engine_scores(model, part, inference):
@@ -98,14 +91,14 @@ def test_a_gap_begins_anew_and_times_go_on(input: str, inference: InferenceConfi
     assert min(s.start_seconds for s in got.segments if s.start_seconds > 11 / fps) >= 30 / fps
 
 
-@pytest.mark.parametrize("input", ["rgb", "rgb_diff"])
+@pytest.mark.parametrize("input", MODELS)
 def test_after_a_reset_what_was_held_is_forgotten(input: str) -> None:
     """The state is new, and begins with the first new picture."""
     model, frames = MODELS[input], pictures(12)
     track = make_track(model, STREAM)
-    pushed(track, model, [Portion(0, 0, frames[:4], is_first=True)])
+    pushed(track, [Portion(0, 0, frames[:4], is_first=True)])
     later = [Portion(4, 2, NO_FRAMES), Portion(6, 1, frames[4:5]), Portion(8, 0, frames[5:])]
-    got = pushed(track, model, later)
+    got = pushed(track, later)
     expected = engine_scores(model, frames[4:], STREAM)
     assert [s.window.start for s in got.windows] == [s.window.start + 7 for s in expected]
     np.testing.assert_allclose([s.probabilities for s in got.windows], [s.probabilities for s in expected], atol=1e-5)
@@ -118,5 +111,5 @@ def test_memory_of_a_track_does_not_grow() -> None:
         for number in range(40):
             portion = Portion(8 * number, 0, frames, is_first=not number)
             track.begin(portion)
-            track.push(portion, model.embed(track.inputs(portion))[:, 0])
-    assert len(track._previous) == 1
+            track.push(track.hold(portion), track.embedder.push(portion.frames))
+    assert len(track.embedder._before) == 1

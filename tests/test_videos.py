@@ -59,7 +59,7 @@ def decode_all(path: Path) -> torch.Tensor:
 def test_a_sample_holds_the_frames_shown_at_the_grid_times(motion_root: Path, tmp_path: Path) -> None:
     experiment = small_experiment(motion_root, tmp_path)  # 5 grid frames a second of 10 in the file
     row = rows_of(motion_root)[0]
-    dataset = VideoDataset([row], [row.label], experiment, whole_grid)
+    dataset = VideoDataset([row], [row.label], experiment.clips, whole_grid)
     sample = dataset[SampleKey(0, 0)]
     assert sample.frames is not None
     expected = fit_frames(decode_all(row.path)[::2].contiguous(), experiment.transform)
@@ -70,7 +70,7 @@ def test_evaluation_sees_every_clip_of_a_short_video(motion_root: Path, tmp_path
     experiment = small_experiment(motion_root, tmp_path)
     experiment = replace(experiment, sampling=replace(experiment.sampling, num_frames=3, num_eval_clips=100))
     row = rows_of(motion_root)[0]
-    frames = VideoDataset([row], [row.label], experiment, fixed_clips)[SampleKey(0, 0)].frames
+    frames = VideoDataset([row], [row.label], experiment.clips, fixed_clips)[SampleKey(0, 0)].frames
     assert frames is not None
     grid = fit_frames(decode_all(row.path)[::2].contiguous(), experiment.transform)
     assert len(grid) > 3
@@ -84,7 +84,7 @@ def test_crop_keeps_the_shape_of_pixels_that_are_not_square(
     path = shared_cases / "video" / "sar.mp4"
     crop = TransformConfig(fit="crop", fit_size_px=40, input_size_px=32)
     experiment = replace(small_experiment(motion_root, tmp_path), transform=crop)
-    sample = VideoDataset([VideoRow(path, "x", "x")], ["x"], experiment, whole_grid)[SampleKey(0, 0)]
+    sample = VideoDataset([VideoRow(path, "x", "x")], ["x"], experiment.clips, whole_grid)[SampleKey(0, 0)]
     assert sample.frames is not None
     # 192 x 128 of 16:11 is shown as 279 x 128, and so fitted as 87 x 40.
     resized = TF.resize(decode_all(path)[::2], [40, 87], antialias=True)
@@ -102,11 +102,11 @@ def test_a_row_with_times_reads_that_stretch_only(motion_root: Path, tmp_path: P
     experiment = small_experiment(motion_root, tmp_path)
     (path,) = (motion_root / "untrimmed").glob("*.mp4")
     row = VideoRow(path, "x", "x", start_seconds=3.0, end_seconds=4.0)
-    sample = VideoDataset([row], ["x"], experiment, whole_grid)[SampleKey(0, 0)]
+    sample = VideoDataset([row], ["x"], experiment.clips, whole_grid)[SampleKey(0, 0)]
     assert sample.frames is not None
     expected = fit_frames(decode_all(path)[30:40:2].contiguous(), experiment.transform)
     assert torch.equal(sample.frames, expected[None])
-    late = VideoDataset([replace(row, start_seconds=50.0, end_seconds=60.0)], ["x"], experiment, whole_grid)
+    late = VideoDataset([replace(row, start_seconds=50.0, end_seconds=60.0)], ["x"], experiment.clips, whole_grid)
     bad = late[SampleKey(0, 0)].bad
     assert bad is not None
     assert "starts at 50.0 s, after its end" in bad.cause
@@ -118,7 +118,7 @@ def test_a_sample_is_a_function_of_seed_epoch_and_row(motion_root: Path, tmp_pat
     experiment = small_experiment(motion_root, tmp_path)
 
     def frames(seed: int, epoch: int, row: int) -> torch.Tensor:
-        sample = VideoDataset(rows, ["x"], replace(experiment, seed=seed), random_clip)[SampleKey(epoch, row)]
+        sample = VideoDataset(rows, ["x"], replace(experiment, seed=seed).clips, random_clip)[SampleKey(epoch, row)]
         assert sample.frames is not None
         return sample.frames
 
@@ -134,7 +134,7 @@ def test_workers_change_nothing(motion_root: Path, tmp_path: Path, choose: objec
     for workers in (0, 2):
         experiment = small_experiment(motion_root, tmp_path)
         experiment = replace(experiment, data=replace(experiment.data, num_workers=workers))
-        batches.append(list(make_loader(rows, labels_of(rows), experiment, choose)))  # type: ignore[arg-type]
+        batches.append(list(make_loader(rows, labels_of(rows), experiment.clips, choose)))  # type: ignore[arg-type]
     for one, two in zip(*batches, strict=True):
         assert torch.equal(one.frames, two.frames)
         assert torch.equal(one.rows, two.rows)
@@ -151,7 +151,7 @@ def test_videos_of_different_sizes_make_a_batch(shared_data: Path) -> None:
         sampling=SamplingConfig(num_frames=4, mode="uniform", num_eval_clips=1),
         transform=TransformConfig(fit_size_px=64, input_size_px=64, input="rgb_diff"),
     )
-    (batch,) = make_loader(rows, annotations.labels, experiment, fixed_clips)
+    (batch,) = make_loader(rows, annotations.labels, experiment.clips, fixed_clips)
     assert batch.frames.shape == (6, 5, 3, 64, 64)
     assert batch.labels.tolist() == [annotations.labels.index(row.label) for row in rows]
 
@@ -175,7 +175,7 @@ def test_ucf101_from_its_own_files_and_lists(shared_data: Path, tmp_path: Path, 
     experiment = Experiment(sampling=SamplingConfig(sample_fps=25, num_frames=8, num_eval_clips=2))
     experiment = replace(experiment, decode=replace(experiment.decode, decoder=decoder))
     for row, key in zip(annotations.splits["test"], (SampleKey(0, 0), SampleKey(0, 1)), strict=True):
-        dataset = VideoDataset(annotations.splits["test"], annotations.labels, experiment, whole_grid)
+        dataset = VideoDataset(annotations.splits["test"], annotations.labels, experiment.clips, whole_grid)
         frames = dataset[key].frames
         assert frames is not None
         truth = fit_frames(decode_all(row.path)[::10].contiguous(), experiment.transform)
@@ -189,7 +189,7 @@ def test_bad_videos_leave_the_batch_and_are_listed(motion_root: Path, tmp_path: 
     good = rows_of(motion_root)[0]
     (tmp_path / "bad.mp4").write_bytes(good.path.read_bytes()[:300])
     rows = [good, VideoRow(tmp_path / "bad.mp4", good.label, "bad"), VideoRow(tmp_path / "no.mp4", good.label, "no")]
-    dataset = VideoDataset(rows, [good.label], small_experiment(motion_root, tmp_path), random_clip)
+    dataset = VideoDataset(rows, [good.label], small_experiment(motion_root, tmp_path).clips, random_clip)
     batch = collate([dataset[SampleKey(0, i)] for i in range(3)])
     assert batch.rows.tolist() == [0]
     assert [(row, Path(bad.path).name) for row, bad in batch.bad] == [(1, "bad.mp4"), (2, "no.mp4")]

@@ -26,7 +26,7 @@ from pipeline.checkpoint import ModelFile, load_model_file
 from pipeline.config import Experiment
 from pipeline.datasets.annotations import VideoRow
 from pipeline.datasets.datamodule import make_feature_loader, read_features
-from pipeline.datasets.features import FeatureCache, FrameEmbedder
+from pipeline.datasets.features import FeatureCache, FrozenBackbone
 from pipeline.datasets.grids import cache_store
 from pipeline.datasets.motion import PARTNER
 from pipeline.datasets.settled import Splits, make_splits, read_annotations
@@ -134,11 +134,12 @@ def run_trial(experiment: Experiment, splits: Splits, left_out: str) -> Trial:
 @torch.inference_mode()
 def _seen(experiment: Experiment, model: ModelFile, rows: tuple[VideoRow, ...]) -> Seen:
     recognizer = model.recognizer
-    embedder = FrameEmbedder(recognizer, TrainTransform(model.transform, model.normalization))
-    cache = FeatureCache(embedder, cache_store(experiment.data), experiment)
-    features = read_features(cache, rows, model.labels, experiment, 0, lambda: None)
+    backbone = FrozenBackbone(recognizer, TrainTransform(model.transform, model.normalization))
+    settings = experiment.clips
+    cache = FeatureCache(backbone, cache_store(settings.data), settings)
+    features = read_features(cache, rows, model.labels, settings, 0, lambda: None)
     found = []
-    for batch in make_feature_loader(rows, model.labels, experiment, fixed_clips, features):
+    for batch in make_feature_loader(rows, model.labels, settings, fixed_clips, features):
         assert isinstance(batch, ClipBatch)
         outputs, _ = recognizer.temporal.recur(recognizer.project(batch.frames))
         last = outputs.mean(dim=(3, 4))[:, -1]  # [B, T, C, h, w] -> [B, C]

@@ -41,8 +41,8 @@ from pipeline.config import (
     StreamingConfig,
     TransformConfig,
 )
+from pipeline.embedding.arrays import Features
 from pipeline.inference import Model, load_model
-from pipeline.inference.arrays import Features
 from pipeline.models.recognizer import Recognizer
 from pipeline.report.records import segment_record
 from pipeline.streaming.feeds import LiveFeed, Portion

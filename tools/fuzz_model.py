@@ -110,10 +110,8 @@ def scores_of(path: Path) -> list[list[float]]:
     pictures = np.random.default_rng(0).integers(0, 256, (NUM_PICTURES, 48, 64, 3), dtype=np.uint8)
     model = load_model(path, "cpu")
     frames = np.stack([model.fit(picture, Fraction(1)) for picture in pictures])
-    reach = 1 + model.file.transform.lookback_frames
-    seen = np.stack([frames[place : place + reach] for place in range(NUM_PICTURES - reach + 1)])
     scorer = model.scorer(InferenceConfig(mode="stream" if ".step." in path.name else "windows"))
-    return [s.probabilities.tolist() for s in [*scorer.push(model.embed_frames(seen)), *scorer.finish()]]
+    return [s.probabilities.tolist() for s in [*scorer.push(model.embedder().push(frames)), *scorer.finish()]]
 
 
 def mutations(names: Sequence[str]) -> list[tuple[str, str, bool]]:

@@ -33,7 +33,7 @@ from pipeline.cli.parser import read_experiment
 from pipeline.config import Experiment
 from pipeline.datasets.annotations import VideoRow
 from pipeline.datasets.datamodule import read_features
-from pipeline.datasets.features import FeatureCache, FrameEmbedder, without_still
+from pipeline.datasets.features import FeatureCache, FrozenBackbone
 from pipeline.datasets.grids import cache_store
 from pipeline.datasets.settled import read_annotations
 from pipeline.datasets.splits import group_folds
@@ -75,13 +75,15 @@ def summaries(experiment: Experiment, rows: Sequence[VideoRow], labels: Sequence
     recognizer = Recognizer(
         experiment.model, len(labels), input_size_px=transform.input_size_px, num_pictures=transform.num_pictures
     )
-    embedder = FrameEmbedder(recognizer.eval(), TrainTransform(transform, recognizer.backbone.normalization))
-    cache = FeatureCache(embedder, cache_store(experiment.data), experiment)
+    backbone = FrozenBackbone(recognizer.eval(), TrainTransform(transform, recognizer.backbone.normalization))
+    settings = experiment.clips
+    cache = FeatureCache(backbone, cache_store(settings.data), settings)
     found = []
-    for row, copies in zip(rows, read_features(cache, rows, labels, experiment, 0, lambda: None), strict=True):
+    for row, copies in zip(rows, read_features(cache, rows, labels, settings, 0, lambda: None), strict=True):
         if isinstance(copies, BadVideo):
             raise UserError(f"{row.path}: {copies.cause}; a probe needs videos that can be read")
-        steps = without_still(copies[0].float(), transform.lookback_frames)
+        features = copies[0].float()
+        steps = features[: max(1, len(features) - transform.frames_for(0))]  # not of the last frame held
         with torch.inference_mode():
             outputs, _ = recognizer.temporal(recognizer.normalize(steps.unsqueeze(0)))
         found.append(outputs[0, -1].numpy())

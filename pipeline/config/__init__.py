@@ -5,13 +5,14 @@ These dataclasses are the command line (``--stage.key value``), the YAML files i
 """
 
 from pipeline.config.data import DataConfig, DecodeConfig, Normalization, SamplingConfig, TransformConfig
-from pipeline.config.experiment import Experiment
+from pipeline.config.experiment import ClipSettings, Experiment
 from pipeline.config.model import MachineConfig, ModelConfig, TrainingConfig
 from pipeline.config.requirement import require
 from pipeline.config.running import InferenceConfig, StreamingConfig, TimelineConfig
 from pipeline.config.text import read_settings, read_yaml, to_dict, to_yaml
 
 __all__ = [
+    "ClipSettings",
     "DataConfig",
     "DecodeConfig",
     "Experiment",

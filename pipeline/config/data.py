@@ -197,8 +197,12 @@ class TransformConfig:
 
     @property
     def lookback_frames(self) -> int:
-        """Frames before the first one that a clip needs as well."""
+        """Frames before the first one that a clip needs as well (L)."""
         return 0 if self.input == "rgb" else 1
+
+    def frames_for(self, num_features: int) -> int:
+        """Frames in a row that give the features of so many."""
+        return self.lookback_frames + num_features
 
     @property
     def num_pictures(self) -> int:

@@ -10,9 +10,9 @@ from lightning.pytorch import LightningDataModule
 from torch import Tensor
 from torch.utils.data import DataLoader
 
-from pipeline.config import DataConfig, Experiment, MachineConfig
+from pipeline.config import ClipSettings, DataConfig, Experiment, MachineConfig
 from pipeline.datasets.annotations import VideoRow
-from pipeline.datasets.features import FeatureCache, FeatureDataset, FrameEmbedder
+from pipeline.datasets.features import FeatureCache, FeatureDataset, FrozenBackbone
 from pipeline.datasets.grids import cache_store
 from pipeline.datasets.loading import ClipLoader, InMemory, can_send_in_memory, lost_workers
 from pipeline.datasets.settled import Splits
@@ -47,12 +47,10 @@ def num_workers(config: DataConfig, ranks: Ranks = ALONE) -> int:
     return min(max(1, num_cores() // ranks.local_count), 8)
 
 
-def num_prefetched(experiment: Experiment, workers: int) -> int:
+def num_prefetched(settings: ClipSettings, workers: int) -> int:
     """Batches that each worker has ready: 4, to even out videos that take long to decode; fewer, but at least one,
     where those of all workers would fill more than a tenth of the free memory."""
-    sampling, transform = experiment.sampling, experiment.transform
-    num_frames = sampling.num_frames + transform.lookback_frames
-    batch_bytes = experiment.data.batch_size * num_frames * 3 * transform.fit_size_px**2
+    batch_bytes = settings.data.batch_size * settings.num_frames * 3 * settings.transform.fit_size_px**2
     free_bytes = free_memory_bytes()
     if free_bytes is None:
         return 2
@@ -78,26 +76,26 @@ def _start_worker(_: int) -> None:
 def make_loader(
     rows: Sequence[VideoRow],
     labels: Sequence[str],
-    experiment: Experiment,
+    settings: ClipSettings,
     choose: ChooseClips,
     ranks: Ranks = ALONE,
 ) -> DataLoader[Sample]:
     """A loader of ``ClipBatch``es: shuffled random clips for training, every video's fixed clips in order otherwise.
     Of several ranks, each gets its own part of the batches, and all as many."""
-    workers = num_workers(experiment.data, ranks)
-    return _loader(VideoDataset(rows, labels, experiment, choose), experiment, choose, workers, ranks)
+    workers = num_workers(settings.data, ranks)
+    return _loader(VideoDataset(rows, labels, settings, choose), settings, choose, workers, ranks)
 
 
 def _loader(
-    dataset: VideoDataset | FeatureDataset, experiment: Experiment, choose: ChooseClips, workers: int, ranks: Ranks
+    dataset: VideoDataset | FeatureDataset, settings: ClipSettings, choose: ChooseClips, workers: int, ranks: Ranks
 ) -> DataLoader[Sample]:
     training = choose is random_clip
-    batch_size = experiment.data.batch_size
+    batch_size = settings.data.batch_size
     if not training:  # an item holds several clips
-        batch_size = max(1, batch_size // experiment.sampling.num_eval_clips) if choose is fixed_clips else 1
-    prefetched = 2 if choose is whole_grid else num_prefetched(experiment, max(workers, 1))
-    order = EpochSampler(len(dataset), experiment.seed, shuffle=training)
-    timeout_seconds = experiment.data.timeout_seconds
+        batch_size = max(1, batch_size // settings.sampling.num_eval_clips) if choose is fixed_clips else 1
+    prefetched = 2 if choose is whole_grid else num_prefetched(settings, max(workers, 1))
+    order = EpochSampler(len(dataset), settings.seed, shuffle=training)
+    timeout_seconds = settings.data.timeout_seconds
     if choose is whole_grid and isinstance(dataset, VideoDataset):  # all of a video is decoded
         timeout_seconds += max((_num_bytes(row) for row in dataset.rows), default=0) / _MIN_BYTES_PER_SECOND
     return ClipLoader(
@@ -109,7 +107,7 @@ def _loader(
         worker_init_fn=_start_worker,
         persistent_workers=training and workers > 0,
         prefetch_factor=prefetched if workers else None,
-        pin_memory=uses_cuda(experiment.machine),
+        pin_memory=uses_cuda(settings.machine),
     )
 
 
@@ -118,7 +116,7 @@ def read_features(
     cache: FeatureCache,
     rows: Sequence[VideoRow],
     labels: Sequence[str],
-    experiment: Experiment,
+    settings: ClipSettings,
     num_copies: int,
     progress: Callable[[], None],
     ranks: Ranks = ALONE,
@@ -127,7 +125,7 @@ def read_features(
     called after each. Several ranks share the making, and find in the cache what the others made."""
     for start in range(0, len(rows) if ranks.count > 1 else 0, _ROWS_A_ROUND * ranks.count):
         mine = rows[start : start + _ROWS_A_ROUND * ranks.count][ranks.index :: ranks.count]
-        read_features(cache, mine, labels, experiment, num_copies, lambda: None)
+        read_features(cache, mine, labels, settings, num_copies, lambda: None)
         ranks.wait()
     found: list[list[Tensor] | BadVideo | None] = []
     for row in rows:
@@ -136,7 +134,7 @@ def read_features(
             progress()
     missing = [place for place, features in enumerate(found) if features is None]
     left = [rows[place] for place in missing]
-    for place, batch in zip(missing, make_loader(left, labels, experiment, whole_grid) if left else (), strict=True):
+    for place, batch in zip(missing, make_loader(left, labels, settings, whole_grid) if left else (), strict=True):
         assert isinstance(batch, ClipBatch)
         bad = [reason for _, reason in batch.bad]
         found[place] = bad[0] if bad else cache.make(rows[place], batch.frames[0], num_copies)
@@ -147,13 +145,13 @@ def read_features(
 def make_feature_loader(
     rows: Sequence[VideoRow],
     labels: Sequence[str],
-    experiment: Experiment,
+    settings: ClipSettings,
     choose: ChooseClips,
     features: Sequence[Sequence[Tensor] | BadVideo],
     ranks: Ranks = ALONE,
 ) -> DataLoader[Sample]:
     """Return a loader as ``make_loader`` does, but of features."""
-    return _loader(FeatureDataset(rows, labels, experiment, choose, features), experiment, choose, 0, ranks)
+    return _loader(FeatureDataset(rows, labels, settings, choose, features), settings, choose, 0, ranks)
 
 
 class VideoDataModule(LightningDataModule):
@@ -165,21 +163,21 @@ class VideoDataModule(LightningDataModule):
         self._resume_at = (0, 0)
         self._features: dict[ChooseClips, list[list[Tensor] | BadVideo]] = {}
 
-    def cache_features(self, embedder: FrameEmbedder, progress: Callable[[], None]) -> None:
+    def cache_features(self, backbone: FrozenBackbone, progress: Callable[[], None]) -> None:
         """Reads every training and validation video once, or finds what it gave in the cache; from then on batches
         hold features. ``progress`` is called after each video."""
-        cache = FeatureCache(embedder, cache_store(self.experiment.data), self.experiment)
+        cache = FeatureCache(backbone, cache_store(self.experiment.data), self.experiment.clips)
         for choose, rows in ((random_clip, self.splits.train), (fixed_clips, self.splits.val)):
             num_copies = self.experiment.data.feature_copies if choose is random_clip else 0
             self._features[choose] = read_features(
-                cache, rows, self.splits.labels, self.experiment, num_copies, progress, self.ranks
+                cache, rows, self.splits.labels, self.experiment.clips, num_copies, progress, self.ranks
             )
 
     def _make_loader(self, rows: Sequence[VideoRow], choose: ChooseClips) -> DataLoader[Sample]:
         labels = self.splits.labels
         if not self._features:
-            return make_loader(rows, labels, self.experiment, choose, self.ranks)
-        return make_feature_loader(rows, labels, self.experiment, choose, self._features[choose], self.ranks)
+            return make_loader(rows, labels, self.experiment.clips, choose, self.ranks)
+        return make_feature_loader(rows, labels, self.experiment.clips, choose, self._features[choose], self.ranks)
 
     def train_dataloader(self) -> DataLoader[Sample]:
         """Random clips of the training rows."""

@@ -1,14 +1,10 @@
-"""Features of a frozen backbone: each grid frame of each video embedded once, then heads train on slices of them.
-
-Of a model that looks at changes, row k of a video's features stands for the change from grid frame k to k + 1, and the
-last row for no change, which is what a clip sees where a short video holds its last frame.
-"""
+"""Features of a frozen backbone: each grid frame of each video embedded once, then heads train on slices of them."""
 
 from __future__ import annotations
 
 import hashlib
 from collections.abc import Sequence
-from itertools import pairwise
+from functools import partial
 from typing import Any
 
 import numpy as np
@@ -16,10 +12,12 @@ import torch
 from torch import Tensor
 from torch.utils.data import Dataset
 
-from pipeline.config import Experiment, to_dict
+from pipeline.config import ClipSettings, to_dict
 from pipeline.datasets.annotations import VideoRow
 from pipeline.datasets.grids import row_facts
 from pipeline.datasets.videos import BadVideo, ChooseClips, Sample, SampleKey, random_clip
+from pipeline.embedding.clips import ClipEmbedder
+from pipeline.embedding.frames import FrameEmbedder, feature_places
 from pipeline.files.cache import DamagedEntryError, Store, digest
 from pipeline.models.recognizer import Recognizer
 from pipeline.transforms.augmentation import TrainTransform
@@ -27,15 +25,15 @@ from pipeline.transforms.augmentation import TrainTransform
 _FRAMES_A_CALL = 128
 
 
-def can_keep_features(experiment: Experiment) -> bool:
+def can_keep_features(settings: ClipSettings) -> bool:
     """True if features of grid frames serve clips; those of changes do only where a clip's frames are neighbours."""
-    sampling = experiment.sampling
+    sampling = settings.sampling
     has_neighbours = sampling.mode == "dense" and sampling.short_video != "loop"
-    return has_neighbours or experiment.transform.lookback_frames == 0
+    return has_neighbours or settings.transform.input == "rgb"
 
 
-class FrameEmbedder:
-    """Fitted frames -> features, by a recogniser whose backbone does not change.
+class FrozenBackbone:
+    """The features of whole videos, by a recogniser whose backbone does not change.
 
     Attributes:
         recognizer: in evaluation mode.
@@ -44,30 +42,36 @@ class FrameEmbedder:
 
     def __init__(self, recognizer: Recognizer, transform: TrainTransform) -> None:
         self.recognizer, self.transform = recognizer, transform
-        self._device = next(recognizer.parameters()).device
+        self._clips, self._device = ClipEmbedder(recognizer, transform), next(recognizer.parameters()).device
 
-    def embed(self, frames: Tensor) -> Tensor:
-        """uint8 ``[N + context, 3, S, S]`` -> features ``[N, D, ...]``, as in evaluation."""
-        return self.recognizer.embed(self.transform.evaluate(frames.to(self._device)))
-
-    def embed_augmented(self, frames: Tensor, seed: int) -> Tensor:
-        """Embed as ``embed`` does, but frames as training would see them: one draw, by the seed, for all."""
+    def _embed(self, frames: Tensor, seed: int | None = None) -> Tensor:
+        """uint8 ``[n, 1 + L, 3, S, S]`` -> float16 ``[n, D, ...]`` on the CPU; with a seed as training would see them:
+        one draw for all."""
+        frames = frames.to(self._device)
+        if seed is None:
+            return self._clips.embed(frames)[:, 0].half().cpu()
         with torch.random.fork_rng(devices=[]):
             torch.manual_seed(seed)
-            pictures = self.transform.train(frames.unsqueeze(0).to(self._device))[0]
-        return self.recognizer.embed(pictures)
+            # As one clip, of whose frames each is followed by those that look back at it.
+            pictures = self.transform.train(frames.flatten(0, 1).unsqueeze(0))[:, :: frames.shape[1]]
+        return self._clips.embed_pictures(pictures)[0].half().cpu()
 
     @torch.inference_mode()
-    def embed_grid(self, frames: Tensor, seed: int | None = None) -> Tensor:
-        """All grid frames of a video, uint8 ``[G, 3, S, S]`` -> features, float16 ``[G, D, ...]`` on the CPU, as the
-        module says; with a seed augmented by it."""
-        num_context = self.transform.config.lookback_frames
-        frames = torch.cat([frames, *[frames[-1:]] * num_context])
-        features = []
-        for start in range(0, len(frames) - num_context, _FRAMES_A_CALL):
-            part = frames[start : start + _FRAMES_A_CALL + num_context]
-            embedded = self.embed(part) if seed is None else self.embed_augmented(part, seed)
-            features.append(embedded.half().cpu())
+    def embed_video(self, frames: Tensor, seed: int | None = None, *, hold: bool = True) -> Tensor:
+        """All grid frames of a video, uint8 ``[G, 3, S, S]`` -> features, float16 ``[G, D, ...]`` on the CPU.
+
+        Args:
+            frames: of the video.
+            seed: augment by it.
+            hold: end with the features of a last frame that stands still, as many as the first frames have none; False
+                leaves these away, but for a video without others.
+        """
+        embedder = FrameEmbedder(partial(self._embed, seed=seed), self.transform.config)
+        pushed = [embedder.push(part) for part in frames.split(_FRAMES_A_CALL)]
+        features = [part for part in pushed if part is not None]
+        num_left = len(frames) - sum(map(len, features))
+        if num_left and (hold or not features):
+            features.append(embedder.hold(num_left))
         return torch.cat(features)
 
     def facts(self) -> dict[str, Any]:
@@ -92,7 +96,7 @@ class FeatureDataset(Dataset[Sample]):
     Args:
         rows: the videos.
         labels: class names.
-        experiment: seed and sampling settings.
+        settings: how clips are chosen.
         choose: selects the clips of a video that make its sample.
         features: of each row its copies, float16 ``[G, D, ...]`` with a row for each grid frame, or why there are none.
             A training sample draws a copy; others take the first.
@@ -102,12 +106,12 @@ class FeatureDataset(Dataset[Sample]):
         self,
         rows: Sequence[VideoRow],
         labels: Sequence[str],
-        experiment: Experiment,
+        settings: ClipSettings,
         choose: ChooseClips,
         features: Sequence[Sequence[Tensor] | BadVideo],
     ) -> None:
         self.labels = [labels.index(row.label) for row in rows]
-        self.experiment, self.choose, self.features = experiment, choose, features
+        self.settings, self.choose, self.features = settings, choose, features
 
     def __len__(self) -> int:
         return len(self.labels)
@@ -117,39 +121,28 @@ class FeatureDataset(Dataset[Sample]):
         if isinstance(copies, BadVideo):
             return Sample(key.row, self.labels[key.row], None, copies)
         features = copies[self._draw_copy(key, len(copies))]
-        clips = self.choose(range(len(features)), key, self.experiment)
-        if self.experiment.transform.lookback_frames:
-            clips = [_rows_of_changes(clip, still=len(features) - 1) for clip in clips]
-        return Sample(key.row, self.labels[key.row], torch.stack([features[clip] for clip in clips]).float())
+        clips = self.choose(range(len(features)), key, self.settings)
+        places = [feature_places(clip, len(features), self.settings.transform) for clip in clips]
+        return Sample(key.row, self.labels[key.row], torch.stack([features[some] for some in places]).float())
 
     def _draw_copy(self, key: SampleKey, num_copies: int) -> int:
         if num_copies == 1 or self.choose is not random_clip:
             return 0
-        return int(np.random.default_rng([self.experiment.seed, key.epoch, key.row, 1]).integers(num_copies))
-
-
-def without_still(features: Tensor, lookback_frames: int) -> Tensor:
-    """Features of a video ``[G, ...]`` without the row that stands for no change, unless there is no other."""
-    return features[:-1] if lookback_frames and len(features) > 1 else features
-
-
-def _rows_of_changes(clip: Sequence[int], still: int) -> list[int]:
-    """The rows of the features for a clip's frames, its context frame before them."""
-    return [before if now == before + 1 else still for before, now in pairwise(clip)]
+        return int(np.random.default_rng([self.settings.seed, key.epoch, key.row, 1]).integers(num_copies))
 
 
 class FeatureCache:
     """Makes features, or finds them on disk.
 
     Args:
-        embedder: makes them.
+        backbone: makes them.
         store: keeps them.
-        experiment: what they depend on beside the weights.
+        settings: what they depend on beside the weights.
     """
 
-    def __init__(self, embedder: FrameEmbedder, store: Store, experiment: Experiment) -> None:
-        self._embedder, self._store, self._experiment = embedder, store, experiment
-        self._network = embedder.facts()
+    def __init__(self, backbone: FrozenBackbone, store: Store, settings: ClipSettings) -> None:
+        self._backbone, self._store, self._settings = backbone, store, settings
+        self._network = backbone.facts()
 
     def find(self, row: VideoRow, num_copies: int) -> list[Tensor] | None:
         """Return the row's features, memory-mapped and verified, or None if not all of them are there."""
@@ -165,7 +158,7 @@ class FeatureCache:
         made = []
         for copy in range(1 + num_copies):
             key = self._key(row, copy)
-            features = self._embedder.embed_grid(frames, seed=int(key[:12], 16) if copy else None)
+            features = self._backbone.embed_video(frames, seed=int(key[:12], 16) if copy else None)
             self._store.put(key, features.numpy(), {"video": row.path.name, "copy": copy})
             made.append(features)
         return made
@@ -179,7 +172,7 @@ class FeatureCache:
             return None
 
     def _key(self, row: VideoRow, copy: int) -> str:
-        config = self._experiment
+        config = self._settings
         facts: dict[str, Any] = {"kind": "features", "network": self._network, "copy": copy}
         facts |= row_facts(row, config, self._store) | {"input_size_px": config.transform.input_size_px}
         if copy:

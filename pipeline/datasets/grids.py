@@ -9,7 +9,7 @@ import av
 import torch
 from torch import Tensor
 
-from pipeline.config import DataConfig, Experiment
+from pipeline.config import ClipSettings, DataConfig
 from pipeline.datasets.annotations import VideoRow
 from pipeline.decode import VideoOpener, VideoReader
 from pipeline.decode.index import INDEX_VERSION
@@ -33,9 +33,9 @@ class ClipSource(Protocol):
 class DecodedClips:
     """Clips from the video files, only the frames that are wanted."""
 
-    def __init__(self, experiment: Experiment) -> None:
-        self.experiment = experiment
-        self._opener = VideoOpener(experiment.decode)
+    def __init__(self, settings: ClipSettings) -> None:
+        self.settings = settings
+        self._opener = VideoOpener(settings.decode)
 
     def clips(self, row: VideoRow, choose: Choose) -> Tensor:
         """Open the video, decode the frames wanted, and fit them."""
@@ -55,11 +55,11 @@ class DecodedClips:
             cause = f"its row starts at {row.start_seconds} s, after its end at {duration_seconds} s"
             raise DecodeError(row.path, "decode", f"{cause}; are the times frames, or milliseconds?")
         end_seconds = min(row.end_seconds or duration_seconds, duration_seconds)
-        return grid_range(self.experiment.sampling.sample_fps, row.start_seconds, end_seconds)
+        return grid_range(self.settings.sampling.sample_fps, row.start_seconds, end_seconds)
 
     def _frames(self, reader: VideoReader, indices: list[int]) -> Tensor:
-        frames = reader.at(grid_seconds(indices, self.experiment.sampling.sample_fps)).frames
-        return fit_frames(frames, self.experiment.transform, reader.info.sample_aspect_ratio)
+        frames = reader.at(grid_seconds(indices, self.settings.sampling.sample_fps)).frames
+        return fit_frames(frames, self.settings.transform, reader.info.sample_aspect_ratio)
 
 
 class CachedClips:
@@ -72,7 +72,7 @@ class CachedClips:
     def clips(self, row: VideoRow, choose: Choose) -> Tensor:
         """Return clips as ``DecodedClips`` does."""
         try:
-            key = digest({"kind": "frames"} | row_facts(row, self._decoded.experiment, self._store))
+            key = digest({"kind": "frames"} | row_facts(row, self._decoded.settings, self._store))
             entry = self._store.get(key)
             if entry is not None:
                 first = entry.facts["first"]
@@ -94,7 +94,7 @@ class CachedClips:
         if found is None:
             return self._decoded.clips(row, choose)
         grid, frames = found
-        if digest({"kind": "frames"} | row_facts(row, self._decoded.experiment, self._store)) == key:
+        if digest({"kind": "frames"} | row_facts(row, self._decoded.settings, self._store)) == key:
             self._store.put(key, frames.numpy(), {"first": grid.start, "video": row.path.name})
         return _gather(choose(grid), lambda wanted: frames[[index - grid.start for index in wanted]])
 
@@ -104,14 +104,14 @@ def cache_store(config: DataConfig) -> Store:
     return Store(cache_folder(config.cache_dir), round(config.cache_max_gb * 1e9))
 
 
-def row_facts(row: VideoRow, experiment: Experiment, store: Store) -> dict[str, Any]:
+def row_facts(row: VideoRow, settings: ClipSettings, store: Store) -> dict[str, Any]:
     """Return all facts that a row's fitted grid frames depend on. Raises ``OSError`` if the file cannot be read."""
     return {
         "file": row.part.sha256 if row.part else store.content_digest(row.path),
         "seconds": [row.start_seconds, row.end_seconds],
-        "decoder": [experiment.decode.decoder, experiment.decode.stream, av.__version__, INDEX_VERSION],
-        "sample_fps": experiment.sampling.sample_fps,
-        "fit": [experiment.transform.fit, experiment.transform.fit_size_px],
+        "decoder": [settings.decode.decoder, settings.decode.stream, av.__version__, INDEX_VERSION],
+        "sample_fps": settings.sampling.sample_fps,
+        "fit": [settings.transform.fit, settings.transform.fit_size_px],
     }
 
 

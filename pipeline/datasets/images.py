@@ -23,7 +23,7 @@ from numpy.typing import NDArray
 from torch import Tensor
 from torchvision.datasets import CIFAR10
 
-from pipeline.config import DecodeConfig, Experiment
+from pipeline.config import ClipSettings, DecodeConfig
 from pipeline.datasets.annotations import (
     ANY_DEPTH,
     Annotations,
@@ -240,12 +240,10 @@ def _rows(root: Path, paths: Mapping[str, tuple[str, ...]]) -> tuple[VideoRow, .
 class PictureClips:
     """Clips of one frame from pictures decoded once and kept in memory, fitted, or as they are where that is less."""
 
-    def __init__(self, experiment: Experiment) -> None:
-        self.experiment = experiment
-        self._root = Path(experiment.data.root)
-        self._files = PICTURE_FORMATS[experiment.data.format](
-            self._root, experiment.decode, experiment.data.allow_links
-        )
+    def __init__(self, settings: ClipSettings) -> None:
+        self.settings = settings
+        self._root = Path(settings.data.root)
+        self._files = PICTURE_FORMATS[settings.data.format](self._root, settings.decode, settings.data.allow_links)
         self._kept: dict[Path, Tensor] = {}
 
     def clips(self, row: VideoRow, choose: Choose) -> Tensor:
@@ -258,4 +256,4 @@ class PictureClips:
         return torch.stack([frame.expand(len(clip), -1, -1, -1) for clip in choose(range(1))])
 
     def _fitted(self, picture: Tensor) -> Tensor:
-        return fit_frames(picture, self.experiment.transform)
+        return fit_frames(picture, self.settings.transform)

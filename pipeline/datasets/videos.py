@@ -16,7 +16,7 @@ import torch
 from torch import Tensor
 from torch.utils.data import Dataset, Sampler
 
-from pipeline.config import Experiment
+from pipeline.config import ClipSettings
 from pipeline.datasets.annotations import VideoRow
 from pipeline.datasets.grids import CachedClips, ClipSource, DecodedClips, cache_store
 from pipeline.datasets.images import PICTURE_FORMATS, PictureClips
@@ -102,30 +102,30 @@ def collate(samples: Sequence[Sample]) -> ClipBatch:
 
 
 # The clips of a video: from its grid frames, the sample and the settings to lists of grid frames.
-ChooseClips = Callable[[range, SampleKey, Experiment], list[list[int]]]
+ChooseClips = Callable[[range, SampleKey, ClipSettings], list[list[int]]]
 
 
-def random_clip(grid: range, key: SampleKey, experiment: Experiment) -> list[list[int]]:
+def random_clip(grid: range, key: SampleKey, settings: ClipSettings) -> list[list[int]]:
     """One training clip, another in each epoch."""
-    rng = np.random.default_rng([experiment.seed, key.epoch, key.row])
-    return [training_clip(grid, experiment.sampling, experiment.transform.lookback_frames, rng)]
+    rng = np.random.default_rng([settings.seed, key.epoch, key.row])
+    return [training_clip(grid, settings.sampling, settings.num_frames, rng)]
 
 
-def fixed_clips(grid: range, key: SampleKey, experiment: Experiment) -> list[list[int]]:
+def fixed_clips(grid: range, key: SampleKey, settings: ClipSettings) -> list[list[int]]:
     """The evaluation clips, always the same."""
-    return evaluation_clips(grid, experiment.sampling, experiment.transform.lookback_frames)
+    return evaluation_clips(grid, settings.sampling, settings.num_frames)
 
 
-def whole_grid(grid: range, key: SampleKey, experiment: Experiment) -> list[list[int]]:
+def whole_grid(grid: range, key: SampleKey, settings: ClipSettings) -> list[list[int]]:
     """Every grid frame, as one clip."""
     return [list(grid)]
 
 
-def _clip_source(experiment: Experiment) -> ClipSource:
-    if experiment.data.format in PICTURE_FORMATS:
-        return PictureClips(experiment)
-    decoded = DecodedClips(experiment)
-    return CachedClips(decoded, cache_store(experiment.data)) if experiment.data.cache == "frames" else decoded
+def _clip_source(settings: ClipSettings) -> ClipSource:
+    if settings.data.format in PICTURE_FORMATS:
+        return PictureClips(settings)
+    decoded = DecodedClips(settings)
+    return CachedClips(decoded, cache_store(settings.data)) if settings.data.cache == "frames" else decoded
 
 
 class VideoDataset(Dataset[Sample]):
@@ -134,18 +134,18 @@ class VideoDataset(Dataset[Sample]):
     Args:
         rows: the videos.
         labels: class names; a row's label index is its place here.
-        experiment: seed, decode, sampling and transform settings.
+        settings: how clips are chosen and decoded.
         choose: selects the clips of a video that make its sample.
     """
 
     def __init__(
-        self, rows: Sequence[VideoRow], labels: Sequence[str], experiment: Experiment, choose: ChooseClips
+        self, rows: Sequence[VideoRow], labels: Sequence[str], settings: ClipSettings, choose: ChooseClips
     ) -> None:
         self.rows = tuple(rows)
-        self.experiment = experiment
+        self.settings = settings
         self.choose = choose
         self._label_index = {label: index for index, label in enumerate(labels)}
-        self._source = _clip_source(experiment)
+        self._source = _clip_source(settings)
 
     def __len__(self) -> int:
         return len(self.rows)
@@ -154,7 +154,7 @@ class VideoDataset(Dataset[Sample]):
         row = self.rows[key.row]
         label = self._label_index[row.label]
         try:
-            clips = self._source.clips(row, lambda grid: self.choose(grid, key, self.experiment))
+            clips = self._source.clips(row, lambda grid: self.choose(grid, key, self.settings))
             return Sample(key.row, label, clips)
         except DecodeError as error:
             stretch = row.start_seconds, row.end_seconds

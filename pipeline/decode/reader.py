@@ -9,7 +9,7 @@ from contextlib import closing
 from dataclasses import dataclass
 from operator import index as as_int
 from pathlib import Path
-from typing import TYPE_CHECKING, Any, NoReturn, Protocol
+from typing import TYPE_CHECKING, Any, NoReturn, Protocol, overload
 
 import numpy as np
 from numpy.typing import NDArray
@@ -148,7 +148,9 @@ class VideoReader:
     ``close``. A file that turns out to be damaged raises ``DecodeError`` at the first picture that cannot be had.
 
         with open_video("clip.avi") as video:
-            clip = video.at([0.0, 0.5, 1.0])
+            clip = video.at([0.0, 0.5, 1.0])  # by time
+            clip = video[10:20]  # by number
+            frame = video[-1]  # uint8 [3, H, W]
     """
 
     def __init__(self, file: _VideoSource, backend: Backend) -> None:
@@ -221,6 +223,27 @@ class VideoReader:
             cause = f"nothing is shown at {times.max():.6f} s: the video ends at {end:.6f} s"
             raise DecodeError(self._file.path, "seek", cause)
         return self.frames(index.numbers_at(times).tolist())
+
+    def __len__(self) -> int:
+        """The number of frames. Raises as ``info`` does."""
+        return self.info.num_frames
+
+    @overload
+    def __getitem__(self, key: int) -> Tensor: ...
+
+    @overload
+    def __getitem__(self, key: slice) -> Clip: ...
+
+    def __getitem__(self, key: int | slice) -> Tensor | Clip:
+        """A frame ``[3, H, W]``, or a clip of several; as in a list, numbers below 0 count from the end. Raises as
+        ``frames``, and ``IndexError`` for a number that is not there."""
+        if isinstance(key, slice):
+            return self.frames(range(len(self))[key])
+        return self.frames([range(len(self))[key]]).frames[0]
+
+    def __repr__(self) -> str:
+        header = self._file.header
+        return f"<VideoReader of {self._file.path}: {header.codec} in {header.container}>"
 
     def __iter__(self) -> Iterator[tuple[Tensor, float]]:
         """Each frame, uint8 RGB ``[3, H, W]``, with its time in seconds; one frame in memory at a time. Where the size

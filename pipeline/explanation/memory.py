@@ -17,7 +17,6 @@ and the label's probability falls by so much. It is occlusion (Zeiler and Fergus
 from __future__ import annotations
 
 import itertools
-from collections.abc import Iterator
 from dataclasses import dataclass
 
 import numpy as np
@@ -25,15 +24,14 @@ import torch
 from torch import Tensor
 
 from pipeline.checkpoint import ModelFile
-from pipeline.clip import Image
 from pipeline.decode import VideoReader
+from pipeline.embedding.frames import FrameEmbedder
 from pipeline.errors import UserError
 from pipeline.inference import RunStats
 from pipeline.inference.frames import grid_frames
 from pipeline.inference.torch_runtime import Embedder, torch_runtime
 from pipeline.models.temporal.stack import Stack
 from pipeline.sampling import grid_seconds, window_starts
-from pipeline.transforms.frames import ClipTransform
 
 _FRAMES_A_CALL = 64
 
@@ -121,7 +119,7 @@ def remember(model: ModelFile, reader: VideoReader) -> MemoryTrace:
             "from frame to frame can be shown where model.scan is none"
         )
     features = _features(model, reader)  # [G, D, ...]
-    length, context = model.sampling.num_frames, model.transform.lookback_frames
+    length, first_frame = model.sampling.num_frames, model.transform.frames_for(0)
     starts = list(window_starts(len(features), length, max(1, length // 2)))
     logits = torch.cat([model.recognizer.classify(features[None, start : start + length]) for start in starts])
     probabilities = model.calibration.finite_probabilities(logits).mean(dim=0)
@@ -139,7 +137,7 @@ def remember(model: ModelFile, reader: VideoReader) -> MemoryTrace:
         model.labels[best],
         float(probabilities[best]),
         bool(model.calibration.is_unknown(logits).float().mean() > 0.5),
-        grid_seconds(range(context, context + len(features)), model.sampling.sample_fps),
+        grid_seconds(range(first_frame, first_frame + len(features)), model.sampling.sample_fps),
         _over_places(gate.means()),
         _over_places(maps),
         _standing_out(maps) if maps.ndim == 3 else None,
@@ -178,21 +176,13 @@ class _FrameMeans:
 
 def _features(model: ModelFile, reader: VideoReader) -> Tensor:
     """Features of every grid frame ``[G, D, ...]``, at least a window of them."""
-    context, device = model.transform.lookback_frames, next(model.recognizer.parameters()).device
-    transform, backbone = ClipTransform(model.transform, model.normalization), Embedder(model).backbone
-    frames = grid_frames(
-        reader, model.sampling, torch_runtime(model).fit, context + model.sampling.num_frames, RunStats()
-    )
-    parts = (transform.evaluate(part.to(device)) for part in _parts(frames, context))
-    return torch.cat([model.recognizer.embed(part, backbone) for part in parts])
-
-
-def _parts(frames: Iterator[Image], context: int) -> Iterator[Tensor]:
-    """uint8 ``[n + context, 3, S, S]``: each begins with the context that the one before ends with."""
-    carried = list(itertools.islice(frames, context))
-    while part := list(itertools.islice(frames, _FRAMES_A_CALL)):
-        yield torch.from_numpy(np.stack([*carried, *part]))
-        carried = [*carried, *part][len(part) :]
+    runtime, device = torch_runtime(model), next(model.recognizer.parameters()).device
+    num_needed = model.transform.frames_for(model.sampling.num_frames)
+    frames, clips = grid_frames(reader, model.sampling, runtime.fit, num_needed, RunStats()), Embedder(model)
+    embedder = FrameEmbedder(lambda inputs: clips.embed(inputs.to(device))[:, 0], model.transform)
+    parts = iter(lambda: list(itertools.islice(frames, _FRAMES_A_CALL)), [])
+    pushed = [embedder.push(torch.from_numpy(np.stack(part))) for part in parts]
+    return torch.cat([features for features in pushed if features is not None])
 
 
 def _drops_without(model: ModelFile, window: Tensor, label: int) -> Tensor:

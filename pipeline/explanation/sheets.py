@@ -7,7 +7,7 @@ from dataclasses import replace
 from pathlib import Path
 
 from pipeline.checkpoint import ModelFile
-from pipeline.config import Experiment
+from pipeline.config import ClipSettings
 from pipeline.datasets.annotations import VideoRow
 from pipeline.datasets.videos import ChooseClips, SampleKey, fixed_clips, random_clip
 from pipeline.decode import VideoOpener
@@ -41,12 +41,12 @@ def _clip_rows(
     model: ModelFile, row: VideoRow, choose: ChooseClips, key: SampleKey, seed: int, name: str
 ) -> list[SheetRow]:
     """The clips of a video as the data stage reads them, with the time of each frame."""
-    experiment = Experiment(seed=seed, decode=model.decode, sampling=model.sampling, transform=model.transform)
+    settings = ClipSettings(model.decode, model.sampling, model.transform, seed=seed)
     fps, sheet = model.sampling.sample_fps, []
     with VideoOpener(model.decode) as opener, opener.open(row.source) as reader:
         end_seconds = min(row.end_seconds or reader.info.duration_seconds, reader.info.duration_seconds)
         grid = grid_range(fps, row.start_seconds, end_seconds)
-        for number, clip in enumerate(choose(grid, key, experiment), start=1):
+        for number, clip in enumerate(choose(grid, key, settings), start=1):
             shown = reader.at(grid_seconds(clip, fps))
             notes = [f"{seconds:.2f} s" for seconds in shown.pts_seconds.tolist()]
             fitted = fit_frames(shown.frames, model.transform, reader.info.sample_aspect_ratio)

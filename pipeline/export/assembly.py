@@ -62,10 +62,9 @@ def describe_graph(model: Any, file: ModelFile, kind: str, slots: Sequence[State
 
 def _backbone(file: ModelFile, pieces: Pieces) -> Any:
     piece = _piece(pieces.backbone, "")
-    context = file.transform.lookback_frames
-    frames = helper.make_tensor_value_info(
-        FRAMES, _UINT8, ["batch", *([1 + context] if context else []), *_picture(file)]
-    )
+    num_frames = file.transform.frames_for(1)
+    shape: list[str | int | None] = ["batch", *([num_frames] if num_frames > 1 else []), *_picture(file)]
+    frames = helper.make_tensor_value_info(FRAMES, _UINT8, shape)
     return _model("backbone", piece.nodes, piece.constants, [frames], piece.outputs)
 
 
@@ -181,7 +180,7 @@ _KNOWNNESS_NODES: dict[str, Callable[[str], list[Any]]] = {
 
 def _step(file: ModelFile, pieces: Pieces) -> Any:
     embed, step = _piece(pieces.embed, "embed_"), _piece(pieces.step, "step_")
-    context, picture = file.transform.lookback_frames, _picture(file)
+    context, picture = file.transform.frames_for(0), _picture(file)
     inputs = [helper.make_tensor_value_info(STEP_FRAME, _UINT8, ["batch", *picture])]
     inputs += [value for value in pieces.step.graph.input if value.name != STEP_FEATURES]
     read = _reading(file, STEP_LOGITS)

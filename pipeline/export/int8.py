@@ -19,14 +19,14 @@ import torch
 from torch import Tensor
 
 from pipeline.checkpoint import ModelFile
-from pipeline.config import DataConfig, Experiment
+from pipeline.config import ClipSettings, DataConfig
 from pipeline.datasets.annotations import VideoRow
 from pipeline.datasets.datamodule import make_loader
 from pipeline.datasets.loading import lost_workers
 from pipeline.datasets.videos import ClipBatch, fixed_clips
 from pipeline.errors import UserError
 from pipeline.evaluation import Evaluation, evaluate_model
-from pipeline.export.pieces import Pieces, quietly
+from pipeline.export.pieces import Pieces, frames_of_one, quietly
 from pipeline.inference.onnx_file import FEATURES, FRAMES, LOGITS, STEP_FEATURES
 from pipeline.inference.onnx_runtime import initial_states, open_session
 from pipeline.sampling import spread
@@ -39,7 +39,7 @@ _RECURRENT = ("Conv", "MatMul", "Gemm")
 
 @lost_workers()
 def calibration_clips(file: ModelFile, rows: Sequence[VideoRow], data: DataConfig, count: int) -> list[Tensor]:
-    """The middle clip of that many videos, spread over the rows: uint8 ``[b, T + context, 3, S, S]`` each.
+    """The middle clip of that many videos, spread over the rows: uint8 ``[b, T + L, 3, S, S]`` each.
 
     Raises:
         UserError: no video can be read.
@@ -47,9 +47,9 @@ def calibration_clips(file: ModelFile, rows: Sequence[VideoRow], data: DataConfi
     some = [rows[place] for place in spread(len(rows), min(count, len(rows)))] if rows else []
     sampling = replace(file.sampling, num_eval_clips=1)
     plain = replace(data, cache="none") if data.cache == "features" else data
-    experiment = Experiment(data=plain, decode=file.decode, sampling=sampling, transform=file.transform)
+    settings = ClipSettings(file.decode, sampling, file.transform, plain)
     clips = []
-    for batch in make_loader(some, file.labels, experiment, fixed_clips) if some else ():
+    for batch in make_loader(some, file.labels, settings, fixed_clips) if some else ():
         assert isinstance(batch, ClipBatch)
         if len(batch.labels):
             clips.append(batch.frames)
@@ -60,12 +60,10 @@ def calibration_clips(file: ModelFile, rows: Sequence[VideoRow], data: DataConfi
 
 def quantize(file: ModelFile, pieces: Pieces, clips: Sequence[Tensor]) -> Pieces:
     """The pieces in 8 bits; heads that read a whole clip at once stay as they are."""
-    context = file.transform.lookback_frames
     frames = [clip.numpy() for clip in clips]
-    of_backbone = [frame[:, : 1 + context] if context else frame[:, 0] for frame in frames]
     return replace(
         pieces,
-        backbone=_quantize(pieces.backbone, [{FRAMES: frame} for frame in of_backbone], _FRAMEWISE),
+        backbone=_quantize(pieces.backbone, [{FRAMES: frames_of_one(file, clip)} for clip in frames], _FRAMEWISE),
         embed=_quantize(pieces.embed, [{FRAMES: frame} for frame in frames], _FRAMEWISE),
         step=pieces.step and _quantize(pieces.step, _step_feeds(pieces, frames), _RECURRENT),
     )

@@ -12,9 +12,10 @@ import torch
 from torch import Tensor
 
 from pipeline.checkpoint import ModelFile
+from pipeline.embedding.clips import ClipEmbedder
 from pipeline.errors import UserError
 from pipeline.export.outcome import TOLERANCE
-from pipeline.export.pieces import StateSlot, example_frames, leaves
+from pipeline.export.pieces import StateSlot, example_frames, frames_of_one, leaves
 from pipeline.inference.onnx_file import CONTEXT, FEATURES, FRAMES, KNOWNNESS, SCORES
 from pipeline.inference.onnx_runtime import RunGraph, initial_states, open_session
 from pipeline.transforms.frames import ClipTransform
@@ -43,9 +44,8 @@ def _check_backbone(file: ModelFile, run: RunGraph, slots: Sequence[StateSlot]) 
     for batch in _BATCHES:
         frames = example_frames(file, batch, 1, seed=batch)
         with torch.inference_mode():
-            expected = file.recognizer.embed(_pictures(file, frames)[:, 0])
-        given = frames if file.transform.lookback_frames else frames[:, 0]
-        (got,) = run([FEATURES], {FRAMES: given.numpy()})
+            expected = _embedder(file)(frames)[:, 0]
+        (got,) = run([FEATURES], {FRAMES: frames_of_one(file, frames).numpy()})
         differences.append(_difference(got, expected))
     return max(differences)
 
@@ -58,7 +58,7 @@ def _check_clip(file: ModelFile, run: RunGraph, slots: Sequence[StateSlot]) -> f
         for steps in lengths:
             frames = example_frames(file, batch, steps, seed=10 * steps + batch)
             with torch.inference_mode():
-                logits = file.recognizer(_pictures(file, frames))
+                logits = file.recognizer.classify(_embedder(file)(frames))
             differences += _reading_differences(file, run([SCORES, KNOWNNESS], {FRAMES: frames.numpy()}), logits)
     return max(differences)
 
@@ -86,18 +86,17 @@ def step_differences(file: ModelFile, run: RunGraph, slots: Sequence[StateSlot],
         file: the model.
         run: the session of the step.
         slots: its states.
-        frames: uint8 ``[B, T + context, 3, S, S]``.
+        frames: uint8 ``[B, T + L, 3, S, S]``.
     """
-    context = file.transform.lookback_frames
+    num_before = file.transform.frames_for(0)
     names = [slot.name for slot in slots]
     states = initial_states(tuple(slot.described() for slot in slots), len(frames))
-    if context:
-        states[CONTEXT] = frames[:, :context].numpy()
+    if num_before:
+        states[CONTEXT] = frames[:, :num_before].numpy()
     outputs = [SCORES, KNOWNNESS, *(f"next_{name}" for name in states)]
     state, differences = None, []
-    for number in range(context, frames.shape[1]):
-        pictures = _pictures(file, frames[:, number - context : number + 1])
-        features = file.recognizer.embed(pictures[:, 0]).unsqueeze(1)
+    for number in range(num_before, frames.shape[1]):
+        features = _embedder(file)(frames[:, number - num_before : number + 1])
         logits, state = file.recognizer.score(features, state)
         scores, knownness, *following = run(outputs, {"frame": frames[:, number].numpy(), **states})
         states = dict(zip(states, following, strict=True))
@@ -113,8 +112,9 @@ def _reading_differences(file: ModelFile, read: Sequence[Any], logits: Tensor) -
     return [_difference(got, theirs) for got, theirs in zip(read, expected, strict=True)]
 
 
-def _pictures(file: ModelFile, frames: Tensor) -> Tensor:
-    return ClipTransform(file.transform, file.normalization).evaluate(frames)
+def _embedder(file: ModelFile) -> ClipEmbedder:
+    """The model's own way, its batch norms unfolded."""
+    return ClipEmbedder(file.recognizer, ClipTransform(file.transform, file.normalization))
 
 
 def _difference(got: Any, expected: Tensor) -> float:

@@ -20,11 +20,10 @@ from torch import Tensor, nn
 from pipeline.checkpoint import ModelFile
 from pipeline.description import StateDescription
 from pipeline.errors import UserError
-from pipeline.inference.folding import fold_batch_norm
 from pipeline.inference.onnx_file import FEATURES, FRAMES, LOGITS, STEP_FEATURES, STEP_LOGITS
+from pipeline.inference.torch_runtime import Embedder
 from pipeline.models.recognizer import Recognizer
 from pipeline.models.temporal.head import State
-from pipeline.transforms.frames import ClipTransform
 
 OPSET = 20
 BATCH, _TIME = torch.export.Dim("batch", min=1), torch.export.Dim("time", min=1)
@@ -53,9 +52,9 @@ class Pieces:
     """ONNX models. ``frames`` are uint8 of the fitted size."""
 
     backbone: Any
-    """``frames [B, 1 + context, 3, S, S]``, or ``[B, 3, S, S]`` without context -> ``features [B, D, ...]``"""
+    """``frames [B, 1 + L, 3, S, S]``, or ``[B, 3, S, S]`` where L is 0 -> ``features [B, D, ...]``"""
     embed: Any
-    """``frames [B, T + context, 3, S, S]`` -> ``features [B, T, ...]``: with the heads' first half"""
+    """``frames [B, T + L, 3, S, S]`` -> ``features [B, T, ...]``: with the heads' first half"""
     step: Any
     """``step_features [B, ...]``, states -> ``step_logits [B, K]``, next states; None if the heads cannot stream"""
     clip: Any
@@ -69,12 +68,12 @@ def make_pieces(file: ModelFile) -> Pieces:
     Raises:
         UserError: torch cannot export the network.
     """
-    embed = Embed(file).eval()
+    embed = Embedder(file).eval()
     frames = example_frames(file, 2, 3)
     with torch.no_grad():
         features = embed(frames)
     whole = _to_onnx(embed, (frames,), ({0: BATCH, 1: _TIME},), [FRAMES], [FEATURES])
-    backbone = _to_onnx(BackbonePiece(embed), (_of_backbone(file, frames),), ({0: BATCH},), [FRAMES], [FEATURES])
+    backbone = _to_onnx(BackbonePiece(embed), (frames_of_one(file, frames),), ({0: BATCH},), [FRAMES], [FEATURES])
     if not file.recognizer.temporal.streams:
         windows = features[:, :1].repeat_interleave(file.sampling.num_frames, dim=1)
         clip = _to_onnx(_Windows(file.recognizer), (windows,), ({0: BATCH},), [FEATURES], [LOGITS])
@@ -90,15 +89,17 @@ def make_pieces(file: ModelFile) -> Pieces:
 
 
 def example_frames(file: ModelFile, batch: int, steps: int, seed: int = 0) -> Tensor:
-    """Noise, uint8 ``[batch, steps + context, 3, S, S]``."""
+    """Noise, uint8 ``[batch, steps + L, 3, S, S]``."""
     size = file.transform.fit_size_px
-    shape = (batch, steps + file.transform.lookback_frames, 3, size, size)
+    shape = (batch, file.transform.frames_for(steps), 3, size, size)
     return torch.randint(0, 256, shape, dtype=torch.uint8, generator=torch.Generator().manual_seed(seed))
 
 
-def _of_backbone(file: ModelFile, frames: Tensor) -> Tensor:
-    """Clips -> what the graph of the backbone reads."""
-    return frames[:, :2] if file.transform.lookback_frames else frames[:, 0]
+def frames_of_one(file: ModelFile, clips: Any) -> Any:
+    """Clips ``[B, T + L, 3, S, S]`` -> what the graph of the backbone reads, ``[B, 1 + L, 3, S, S]`` or, where L is 0,
+    ``[B, 3, S, S]``."""
+    num_frames = file.transform.frames_for(1)
+    return clips[:, :num_frames] if num_frames > 1 else clips[:, 0]
 
 
 def state_slots(recognizer: Recognizer, features: Tensor) -> tuple[tuple[StateSlot, ...], list[Tensor], State]:
@@ -132,30 +133,15 @@ def _nested(form: State, tensors: Iterator[Tensor]) -> State:
     return next(tensors) if form is None else tuple(_nested(part, tensors) for part in form)
 
 
-class Embed(nn.Module):
-    """The computation of ``inference.torch_runtime.Embedder``, for an exporter."""
-
-    def __init__(self, file: ModelFile) -> None:
-        super().__init__()
-        self.recognizer, self.backbone = file.recognizer, fold_batch_norm(file.recognizer.backbone)
-        self.transform = ClipTransform(file.transform, file.normalization)
-
-    def forward(self, frames: Tensor) -> Tensor:
-        pictures = self.transform.evaluate(frames)  # [B, T, 3, I, I]
-        features = self.recognizer.embed(pictures.flatten(0, 1), self.backbone)  # [B, T, ...] -> [B T, ...]
-        return self.recognizer.project(features.reshape(*pictures.shape[:2], *features.shape[1:]))
-
-
 class BackbonePiece(nn.Module):
     """Fitted frames -> features, each frame alone."""
 
-    def __init__(self, embed: Embed) -> None:
+    def __init__(self, embed: Embedder) -> None:
         super().__init__()
         self.embed = embed
 
     def forward(self, frames: Tensor) -> Tensor:
-        pictures = self.embed.transform.evaluate(frames.unsqueeze(1) if frames.ndim == 4 else frames)[:, 0]
-        return self.embed.recognizer.embed(pictures, self.embed.backbone)
+        return self.embed.embed(frames.unsqueeze(1) if frames.ndim == 4 else frames)[:, 0]
 
 
 class Step(nn.Module):

@@ -18,8 +18,18 @@ from torch import Tensor, nn
 from pipeline.checkpoint import ModelFile
 from pipeline.errors import UserError
 from pipeline.export.outcome import TOLERANCE, Exported, describe_part
-from pipeline.export.pieces import BATCH, BackbonePiece, Embed, StateSlot, Step, example_frames, quietly, state_slots
+from pipeline.export.pieces import (
+    BATCH,
+    BackbonePiece,
+    StateSlot,
+    Step,
+    example_frames,
+    frames_of_one,
+    quietly,
+    state_slots,
+)
 from pipeline.files.writing import write_atomically
+from pipeline.inference.torch_runtime import Embedder
 from pipeline.schema import to_json
 
 METADATA_NAME = "clipgru.json"
@@ -27,9 +37,9 @@ _BATCHES = (1, 2, 5)
 
 
 class _Clip(nn.Module):
-    """``frames [B, T + context, 3, S, S]`` -> ``scores [B, K]``."""
+    """``frames [B, T + L, 3, S, S]`` -> ``scores [B, K]``."""
 
-    def __init__(self, file: ModelFile, embed: Embed) -> None:
+    def __init__(self, file: ModelFile, embed: Embedder) -> None:
         super().__init__()
         self.embed, self.recognizer, self._calibration = embed, file.recognizer, file.calibration
 
@@ -39,9 +49,9 @@ class _Clip(nn.Module):
 
 
 class _StreamStep(nn.Module):
-    """``frames [B, 1 + context, 3, S, S]``, states -> ``scores [B, K]``, next states."""
+    """``frames [B, 1 + L, 3, S, S]``, states -> ``scores [B, K]``, next states."""
 
-    def __init__(self, file: ModelFile, embed: Embed, step: Step) -> None:
+    def __init__(self, file: ModelFile, embed: Embedder, step: Step) -> None:
         super().__init__()
         self.embed, self.step, self._calibration = embed, step, file.calibration
 
@@ -56,7 +66,7 @@ def export_programs(file: ModelFile, stem: Path) -> Exported:
     Raises:
         UserError: torch cannot export the network, or a program computes something else; nothing is written then.
     """
-    embed = Embed(file).eval()
+    embed = Embedder(file).eval()
     modules: dict[str, nn.Module] = {"backbone": BackbonePiece(embed), "clip": _Clip(file, embed)}
     slots: tuple[StateSlot, ...] = ()
     if file.recognizer.temporal.streams:
@@ -76,8 +86,8 @@ def _inputs(file: ModelFile, kind: str, slots: tuple[StateSlot, ...], batch: int
     """Noise of the right shapes; states that are not zero, so that they show."""
     steps = file.sampling.num_frames if kind == "clip" else 1
     frames = example_frames(file, batch, steps, seed=batch)
-    if kind == "backbone" and not file.transform.lookback_frames:
-        return (frames[:, 0],)
+    if kind == "backbone":
+        return (frames_of_one(file, frames),)
     if kind != "step":
         return (frames,)
     generator = torch.Generator().manual_seed(batch)

@@ -12,7 +12,7 @@ from itertools import pairwise
 from threading import Barrier
 from typing import Any, TypeVar
 
-from pipeline.inference.arrays import Features, joined
+from pipeline.embedding.arrays import Features, joined
 
 T = TypeVar("T")
 

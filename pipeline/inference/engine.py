@@ -14,14 +14,14 @@ from pathlib import Path
 from typing import TYPE_CHECKING, NoReturn, cast
 
 import numpy as np
-from numpy.lib.stride_tricks import sliding_window_view
 
 from pipeline.clip import Image, Prediction, Segment
 from pipeline.config import DecodeConfig, InferenceConfig, TimelineConfig
 from pipeline.decode import VideoOpener, VideoReader
+from pipeline.embedding.arrays import Features, stacked
+from pipeline.embedding.frames import FrameEmbedder
 from pipeline.errors import UserError
 from pipeline.inference.ahead import read_ahead
-from pipeline.inference.arrays import Features, stacked
 from pipeline.inference.cores import CorePool
 from pipeline.inference.frames import grid_frames
 from pipeline.inference.runtime import ModelDescription, Runtime
@@ -91,6 +91,13 @@ class Model:
         self.cores = CorePool(runtime.num_pieces)
         self._process_id = os.getpid()
 
+    def __repr__(self) -> str:
+        sampling, size_px = self.file.sampling, self.file.transform.input_size_px
+        return (
+            f"<Model of {len(self.labels)} labels: {', '.join(self.labels[:4])}{', ...' * (len(self.labels) > 4)}; "
+            f"{sampling.num_frames} frames at {sampling.sample_fps:g} a second, {size_px} px>"
+        )
+
     def __reduce__(self) -> NoReturn:
         raise TypeError("a Model cannot be pickled or copied; send the path of its file, and call load_model there")
 
@@ -101,9 +108,12 @@ class Model:
                 "would hang; call load_model there, or start processes by multiprocessing's spawn"
             )
 
-    def embed_frames(self, frames: Image) -> Features:
-        """uint8 ``[n, 1 + context, 3, S, S]``, every frame after those before it -> what a scorer is pushed,
-        ``[n, ...]``. Raises ``UserError`` in a fork."""
+    def embedder(self) -> FrameEmbedder:
+        """An embedder for one video or camera: fitted frames in, what its scorer is pushed out. It raises ``UserError``
+        in a process that was forked after the model was loaded."""
+        return FrameEmbedder(self._embed_frames, self.file.transform)
+
+    def _embed_frames(self, frames: Image) -> Features:
         self._require_own_process()
         return self.cores.map(self.embed, frames)[:, 0]  # [n, 1, ...] -> [n, ...]
 
@@ -164,8 +174,11 @@ class Model:
             UserError: the model cannot do what the settings ask for, or was loaded before a fork.
         """
         self._require_own_process()
-        context = self.file.transform.lookback_frames
-        return SCORERS[config.mode](self.heads, self.file.sampling, config, context)
+        return SCORERS[config.mode](self.heads, self.file.sampling, config, self.file.transform.frames_for(0))
+
+    def num_needed(self, config: InferenceConfig) -> int:
+        """Grid frames before the first score."""
+        return self.file.transform.frames_for(self.file.sampling.num_frames if config.mode == "windows" else 1)
 
     def score_windows(
         self, reader: VideoReader, config: InferenceConfig | None = None
@@ -182,24 +195,24 @@ class Model:
         """
         config = config or InferenceConfig()
         stats = self.stats = RunStats()
-        context, read_to = self.file.transform.lookback_frames, 0
+        read_to, num_before = 0, self.file.transform.frames_for(0)
         with closing(self._score(reader, config, stats)) as scored:
             for scores in scored:
                 stats.windows += 1
                 stats.frames_reused += max(0, read_to - scores.window.start)
-                read_to = scores.window.stop - context
+                read_to = scores.window.stop - num_before
                 yield scores
 
     def _score(
         self, reader: VideoReader, config: InferenceConfig, stats: RunStats
     ) -> Generator[WindowScores, None, None]:
-        scorer, context = self.scorer(config), self.file.transform.lookback_frames
+        scorer, embedder = self.scorer(config), self.embedder()
         with closing(self._batches(reader, config, stats)) as batches:
             for frames in batches:
                 with stats.timed("embed"):
-                    # [n + context, 3, S, S] -> [n, 3, S, S, 1 + context] -> [n, 1 + context, 3, S, S]
-                    windows = sliding_window_view(frames, 1 + context, axis=0, writeable=True)
-                    projected = self.embed_frames(np.moveaxis(windows, -1, 1))
+                    projected = embedder.push(frames)
+                if projected is None:
+                    continue
                 stats.frames_embedded += len(projected)
                 with stats.timed("score"):
                     scored = scorer.push(projected)
@@ -209,17 +222,12 @@ class Model:
         yield from scored
 
     def _batches(self, reader: VideoReader, config: InferenceConfig, stats: RunStats) -> Generator[Image, None, None]:
-        """Fitted grid frames uint8 ``[n + context, 3, S, S]``: each batch begins with the context the one before ends
-        with."""
-        sampling, context = self.file.sampling, self.file.transform.lookback_frames
-        num_needed = context + (sampling.num_frames if config.mode == "windows" else 1)
-        frames = grid_frames(reader, sampling, self.fit, num_needed, stats)
+        """Fitted grid frames, uint8 ``[n, 3, S, S]``."""
+        frames = grid_frames(reader, self.file.sampling, self.fit, self.num_needed(config), stats)
         with closing(read_ahead(frames, _BATCHES_AHEAD * config.batch_size)) as ahead:
-            carried = list(itertools.islice(ahead, context))
             while True:
                 with stats.timed("wait"):
                     batch = list(itertools.islice(ahead, config.batch_size))
                 if not batch:
                     return
-                yield stacked([*carried, *batch])
-                carried = [*carried, *batch][len(batch) :]
+                yield stacked(batch)

@@ -13,7 +13,7 @@ from numpy.typing import NDArray
 
 from pipeline.clip import Image
 from pipeline.config import DecodeConfig, SamplingConfig, TransformConfig
-from pipeline.inference.arrays import Features
+from pipeline.embedding.arrays import Features
 
 Fit = Callable[[Image, Fraction], Image]
 """uint8 RGB ``[H, W, 3]`` of any size, and the sample aspect ratio of its pixels -> uint8 ``[3, S, S]`` as the model
@@ -76,7 +76,7 @@ class Runtime:
 
     fit: Fit
     embed: Callable[[Image], Features]
-    """uint8 ``[B, T + context, 3, S, S]`` -> ``[B, T, ...]``, each frame alone."""
+    """uint8 ``[B, T + L, 3, S, S]`` -> ``[B, T, ...]``, each frame alone; the first L are only looked back at."""
     heads: Heads
     num_pieces: int
     """In how many threads a large batch is best embedded; 1: the runtime spreads it by itself."""

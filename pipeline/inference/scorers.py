@@ -11,8 +11,8 @@ from collections.abc import Callable
 import numpy as np
 
 from pipeline.config import InferenceConfig, SamplingConfig
+from pipeline.embedding.arrays import Features, joined, stacked
 from pipeline.errors import UserError, no_finite_scores
-from pipeline.inference.arrays import Features, joined, stacked
 from pipeline.inference.runtime import Heads, Readings, State
 from pipeline.sampling import Window
 from pipeline.timeline import WindowScores
@@ -27,14 +27,14 @@ class WindowScorer:
         heads: give scores.
         num_frames: of a window.
         stride_frames: grid frames from one window's start to the next.
-        lookback_frames: a window reaches that many grid frames further than it has features.
+        first_frame: grid frame of the first features; a window reaches back that far.
     """
 
-    def __init__(self, heads: Heads, num_frames: int, stride_frames: int, lookback_frames: int = 0) -> None:
-        self._heads, self._num_context = heads, lookback_frames
+    def __init__(self, heads: Heads, num_frames: int, stride_frames: int, first_frame: int = 0) -> None:
+        self._heads, self._first_frame = heads, first_frame
         self._num_frames, self._stride = num_frames, stride_frames
         self._kept: Features = None  # [t, ...]: the frames that a coming window may still need
-        self._first = 0  # grid index of the first of them
+        self._first = 0  # place of the first of them
         self._next_start = 0
         self._count = 0
 
@@ -64,7 +64,7 @@ class WindowScorer:
         for place in range(0, len(starts), _MAX_WINDOWS_A_CALL):
             some = starts[place : place + _MAX_WINDOWS_A_CALL]
             windows = stacked([kept[start - self._first :][: self._num_frames] for start in some])  # [B, T, ...]
-            seen = [Window(start, start + self._num_frames + self._num_context) for start in some]
+            seen = [Window(start, start + self._num_frames + self._first_frame) for start in some]
             scored += _scores(seen, self._heads.score_windows(windows))
         return scored
 
@@ -75,19 +75,19 @@ class StreamScorer:
     Args:
         heads: give scores; they must be able to stream.
         reset_frames: the state starts anew every so many grid frames; 0 is never.
-        lookback_frames: grid frames before the first one that has features.
+        first_frame: grid frame of the first features.
 
     Raises:
         UserError: the model reads the future.
     """
 
-    def __init__(self, heads: Heads, reset_frames: int = 0, lookback_frames: int = 0) -> None:
+    def __init__(self, heads: Heads, reset_frames: int = 0, first_frame: int = 0) -> None:
         if not heads.streams:
             raise UserError(
                 "this model is bidirectional: it reads the future and cannot score a stream frame by frame. Use "
                 "--inference.mode windows, or train with model.bidirectional false"
             )
-        self._heads, self._reset_frames, self._num_context = heads, reset_frames, lookback_frames
+        self._heads, self._reset_frames, self._first_frame = heads, reset_frames, first_frame
         self._state: State = None
         self._count = 0
 
@@ -110,7 +110,7 @@ class StreamScorer:
 
     def _score(self, projected: Features) -> list[WindowScores]:
         readings, self._state = self._heads.score_steps(projected, self._state)
-        first = self._count + self._num_context
+        first = self._count + self._first_frame
         self._count += len(projected)
         return _scores([Window(first + i, first + i + 1) for i in range(len(projected))], readings)
 
@@ -125,27 +125,27 @@ def _scores(windows: list[Window], readings: Readings) -> list[WindowScores]:
 Scorer = WindowScorer | StreamScorer
 
 
-def _windows(heads: Heads, sampling: SamplingConfig, config: InferenceConfig, lookback_frames: int) -> Scorer:
+def _windows(heads: Heads, sampling: SamplingConfig, config: InferenceConfig, first_frame: int) -> Scorer:
     if not heads.reads_windows:
         raise UserError(
             "this file holds the streaming step alone, which cannot score windows; use --inference.mode stream, or the "
             "file that ends in .clip.onnx"
         )
     stride = config.stride_frames or max(1, sampling.num_frames // 4)
-    return WindowScorer(heads, sampling.num_frames, stride, lookback_frames)
+    return WindowScorer(heads, sampling.num_frames, stride, first_frame)
 
 
-def _stream(heads: Heads, sampling: SamplingConfig, config: InferenceConfig, lookback_frames: int) -> Scorer:
+def _stream(heads: Heads, sampling: SamplingConfig, config: InferenceConfig, first_frame: int) -> Scorer:
     reset_frames = round(config.reset_seconds * sampling.sample_fps)
     if config.reset_seconds and not reset_frames:
         raise UserError(
             f"inference.reset_seconds {config.reset_seconds:g} is less than one grid frame; the model reads "
             f"{sampling.sample_fps:g} a second"
         )
-    return StreamScorer(heads, reset_frames, lookback_frames)
+    return StreamScorer(heads, reset_frames, first_frame)
 
 
-# mode -> (heads, sampling, settings, context frames) -> scorer
+# mode -> (heads, sampling, settings, grid frame of the first features) -> scorer
 SCORERS: dict[str, Callable[[Heads, SamplingConfig, InferenceConfig, int], Scorer]] = {
     "windows": _windows,
     "stream": _stream,

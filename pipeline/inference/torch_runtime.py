@@ -11,6 +11,7 @@ from torch import Tensor
 from pipeline.calibration import UNCALIBRATED, Calibration
 from pipeline.checkpoint import ModelFile
 from pipeline.clip import Image
+from pipeline.embedding.clips import ClipEmbedder
 from pipeline.inference.folding import fold_batch_norm
 from pipeline.inference.runtime import Readings, Runtime
 from pipeline.models.recognizer import Recognizer
@@ -27,30 +28,30 @@ def torch_runtime(file: ModelFile) -> Runtime:
         return fitted
 
     is_on_cpu = next(file.recognizer.parameters()).device.type == "cpu"
-    return Runtime(
-        fit, Embedder(file), TorchHeads(file.recognizer, file.calibration), torch.get_num_threads() if is_on_cpu else 1
-    )
+    heads = TorchHeads(file.recognizer, file.calibration)
+    return Runtime(fit, _InferenceEmbedder(file), heads, torch.get_num_threads() if is_on_cpu else 1)
 
 
-class Embedder:
-    """Fitted frames -> what the temporal heads' recurrence reads: transforms, backbone, and the heads' first half.
-
-    Attributes:
-        backbone: as the file's, with the batch norms folded away.
-    """
+class Embedder(ClipEmbedder):
+    """Fitted clips -> what the temporal heads' recurrence reads: transform, backbone with its batch norms folded away,
+    and the heads' first half."""
 
     def __init__(self, file: ModelFile) -> None:
-        self._recognizer = file.recognizer
-        self.backbone = fold_batch_norm(file.recognizer.backbone)
-        self._transform = ClipTransform(file.transform, file.normalization)
-        self._device = next(file.recognizer.parameters()).device
+        transform = ClipTransform(file.transform, file.normalization)
+        super().__init__(file.recognizer, transform, fold_batch_norm(file.recognizer.backbone))
+
+    def forward(self, frames: Tensor) -> Tensor:
+        """uint8 ``[B, T + L, 3, S, S]`` -> ``[B, T, ...]``."""
+        return self.recognizer.project(self.embed(frames))
+
+
+class _InferenceEmbedder(Embedder):
+    """The same without gradients, for arrays or tensors on any device."""
 
     @torch.inference_mode()
     def __call__(self, frames: Any) -> Tensor:
-        """uint8 ``[B, T + context, 3, S, S]``, an array or a tensor -> ``[B, T, ...]``."""
-        pictures = self._transform.evaluate(torch.as_tensor(frames).to(self._device))  # [B, T, 3, I, I]
-        features = self._recognizer.embed(pictures.flatten(0, 1), self.backbone)  # [B, T, ...] -> [B T, ...]
-        return self._recognizer.project(features.reshape(*pictures.shape[:2], *features.shape[1:]))
+        projected: Tensor = super().__call__(torch.as_tensor(frames).to(next(self.parameters()).device))
+        return projected
 
 
 class TorchHeads:

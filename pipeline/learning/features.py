@@ -11,7 +11,7 @@ from torch import Tensor
 from pipeline.config import Experiment
 from pipeline.datasets.annotations import VideoRow
 from pipeline.datasets.datamodule import make_loader
-from pipeline.datasets.features import FrameEmbedder, without_still
+from pipeline.datasets.features import FrozenBackbone
 from pipeline.datasets.loading import lost_workers
 from pipeline.datasets.videos import BadVideo, ClipBatch, whole_grid
 from pipeline.models.recognizer import Recognizer
@@ -22,7 +22,7 @@ _INPUTS: tuple[Literal["rgb", "rgb_diff"], ...] = ("rgb", "rgb_diff")
 
 @dataclass(frozen=True)
 class VideoFeatures:
-    """A video, and by input its grid frames' feature maps, float16 ``[G, D, h, w]``."""
+    """A video, and by input its feature maps, float16 ``[n, D, h, w]``: of the grid frames, or of their changes."""
 
     row: VideoRow
     maps: Mapping[str, Tensor]
@@ -39,8 +39,8 @@ def embed_videos(
 ) -> tuple[list[VideoFeatures], list[BadVideo]]:
     """Features of the videos that can be read, and the others. ``progress`` is called after each video."""
     recognizer = Recognizer(replace(experiment.model, heads=("convgru",)), len(labels)).eval()
-    embedders = {
-        name: FrameEmbedder(
+    backbones: dict[str, FrozenBackbone] = {
+        name: FrozenBackbone(
             recognizer,
             TrainTransform(replace(experiment.transform, input=name), recognizer.backbone.normalization),
         )
@@ -48,15 +48,11 @@ def embed_videos(
     }
     videos: list[VideoFeatures] = []
     bad: list[BadVideo] = []
-    for row, batch in zip(rows, make_loader(rows, labels, experiment, whole_grid), strict=True):
+    for row, batch in zip(rows, make_loader(rows, labels, experiment.clips, whole_grid), strict=True):
         assert isinstance(batch, ClipBatch)
         bad += [reason for _, reason in batch.bad]
         if not batch.bad:
-            videos.append(VideoFeatures(row, {name: _maps(one, batch.frames[0]) for name, one in embedders.items()}))
+            maps = {name: backbone.embed_video(batch.frames[0], hold=False) for name, backbone in backbones.items()}
+            videos.append(VideoFeatures(row, maps))
         progress()
     return videos, bad
-
-
-def _maps(embedder: FrameEmbedder, frames: Tensor) -> Tensor:
-    """uint8 ``[G, 3, S, S]`` -> float16 maps ``[G, D, h, w]``, or of the changes one fewer, but one at least."""
-    return without_still(embedder.embed_grid(frames), embedder.transform.config.lookback_frames)

@@ -52,9 +52,9 @@ def _loader(
     experiment: Experiment, labels: Sequence[str], videos: Sequence[VideoFeatures], choose: ChooseClips
 ) -> DataLoader[Sample]:
     features = [[video.of(experiment)] for video in videos]
-    # What is loaded are features of changes already: no context frame belongs to them.
-    loaded = replace(experiment, transform=replace(experiment.transform, input="rgb"))
-    return make_feature_loader([video.row for video in videos], labels, loaded, choose, features)
+    # Features of changes are what these clips are made of, as pictures would be: they look back at nothing.
+    settings = replace(experiment.clips, transform=replace(experiment.transform, input="rgb"))
+    return make_feature_loader([video.row for video in videos], labels, settings, choose, features)
 
 
 def loss_and_right(logits: Tensor, truth: Tensor, places: Tensor, num_videos: int) -> tuple[Tensor, Tensor]:

@@ -17,10 +17,10 @@ import numpy as np
 
 from pipeline.clip import Image
 from pipeline.config import InferenceConfig, StreamingConfig
+from pipeline.embedding.arrays import stacked
 from pipeline.errors import DecodeError
 from pipeline.inference import Model, RunStats
 from pipeline.inference.ahead import read_ahead
-from pipeline.inference.arrays import stacked
 from pipeline.inference.frames import grid_frames
 from pipeline.report.drawing import as_shown
 from pipeline.streaming.captures import Opener, open_source
@@ -167,11 +167,9 @@ class _FileFeed:
         self.state: SourceState = "live"
         self.num_in = 0
         self.origin_seconds: float | None = time.monotonic()
-        sampling, transform = model.file.sampling, model.file.transform
-        num_needed = transform.lookback_frames + (sampling.num_frames if inference.mode == "windows" else 1)
         self._reader = model.opener.open(source.address)
         self.end_seconds = self._reader.info.duration_seconds
-        frames = grid_frames(self._reader, sampling, model.fit, num_needed, RunStats())
+        frames = grid_frames(self._reader, model.file.sampling, model.fit, model.num_needed(inference), RunStats())
         self._frames: Generator[Image, None, None] = read_ahead(frames, 2 * inference.batch_size)
         self._events: deque[SourceEvent] = deque([SourceEvent("live", time.monotonic())])
 

@@ -2,10 +2,9 @@
 
 from __future__ import annotations
 
-import itertools
 import time
 from collections import deque
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass, field, replace
 from functools import partial
@@ -16,8 +15,8 @@ import numpy as np
 
 from pipeline.clip import Image, Prediction, Segment
 from pipeline.config import InferenceConfig, StreamingConfig, TimelineConfig
+from pipeline.embedding.frames import embed_together
 from pipeline.inference import Model
-from pipeline.inference.arrays import Features, joined
 from pipeline.streaming.feeds import Feed, Portion, open_feed
 from pipeline.streaming.grabber import EventKind, SourceEvent
 from pipeline.streaming.latency import LatencyHistogram
@@ -132,16 +131,13 @@ class Streams:
         self.changed = Condition()
         self._members: dict[str, _Member] = {}
         self._last: deque[SourceStatus] = deque(maxlen=_MAX_ENDED)
-        self._still = self._warm_up()
+        self._warm_up()
 
-    def _warm_up(self) -> Features:
-        """One picture through the model, so that the first real one does not wait; and what no change looks like."""
-        transform = self._model.file.transform
-        size = transform.fit_size_px
-        blank = np.zeros((1, 1 + transform.lookback_frames, 3, size, size), np.uint8)
-        projected = self._model.embed(blank)[0]
-        self._model.scorer(self._inference).push(projected)
-        return projected
+    def _warm_up(self) -> None:
+        """Two pictures through the model, so that the first real one does not wait."""
+        size = self._model.file.transform.fit_size_px
+        features = self._model.embedder().push(np.zeros((2, 3, size, size), np.uint8))
+        self._model.scorer(self._inference).push(features)
 
     @property
     def names(self) -> list[str]:
@@ -165,7 +161,7 @@ class Streams:
     def add_feed(self, source: Source, feed: Feed) -> None:
         """A source that the caller has opened. Raises ``ValueError`` as ``add``."""
         self._check_new(source.name)
-        track = SourceTrack(self._model, self._inference, self._timeline, self._still, feed.end_seconds)
+        track = SourceTrack(self._model, self._inference, self._timeline, feed.end_seconds)
         self._members[source.name] = _Member(source, feed, track)
 
     def remove(self, name: str) -> None:
@@ -189,14 +185,17 @@ class Streams:
             taken = [] if self.is_paused else self._take()
         if taken:
             self.num_steps += 1
-            projected = self._embed([frames for _, _, frames in taken])
+            with self.timed("embed"):
+                held = [member.track.hold(portion) for member, portion in taken]
+                embedders = [member.track.embedder for member, _ in taken]
+                new = embed_together(embedders, [portion.frames for _, portion in taken])
             with self.timed("score"):
-                calls = [partial(m.track.push, p, part) for (m, p, _), part in zip(taken, projected, strict=True)]
-                for (member, portion, _), scored in zip(taken, self._model.cores.each(calls), strict=True):
+                calls = [partial(m.track.push, *features) for (m, _), *features in zip(taken, held, new, strict=True)]
+                for (member, portion), scored in zip(taken, self._model.cores.each(calls), strict=True):
                     self._note(member, portion, scored)
         return bool(taken)
 
-    def _take(self) -> list[tuple[_Member, Portion, Image]]:
+    def _take(self) -> list[tuple[_Member, Portion]]:
         taken, batch_size = [], self._inference.batch_size
         share = max(1, min(batch_size, _MAX_BATCHES * batch_size // max(len(self._members), 1)))
         for member in self._members.values():
@@ -205,18 +204,8 @@ class Streams:
                 self._tell(member, member.track.begin(portion))
                 if portion.is_first and member.num_used:
                     self._notice(member, Notice("reset", self._frame_seconds(portion.first_index)))
-                taken.append((member, portion, member.track.inputs(portion)))
+                taken.append((member, portion))
         return taken
-
-    def _embed(self, frames: list[Image]) -> Sequence[Features]:
-        """``[n, 1 + context, 3, S, S]`` for each source -> ``[n, ...]`` for each, through the backbone at once."""
-        with self.timed("embed"):
-            batch = joined(frames)
-            if not len(batch):
-                return [self._still[:0]] * len(frames)
-            projected = self._model.embed_frames(batch)
-        edges = [0, *itertools.accumulate(len(part) for part in frames)]
-        return [projected[low:high] for low, high in itertools.pairwise(edges)]
 
     def _note(self, member: _Member, portion: Portion, scored: Scored) -> None:
         num_frames = portion.num_held + len(portion.frames)

@@ -5,12 +5,10 @@ from __future__ import annotations
 import math
 from dataclasses import dataclass, replace
 
-import numpy as np
-
-from pipeline.clip import Image, Segment
+from pipeline.clip import Segment
 from pipeline.config import InferenceConfig, TimelineConfig
+from pipeline.embedding.arrays import Features, joined
 from pipeline.inference import Model
-from pipeline.inference.arrays import Features, joined, stacked
 from pipeline.inference.scorers import Scorer
 from pipeline.sampling import Window
 from pipeline.streaming.feeds import Portion
@@ -34,33 +32,28 @@ class SourceTrack:
     """Scores the grid frames of one source. A lost signal ends a sequence and begins another, with a new state; times
     go on.
 
-    A grid frame that shows the picture before is scored again without being embedded again: its features are those of
-    that picture, or, for a model that reads the change between frames, those of no change. So it scores as in a file in
-    which the picture stands still.
+    A grid frame that shows the picture before is not embedded again and scores as in a file in which the picture stands
+    still.
+
+    Attributes:
+        embedder: of the source's frames.
+        timeline: the segments.
 
     Args:
         model: embeds and scores.
         inference: windows, or a stream.
         timeline: how scores become segments.
-        still: ``[1, ...]``, the output of ``Model.embed`` where nothing changes.
         end_seconds: where the source ends, if that is known.
     """
 
     def __init__(
-        self,
-        model: Model,
-        inference: InferenceConfig,
-        timeline: TimelineConfig,
-        still: Features,
-        end_seconds: float = math.inf,
+        self, model: Model, inference: InferenceConfig, timeline: TimelineConfig, end_seconds: float = math.inf
     ) -> None:
-        self._model, self._inference, self._still = model, inference, still
-        self._num_context = model.file.transform.lookback_frames
+        self._model, self._inference = model, inference
+        self.embedder = model.embedder()
         self.timeline = Timeline(model.labels, model.file.sampling.sample_fps, timeline, end_seconds)
         self._scorer: Scorer | None = None  # None: no sequence is under way
         self._base_index = self._next_index = 0  # where the sequence began on the grid, and where it goes on
-        self._previous = np.empty(0, np.uint8)  # uint8 [context, 3, S, S]: the sequence's last pictures
-        self._held: Features = None  # [1, ...]: what a repeated picture is scored by
 
     def begin(self, portion: Portion) -> Scored:
         """Must come first for each portion: ends the sequence that it does not continue."""
@@ -70,32 +63,24 @@ class SourceTrack:
         if len(portion.frames):  # what is held from before the end belongs to what has ended
             self._scorer = self._model.scorer(self._inference)
             self._base_index = self._next_index = portion.first_index + portion.num_held
-            self._previous, self._held = portion.frames[:0], self._still if self._num_context else None
+            self.embedder.reset()
         return ended
 
-    def inputs(self, portion: Portion) -> Image:
-        """uint8 ``[n, 1 + context, 3, S, S]``: the new frames that have to be embedded, each behind its context."""
-        if not self._num_context:
-            return portion.frames[:, None]
-        frames: Image = joined([self._previous, portion.frames])
-        self._previous = frames[len(frames) - self._num_context :]
-        num_whole = max(len(frames) - self._num_context, 0)
-        inputs: Image = stacked([frames[i : i + num_whole] for i in range(1 + self._num_context)], axis=1)
-        return inputs
-
-    def push(self, portion: Portion, projected: Features) -> Scored:
-        """Scores the portion; ``projected [n, ...]`` is what became of its ``inputs``."""
+    def hold(self, portion: Portion) -> Features:
+        """Features ``[n, ...]`` of the grid frames up to the portion's new ones, which show the picture before; None if
+        there are none. Comes before the new ones are embedded."""
         if self._scorer is None:
-            return Scored()
+            return None
         first_new = portion.first_index + portion.num_held
         num_held, self._next_index = first_new - self._next_index, first_new + len(portion.frames)
-        parts = [projected]
-        if num_held and self._held is not None:
-            parts = [*[self._held] * num_held, projected]
-        if not self._num_context and len(projected):
-            self._held = joined([projected[-1:]])  # a copy, so that it does not keep a whole batch alive
-        whole = joined(parts) if len(parts) > 1 else projected
-        return self._segmented(self._scorer.push(whole)) if len(whole) else Scored()
+        return self.embedder.hold(num_held)
+
+    def push(self, held: Features, new: Features) -> Scored:
+        """Scores what ``hold`` gave, then the features ``[n, ...]`` of the portion's new frames, or None."""
+        parts = [part for part in (held, new) if part is not None]
+        if self._scorer is None or not parts:
+            return Scored()
+        return self._segmented(self._scorer.push(joined(parts) if len(parts) > 1 else parts[0]))
 
     def end(self) -> Scored:
         """Ends the sequence, as the end of a file does."""

@@ -23,7 +23,7 @@ from pipeline.checkpoint import ModelFile, provenance_of, save_model
 from pipeline.config import Experiment, MachineConfig, to_yaml
 from pipeline.datasets.annotations import name_some
 from pipeline.datasets.datamodule import VideoDataModule, uses_cuda
-from pipeline.datasets.features import FrameEmbedder, can_keep_features
+from pipeline.datasets.features import FrozenBackbone, can_keep_features
 from pipeline.datasets.identities import Contents, Unseen
 from pipeline.datasets.loading import lost_workers
 from pipeline.datasets.settled import Splits, read_splits, require_classes
@@ -186,7 +186,7 @@ def _cache_features(data: VideoDataModule, module: ClipClassifier, quiet: bool) 
     with Progress(console=PlainConsole(), disable=not _shows_bar(quiet), transient=True) as progress:
         task = progress.add_task("embedding each frame once", total=num_videos)
         module.eval()
-        data.cache_features(FrameEmbedder(module.recognizer, module.transform), lambda: progress.advance(task))
+        data.cache_features(FrozenBackbone(module.recognizer, module.transform), lambda: progress.advance(task))
         module.train()
 
 
@@ -198,7 +198,7 @@ def _check_settings_agree(experiment: Experiment) -> None:
                 "data.cache features keeps what a frozen backbone says of each frame: set "
                 "training.backbone_lr_scale 0, or data.cache none"
             )
-        if not can_keep_features(experiment):
+        if not can_keep_features(experiment.clips):
             raise UserError(
                 "data.cache features keeps the change from each frame to the next, and these clips do not consist of "
                 "neighbours: set sampling.mode dense and sampling.short_video hold_last, transform.input rgb, "
@@ -222,9 +222,7 @@ def _check_settings_agree(experiment: Experiment) -> None:
 
 
 def _check_changes_are_seen(experiment: Experiment) -> None:
-    if experiment.transform.lookback_frames:
-        return
-    if experiment.model.rgb_diff_scale != 1:
+    if experiment.transform.input == "rgb" and experiment.model.rgb_diff_scale != 1:
         raise UserError(
             "model.rgb_diff_scale enlarges the change since the frame before, and single pictures have none: "
             "set transform.input rgb_diff or rgb+rgb_diff, or model.rgb_diff_scale 1"

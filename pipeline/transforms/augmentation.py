@@ -25,7 +25,7 @@ class TrainTransform(ClipTransform):
         self._augment = _augmentation(config)
 
     def train(self, frames: Tensor) -> Tensor:
-        """uint8 ``[B, T + context, 3, S, S]`` -> float ``[B, T, 3 P, I, I]``. Draws from torch's global generator."""
+        """uint8 ``[B, T + L, 3, S, S]`` -> float ``[B, T, 3 P, I, I]``. Draws from torch's global generator."""
         if self.config.crop_padding_px:
             frames = shift_and_flip(frames, self.config)
         if self._augment is not None:

@@ -59,14 +59,14 @@ class ClipTransform:
         self.normalization = normalization
 
     def evaluate(self, frames: Tensor) -> Tensor:
-        """uint8 ``[B, T + context, 3, S, S]`` -> float ``[B, T, 3 P, I, I]``, the centre: I = ``input_size_px``."""
+        """uint8 ``[B, T + L, 3, S, S]`` -> float ``[B, T, 3 P, I, I]``, the centre: I = ``input_size_px``."""
         return self.to_input(_center(frames, self.config.input_size_px))
 
     def to_input(self, frames: Tensor) -> Tensor:
-        """uint8 ``[..., T + context, 3, I, I]`` -> normalised float ``[..., T, 3 P, I, I]``, P pictures of each frame.
+        """uint8 ``[..., T + L, 3, I, I]`` -> normalised float ``[..., T, 3 P, I, I]``, P pictures of each frame.
 
         ``rgb_diff`` gives the change of the normalised picture since the frame before, so that each output frame
-        needs its predecessor: the context frame. ``rgb+rgb_diff`` gives the picture, then its change.
+        needs its predecessor (L is 1, else 0). ``rgb+rgb_diff`` gives the picture, then its change.
         """
         mean, std = (
             torch.tensor(value, device=frames.device).view(3, 1, 1)

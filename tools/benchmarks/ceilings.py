@@ -14,7 +14,7 @@ from benchmarks.heads import ALONE, MINIMAL, RESET_AFTER, SIZES, Size, forward, 
 from benchmarks.tables import Findings, Table
 from benchmarks.timing import Times, interleaved
 from pipeline.config import ModelConfig, TransformConfig
-from pipeline.datasets.features import FrameEmbedder
+from pipeline.embedding.clips import ClipEmbedder
 from pipeline.files.cache import Store
 from pipeline.models.recognizer import Recognizer
 from pipeline.transforms.augmentation import TrainTransform
@@ -99,7 +99,7 @@ def _extraction(recognizer: Recognizer, folder: Path, device: str) -> Callable[[
     transform = TrainTransform(
         TransformConfig(fit_size_px=_SIDE_PX, input_size_px=_SIDE_PX), recognizer.backbone.normalization
     )
-    embedder, store = FrameEmbedder(recognizer, transform), Store(folder, 2**33)
+    embedder, store = ClipEmbedder(recognizer, transform), Store(folder, 2**33)
     frames = torch.randint(0, 256, (_NUM_FRAMES[device], _SIDE_PX, _SIDE_PX, 3), dtype=torch.uint8)
     store.put("frames", frames.permute(0, 3, 1, 2).numpy(), {})  # [N, H, W, 3] -> [N, 3, H, W]
 
@@ -109,7 +109,8 @@ def _extraction(recognizer: Recognizer, folder: Path, device: str) -> Callable[[
         places = range(len(entry))
         for start in range(0, len(places), _FRAMES_A_CALL[device]):
             with _mixed(device):
-                embedder.embed(torch.from_numpy(entry.read(places[start : start + _FRAMES_A_CALL[device]])))
+                frames = torch.from_numpy(entry.read(places[start : start + _FRAMES_A_CALL[device]]))
+                embedder(frames.unsqueeze(0).to(device))
 
     return run
 

@@ -123,7 +123,7 @@ def _step(experiment: Experiment, from_features: bool, precision: str, device: s
 
 def _batch(module: ClipClassifier, experiment: Experiment, from_features: bool) -> ClipBatch:
     sampling, transform = experiment.sampling, experiment.transform
-    num_frames = sampling.num_frames + (0 if from_features else transform.lookback_frames)
+    num_frames = sampling.num_frames if from_features else experiment.clips.num_frames
     most = max(2, _PIXELS_A_STEP // (num_frames * transform.fit_size_px**2))
     count = experiment.data.batch_size if from_features else min(experiment.data.batch_size, most)
     frames = torch.randint(0, 256, (count, num_frames, 3, *[transform.fit_size_px] * 2), dtype=torch.uint8)
