@@ -16,7 +16,7 @@ from PIL import Image, ImageOps, UnidentifiedImageError
 
 from pipeline.clip import VideoInfo
 from pipeline.config import DecodeConfig
-from pipeline.decode.container import check_regular_file
+from pipeline.decode.container import Header, check_regular_file
 from pipeline.decode.index import VideoIndex
 from pipeline.decode.reader import Picture, VideoReader, indexed_picture
 from pipeline.errors import DecodeError
@@ -67,9 +67,10 @@ def open_picture(path: Path, config: DecodeConfig) -> VideoReader:
     check_regular_file(path)
     picture = decode_picture(path.read_bytes(), path, config)
     height, width = picture.shape[:2]
-    info = VideoInfo(path, 1, width, height, Fraction(1), 1.0, 0, path.suffix.lower().removeprefix("."), "picture")
+    rate, kind = Fraction(1), path.suffix.lower().removeprefix(".")
+    info = VideoInfo(path, 1, width, height, rate, 1.0, 0, kind, "picture")
     index = VideoIndex(info, np.zeros(1), ticks=None, keyframes=np.zeros(1, np.int64), is_proven=True)
-    read = _ReadPicture(path, index, picture)
+    read = _ReadPicture(path, Header("picture", kind, Fraction(0), rate, rate, Fraction(1), 1, 1), index, picture)
     return VideoReader(read, read)
 
 
@@ -78,6 +79,7 @@ class _ReadPicture:
     """The file of a reader and its decoder, with the only picture decoded already."""
 
     path: Path
+    header: Header
     index: VideoIndex
     picture: NDArray[np.uint8]
 

@@ -134,6 +134,10 @@ class _VideoSource(Protocol):
         """The path as the caller gave it."""
 
     @property
+    def header(self) -> Header:
+        """The claims of the container's header."""
+
+    @property
     def index(self) -> VideoIndex:
         """The packet index, built when first asked for. Raises ``DecodeError``."""
 

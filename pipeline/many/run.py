@@ -102,11 +102,11 @@ def _plan(model_path: str, model: ModelFile, videos: Sequence[Path | str], optio
         "model": job.model_sha256,
         "device": options.device,
         "stream": options.decode.stream,
-        "timeline": to_dict(options.timeline),
-        **{f"inference.{name}": value for name, value in to_dict(options.inference).items()},
     }
-    known = {"labels": list(model.labels), "sampling": to_dict(model.sampling)}
-    header = {**known, "run": run, "videos": list_facts(paths)}
+    run |= {"timeline": to_dict(options.timeline)}
+    run |= {f"inference.{name}": value for name, value in to_dict(options.inference).items()}
+    header = {"labels": list(model.labels), "sampling": to_dict(model.sampling), "run": run}
+    header |= {"videos": list_facts(paths)}
     table = Path(options.parquet or "")
     if options.shard is None:
         return _Plan(job, paths, table, run, header)
