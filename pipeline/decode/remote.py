@@ -21,7 +21,7 @@ from pathlib import Path
 from queue import Empty, SimpleQueue
 from threading import Thread
 from time import monotonic
-from typing import Any, BinaryIO
+from typing import Any
 from urllib.error import HTTPError, URLError
 from urllib.parse import unquote_to_bytes
 
@@ -51,12 +51,22 @@ def fetch(url: str, folder: Path, config: DecodeConfig) -> Path:
     Raises:
         DecodeError: at stage ``open``; the server does not give it, is too slow, or it is too large.
     """
-    target = folder / file_name_of(url)
+    deadline, num_bytes, target = _Deadline(config.timeout_seconds), 0, folder / file_name_of(url)
     try:
-        with target.open("wb") as stream:
-            _fetch(url, stream, config)
+        with _ask(url, deadline) as response, target.open("wb") as stream:
+            announced = response.length
+            deadline.count(0)
+            while chunk := response.read1(_CHUNK_BYTES):
+                num_bytes += len(chunk)
+                deadline.count(num_bytes)
+                _check_size(url, config, max(num_bytes, announced or 0))
+                stream.write(chunk)
+    except (URLError, HTTPException, ssl.SSLError, ConnectionError, TimeoutError, ValueError) as error:
+        raise DecodeError(url, "open", _cause(error, deadline)) from None
     except OSError as error:
         raise DecodeError(url, "open", f"cannot be kept in {folder}: {error.strerror}") from None
+    if announced is not None and num_bytes < announced:
+        raise DecodeError(url, "open", f"cut off: the server announces {announced} bytes and sends {num_bytes}")
     return target
 
 
@@ -99,12 +109,15 @@ class _Deadline:
     def connect(self, address: tuple[str, int], *_: object) -> socket.socket:
         """Connect as ``socket.create_connection`` does, but in the time that is left. Raises ``OSError``."""
         failure = OSError()
-        for *_, where in _look_up(*address, self.seconds_left()):
+        for family, kind, protocol, _, where in _look_up(*address, self.seconds_left()):
+            connection = socket.socket(family, kind, protocol)
             try:
-                connection = socket.create_connection(where[:2], self.seconds_left())
+                connection.settimeout(self.seconds_left())
+                connection.connect(where)
                 connection.settimeout(self.seconds_left())
                 return connection
-            except OSError as error:  # noqa: PERF203
+            except OSError as error:
+                connection.close()
                 failure = error
         raise failure
 
@@ -173,23 +186,6 @@ class _Http(urllib.request.HTTPHandler, urllib.request.HTTPSHandler):
 
     def https_open(self, request: urllib.request.Request) -> HTTPResponse:
         return self.do_open(partial(_timed, HTTPSConnection, self._deadline), request)
-
-
-def _fetch(url: str, stream: BinaryIO, config: DecodeConfig) -> None:
-    deadline, num_bytes = _Deadline(config.timeout_seconds), 0
-    try:
-        with _ask(url, deadline) as response:
-            announced = response.length
-            deadline.count(0)
-            while chunk := response.read1(_CHUNK_BYTES):
-                num_bytes += len(chunk)
-                deadline.count(num_bytes)
-                _check_size(url, config, max(num_bytes, announced or 0))
-                stream.write(chunk)
-    except (URLError, HTTPException, ssl.SSLError, ConnectionError, TimeoutError, ValueError) as error:
-        raise DecodeError(url, "open", _cause(error, deadline)) from None
-    if announced is not None and num_bytes < announced:
-        raise DecodeError(url, "open", f"cut off: the server announces {announced} bytes and sends {num_bytes}")
 
 
 def _ask(url: str, deadline: _Deadline) -> HTTPResponse:

@@ -22,29 +22,23 @@ def unpack(part: FilePart, folder: Path) -> Path:
     Raises:
         DecodeError: at stage ``open``; the larger file is missing, cut off or changed, or the disk is full.
     """
-    target = folder / f"video{Path(part.name).suffix[:10]}"
+    if not part.path.is_file():
+        raise DecodeError(part.name, "open", f"the shard {part.path} that holds it is missing")
+    target, content, num_left = folder / f"video{Path(part.name).suffix[:10]}", hashlib.sha256(), part.num_bytes
     try:
-        _copy(part, target)
+        with part.path.open("rb", buffering=0) as shard, target.open("wb", buffering=0) as stream:
+            shard.seek(part.start_byte)
+            while num_left and (block := shard.read(min(num_left, _CHUNK_BYTES))):
+                content.update(block)
+                stream.write(block)
+                num_left -= len(block)
     except OSError as error:
         cause = f"cannot be unpacked from {part.path} into {folder}: {error.strerror}"
         raise DecodeError(part.name, "open", cause) from error
-    return target
-
-
-def _copy(part: FilePart, target: Path) -> None:
-    if not part.path.is_file():
-        raise DecodeError(part.name, "open", f"the shard {part.path} that holds it is missing")
-    content, num_left = hashlib.sha256(), part.num_bytes
-    with part.path.open("rb", buffering=0) as shard, target.open("wb", buffering=0) as stream:
-        shard.seek(part.start_byte)
-        while num_left and (block := shard.read(min(num_left, _CHUNK_BYTES))):
-            content.update(block)
-            stream.write(block)
-            num_left -= len(block)
     if num_left:
-        raise DecodeError(
-            part.name, "open", f"the shard {part.path} that holds it is cut off, {num_left} bytes before its end"
-        )
+        cause = f"the shard {part.path} that holds it is cut off, {num_left} bytes before its end"
+        raise DecodeError(part.name, "open", cause)
     if content.hexdigest() != part.sha256:
         cause = f"the shard {part.path} has other bytes than were packed: damaged, or replaced without its index"
         raise DecodeError(part.name, "open", cause)
+    return target
