@@ -117,7 +117,6 @@ class Compiled(nn.Module):
 def models_of(size: Size, device: str) -> dict[str, nn.Module]:
     models = {
         NAIVE: NaiveConvGRU(size.channels, size.hidden),
-        "classic by autograd": by_autograd(ConvGRU(size.channels, size.hidden, reset_after=False)),
         CLASSIC: ConvGRU(size.channels, size.hidden, reset_after=False),
         RESET_AFTER: ConvGRU(size.channels, size.hidden),
         MINIMAL: ConvMinGRU(size.channels, size.hidden),

@@ -72,8 +72,8 @@ class ConvGRU(TemporalHead):
     def recur(self, projected: Tensor, state: State = None) -> tuple[Tensor, State]:
         """``[B, T, 3 hidden, H, W]`` -> ``[B, T, hidden, H, W]`` and the last state ``[B, hidden, H, W]``."""
         h = (self.initial_state(projected) if state is None else state).to(projected.dtype)
-        if fast.applies(self, projected):
-            states = fast.run_convgru(projected, h, self.hidden_conv, self.workspace, reset_after=self.reset_after)
+        if self.reset_after and fast.applies(self, projected):
+            states = fast.run_convgru(projected, h, self.hidden_conv, self.workspace)
             return states, states[:, -1]
         outputs = []
         for x in projected.unbind(1):

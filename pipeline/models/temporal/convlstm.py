@@ -56,9 +56,6 @@ class ConvLSTM(TemporalHead):
     def recur(self, projected: Tensor, state: State = None) -> tuple[Tensor, State]:
         """``[B, T, 4 hidden, H, W]`` -> ``[B, T, hidden, H, W]`` and the last hidden and cell."""
         h, c = (maps.to(projected.dtype) for maps in (self.initial_state(projected) if state is None else state))
-        if fast.applies(self, projected):
-            states, c = fast.run_convlstm(projected, h, c, self.hidden_conv, self.workspace)
-            return states, (states[:, -1], c)
         outputs = []
         for x in projected.unbind(1):
             i, f, g, o = (x + self.hidden_conv(h)).chunk(4, dim=1)

@@ -108,14 +108,11 @@ def _state_dtype(x: Tensor) -> torch.dtype:
 def _run(head: TemporalHead, projected: Tensor, state: State) -> tuple[Tensor, Tensor]:
     """``projected [B, T, 2 hidden, ...]`` -> the outputs ``[B, T, hidden, ...]`` and the last state."""
     h = head.initial_state(projected) if state is None else state.to(_state_dtype(state))
-    if fast.applies(head, projected):
-        states = fast.run_mingru(projected, h)
-    else:
-        x_z, x_n = projected.to(h.dtype).chunk(2, dim=2)
-        zs, ns = torch.sigmoid(x_z), torch.where(x_n >= 0, x_n + 0.5, torch.sigmoid(x_n))
-        outputs = []
-        for z, n in zip(zs.unbind(1), ns.unbind(1), strict=True):
-            h = torch.lerp(h, n, z)  # (1 - z) . h + z . n
-            outputs.append(h)
-        states = torch.stack(outputs, dim=1)
+    x_z, x_n = projected.to(h.dtype).chunk(2, dim=2)
+    zs, ns = torch.sigmoid(x_z), torch.where(x_n >= 0, x_n + 0.5, torch.sigmoid(x_n))
+    outputs = []
+    for z, n in zip(zs.unbind(1), ns.unbind(1), strict=True):
+        h = torch.lerp(h, n, z)  # (1 - z) . h + z . n
+        outputs.append(h)
+    states = torch.stack(outputs, dim=1)
     return states.to(projected.dtype), states[:, -1]
