@@ -21,7 +21,6 @@ from pipeline.transforms.colours import (
     SATURATION,
     ColourSteps,
     change_colours,
-    change_colours_together,
     draw_colour_steps,
 )
 from pipeline.transforms.crops import draw_boxes, resize_crops, resize_crops_together
@@ -113,7 +112,6 @@ def test_colours_are_torchvisions() -> None:
     changed = change_colours(frames, steps)
     expected = colours_one_by_one(frames.float() / 255, steps) * 255
     torch.testing.assert_close(changed, expected, atol=2e-3, rtol=0)
-    torch.testing.assert_close(change_colours_together(frames, steps), expected, atol=2e-3, rtol=0)
     gentle = draw_colour_steps(24, TransformConfig(), CPU)
     difference = change_colours(frames, gentle) - colours_one_by_one(frames, gentle).float()
     assert difference.abs().max() < 4
@@ -142,10 +140,22 @@ def test_what_is_off_is_left_out() -> None:
     frames = smooth_clips(2, 12)
     steps = draw_colour_steps(2, off, CPU)
     assert steps.kinds.shape == (0, 2)
-    assert change_colours(frames, steps) is frames
+    assert torch.equal(change_colours(frames, steps), frames.float())
     only_grey = draw_colour_steps(2, TransformConfig(brightness=0, contrast=0, saturation=0, grayscale=1.0), CPU)
     grey = change_colours(frames, only_grey)
     assert torch.equal(grey, grey[:, :, :1].expand_as(grey))
+
+
+def test_a_batch_in_parts_is_the_batch_at_once(monkeypatch: pytest.MonkeyPatch) -> None:
+    """A CPU takes some clips at a time, by their size; a GPU takes all."""
+    config = TransformConfig(fit_size_px=24, input_size_px=16, input="rgb+rgb_diff", grayscale=0.5)
+    transform, frames, outs = TrainTransform(config, Normalization((0.5,) * 3, (0.2,) * 3)), smooth_clips(7, 24), []
+    for clips_at_once in (1, 3, 7):
+        monkeypatch.setattr("pipeline.transforms.augmentation._PIXELS_AT_ONCE", clips_at_once * 3 * 16 * 16)
+        torch.manual_seed(3)
+        outs.append(transform.train(frames))
+    torch.testing.assert_close(outs[0], outs[2], atol=1e-5, rtol=0)
+    torch.testing.assert_close(outs[1], outs[2], atol=1e-5, rtol=0)
 
 
 def test_parts_of_a_video_are_augmented_alike_by_one_seed() -> None:

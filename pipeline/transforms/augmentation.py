@@ -8,9 +8,12 @@ from __future__ import annotations
 import torch
 from torch import Tensor
 
-from pipeline.transforms.colours import change_colours, draw_colour_steps
+from pipeline.transforms.colours import ColourSteps, change_colours, draw_colour_steps
 from pipeline.transforms.crops import draw_boxes, resize_crops, shift_and_flip
 from pipeline.transforms.frames import ClipTransform
+
+# So few stay in a CPU's caches from the first step to the last.
+_PIXELS_AT_ONCE = 16 * 112 * 112
 
 
 class TrainTransform(ClipTransform):
@@ -30,8 +33,17 @@ class TrainTransform(ClipTransform):
             boxes = draw_boxes(num_clips, config, device)
             is_flipped = torch.rand(num_clips, device=device) < config.horizontal_flip
             frames = resize_crops(frames, boxes, is_flipped, config.input_size_px)
-        clips = self.to_input(change_colours(frames, draw_colour_steps(num_clips, config, device)))
+        clips = self._coloured(frames, draw_colour_steps(num_clips, config, device))
         return blank_squares(clips, config.cutout_px) if config.cutout_px else clips
+
+    def _coloured(self, frames: Tensor, steps: ColourSteps) -> Tensor:
+        """uint8 or float ``[B, T + context, 3, I, I]`` -> float ``[B, T, 3 P, I, I]``; on a CPU few clips at a time."""
+        num_at_once = len(frames)
+        if frames.device.type == "cpu" and len(steps.kinds):
+            num_at_once = max(1, _PIXELS_AT_ONCE // frames[0, :, 0].numel())
+        parts = zip(frames.split(num_at_once), steps.split(num_at_once), strict=True)
+        clips = [self.to_input(change_colours(*part)) for part in parts]
+        return torch.cat(clips) if len(clips) > 1 else clips[0]
 
 
 def blank_squares(clips: Tensor, side_px: int) -> Tensor:

@@ -27,6 +27,11 @@ class ColourSteps:
     factors: Tensor
     """``[steps, B]``, the picture's share of the blend; above 1 the change is away from black or grey."""
 
+    def split(self, num_clips: int) -> list[ColourSteps]:
+        """Return those of the first so many clips, of the next so many, ..."""
+        pairs = zip(self.kinds.split(num_clips, dim=1), self.factors.split(num_clips, dim=1), strict=True)
+        return [ColourSteps(*pair) for pair in pairs]
+
 
 def draw_colour_steps(num_clips: int, config: TransformConfig, device: torch.device) -> ColourSteps:
     """Draw brightness, contrast and saturation in a random order as torchvision's ``ColorJitter`` does, then its
@@ -47,26 +52,15 @@ def draw_colour_steps(num_clips: int, config: TransformConfig, device: torch.dev
 
 
 def change_colours(frames: Tensor, steps: ColourSteps) -> Tensor:
-    """``[B, T, 3, H, W]`` of numbers from 0 to 255, uint8 or float -> the same as floats; if there are no steps
-    ``frames`` itself. On a CPU clip by clip, which stay in its caches."""
-    if not len(steps.kinds):
-        return frames
-    if frames.device.type != "cpu":
-        return change_colours_together(frames, steps)
-    by_clip = zip(frames.split(1), steps.kinds.split(1, dim=1), steps.factors.split(1, dim=1), strict=True)
-    return torch.cat([change_colours_together(clip, ColourSteps(*its_steps)) for clip, *its_steps in by_clip])
-
-
-def change_colours_together(frames: Tensor, steps: ColourSteps) -> Tensor:
-    """Compute ``change_colours`` for all clips at once."""
-    frames = frames.float()
+    """``[B, T, 3, H, W]`` of numbers from 0 to 255, uint8 or float -> the same as floats, each clip by its steps."""
+    frames = frames.to(torch.float32, copy=True)
     # [steps, B] -> [steps, B, 1, 1, 1, 1]
     kinds, factors = (values[..., None, None, None, None] for values in (steps.kinds, steps.factors))
     for kind, factor in zip(kinds, factors, strict=True):
         grey = _grey(frames)
-        of_contrast = grey.mean(dim=(3, 4), keepdim=True)  # of each frame, [B, T, 1, 1, 1]
-        other = torch.where(kind == CONTRAST, of_contrast, grey) * (kind != BRIGHTNESS)
-        frames = torch.lerp(other, frames, factor).clamp_(0, 255)
+        mean = grey.mean(dim=(3, 4), keepdim=True)  # of each frame, [B, T, 1, 1, 1]
+        other = torch.where(kind == SATURATION, grey, mean * (kind == CONTRAST))
+        torch.lerp(other, frames, factor, out=frames).clamp_(0, 255)
     return frames
 
 

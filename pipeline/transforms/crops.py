@@ -1,4 +1,4 @@
-"""Random crops of a batch of clips, one draw a clip, all clips at once."""
+"""Random crops of a batch of clips, one draw a clip, drawn for all clips at once."""
 
 from __future__ import annotations
 
