@@ -31,7 +31,8 @@ from pipeline.models.recognizer import Recognizer
 from pipeline.models.scan_orders import SCAN_ORDERS
 from pipeline.models.temporal.stack import MAP_HEADS, TEMPORAL_HEADS, build_temporal
 from pipeline.training.fit import train
-from pipeline.transforms.augmentation import blank_squares, shift_and_flip
+from pipeline.transforms.augmentation import blank_squares
+from pipeline.transforms.crops import shift_and_flip
 from pipeline.transforms.frames import fit_frames
 from tests.small import small_model
 

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import math
 import os
 import shutil
 import signal
@@ -101,6 +102,25 @@ def test_a_run_leaves_a_model_that_says_what_it_is(motion_root: Path, tmp_path: 
         train(experiment, quiet=True)
     with pytest.raises(UserError, match="nothing to resume"):
         train(replace(experiment, name="new"), resume=True, quiet=True)
+
+
+@pytest.mark.parametrize("accumulated", [1, 4])
+def test_a_loss_that_is_no_number_ends_the_run_before_the_weights_learn_from_it(
+    motion_root: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, accumulated: int
+) -> None:
+    loss, steps = ClipClassifier.loss, list[int]()
+
+    def diverged(self: ClipClassifier, batch: Any) -> tuple[torch.Tensor, torch.Tensor]:
+        value, weight = loss(self, batch)
+        return (value * math.nan if self.trainer.fit_loop.epoch_loop.total_batch_idx else value), weight
+
+    monkeypatch.setattr(ClipClassifier, "loss", diverged)
+    monkeypatch.setattr(ClipClassifier, "on_before_optimizer_step", lambda self, _: steps.append(self.global_step))
+    experiment = small_experiment(motion_root, tmp_path, epochs=1, accumulate_batches=accumulated)
+    with pytest.raises(UserError, match=r"the loss became nan in epoch 0; lower training\.learning_rate"):
+        train(experiment, quiet=True)
+    assert len(steps) == 1 // accumulated  # the first batch alone
+    assert not (experiment.run_dir / "model.safetensors").exists()
 
 
 @pytest.mark.parametrize(
