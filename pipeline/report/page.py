@@ -8,28 +8,27 @@ from __future__ import annotations
 
 import base64
 import os
-import re
 from collections.abc import Iterator, Sequence
-from html import escape
 from pathlib import Path
 from typing import Any
 from urllib.parse import quote
 
 import cv2
 import numpy as np
+from markupsafe import Markup
 from numpy.typing import NDArray
 
 from pipeline.clip import Prediction, Segment, VideoInfo
 from pipeline.files.failures import OutputError, failures_of, reason_of
 from pipeline.files.writing import OutputFile, check_folder
-from pipeline.report.drawing import as_shown, clock
+from pipeline.report.drawing import as_shown
 from pipeline.report.mp4 import Mp4File, encoder_name
 from pipeline.report.own import PREVIEW
 from pipeline.report.records import OK, SourceVideo, later, rounded, segment_record
 from pipeline.report.strip import ScoreStrip
+from pipeline.report.templates import template
 from pipeline.schema import to_json
 
-_TEMPLATE = Path(__file__).with_name("page.html")
 _NUM_STRIP_LABELS = 8
 _PREVIEW_SIZE_PX = 640
 """The longer side of the copy made for browsers."""
@@ -65,7 +64,6 @@ class HtmlPages:
     ) -> None:
         self._folder, self._labels, self._max_bytes = folder, labels, int(1e6 * max_embedded_mb)
         self._no_clobber = no_clobber
-        self._template = _TEMPLATE.read_text(encoding="utf-8")
         self._video = SourceVideo("", "")
         self._strip = ScoreStrip()
         self._segments: list[Segment] = []
@@ -124,15 +122,35 @@ class HtmlPages:
         # On the clock of what is played: that of the file, or of a copy that begins with the first picture.
         start = info.start_seconds_in_file if _browsers_play(info) else 0.0
         segments = [later(segment, start) for segment in self._segments]
-        data = _page_data(self._video, segments, self._strip, self._labels, status, error, start)
-        parts = {
-            "title": escape(Path(self._video.path).name),
-            "media": _media_html(source, mime, info),
-            "note": "".join(f'<p class="note" role="status">{escape(note)}</p>' for note in self._notes(status, error)),
-            "segments": _segments_html(segments),
-            "data": to_json(data, ensure_ascii=False).replace("<", "\\u003c"),  # so that no label ends the script
+        data = to_json(self._data(segments, status, error, start), ensure_ascii=False)
+        return template("report/page.html").render(
+            title=Path(self._video.path).name,
+            notes=self._notes(status, error),
+            info=info,
+            source=source,
+            mime=mime,
+            segments=segments,
+            data=Markup(data.replace("<", "\\u003c")),  # so that no label ends the script
+        )
+
+    def _data(self, segments: Sequence[Segment], status: str, error: str, start_seconds: float) -> dict[str, Any]:
+        """Return the data of the page's script: the segments, and the strip of the best labels, whose times, and the
+        video's end, are moved to the player's clock, on which the first picture is at ``start_seconds``."""
+        strip, means = self._strip, self._strip.means()
+        return {
+            "path": self._video.path,
+            "duration_seconds": rounded(start_seconds + self._video.duration_seconds),
+            "status": status,
+            "error": error,
+            "segments": [segment_record(segment) for segment in segments],
+            "strip": {
+                "times_seconds": [rounded(start_seconds + time) for time in strip.times_seconds],
+                "rows": [
+                    {"label": self._labels[k], "scores": [rounded(score) for score in means[:, k]]}
+                    for k in strip.top_labels(_NUM_STRIP_LABELS)
+                ],
+            },
         }
-        return re.sub(r"{{(\w+)}}", lambda found: parts[found[1]], self._template)
 
     def _notes(self, status: str, error: str) -> Iterator[str]:
         if status != OK:
@@ -179,49 +197,3 @@ def _relative_address(path: Path, folder: Path) -> str:
     with failures_of(folder):
         relative = os.path.relpath(path.resolve(), folder.resolve()).replace(os.sep, "/")
         return quote(os.fsencode(relative))
-
-
-def _page_data(
-    video: SourceVideo,
-    segments: Sequence[Segment],
-    strip: ScoreStrip,
-    labels: Sequence[str],
-    status: str,
-    error: str,
-    start_seconds: float,
-) -> dict[str, Any]:
-    """Return the data of the page's script: the segments, and the strip of the best labels, whose times, and the
-    video's end, are moved to the player's clock, on which the first picture is at ``start_seconds``."""
-    top, means = strip.top_labels(_NUM_STRIP_LABELS), strip.means()
-    return {
-        "path": video.path,
-        "duration_seconds": rounded(start_seconds + video.duration_seconds),
-        "status": status,
-        "error": error,
-        "segments": [segment_record(segment) for segment in segments],
-        "strip": {
-            "times_seconds": [rounded(start_seconds + time) for time in strip.times_seconds],
-            "rows": [{"label": labels[k], "scores": [rounded(score) for score in means[:, k]]} for k in top],
-        },
-    }
-
-
-def _media_html(source: str, mime: str, info: VideoInfo) -> str:
-    """The video element, or a sentence where there is nothing to play."""
-    if not source:
-        return '<p class="note">No browser plays this kind of video, and no copy could be made.</p>'
-    return (
-        f'<video id="video" controls preload="metadata" playsinline width="{info.shown_width}" height="{info.height}">'
-        f'<source src="{escape(source)}" type="{mime}">This browser does not play the video.</video>'
-    )
-
-
-def _segments_html(segments: Sequence[Segment]) -> str:
-    """A list item with a button for each."""
-    items = [
-        f'<li><button type="button" data-index="{index}"><span class="label">{escape(segment.label)}</span> '
-        f'<span class="time">{clock(segment.start_seconds)} &ndash; {clock(segment.end_seconds)}</span> '
-        f'<span class="score">{segment.score:.0%}</span></button></li>'
-        for index, segment in enumerate(segments)
-    ]
-    return "\n".join(items) or '<li class="note">No action found.</li>'

@@ -13,6 +13,8 @@ from functools import cached_property
 from pathlib import Path
 from typing import Any
 
+from jinja2 import UndefinedError
+
 from pipeline.checkpoint import read_description
 from pipeline.config import read_yaml
 from pipeline.errors import UserError
@@ -145,7 +147,7 @@ def as_written(folder: Path) -> Iterator[None]:
     """Raise errors from files that clipgru did not write like this as a ``UserError`` of one line."""
     try:
         yield
-    except (ArithmeticError, AttributeError, LookupError, TypeError, ValueError) as error:
+    except (ArithmeticError, AttributeError, LookupError, TypeError, ValueError, UndefinedError) as error:
         raise UserError(
             f"{folder}: a file in it is not as clipgru writes it ({type(error).__name__}: {error}); "
             "evaluate the model again, or remove the file"
