@@ -32,7 +32,7 @@ from pipeline.files.writing import OutputFile
 from pipeline.inference import Model, RunStats
 from pipeline.options import PredictOptions, name_sources
 from pipeline.report.own import is_own
-from pipeline.report.records import ERROR, INTERRUPTED, OK, FrameWriter, SourceVideo, readable
+from pipeline.report.records import ERROR, INTERRUPTED, OK, SourceVideo, Writer, readable
 from pipeline.report.writers import Writers, check_video_outputs, output_names, targets_of
 from pipeline.schema import to_json
 from pipeline.sources import file_name_of, shown_path, shown_source
@@ -209,7 +209,7 @@ class VideoRun:
     """
 
     def __init__(
-        self, model: Model, options: PredictOptions, writers: FrameWriter, stop: StopRequest, console: PlainConsole
+        self, model: Model, options: PredictOptions, writers: Writer, stop: StopRequest, console: PlainConsole
     ) -> None:
         self._model, self._options, self._writers = model, options, writers
         self._stop, self._console = stop, console

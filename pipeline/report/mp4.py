@@ -124,9 +124,12 @@ class Mp4File:
         self._pending.commit()
 
     def close(self, end_seconds: float | None = None) -> None:
-        """``finish`` and ``commit``."""
-        self.finish(end_seconds)
-        self.commit()
+        """``finish`` and ``commit``; where one of them fails, leave no file."""
+        try:
+            self.finish(end_seconds)
+            self.commit()
+        finally:
+            self.discard()  # does nothing to a complete file
 
     def discard(self) -> None:
         """Leave no file."""

@@ -24,7 +24,7 @@ from pipeline.files.writing import OutputFile, check_folder
 from pipeline.report.drawing import as_shown
 from pipeline.report.mp4 import Mp4File, encoder_name
 from pipeline.report.own import PREVIEW
-from pipeline.report.records import OK, SourceVideo, later, rounded, segment_record
+from pipeline.report.records import OK, SourceVideo, Writer, later, rounded, segment_record
 from pipeline.report.strip import ScoreStrip
 from pipeline.report.templates import template
 from pipeline.schema import to_json
@@ -49,7 +49,7 @@ def _browsers_play(info: VideoInfo) -> bool:
     return is_named_so and info.codec in _PLAYED_CODECS and info.num_video_streams == 1
 
 
-class HtmlPages:
+class HtmlPages(Writer):
     """``<name>.html`` for each video of a run, and ``<name>.preview.mp4`` where a copy is too large to be inside.
 
     Args:
@@ -179,9 +179,6 @@ class HtmlPages:
             return quote(os.fsencode(f"{self._video.name}{PREVIEW}")), "video/mp4"
         finally:
             preview.discard()  # does nothing to a file that has its name
-
-    def close(self) -> None:
-        """Every page is complete already."""
 
     def discard(self) -> None:
         """Pages of earlier videos stay."""

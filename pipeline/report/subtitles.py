@@ -7,12 +7,9 @@ from dataclasses import dataclass
 from html import escape
 from pathlib import Path
 
-import numpy as np
-from numpy.typing import NDArray
-
-from pipeline.clip import Prediction, Segment
+from pipeline.clip import Segment
 from pipeline.files.writing import OutputFile, check_folder
-from pipeline.report.records import SourceVideo, later
+from pipeline.report.records import SourceVideo, Writer, later
 
 
 @dataclass(frozen=True)
@@ -32,7 +29,7 @@ FORMATS = {
 }
 
 
-class Subtitles:
+class Subtitles(Writer):
     """One file a video in a folder, named after it, on the clock of the video file, as players show them.
 
     Args:
@@ -55,9 +52,6 @@ class Subtitles:
             self._out = OutputFile(self._folder / f"{video.name}.{self._kind}", no_clobber=self._no_clobber)
             self._out.write(self._format.head)
 
-    def window(self, prediction: Prediction, probabilities: NDArray[np.float32]) -> None:
-        """Do nothing: windows are not shown."""
-
     def segment(self, segment: Segment) -> None:
         """Write a cue."""
         assert self._out is not None
@@ -72,9 +66,6 @@ class Subtitles:
         if self._out is not None:
             out, self._out = self._out, None
             out.commit()
-
-    def close(self) -> None:
-        """Every file is complete already."""
 
     def discard(self) -> None:
         """Files of earlier videos stay; the one begun does not."""

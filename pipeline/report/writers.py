@@ -23,23 +23,21 @@ from pipeline.report.jsonl import JsonLines
 from pipeline.report.own import ANNOTATED, PREVIEW
 from pipeline.report.page import HtmlPages
 from pipeline.report.parquet import ParquetFile
-from pipeline.report.records import ERROR, FrameWriter, SourceVideo, Writer
+from pipeline.report.records import ERROR, SourceVideo, Writer
 from pipeline.report.subtitles import Subtitles
 
-Make = Callable[[Path, dict[str, Any], PredictOptions], Writer]
+_Make = Callable[[Path, dict[str, Any], PredictOptions], Writer]
 
 # An output's name is its option: a file for all videos, or a folder with a file for each.
-FILES: dict[str, Make] = {
+FILES: dict[str, _Make] = {
     "json": lambda path, header, options: JsonFile(path, header, no_clobber=options.no_clobber),
     "csv": lambda path, header, options: CsvFile(path, no_clobber=options.no_clobber),
     "jsonl": lambda path, header, options: JsonLines(path, header, no_clobber=options.no_clobber),
     "parquet": lambda path, header, options: ParquetFile(path, header, no_clobber=options.no_clobber),
 }
-FOLDERS: dict[str, Make] = {
+FOLDERS: dict[str, _Make] = {
     "srt": lambda folder, header, options: Subtitles(folder, "srt", no_clobber=options.no_clobber),
     "vtt": lambda folder, header, options: Subtitles(folder, "vtt", no_clobber=options.no_clobber),
-}
-_FRAME_FOLDERS: dict[str, Callable[[Path, dict[str, Any], PredictOptions], FrameWriter]] = {
     "video": lambda folder, header, options: AnnotatedVideos(folder, no_clobber=options.no_clobber),
     "html": lambda folder, header, options: HtmlPages(
         folder, header["labels"], options.html_embed_mb, no_clobber=options.no_clobber
@@ -51,7 +49,7 @@ _ENDINGS = {"srt": (".srt",), "vtt": (".vtt",), "video": (ANNOTATED,), "html": (
 
 def targets_of(options: PredictOptions) -> dict[str, str]:
     """Output name -> file, folder or -, of the outputs that the options ask for."""
-    wanted = {name: getattr(options, name) for name in (*FILES, *FOLDERS, *_FRAME_FOLDERS)}
+    wanted = {name: getattr(options, name) for name in (*FILES, *FOLDERS)}
     return {name: target for name, target in wanted.items() if target}
 
 
@@ -73,7 +71,7 @@ def check_video_outputs(options: PredictOptions, inputs: Sequence[Path | str], n
     check_outputs(files, inputs, no_clobber=options.no_clobber)
 
 
-class Writers:
+class Writers(Writer):
     """Passes everything on to each writer. As a context it completes the files at the end, and if an error comes out
     leaves nothing half-written under a final name.
 
@@ -89,20 +87,15 @@ class Writers:
 
     def __init__(self, options: PredictOptions, header: dict[str, Any]) -> None:
         self._all: dict[str, Writer] = {}
-        self._with_frames: dict[str, FrameWriter] = {}
         self._failed: dict[str, OutputError] = {}
         try:
             for name, target in targets_of(options).items():
-                if name in _FRAME_FOLDERS:
-                    self._with_frames[name] = _FRAME_FOLDERS[name](Path(target), header, options)
-                    self._all[name] = self._with_frames[name]
-                else:
-                    self._all[name] = (FILES | FOLDERS)[name](Path(target), header, options)
+                self._all[name] = (FILES | FOLDERS)[name](Path(target), header, options)
         except UserError:
             self.discard()
             raise
 
-    def _tell(self, tell: Callable[[Any], None], names: Iterable[str] | None = None) -> None:
+    def _tell(self, tell: Callable[[Writer], None], names: Iterable[str] | None = None) -> None:
         for name in self._all if names is None else names:
             if name in self._failed:
                 continue
@@ -128,7 +121,7 @@ class Writers:
         self._tell(lambda writer: writer.segment(segment))
 
     def _wanting(self) -> list[str]:
-        return [name for name, writer in self._with_frames.items() if name not in self._failed and writer.wants_frames]
+        return [name for name, writer in self._all.items() if name not in self._failed and writer.wants_frames]
 
     @property
     def wants_frames(self) -> bool:

@@ -100,11 +100,7 @@ class _Recording:
     def close(self) -> None:
         self._events.close()
         if self._video is not None:
-            video, self._video = self._video, None
-            try:
-                video.close()
-            finally:
-                video.discard()  # does nothing to a complete file
+            self._video.close()
 
 
 def _open_new(folder: Path, stem: str, header: dict[str, Any]) -> tuple[Path, EventOutput]:
