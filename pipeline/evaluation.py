@@ -6,7 +6,7 @@ A video that cannot be read is a wrong answer with its reason beside it; it neve
 from __future__ import annotations
 
 from collections.abc import Callable, Sequence
-from dataclasses import dataclass, replace
+from dataclasses import asdict, dataclass, replace
 from functools import partial
 from pathlib import Path
 from typing import Any
@@ -30,7 +30,7 @@ from pipeline.datasets.videos import BadVideo, ClipBatch, Sample, fixed_clips
 from pipeline.errors import UserError
 from pipeline.files.writing import write_atomically
 from pipeline.ranks import ALONE, Ranks
-from pipeline.report.tables import confusion_csv, confusion_picture, results_csv
+from pipeline.report.tables import confusion_csv, confusion_picture, csv_text
 from pipeline.schema import to_json
 from pipeline.transforms.augmentation import TrainTransform
 from pipeline.transforms.frames import ClipTransform
@@ -119,24 +119,21 @@ class Evaluation:
     def confusion(self) -> Tensor:
         """int64 ``[K, K]`` counts of readable videos: true class down, predicted class across."""
         scores, truth = self._read_videos()
-        if not len(truth):
-            return torch.zeros(len(self.labels), len(self.labels), dtype=torch.int64)
         return multiclass_confusion_matrix(scores.argmax(dim=1), truth, len(self.labels))
 
-    def _read_videos(self) -> tuple[Tensor, Tensor]:
+    def _read_videos(self, *, calibrated: bool = True) -> tuple[Tensor, Tensor]:
+        """Scores ``[N, K]`` and classes ``[N]`` of the videos that could be read."""
         index = {label: place for place, label in enumerate(self.labels)}
         read = [result for result in self.results if not result.error]
-        scores = torch.tensor([result.probabilities for result in read])
-        return scores, torch.tensor([index[result.label] for result in read], dtype=torch.int64)
+        scores = [
+            result.probabilities if calibrated else result.uncalibrated or result.probabilities for result in read
+        ]
+        truth = torch.tensor([index[result.label] for result in read], dtype=torch.int64)
+        return torch.tensor(scores).reshape(len(read), len(self.labels)), truth
 
     def reliability(self, *, calibrated: bool = True) -> Reliability:
         """Confidence against accuracy over the videos that could be read; before the calibration if not after it."""
-        read = [result for result in self.results if not result.error]
-        chosen = [
-            result.probabilities if calibrated else result.uncalibrated or result.probabilities for result in read
-        ]
-        truth = torch.tensor([self.labels.index(result.label) for result in read], dtype=torch.int64)
-        return reliability(torch.tensor(chosen).reshape(len(read), len(self.labels)), truth)
+        return reliability(*self._read_videos(calibrated=calibrated))
 
     @property
     def known_share(self) -> float:
@@ -301,14 +298,14 @@ def write_evaluation(evaluation: Evaluation, folder: Path, summary: dict[str, fl
         for result in evaluation.results
     ]
     title = f"{evaluation.num_videos} videos, top-1 {evaluation.top1:.1%}"
-    left_out = [{"name": left.name, "why": left.why} for left in evaluation.left_out or ()]
+    left_out = [asdict(left) for left in evaluation.left_out or ()]
     contents: tuple[bytes | str, ...] = (
         to_json(summary | {"class_recall": evaluation.class_recall}, indent=1),
-        results_csv(rows),
+        csv_text(rows),
         confusion_csv(evaluation.confusion, evaluation.labels),
         confusion_picture(evaluation.confusion, evaluation.labels, title),
-        results_csv(reliability_rows(evaluation)),
-        results_csv(left_out) if left_out else "name,why\r\n",
+        csv_text(reliability_rows(evaluation)),
+        csv_text(left_out, ("name", "why")),
     )
     for name, content in zip(EVALUATION_FILES, contents, strict=True):
         write_atomically(folder / name, content)

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import csv
 import io
 import time
 from dataclasses import asdict
@@ -19,6 +18,7 @@ from pipeline.errors import UserError
 from pipeline.files.stopping import Interrupted, StopRequest
 from pipeline.files.writing import write_atomically
 from pipeline.ranks import ALONE, Ranks
+from pipeline.report.tables import csv_text
 from pipeline.terminal import PlainConsole
 from pipeline.training.module import BadRows, ClipClassifier, add_bad_videos
 
@@ -147,11 +147,8 @@ def _check_bad_videos(bad: list[BadVideo], num_videos: int, max_bad_fraction: fl
     """
     if not bad:
         return
-    text = io.StringIO()
-    writer = csv.DictWriter(text, ["path", "stage", "cause", "times"], extrasaction="ignore")
-    writer.writeheader()
-    writer.writerows(asdict(video) for video in sorted(bad, key=lambda video: (video.path, video.stretch[0])))
-    write_atomically(report, text.getvalue())
+    rows = [asdict(video) for video in sorted(bad, key=lambda video: (video.path, video.stretch[0]))]
+    write_atomically(report, csv_text(rows, ("path", "stage", "cause", "times")))
     if len(bad) > max_bad_fraction * num_videos:
         raise UserError(
             f"{len(bad)} of {num_videos} videos cannot be read, more than data.max_bad_fraction {max_bad_fraction}; "
