@@ -35,7 +35,7 @@ from pipeline.prediction import predict_files
 from pipeline.run_report.page import write_comparison, write_report
 from pipeline.schema import to_json
 from pipeline.terminal import PlainConsole
-from pipeline.timeline import TimelineAgreement, compare_timelines
+from pipeline.timeline.agreement import TimelineAgreement, compare_timelines
 from pipeline.training.fit import TrainingResult, train
 
 HEADS = ("convgru", "mean")

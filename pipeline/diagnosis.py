@@ -8,14 +8,13 @@ from __future__ import annotations
 
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass, replace
-from math import comb
 from typing import Any
 
 import torch
 from torch import Tensor
 
 from pipeline.checkpoint import ModelFile
-from pipeline.confidence import wilson_interval
+from pipeline.confidence import mcnemar_p_value, wilson_interval
 from pipeline.config import DataConfig, Experiment
 from pipeline.datasets.annotations import VideoRow
 from pipeline.datasets.datamodule import make_loader
@@ -101,17 +100,12 @@ class Diagnosis:
         not both, significantly more are right as filmed (McNemar's test, exact, one-sided, 5 %)."""
         filmed, shuffled = (self.by_order[name].argmax(dim=1) == self.truth for name in ("as filmed", "shuffled"))
         gained, lost = int((filmed & ~shuffled).sum()), int((shuffled & ~filmed).sum())
-        return _binomial_tail(gained, gained + lost) < 0.05
+        return mcnemar_p_value(gained, lost, one_sided=True) < 0.05
 
     def _share(self, probabilities: Tensor) -> dict[str, float]:
         accuracy = self.accuracy(probabilities)
         low, high = wilson_interval(round(accuracy * len(self.truth)), len(self.truth))
         return {"accuracy": accuracy, "low": low, "high": high}
-
-
-def _binomial_tail(successes: int, trials: int) -> float:
-    """Probability of at least that many heads in that many tosses of a fair coin."""
-    return float(sum(comb(trials, k) for k in range(successes, trials + 1)) / 2**trials)
 
 
 @lost_workers()

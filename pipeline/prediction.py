@@ -37,7 +37,8 @@ from pipeline.report.writers import Writers, check_video_outputs, output_names, 
 from pipeline.schema import to_json
 from pipeline.sources import file_name_of, shown_path, shown_source
 from pipeline.terminal import PlainConsole, printable, say
-from pipeline.timeline import Timeline, WindowScores
+from pipeline.timeline.scores import WindowScores
+from pipeline.timeline.segments import Timeline
 
 
 def find_videos(

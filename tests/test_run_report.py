@@ -24,6 +24,7 @@ from scipy.stats import binomtest
 from torchmetrics.functional.classification import multiclass_calibration_error
 
 from pipeline.cli import main
+from pipeline.confidence import mcnemar_p_value
 from pipeline.config import DataConfig, DecodeConfig
 from pipeline.datasets.identities import LeftOut
 from pipeline.datasets.settled import make_splits, read_annotations
@@ -34,7 +35,7 @@ from pipeline.evaluation import write_evaluation
 from pipeline.report.charts import Axis, Series, axis_over
 from pipeline.report.templates import template
 from pipeline.run_report.clips import NUM_PICTURES, make_thumbnails
-from pipeline.run_report.comparison import mcnemar_p_value, pair_up
+from pipeline.run_report.comparison import pair_up
 from pipeline.run_report.journal import note_command
 from pipeline.run_report.page import write_report
 from pipeline.run_report.records import read_curves, read_run

@@ -14,18 +14,16 @@ from pipeline.clip import Segment
 from pipeline.config import TimelineConfig
 from pipeline.errors import UserError
 from pipeline.sampling import Window, window_starts
-from pipeline.timeline import (
+from pipeline.timeline.agreement import (
     SegmentCounts,
-    Timeline,
     TimelineAgreement,
-    WindowScores,
     compare_timelines,
     edit_score,
-    frame_scores,
     match_segments,
-    merge_segments,
     temporal_iou,
 )
+from pipeline.timeline.scores import WindowScores, frame_scores
+from pipeline.timeline.segments import Timeline, merge_segments
 from tests.reference.timeline import (
     naive_frames,
     naive_labels,

@@ -3,8 +3,8 @@
 from __future__ import annotations
 
 from dataclasses import dataclass
-from math import comb
 
+from pipeline.confidence import mcnemar_p_value
 from pipeline.config.text import flat, shown
 from pipeline.report.charts import Series
 from pipeline.report.templates import Section, section
@@ -14,14 +14,6 @@ from pipeline.run_report.results import headline, part_section, title_of
 
 _TEMPLATE = "run_report/comparison.html"
 _MAX_LISTED = 500
-
-
-def mcnemar_p_value(only_first: int, only_second: int) -> float:
-    """Probability of so uneven a split, or one more uneven, of the videos that exactly one of two models has right, if
-    both are equally good: two-sided and exact (McNemar, "Note on the sampling error", 1947)."""
-    total = only_first + only_second
-    tail = sum(comb(total, k) for k in range(max(only_first, only_second), total + 1))
-    return min(1.0, float(2 * tail / 2**total))
 
 
 @dataclass(frozen=True)

@@ -9,8 +9,9 @@ from __future__ import annotations
 import math
 import threading
 from collections.abc import Sequence
-from dataclasses import dataclass, replace
+from dataclasses import asdict, dataclass, replace
 from itertools import count
+from typing import Any
 
 import cv2
 import numpy as np
@@ -124,41 +125,31 @@ def extend_runs(
     return runs[first:]
 
 
-def describe(card: Card, first_run: int = 0) -> dict[str, object]:
+def describe(card: Card, first_run: int = 0) -> dict[str, Any]:
     """A card as plain values that JSON can hold; of its runs only those from number ``first_run`` on."""
-    status = card.status
-    return {
-        "number": card.number,
-        "name": status.name,
-        "state": status.state,
-        "time_seconds": _plain(status.time_seconds),
-        "label": status.label,
-        "top": [{"label": label, "score": _plain(score)} for label, score in status.top],
-        "message": status.message,
-        "frames_in": int(status.frames_in),
-        "frames_used": int(status.frames_used),
-        "frames_dropped": int(status.frames_dropped),
-        "latency_ms": {name: _plain(value) for name, value in status.latency_ms.items()},
-        "stage_ms": {name: _plain(value) for name, value in status.stage_ms.items()},
-        "picture": card.picture.number if card.picture else None,
-        "oldest_run": card.runs[0].number if card.runs else 0,
-        "runs": [_describe_run(run) for run in card.runs if run.number >= first_run],
-    }
+    status = asdict(replace(card.status, picture=None))
+    described: dict[str, Any] = _plain(
+        status
+        | {
+            "number": card.number,
+            "top": [{"label": label, "score": score} for label, score in card.status.top],
+            "picture": card.picture.number if card.picture else None,
+            "oldest_run": card.runs[0].number if card.runs else 0,
+            "runs": [asdict(run) for run in card.runs if run.number >= first_run],
+        }
+    )
+    return described
 
 
-def _describe_run(run: LabelStretch) -> dict[str, object]:
-    return {
-        "number": run.number,
-        "start_seconds": _plain(run.start_seconds),
-        "end_seconds": _plain(run.end_seconds),
-        "label": run.label,
-        "style": run.style,
-    }
-
-
-def _plain(value: float) -> float | None:
+def _plain(value: Any) -> Any:
     """JSON knows neither NaN nor infinity nor numpy's numbers."""
-    return round(float(value), 4) if math.isfinite(value) else None
+    if isinstance(value, dict):
+        return {name: _plain(item) for name, item in value.items()}
+    if isinstance(value, list):
+        return [_plain(item) for item in value]
+    if isinstance(value, float | np.floating):
+        return round(float(value), 4) if math.isfinite(value) else None
+    return int(value) if isinstance(value, np.integer) else value
 
 
 def encode_jpeg(rgb: NDArray[np.uint8]) -> bytes:
