@@ -27,14 +27,12 @@ _NUM_SHUFFLES = 4
 _NUM_FRACTIONS = 8
 
 
-def _shuffled(num_frames: int, generator: torch.Generator) -> list[list[int]]:
-    return [torch.randperm(num_frames, generator=generator).tolist() for _ in range(_NUM_SHUFFLES)]
-
-
 # name -> the frames to show, in order, once or several times; scores of several are averaged
 ORDERS: dict[str, Callable[[int, torch.Generator], list[list[int]]]] = {
     "as filmed": lambda num_frames, generator: [list(range(num_frames))],
-    "shuffled": _shuffled,
+    "shuffled": lambda num_frames, generator: [
+        torch.randperm(num_frames, generator=generator).tolist() for _ in range(_NUM_SHUFFLES)
+    ],
     "reversed": lambda num_frames, generator: [list(range(num_frames))[::-1]],
     "one frame": lambda num_frames, generator: [[num_frames // 2] * num_frames],
     "frame average": lambda num_frames, generator: [[place] * num_frames for place in range(num_frames)],
@@ -172,14 +170,12 @@ class _Prober:
         changes a second ``[B]``."""
         clips = clips.to(self._device)
         features = self._embed(clips)
-        by_order = {name: self._in_orders(clips, features, orders) for name, orders in self._orders(clips).items()}
+        orders = {name: make(clips.shape[1], self._generator) for name, make in ORDERS.items()}
+        by_order = {name: self._in_orders(clips, features, order) for name, order in orders.items()}
         num_steps = features.shape[1]
         steps = sorted({max(1, num_steps * part // _NUM_FRACTIONS) for part in range(1, _NUM_FRACTIONS + 1)})
         by_fraction = {step / num_steps: self._classify(features[:, :step]) for step in steps}
         return by_order, by_fraction, self._flicker(features)
-
-    def _orders(self, clips: Tensor) -> dict[str, list[list[int]]]:
-        return {name: make(clips.shape[1], self._generator) for name, make in ORDERS.items()}
 
     def _in_orders(self, clips: Tensor, features: Tensor, orders: list[list[int]]) -> Tensor:
         """Mean of the probabilities over the orders. What a frame looks like does not depend on its place, so that

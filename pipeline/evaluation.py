@@ -103,11 +103,10 @@ class Evaluation:
     @property
     def class_recall(self) -> dict[str, float | None]:
         """Share of each class's videos that are right; None for a class without videos."""
-        recall: dict[str, float | None] = {}
-        for label in self.labels:
-            answers = [result.predicted == label for result in self.results if result.label == label]
-            recall[label] = sum(answers) / len(answers) if answers else None
-        return recall
+        right: dict[str, list[bool]] = {label: [] for label in self.labels}
+        for result in self.results:
+            right.setdefault(result.label, []).append(result.predicted == result.label)
+        return {label: sum(right[label]) / len(right[label]) if right[label] else None for label in self.labels}
 
     @property
     def mean_class_accuracy(self) -> float:
@@ -202,7 +201,7 @@ def evaluate_model(
     loader = _feature_loader(model, rows, experiment, ranks) if cached else None
     if loader is None:
         loader = make_loader(rows, model.labels, experiment, fixed_clips, ranks)
-    answers: dict[int, _Answer] = {}
+    answers: dict[int, dict[str, Any]] = {}
     bad: dict[int, BadVideo] = {}
     for batch in loader:
         assert isinstance(batch, ClipBatch)
@@ -213,7 +212,7 @@ def evaluate_model(
     for others_answers, others_bad in ranks.gather((answers, bad)):
         answers |= others_answers
         bad |= others_bad
-    results = [_result(row, model.labels, answers.get(i), bad.get(i)) for i, row in enumerate(rows)]
+    results = [_result(row, answers.get(i), bad.get(i)) for i, row in enumerate(rows)]
     return Evaluation(model.labels, tuple(results))
 
 
@@ -229,16 +228,7 @@ def _feature_loader(
     return make_feature_loader(rows, model.labels, experiment, fixed_clips, features, ranks)
 
 
-@dataclass(frozen=True)
-class _Answer:
-    """A model's answer for one video: probabilities ``[K]`` before and after calibration, means over its clips."""
-
-    uncalibrated: Tensor
-    probabilities: Tensor
-    is_unknown: bool
-
-
-def _video_answers(model: ModelFile, classify: _Classify, batch: ClipBatch, mirror: bool) -> dict[int, _Answer]:
+def _video_answers(model: ModelFile, classify: _Classify, batch: ClipBatch, mirror: bool) -> dict[int, dict[str, Any]]:
     if not len(batch.labels):
         return {}
     views = [batch.frames, batch.frames.flip(-1)] if mirror else [batch.frames]
@@ -256,23 +246,22 @@ def _classify(model: ModelFile, frames: Tensor) -> Tensor:
     return logits.cpu()
 
 
-def _answer(model: ModelFile, logits: Tensor) -> _Answer:
-    """From the logits of one video's clips ``[N, K]``."""
+def _answer(model: ModelFile, logits: Tensor) -> dict[str, Any]:
+    """The fields of a ``VideoResult`` that are the model's, from the logits of one video's clips ``[N, K]``."""
     before, after = (reading.finite_probabilities(logits).mean(dim=0) for reading in (UNCALIBRATED, model.calibration))
-    return _Answer(before, after, bool(model.calibration.is_unknown(logits).float().mean() > 0.5))
+    return {
+        "predicted": model.labels[int(after.argmax())],
+        "probabilities": tuple(after.tolist()),
+        "uncalibrated": tuple(before.tolist()),
+        "is_unknown": bool(model.calibration.is_unknown(logits).float().mean() > 0.5),
+    }
 
 
-def _result(row: VideoRow, labels: Sequence[str], answer: _Answer | None, bad: BadVideo | None) -> VideoResult:
+def _result(row: VideoRow, answer: dict[str, Any] | None, bad: BadVideo | None) -> VideoResult:
     result = VideoResult(str(row.path), row.label, None, (), "", row.name, row.start_seconds, row.end_seconds)
     if answer is None:
         return replace(result, error=f"{bad.stage}: {bad.cause}" if bad else "not read")
-    return replace(
-        result,
-        predicted=labels[int(answer.probabilities.argmax())],
-        probabilities=tuple(answer.probabilities.tolist()),
-        uncalibrated=tuple(answer.uncalibrated.tolist()),
-        is_unknown=answer.is_unknown,
-    )
+    return replace(result, **answer)
 
 
 def reliability_rows(evaluation: Evaluation) -> list[dict[str, Any]]:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import tracemalloc
+from collections.abc import Iterable, Iterator
 from itertools import pairwise
 
 import numpy as np
@@ -22,7 +23,7 @@ from pipeline.timeline.agreement import (
     match_segments,
     temporal_iou,
 )
-from pipeline.timeline.scores import WindowScores, frame_scores
+from pipeline.timeline.scores import FloatArray, FrameMeans, WindowScores
 from pipeline.timeline.segments import Timeline, merge_segments
 from tests.reference.timeline import (
     naive_frames,
@@ -41,6 +42,13 @@ def windows_of(frame_labels: list[int], num_frames: int = 1) -> list[WindowScore
     scores[np.arange(len(frame_labels)), frame_labels] = 0.9
     last = len(frame_labels) - num_frames
     return [WindowScores(Window(i, i + num_frames), scores[i]) for i in range(last + 1)]
+
+
+def frame_scores(windows: Iterable[WindowScores]) -> Iterator[tuple[int, FloatArray]]:
+    means = FrameMeans()
+    for scored in windows:
+        yield from means.push(scored)
+    yield from means.flush()
 
 
 @settings(deadline=None)

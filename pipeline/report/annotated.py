@@ -86,14 +86,13 @@ class AnnotatedVideos(Writer):
 
     def __init__(self, folder: Path, *, no_clobber: bool = False) -> None:
         self._folder, self._no_clobber = folder, no_clobber
-        self._video = SourceVideo("", "")
-        self._track = PredictionTrack()
-        self._out: AnnotatedVideo | None = None
+        self.begin_video(SourceVideo("", ""))
         check_folder(folder)
 
     def begin_video(self, video: SourceVideo) -> None:
         """Nothing is written before the first picture."""
-        self._video, self._track, self._out = video, PredictionTrack(), None
+        self._video, self._track = video, PredictionTrack()
+        self._out: AnnotatedVideo | None = None
 
     def window(self, prediction: Prediction, probabilities: NDArray[np.float32]) -> None:
         """Kept until the pictures come."""

@@ -13,7 +13,6 @@ from pathlib import Path
 from typing import Any
 from urllib.parse import quote
 
-import cv2
 import numpy as np
 from markupsafe import Markup
 from numpy.typing import NDArray
@@ -21,7 +20,7 @@ from numpy.typing import NDArray
 from pipeline.clip import Prediction, Segment, VideoInfo
 from pipeline.files.failures import OutputError, failures_of, reason_of
 from pipeline.files.writing import OutputFile, check_folder
-from pipeline.report.drawing import as_shown
+from pipeline.report.drawing import as_shown, shrunk
 from pipeline.report.mp4 import Mp4File, encoder_name
 from pipeline.report.own import PREVIEW
 from pipeline.report.records import OK, SourceVideo, Writer, later, rounded, segment_record
@@ -36,17 +35,16 @@ MAX_SEGMENTS = 2_000
 """Segments listed at most; a page of more would be too large to be read, by people or browsers."""
 
 # What every current browser plays: by suffix, for a page that is opened from disk has no other sign; and by codec.
-_MIME_TYPES = {".mp4": "video/mp4", ".m4v": "video/mp4", ".mov": "video/mp4", ".webm": "video/webm"}
-_MP4, _WEBM = "mov,mp4,m4a,3gp,3g2,mj2", "matroska,webm"  # FFmpeg's names
-_PLAYED_CONTAINERS = {".mp4": _MP4, ".m4v": _MP4, ".mov": _MP4, ".webm": _WEBM}
+_MP4, _WEBM = ("mov,mp4,m4a,3gp,3g2,mj2", "video/mp4"), ("matroska,webm", "video/webm")  # FFmpeg's names, and the web's
+_PLAYED = {".mp4": _MP4, ".m4v": _MP4, ".mov": _MP4, ".webm": _WEBM}
 _PLAYED_CODECS = frozenset({"h264", "vp8", "vp9", "av1", "libdav1d"})
 
 
 def _browsers_play(info: VideoInfo) -> bool:
     """True if a browser can be expected to show the file as it is: by its name and by what is really in it, with no
     other video stream that it might take."""
-    is_named_so = info.container == _PLAYED_CONTAINERS.get(info.path.suffix.lower())
-    return is_named_so and info.codec in _PLAYED_CODECS and info.num_video_streams == 1
+    container, _ = _PLAYED.get(info.path.suffix.lower(), ("", ""))
+    return info.container == container and info.codec in _PLAYED_CODECS and info.num_video_streams == 1
 
 
 class HtmlPages(Writer):
@@ -64,17 +62,14 @@ class HtmlPages(Writer):
     ) -> None:
         self._folder, self._labels, self._max_bytes = folder, labels, int(1e6 * max_embedded_mb)
         self._no_clobber = no_clobber
-        self._video = SourceVideo("", "")
-        self._strip = ScoreStrip()
-        self._segments: list[Segment] = []
-        self._num_segments = 0
-        self._preview: Mp4File | None = None
+        self.begin_video(SourceVideo("", ""))
         check_folder(folder)
 
     def begin_video(self, video: SourceVideo) -> None:
         """Nothing is written before the end."""
-        self._video, self._strip, self._preview = video, ScoreStrip(), None
-        self._segments, self._num_segments = [], 0
+        self._video, self._strip, self._num_segments = video, ScoreStrip(), 0
+        self._segments: list[Segment] = []
+        self._preview: Mp4File | None = None
 
     def window(self, prediction: Prediction, probabilities: NDArray[np.float32]) -> None:
         """Add a window to the strip."""
@@ -98,12 +93,8 @@ class HtmlPages(Writer):
         if self._preview is None:
             path = self._folder / f"{self._video.name}{PREVIEW}"
             self._preview = Mp4File(path, self._video.info.average_fps, no_clobber=self._no_clobber)
-        image = as_shown(image, self._video.info.sample_aspect_ratio)
-        scale = min(1.0, _PREVIEW_SIZE_PX / max(image.shape[:2]))
-        if scale < 1:
-            size = (round(image.shape[1] * scale), round(image.shape[0] * scale))
-            image = cv2.resize(image, size, interpolation=cv2.INTER_AREA).astype(np.uint8, copy=False)
-        self._preview.write(image, time_seconds)
+        shown = as_shown(image, self._video.info.sample_aspect_ratio)
+        self._preview.write(shrunk(shown, _PREVIEW_SIZE_PX), time_seconds)
 
     def end_video(self, status: str, error: str) -> None:
         """Writes the page, of whatever was seen. A video that could not be opened has none."""
@@ -161,7 +152,7 @@ class HtmlPages(Writer):
     def _media(self, info: VideoInfo) -> tuple[str, str]:
         """Return address and type of the video that the page plays; empty if there is none."""
         if _browsers_play(info):
-            mime = _MIME_TYPES[info.path.suffix.lower()]
+            _, mime = _PLAYED[info.path.suffix.lower()]
             try:
                 if info.path.stat().st_size <= self._max_bytes:
                     return _data_address(info.path, mime), mime

@@ -5,7 +5,6 @@ from __future__ import annotations
 import itertools
 from collections.abc import Callable, Iterable, Sequence
 from pathlib import Path
-from types import TracebackType
 from typing import Any
 
 import numpy as np
@@ -159,9 +158,7 @@ class Writers(Writer):
     def __enter__(self) -> Writers:
         return self
 
-    def __exit__(
-        self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
-    ) -> None:
+    def __exit__(self, kind: object, error: object, trace: object) -> None:
         try:
             if kind is None:
                 self.close()
@@ -174,17 +171,16 @@ def output_names(videos: Sequence[Path]) -> list[str]:
     name keeps its suffix, and then gets as many parent folders in front as it takes to tell them apart; only links to
     one file come to be numbered."""
     deepest = max((len(video.absolute().parts) for video in videos), default=0)
+    tails = (
+        ["_".join(part for part in path.absolute().parts[-depth:] if part != path.anchor) for path in videos]
+        for depth in range(1, deepest)
+    )
     names: list[str] = []
-    for make in (lambda video: video.stem, *(_tail_namer(depth) for depth in range(1, deepest))):
-        names = [make(video) for video in videos]
+    for names in itertools.chain([[video.stem for video in videos]], tails):
         if _all_differ(names):
             return names
     counts = {name: itertools.count(1) for name in names}
     return [f"{name}-{next(counts[name])}" for name in names]
-
-
-def _tail_namer(depth: int) -> Callable[[Path], str]:
-    return lambda video: "_".join(part for part in video.absolute().parts[-depth:] if part != video.anchor)
 
 
 def _all_differ(names: Iterable[str]) -> bool:

@@ -13,13 +13,13 @@ from dataclasses import asdict, dataclass, replace
 from itertools import count
 from typing import Any
 
-import cv2
 import numpy as np
 from numpy.typing import NDArray
 
+from pipeline.report.drawing import as_jpeg, resized
 from pipeline.streaming.status import SourceStatus
 
-_HISTORY_SECONDS = 60.0
+HISTORY_SECONDS = 60.0
 _MAX_WIDTH_PX = 960
 """Wider pictures are made smaller before they are sent."""
 _LONGEST_STEP_SECONDS = 2.0
@@ -120,7 +120,7 @@ def extend_runs(
         start_seconds = time_seconds if is_gap else last.end_seconds
         new = LabelStretch(last.number + 1, start_seconds, time_seconds, label, style)
         runs = (new,) if is_restart else (*runs, new)
-    oldest_seconds = time_seconds - _HISTORY_SECONDS
+    oldest_seconds = time_seconds - HISTORY_SECONDS
     first = next(index for index, run in enumerate(runs) if run.end_seconds >= oldest_seconds)
     return runs[first:]
 
@@ -156,7 +156,5 @@ def encode_jpeg(rgb: NDArray[np.uint8]) -> bytes:
     """``uint8 [H, W, 3]``, at most ``_MAX_WIDTH_PX`` wide afterwards."""
     height, width = rgb.shape[:2]
     if width > _MAX_WIDTH_PX:
-        size = (_MAX_WIDTH_PX, max(1, round(height * _MAX_WIDTH_PX / width)))
-        rgb = np.asarray(cv2.resize(rgb, size, interpolation=cv2.INTER_AREA), dtype=np.uint8)
-    _, jpeg = cv2.imencode(".jpg", cv2.cvtColor(rgb, cv2.COLOR_RGB2BGR), [cv2.IMWRITE_JPEG_QUALITY, _JPEG_QUALITY])
-    return jpeg.tobytes()
+        rgb = resized(rgb, _MAX_WIDTH_PX, round(height * _MAX_WIDTH_PX / width))
+    return as_jpeg(rgb, _JPEG_QUALITY)
