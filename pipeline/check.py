@@ -103,9 +103,8 @@ def _make_report(found: Found, examinations: Sequence[Examination]) -> _CheckRep
     pictures = tuple(
         group for group in alike if any(frozenset(pair) not in equal_bytes for pair in combinations(group, 2))
     )
-    counts: dict[str, Counter[str]] = {}
-    for split, row in rows:
-        counts.setdefault(split, Counter())[row.label] += 1
+    splits = dict.fromkeys(split for split, _ in rows)
+    counts = {split: Counter(row.label for other, row in rows if other == split) for split in splits}
     files = tuple(examination.health for examination in examinations)
     lengths = {
         Path(one.path): FileLength(one.duration_seconds, one.average_fps) for one in files if one.duration_seconds

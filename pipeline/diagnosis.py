@@ -21,6 +21,7 @@ from pipeline.datasets.datamodule import make_loader
 from pipeline.datasets.loading import lost_workers
 from pipeline.datasets.videos import ClipBatch, fixed_clips
 from pipeline.errors import UserError
+from pipeline.evaluation import check_known
 from pipeline.transforms.frames import ClipTransform
 
 _NUM_SHUFFLES = 4
@@ -127,9 +128,7 @@ def diagnose(
     Raises:
         UserError: a row's label is none of the model's, or none of the videos can be read.
     """
-    unknown = sorted({row.label for row in rows} - set(model.labels))
-    if unknown:
-        raise UserError(f"the data has labels the model does not know: {', '.join(unknown[:5])}")
+    check_known(rows, model.labels)
     sampling = replace(model.sampling, num_eval_clips=1)
     experiment = Experiment(data=data, decode=model.decode, sampling=sampling, transform=model.transform)
     generator = torch.Generator().manual_seed(seed)

@@ -185,12 +185,7 @@ def evaluate_model(
     Raises:
         UserError: a row's label is none of the model's, or there are no rows.
     """
-    unknown = sorted({row.label for row in rows} - set(model.labels))
-    if unknown:
-        raise UserError(
-            f"the data has labels the model does not know: {', '.join(unknown[:5])}; "
-            f"it knows {', '.join(model.labels[:8])}{', ...' if len(model.labels) > 8 else ''}"
-        )
+    check_known(rows, model.labels)
     if not rows:
         raise UserError("there are no videos to evaluate; set data.test_fraction above 0, or choose another split")
     sampling = replace(model.sampling, num_eval_clips=num_clips) if num_clips else model.sampling
@@ -214,6 +209,14 @@ def evaluate_model(
         bad |= others_bad
     results = [_result(row, answers.get(i), bad.get(i)) for i, row in enumerate(rows)]
     return Evaluation(model.labels, tuple(results))
+
+
+def check_known(rows: Sequence[VideoRow], labels: Sequence[str]) -> None:
+    """Refuse rows whose label is none of the model's: raises ``UserError`` with both."""
+    unknown = sorted({row.label for row in rows} - set(labels))
+    if unknown:
+        known = f"{', '.join(labels[:8])}{', ...' if len(labels) > 8 else ''}"
+        raise UserError(f"the data has labels the model does not know: {', '.join(unknown[:5])}; it knows {known}")
 
 
 def _feature_loader(

@@ -50,7 +50,6 @@ class PredictionTrack:
         self._middles, self._scores, self._labels = array("d"), array("d"), array("i")
         self._names: dict[str, int] = {}
         self._segments: list[Segment] = []
-        self._starts = array("d")
 
     def add_window(self, prediction: Prediction) -> None:
         """Add the next one, in order."""
@@ -61,11 +60,10 @@ class PredictionTrack:
     def add_segment(self, segment: Segment) -> None:
         """Add the next one, in order."""
         self._segments.append(segment)
-        self._starts.append(segment.start_seconds)
 
     def caption(self, time_seconds: float) -> Caption:
         """Return the caption: the window whose middle is nearest, and the segment that the time lies in."""
-        place = bisect_right(self._starts, time_seconds) - 1
+        place = bisect_right(self._segments, time_seconds, key=lambda segment: segment.start_seconds) - 1
         segment = ""
         if place >= 0 and time_seconds < self._segments[place].end_seconds:
             segment = self._segments[place].label

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 from collections.abc import Callable
-from dataclasses import dataclass
 from html import escape
 from pathlib import Path
 
@@ -11,21 +10,10 @@ from pipeline.clip import Segment
 from pipeline.files.writing import OutputFile, check_folder
 from pipeline.report.records import SourceVideo, Writer, later
 
-
-@dataclass(frozen=True)
-class _SubtitleFormat:
-    """Traits that differ between the two kinds of subtitles."""
-
-    head: str
-    decimal_mark: str
-    escape: Callable[[str], str]
-
-
-FORMATS = {
-    "srt": _SubtitleFormat(
-        "", ",", lambda text: text.translate({60: "\u2039", 62: "\u203a"})
-    ),  # players take <i> for a tag
-    "vtt": _SubtitleFormat("WEBVTT\n\n", ".", lambda text: escape(text, quote=False)),
+# What begins a file, the decimal mark of its times, and how its texts are escaped.
+_FORMATS: dict[str, tuple[str, str, Callable[[str], str]]] = {
+    "srt": ("", ",", lambda text: text.translate({60: "\u2039", 62: "\u203a"})),  # players take <i> for a tag
+    "vtt": ("WEBVTT\n\n", ".", lambda text: escape(text, quote=False)),
 }
 
 
@@ -34,11 +22,12 @@ class Subtitles(Writer):
 
     Args:
         folder: made if it is not there.
-        kind: a key of ``FORMATS``.
+        kind: a key of ``_FORMATS``.
     """
 
     def __init__(self, folder: Path, kind: str, *, no_clobber: bool = False) -> None:
-        self._folder, self._kind, self._format = folder, kind, FORMATS[kind]
+        self._folder, self._kind = folder, kind
+        self._head, self._decimal_mark, self._escape = _FORMATS[kind]
         self._no_clobber = no_clobber
         self._out: OutputFile | None = None
         self._num_cues, self._start_seconds = 0, 0.0
@@ -50,14 +39,14 @@ class Subtitles(Writer):
         if video.info is not None:
             self._start_seconds = video.start_seconds_in_file
             self._out = OutputFile(self._folder / f"{video.name}.{self._kind}", no_clobber=self._no_clobber)
-            self._out.write(self._format.head)
+            self._out.write(self._head)
 
     def segment(self, segment: Segment) -> None:
         """Write a cue."""
         assert self._out is not None
         self._num_cues += 1
         segment = later(segment, self._start_seconds)
-        text = self._format.escape(f"{' '.join(segment.label.split())} ({segment.score:.0%})")
+        text = self._escape(f"{' '.join(segment.label.split())} ({segment.score:.0%})")
         start, end = (self._clock(seconds) for seconds in (segment.start_seconds, segment.end_seconds))
         self._out.write(f"{self._num_cues}\n{start} --> {end}\n{text}\n\n")
 
@@ -73,7 +62,6 @@ class Subtitles(Writer):
             self._out.discard()
 
     def _clock(self, seconds: float) -> str:
-        milliseconds = round(1000 * seconds)
-        minutes, milliseconds = divmod(milliseconds, 60_000)
-        mark = self._format.decimal_mark
-        return f"{minutes // 60:02}:{minutes % 60:02}:{milliseconds // 1000:02}{mark}{milliseconds % 1000:03}"
+        minutes, milliseconds = divmod(round(1000 * seconds), 60_000)
+        clock = f"{minutes // 60:02}:{minutes % 60:02}:{milliseconds // 1000:02}"
+        return f"{clock}{self._decimal_mark}{milliseconds % 1000:03}"

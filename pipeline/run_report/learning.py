@@ -49,21 +49,8 @@ def epochs_chart(title: str, series: Sequence[Series], best: float | None = None
     return filled_in(_TEMPLATE, "epochs", title=title, series=series, x=x, y=y, unit=unit, rows=rows, best=best)
 
 
-_ORDERS = {
-    "as filmed": "the clip as it is",
-    "shuffled": "its frames in random orders",
-    "reversed": "backwards",
-    "one frame": "the middle frame alone, repeated",
-    "frame average": "every frame alone, scores averaged",
-}
-
-
 def time_section(run: RunRecord) -> Section:
     """Section with the results of ``clipgru diagnose``, or the command to get them."""
-    orders = [
-        (name, _ORDERS.get(name, ""), (share["accuracy"], (share["low"], share["high"])))
-        for name, share in run.diagnosis.get("accuracy_by_order", {}).items()
-    ]
     seen = [(float(share), accuracy) for share, accuracy in run.diagnosis.get("accuracy_by_fraction_seen", {}).items()]
     return section(
         "time",
@@ -71,7 +58,6 @@ def time_section(run: RunRecord) -> Section:
         _TEMPLATE,
         found=run.diagnosis,
         model=run.folder / "model.safetensors",
-        orders=orders,
         seen=Series("accuracy", seen),
         share=lambda label: Axis(label, 0, 1, "percent"),
     )

@@ -26,21 +26,15 @@ _PICTURE_WIDTH, _PANEL_WIDTH, _HEIGHT, _STRIP_HEIGHT = 480, 320, 360, 40
 _NUM_LABELS = 5
 _SHOWS_A_SECOND = 30
 _DARK, _BAR = (30, 30, 30), (16, 128, 98)
-# Of Okabe and Ito, "Color Universal Design", 2008: told apart by colour-blind people too. RGB.
-_COLOURS: tuple[Colour, ...] = (
-    (230, 159, 0),
-    (86, 180, 233),
-    (0, 158, 115),
-    (240, 228, 66),
-    (0, 114, 178),
-    (213, 94, 0),
-    (204, 121, 167),
-)
+# Of Okabe and Ito, "Color Universal Design", 2008: told apart by colour-blind people too.
+_COLOURS = ("e69f00", "56b4e9", "009e73", "f0e442", "0072b2", "d55e00", "cc79a7")
 
 
 def colour_of(label: str | None) -> Colour:
-    """Colour of a label, the same in every run; grey for none."""
-    return (70, 70, 70) if label is None else _COLOURS[zlib.crc32(label.encode()) % len(_COLOURS)]
+    """Colour of a label, the same in every run; grey for none. RGB."""
+    code = "464646" if label is None else _COLOURS[zlib.crc32(label.encode()) % len(_COLOURS)]
+    red, green, blue = bytes.fromhex(code)
+    return red, green, blue
 
 
 class WindowView:
