@@ -269,6 +269,13 @@ def test_what_is_not_a_run_is_refused(run: Path, tmp_path: Path, capsys: pytest.
         write_report(tmp_path)
 
 
+def test_a_diagnosis_of_another_program_is_refused(tmp_path: Path, video: Path) -> None:
+    folder = make_run(tmp_path / "run", made_results(8, 4, video))
+    (folder / "diagnosis" / "diagnosis.json").write_text('{"uses_time": true}')
+    with pytest.raises(UserError, match="not as clipgru writes it"):
+        write_report(folder)
+
+
 def test_a_run_that_was_only_trained_has_a_page(run: Path, tmp_path: Path) -> None:
     (tmp_path / "logs_1").mkdir()
     (tmp_path / "logs_1" / "metrics.csv").write_bytes((run / "logs_1" / "metrics.csv").read_bytes())

@@ -21,7 +21,7 @@ from pipeline.errors import UserError
 from pipeline.run_report.journal import JOURNAL
 from pipeline.schema import read_checked, read_json
 
-Curve = tuple[tuple[float, float], ...]
+_Curve = tuple[tuple[float, float], ...]
 """(epochs since the start, value), in order."""
 
 _VideoKey = tuple[str, str, float, float | None]
@@ -101,8 +101,8 @@ class RunRecord:
     folder: Path
     settings: dict[str, Any] = field(default_factory=dict)
     settings_text: str = ""
-    curves: dict[str, Curve] = field(default_factory=dict)
-    folds: dict[str, dict[str, Curve]] = field(default_factory=dict)
+    curves: dict[str, _Curve] = field(default_factory=dict)
+    folds: dict[str, dict[str, _Curve]] = field(default_factory=dict)
     """Curves of each fold of a protocol."""
     evaluations: tuple[EvaluationRecord, ...] = ()
     diagnosis: dict[str, Any] = field(default_factory=dict)
@@ -178,12 +178,12 @@ def _fold_name(folder: Path) -> str:
     return f"seed {seed}, fold {fold}"
 
 
-def read_curves(folder: Path) -> dict[str, Curve]:
+def read_curves(folder: Path) -> dict[str, _Curve]:
     """Curves in the CSV logs of a run, those of resumed parts together: by epoch, and the loss of each step in at most
     200 stretches as ``step_loss``."""
     logs = sorted(folder.glob("logs_*/metrics.csv"), key=lambda log: int(log.parent.name.removeprefix("logs_")))
     rows = [row for log in logs for row in _rows(log)]
-    found: dict[str, Curve] = {}
+    found: dict[str, _Curve] = {}
     for name in _CURVES:
         column = "train_loss_epoch" if name == "train_loss" else name
         points = {int(row["epoch"]) + 1: float(row[column]) for row in rows if row.get(column)}
@@ -193,7 +193,7 @@ def read_curves(folder: Path) -> dict[str, Curve]:
     return found | ({"step_loss": _thinned(steps, num_epochs)} if steps else {})
 
 
-def _thinned(steps: dict[int, float], num_epochs: int) -> Curve:
+def _thinned(steps: dict[int, float], num_epochs: int) -> _Curve:
     """Means over equal stretches of steps, at the stretches' ends in epochs. Steps count from 0."""
     num_steps = max(steps) + 1
     size = -(-num_steps // _MAX_STEPS)
