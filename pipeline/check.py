@@ -2,8 +2,6 @@
 
 from __future__ import annotations
 
-import csv
-import io
 from collections import Counter
 from collections.abc import Iterator, Sequence
 from concurrent.futures import ThreadPoolExecutor
@@ -26,6 +24,7 @@ from pipeline.files.writing import write_atomically
 from pipeline.found import Found, Training, find
 from pipeline.machine import num_processes
 from pipeline.options import CheckOptions
+from pipeline.report.tables import csv_text
 from pipeline.schema import to_json
 from pipeline.terminal import PlainConsole, printable
 
@@ -77,14 +76,16 @@ class _CheckReport:
 
     def to_csv(self) -> str:
         """One line a file."""
-        text = io.StringIO()
-        writer = csv.DictWriter(text, [item.name for item in fields(FileHealth)])
-        writer.writeheader()
-        for health in self.files:
-            lists = {name: " | ".join(getattr(health, name)) for name in ("reasons", "notes")}
-            lists["sizes"] = " ".join(health.sizes)
-            writer.writerow(asdict(health) | lists)
-        return text.getvalue()
+        rows = [
+            asdict(health)
+            | {
+                "reasons": " | ".join(health.reasons),
+                "notes": " | ".join(health.notes),
+                "sizes": " ".join(health.sizes),
+            }
+            for health in self.files
+        ]
+        return csv_text(rows, [item.name for item in fields(FileHealth)])
 
 
 def _examine_all(files: Sequence[Path], config: DecodeConfig, workers: int) -> Iterator[Examination]:
@@ -102,9 +103,8 @@ def _make_report(found: Found, examinations: Sequence[Examination]) -> _CheckRep
     pictures = tuple(
         group for group in alike if any(frozenset(pair) not in equal_bytes for pair in combinations(group, 2))
     )
-    counts: dict[str, Counter[str]] = {}
-    for split, row in rows:
-        counts.setdefault(split, Counter())[row.label] += 1
+    splits = dict.fromkeys(split for split, _ in rows)
+    counts = {split: Counter(row.label for other, row in rows if other == split) for split in splits}
     files = tuple(examination.health for examination in examinations)
     known = {Path(health.path): health for health in files if health.duration_seconds}
     labelled = [row for _, row in rows]

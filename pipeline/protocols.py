@@ -28,7 +28,7 @@ from pipeline.evaluation import Evaluation, VideoResult, evaluate_model
 from pipeline.files.lock import locked_folder
 from pipeline.files.writing import write_atomically
 from pipeline.ranks import Ranks, join
-from pipeline.report.tables import results_csv
+from pipeline.report.tables import csv_text
 from pipeline.schema import read_checked, read_json, to_json
 from pipeline.training.fit import train
 
@@ -311,5 +311,5 @@ def write_folds(result: ProtocolResult, folder: Path) -> Path:
         for fold in result.folds
     ]
     path = folder / "folds.csv"
-    write_atomically(path, results_csv(rows))
+    write_atomically(path, csv_text(rows))
     return path

@@ -3,13 +3,12 @@
 from __future__ import annotations
 
 import re
-from collections.abc import Callable, Sequence
-from contextlib import ExitStack
+from collections.abc import Callable, Iterator, Sequence
+from contextlib import ExitStack, contextmanager
 from datetime import datetime
 from fractions import Fraction
 from itertools import count
 from pathlib import Path
-from types import TracebackType
 from typing import Any
 
 from pipeline.clip import Prediction, Segment
@@ -19,21 +18,10 @@ from pipeline.report.annotated import AnnotatedVideo
 from pipeline.report.jsonl import EventLines
 from pipeline.report.records import segment_record, window_record
 from pipeline.streaming.sources import Source
-from pipeline.streaming.streams import Happening, Notice, Shown
+from pipeline.streaming.streams import Happening, Heard, Notice, Shown
 from pipeline.terminal import PlainConsole, printable, say
 
 _MAX_STEM_CHARACTERS = 50  # of four bytes each; with time and suffix below the 255 bytes of a name
-
-
-def _write_event(lines: EventLines, name: str, happening: Happening) -> None:
-    """One line; windows and segments as ``clipgru predict`` writes them. Pictures are left out."""
-    if isinstance(happening, Prediction):
-        lines.event("window", path=name, **window_record(happening))
-    elif isinstance(happening, Segment):
-        lines.event("segment", path=name, **segment_record(happening))
-    elif isinstance(happening, Notice):
-        message = {"message": happening.message} if happening.message else {}
-        lines.event(happening.kind, path=name, time_seconds=happening.time_seconds, **message)
 
 
 class EventOutput:
@@ -50,7 +38,14 @@ class EventOutput:
         self._lines.event("run", **header)
 
     def hear(self, name: str, happening: Happening) -> None:
-        _write_event(self._lines, name, happening)
+        """Write a line; windows and segments as ``clipgru predict`` writes them. Pictures are left out."""
+        if isinstance(happening, Prediction):
+            self._lines.event("window", path=name, **window_record(happening))
+        elif isinstance(happening, Segment):
+            self._lines.event("segment", path=name, **segment_record(happening))
+        elif isinstance(happening, Notice):
+            message = {"message": happening.message} if happening.message else {}
+            self._lines.event(happening.kind, path=name, time_seconds=happening.time_seconds, **message)
 
     def close(self) -> None:
         self._lines.close()
@@ -100,11 +95,7 @@ class _Recording:
     def close(self) -> None:
         self._events.close()
         if self._video is not None:
-            video, self._video = self._video, None
-            try:
-                video.close()
-            finally:
-                video.discard()  # does nothing to a complete file
+            self._video.close()
 
 
 def _open_new(folder: Path, stem: str, header: dict[str, Any]) -> tuple[Path, EventOutput]:
@@ -157,22 +148,15 @@ def file_stems(sources: Sequence[Source]) -> dict[str, str]:
     return stems
 
 
-class Outputs:
-    """All of them as one."""
+@contextmanager
+def told_to_all(outputs: Sequence[EventOutput | PeopleOutput | Recordings]) -> Iterator[Heard]:
+    """Hand what happens to all outputs; in the end each is closed, even if another cannot be."""
 
-    def __init__(self, outputs: Sequence[EventOutput | PeopleOutput | Recordings]) -> None:
-        self._all = list(outputs)
-
-    def hear(self, name: str, happening: Happening) -> None:
-        for output in self._all:
+    def hear(name: str, happening: Happening) -> None:
+        for output in outputs:
             output.hear(name, happening)
 
-    def __enter__(self) -> Outputs:
-        return self
-
-    def __exit__(
-        self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
-    ) -> None:
-        with ExitStack() as stack:
-            for output in self._all:
-                stack.callback(output.close)
+    with ExitStack() as stack:
+        for output in outputs:
+            stack.callback(output.close)
+        yield hear
