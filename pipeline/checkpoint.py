@@ -14,7 +14,7 @@ import platform
 from collections.abc import Mapping
 from concurrent.futures import ThreadPoolExecutor
 from contextlib import nullcontext
-from dataclasses import asdict, dataclass, field
+from dataclasses import asdict, dataclass, field, replace
 from pathlib import Path
 from typing import Any
 
@@ -69,6 +69,11 @@ class ModelFile:
     def normalization(self) -> Normalization:
         """Mean and standard deviation that the weights expect."""
         return self.recognizer.backbone.normalization
+
+    def decoded_as(self, given: Mapping[str, Any]) -> ModelFile:
+        """Return the same model with ``given`` in place of some of its decoding settings. Raises ``UserError`` for a
+        value out of range."""
+        return replace(self, decode=replace(self.decode, **given))
 
 
 def provenance_of(experiment: Experiment) -> dict[str, Any]:

@@ -279,7 +279,7 @@ def test_wrong_input_is_told(exported: Path, video: Path, tmp_path: Path, capsys
         ("predict", tmp_path / "missing.onnx", video): "no such file",
         ("predict", tmp_path / "text.onnx", video): "not an ONNX file",
         ("predict", tmp_path / "foreign.onnx", video): "not one of clipgru's",
-        ("export", exported / "model.safetensors", "--format", "onxx"): "Did you mean 'onnx'?",
+        ("export", exported / "model.safetensors", "--format", "onxx"): "Did you mean onnx?",
         ("export", tmp_path / "missing.safetensors"): "no such model file",
     }
     for command, message in cases.items():

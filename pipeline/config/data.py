@@ -83,7 +83,8 @@ class DecodeConfig:
     max_seconds: float = 86_400.0
     """A video that lasts longer is refused."""
     allow_url: bool = False
-    """Also read http:// and https:// addresses: the file is fetched whole, then read like a local one."""
+    """Also read http:// and https:// addresses: the file is fetched whole, then read like a local one. Of an address,
+    answers, messages and file names show only host and file name. No model file allows it."""
     max_download_mb: int = 4000
     """allow_url: greatest size in megabytes of a file that is fetched."""
     index_cache: bool = False

@@ -20,19 +20,19 @@ class Experiment:
     seed: int = 0
     """Decides weights, splits, clips and augmentation."""
     data: DataConfig = field(default_factory=DataConfig)
-    """The data stage."""
+    """The videos, their labels and their split."""
     decode: DecodeConfig = field(default_factory=DecodeConfig)
-    """The decode stage."""
+    """Decoding of video files to frames."""
     sampling: SamplingConfig = field(default_factory=SamplingConfig)
-    """The sampling stage."""
+    """Choice of the frames of a clip."""
     transform: TransformConfig = field(default_factory=TransformConfig)
-    """The transform stage."""
+    """Conversion of frames to network input."""
     model: ModelConfig = field(default_factory=ModelConfig)
-    """The model."""
+    """Backbone, temporal heads and classifier."""
     training: TrainingConfig = field(default_factory=TrainingConfig)
-    """The training stage."""
+    """Loss, optimiser and schedule."""
     machine: MachineConfig = field(default_factory=MachineConfig)
-    """The machine."""
+    """The machine: where and on how many devices."""
 
     @property
     def run_dir(self) -> Path:
