@@ -28,10 +28,12 @@ from torch.overrides import TorchFunctionMode
 
 from pipeline.calibration import UNCALIBRATED, Calibration
 from pipeline.config import (
+    DataConfig,
     DecodeConfig,
     Experiment,
     Normalization,
     SamplingConfig,
+    TrainingConfig,
     TransformConfig,
     to_dict,
 )
@@ -74,6 +76,25 @@ class ModelFile:
         """Return the same model with ``given`` in place of some of its decoding settings. Raises ``UserError`` for a
         value out of range."""
         return replace(self, decode=replace(self.decode, **given))
+
+    def experiment_on(self, data: DataConfig, num_clips: int | None = None) -> Experiment:
+        """Return the settings by which clips of ``data`` are read for this model, of which nothing learns.
+
+        Args:
+            data: batches, processes and cache.
+            num_clips: clips a video; None: as the model was trained.
+
+        Raises:
+            UserError: ``data.cache`` features, for a model whose clips are not made of features.
+        """
+        num_eval_clips = num_clips or self.sampling.num_eval_clips
+        return Experiment(
+            data=data,
+            decode=self.decode,
+            sampling=replace(self.sampling, num_eval_clips=num_eval_clips),
+            transform=self.transform,
+            training=TrainingConfig(backbone_lr_scale=0.0),
+        )
 
 
 def provenance_of(experiment: Experiment) -> dict[str, Any]:

@@ -7,7 +7,7 @@ variant keeps the number of steps, so that a head sees nothing unusual but the o
 from __future__ import annotations
 
 from collections.abc import Callable, Sequence
-from dataclasses import dataclass, replace
+from dataclasses import dataclass
 from math import comb
 from typing import Any
 
@@ -16,7 +16,7 @@ from torch import Tensor
 
 from pipeline.checkpoint import ModelFile
 from pipeline.confidence import wilson_interval
-from pipeline.config import DataConfig, Experiment
+from pipeline.config import DataConfig
 from pipeline.datasets.annotations import VideoRow
 from pipeline.datasets.datamodule import make_loader
 from pipeline.datasets.loading import lost_workers
@@ -138,8 +138,7 @@ def diagnose(
     unknown = sorted({row.label for row in rows} - set(model.labels))
     if unknown:
         raise UserError(f"the data has labels the model does not know: {', '.join(unknown[:5])}")
-    sampling = replace(model.sampling, num_eval_clips=1)
-    experiment = Experiment(data=data, decode=model.decode, sampling=sampling, transform=model.transform)
+    experiment = model.experiment_on(data, num_clips=1)
     generator = torch.Generator().manual_seed(seed)
     prober, parts, num_errors = _Prober(model, generator), [], 0
     for batch in make_loader(rows, model.labels, experiment, fixed_clips):

@@ -22,7 +22,7 @@ from pipeline.confidence import wilson_interval
 from pipeline.config import DataConfig, Experiment
 from pipeline.datasets.annotations import VideoRow
 from pipeline.datasets.datamodule import make_feature_loader, make_loader, read_features
-from pipeline.datasets.features import FeatureCache, FrameEmbedder, can_keep_features
+from pipeline.datasets.features import FeatureCache, FrameEmbedder
 from pipeline.datasets.grids import cache_store
 from pipeline.datasets.identities import LeftOut
 from pipeline.datasets.loading import lost_workers
@@ -197,13 +197,13 @@ def evaluate_model(
         )
     if not rows:
         raise UserError("there are no videos to evaluate; set data.test_fraction above 0, or choose another split")
-    sampling = replace(model.sampling, num_eval_clips=num_clips) if num_clips else model.sampling
-    experiment = Experiment(data=data, decode=model.decode, sampling=sampling, transform=model.transform)
+    experiment = model.experiment_on(data, num_clips)
     if mirror and data.cache == "features":
         raise UserError("cached features have no mirror image; evaluate with --data.cache none, or without --mirror")
     cached = data.cache == "features" and classify is None
-    loader = _feature_loader(model, rows, experiment, ranks) if cached else None
-    if loader is None:
+    if cached:
+        loader = _feature_loader(model, rows, experiment, ranks)
+    else:
         loader = make_loader(rows, model.labels, experiment, fixed_clips, ranks)
     answers: dict[int, _Answer] = {}
     bad: dict[int, BadVideo] = {}
@@ -222,10 +222,8 @@ def evaluate_model(
 
 def _feature_loader(
     model: ModelFile, rows: Sequence[VideoRow], experiment: Experiment, ranks: Ranks
-) -> DataLoader[Sample] | None:
-    """Features as the training with a frozen backbone kept them; None where features do not stand for frames."""
-    if not can_keep_features(experiment):
-        return None
+) -> DataLoader[Sample]:
+    """Features as the training with a frozen backbone kept them."""
     embedder = FrameEmbedder(model.recognizer, TrainTransform(model.transform, model.normalization))
     cache = FeatureCache(embedder, cache_store(experiment.data), experiment)
     features = read_features(cache, rows, model.labels, experiment, 0, lambda: None, ranks)

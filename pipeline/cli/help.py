@@ -45,6 +45,7 @@ _PURPOSES: dict[str, dict[str, tuple[str, ...]]] = {
         _FIRST: ("format", "output"),
         "Files in 8 bits": ("int8", "calibration_clips", "split", "data.root"),
     },
+    "report": {_FIRST: ("output", "clips")},
     "explain": {_FIRST: ("output", "top", "device")},
     "explain-sampling": {_FIRST: ("output", "seed")},
     "check": {_FIRST: ("json", "csv", "all", "workers")},

@@ -285,7 +285,10 @@ def report_command(args: Sequence[str]) -> int:
     run, run2 = Path(arguments.run), Path(arguments.run2) if arguments.run2 else None
     read = [path for folder in filter(None, (run, run2)) for path in folder.rglob("*") if path.suffix != ".html"]
     with claimed({"--output": output}, read, no_clobber=arguments.no_clobber):
-        say(str(write_report(run, output, options.clips) if run2 is None else write_comparison(run, run2, output)))
+        if run2 is None:
+            say(str(write_report(run, output, options.clips, options.decode)))
+        else:
+            say(str(write_comparison(run, run2, output)))
     return 0
 
 

@@ -218,10 +218,10 @@ def add_options(parser: _Parser, options_type: type[Any]) -> None:
 
 
 def add_given(parser: _Parser, name: str, settings: type[Any]) -> None:
-    """``--NAME.*`` in place of the settings of a model file; ``given_settings`` returns those that are given."""
+    """``--NAME.*`` in place of the settings of a model file or run; ``given_settings`` returns those that are given."""
     parser.add_class_arguments(settings, name)
     group = parser._action_groups[-1]
-    group.title = f"{group.title}, in place of the model file's settings"
+    group.title = f"{group.title}, in place of the settings of the model"
     for action in group._group_actions:
         action.default = SUPPRESS
 

@@ -7,6 +7,7 @@ from pathlib import Path
 
 from pipeline.config.data import DataConfig, DecodeConfig, SamplingConfig, TransformConfig
 from pipeline.config.model import MachineConfig, ModelConfig, TrainingConfig
+from pipeline.config.requirement import require
 
 
 @dataclass(frozen=True)
@@ -33,6 +34,48 @@ class Experiment:
     """Loss, optimiser and schedule."""
     machine: MachineConfig = field(default_factory=MachineConfig)
     """The machine: where and on how many devices."""
+
+    def __post_init__(self) -> None:
+        self._check_cached_features()
+        num_drawn, num_frames = self.training.train_frames, self.sampling.num_frames
+        require(
+            num_drawn is None or num_drawn <= num_frames,
+            f"training.train_frames ({num_drawn}) is more than a clip has, sampling.num_frames ({num_frames}): lower "
+            "it, or leave it unset to learn from all",
+        )
+        require(
+            self.model.weights != "none"
+            or self.training.initial_model is not None
+            or not self.training.freeze_batch_norm,
+            "model.weights none starts from random weights, whose batch-norm statistics must be learned: set "
+            "training.freeze_batch_norm false",
+        )
+        require(
+            self.model.rgb_diff_scale == 1 or self.transform.lookback_frames > 0,
+            "model.rgb_diff_scale enlarges the change since the frame before, and single pictures have none: set "
+            "transform.input rgb_diff or rgb+rgb_diff, or model.rgb_diff_scale 1",
+        )
+
+    def _check_cached_features(self) -> None:
+        if self.data.cache != "features":
+            return
+        require(
+            self.training.backbone_lr_scale == 0,
+            "data.cache features keeps what a frozen backbone says of each frame: set training.backbone_lr_scale 0, or "
+            "data.cache none",
+        )
+        has_neighbours = self.sampling.mode == "dense" and self.sampling.short_video != "loop"
+        require(
+            has_neighbours or self.transform.lookback_frames == 0,
+            "data.cache features keeps the change from each frame to the next, and these clips do not consist of "
+            "neighbours: set sampling.mode dense and sampling.short_video hold_last, transform.input rgb, or "
+            "data.cache none",
+        )
+        require(
+            not (self.training.mixup_alpha or self.training.cutmix_alpha),
+            "data.cache features cannot mix pictures: set training.mixup_alpha and training.cutmix_alpha 0, or "
+            "data.cache none",
+        )
 
     @property
     def run_dir(self) -> Path:

@@ -27,13 +27,6 @@ from pipeline.transforms.augmentation import TrainTransform
 _FRAMES_A_CALL = 128
 
 
-def can_keep_features(experiment: Experiment) -> bool:
-    """True if features of grid frames serve clips; those of changes do only where a clip's frames are neighbours."""
-    sampling = experiment.sampling
-    has_neighbours = sampling.mode == "dense" and sampling.short_video != "loop"
-    return has_neighbours or experiment.transform.lookback_frames == 0
-
-
 class FrameEmbedder:
     """Fitted frames -> features, by a recogniser whose backbone does not change.
 

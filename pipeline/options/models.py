@@ -91,6 +91,8 @@ class ReportOptions:
     """The HTML file to write; unset: report.html in the run's folder, or for two runs compare_<RUN2>.html there."""
     clips: int = 24
     """Number of the worst clips that are shown with pictures that play."""
+    decode: dict[str, Any] = field(default_factory=dict, metadata={"given_of": DecodeConfig})
+    """Decoding settings in place of the run's."""
     quiet: bool = False
     """Print nothing but errors and the page's path."""
 
