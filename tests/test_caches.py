@@ -14,8 +14,9 @@ from pipeline.config import Experiment
 from pipeline.datasets.annotations import VideoRow
 from pipeline.datasets.datamodule import VideoDataModule
 from pipeline.datasets.features import FrameEmbedder
+from pipeline.datasets.formats import read_annotations
 from pipeline.datasets.grids import DecodedClips
-from pipeline.datasets.settled import make_splits, read_annotations
+from pipeline.datasets.settled import make_splits
 from pipeline.datasets.videos import ClipBatch, SampleKey, VideoDataset, fixed_clips, random_clip
 from pipeline.errors import DecodeError
 from pipeline.evaluation import evaluate_model

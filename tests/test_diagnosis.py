@@ -16,7 +16,7 @@ from pipeline.checkpoint import ModelFile, save_model
 from pipeline.cli import main
 from pipeline.config import DataConfig
 from pipeline.datasets.annotations import VideoRow
-from pipeline.datasets.settled import read_annotations
+from pipeline.datasets.formats import read_annotations
 from pipeline.diagnosis import ORDERS, Diagnosis, _binomial_tail, diagnose
 from pipeline.errors import UserError
 from tests.small import small_model

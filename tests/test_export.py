@@ -259,7 +259,8 @@ def test_int8_is_calibrated_and_its_cost_is_counted_on_labelled_videos(
 
 
 def rows_of_split(experiment: Any, split: str) -> list[VideoRow]:
-    from pipeline.datasets.settled import make_splits, read_annotations
+    from pipeline.datasets.formats import read_annotations
+    from pipeline.datasets.settled import make_splits
 
     return list(getattr(make_splits(read_annotations(experiment.data), experiment.data, 0), split))
 

@@ -19,7 +19,8 @@ import torch
 
 from pipeline.checkpoint import load_model_file
 from pipeline.config import Experiment, MachineConfig, ModelConfig, to_yaml
-from pipeline.datasets.settled import make_splits, read_annotations
+from pipeline.datasets.formats import read_annotations
+from pipeline.datasets.settled import make_splits
 from pipeline.datasets.videos import EpochSampler, RankBatches
 from pipeline.errors import UserError
 from pipeline.evaluation import evaluate_model

@@ -25,8 +25,9 @@ from torchmetrics.functional.classification import multiclass_calibration_error
 
 from pipeline.cli import main
 from pipeline.config import DataConfig, DecodeConfig
+from pipeline.datasets.formats import read_annotations
 from pipeline.datasets.identities import LeftOut
-from pipeline.datasets.settled import make_splits, read_annotations
+from pipeline.datasets.settled import make_splits
 from pipeline.datasets.summary import summarize_splits
 from pipeline.decode import open_video
 from pipeline.errors import UserError

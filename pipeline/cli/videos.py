@@ -113,7 +113,8 @@ def check_command(args: Sequence[str]) -> int:
     parser = make_parser(
         "check",
         "Decode videos from end to end and tell which are usable, degraded or unusable, and why. A PATH is a video, a "
-        "folder, a manifest (.csv, .jsonl) or an experiment config (.yaml). Exits with 1 if anything cannot be used.",
+        "folder, a manifest (.csv, .jsonl), an experiment config (.yaml), or a folder or .zip of pictures. Exits with 1 "
+        "if anything cannot be used.",
     )
     paths, options, config, no_clobber = read_paths(CheckOptions, parser, args)
 
@@ -159,7 +160,7 @@ def shard_command(args: Sequence[str]) -> int:
 
     from rich.progress import Progress
 
-    from pipeline.datasets.settled import read_annotations
+    from pipeline.datasets.formats import read_annotations
     from pipeline.datasets.shards import write_shards
 
     annotations = read_annotations(experiment.data)

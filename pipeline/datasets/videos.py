@@ -9,6 +9,7 @@ from __future__ import annotations
 import math
 from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass, replace
+from pathlib import Path
 from typing import Any, NamedTuple
 
 import numpy as np
@@ -18,8 +19,9 @@ from torch.utils.data import Dataset, Sampler
 
 from pipeline.config import Experiment
 from pipeline.datasets.annotations import VideoRow
+from pipeline.datasets.formats import format_of
 from pipeline.datasets.grids import CachedClips, ClipSource, DecodedClips, cache_store
-from pipeline.datasets.images import PICTURE_FORMATS, PictureClips
+from pipeline.datasets.images import PictureClips
 from pipeline.errors import DecodeError
 from pipeline.ranks import Ranks
 from pipeline.sampling import evaluation_clips, training_clip
@@ -122,10 +124,11 @@ def whole_grid(grid: range, key: SampleKey, experiment: Experiment) -> list[list
 
 
 def _clip_source(experiment: Experiment) -> ClipSource:
-    if experiment.data.format in PICTURE_FORMATS:
-        return PictureClips(experiment)
+    data = experiment.data
+    if open_pictures := format_of(data).open_pictures:
+        return PictureClips(open_pictures(data, experiment.decode), Path(data.root), experiment.transform)
     decoded = DecodedClips(experiment)
-    return CachedClips(decoded, cache_store(experiment.data)) if experiment.data.cache == "frames" else decoded
+    return CachedClips(decoded, cache_store(data)) if data.cache == "frames" else decoded
 
 
 class VideoDataset(Dataset[Sample]):
