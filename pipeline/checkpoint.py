@@ -14,7 +14,7 @@ import platform
 from collections.abc import Mapping
 from concurrent.futures import ThreadPoolExecutor
 from contextlib import nullcontext
-from dataclasses import asdict, dataclass, field
+from dataclasses import asdict, dataclass, field, replace
 from pathlib import Path
 from typing import Any
 
@@ -27,7 +27,16 @@ from torch.nn import functional, init
 from torch.overrides import TorchFunctionMode
 
 from pipeline.calibration import UNCALIBRATED, Calibration
-from pipeline.config import DecodeConfig, Experiment, Normalization, SamplingConfig, TransformConfig, to_dict
+from pipeline.config import (
+    ClipSettings,
+    DataConfig,
+    DecodeConfig,
+    Experiment,
+    Normalization,
+    SamplingConfig,
+    TransformConfig,
+    to_dict,
+)
 from pipeline.description import FORMAT_VERSION, METADATA_KEY, Description, parse_description
 from pipeline.errors import UserError
 from pipeline.files.writing import write_atomically
@@ -62,6 +71,24 @@ class ModelFile:
     def normalization(self) -> Normalization:
         """Mean and standard deviation that the weights expect."""
         return self.recognizer.backbone.normalization
+
+    def decoded_as(self, given: Mapping[str, Any]) -> ModelFile:
+        """Return the same model with ``given`` in place of some of its decoding settings. Raises ``UserError`` for a
+        value out of range."""
+        return replace(self, decode=replace(self.decode, **given))
+
+    def clips_on(self, data: DataConfig, num_clips: int | None = None) -> ClipSettings:
+        """Settings by which clips of other data are read for this model.
+
+        Args:
+            data: batches, processes and cache.
+            num_clips: clips a video; None: as the model was trained.
+
+        Raises:
+            UserError: ``data.cache`` features, for a model whose clips are not made of features.
+        """
+        sampling = replace(self.sampling, num_eval_clips=num_clips or self.sampling.num_eval_clips)
+        return ClipSettings(self.decode, sampling, self.transform, data)
 
 
 def provenance_of(experiment: Experiment) -> dict[str, Any]:

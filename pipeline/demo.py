@@ -24,8 +24,9 @@ from pipeline.config import (
     TrainingConfig,
     TransformConfig,
 )
+from pipeline.datasets.formats import read_annotations
 from pipeline.datasets.motion import BACKGROUND, read_segments
-from pipeline.datasets.settled import make_splits, read_annotations
+from pipeline.datasets.settled import make_splits
 from pipeline.evaluation import Evaluation, evaluate_model, write_evaluation
 from pipeline.files.writing import write_atomically
 from pipeline.inference import Model

@@ -7,7 +7,7 @@ variant keeps the number of steps, so that a head sees nothing unusual but the o
 from __future__ import annotations
 
 from collections.abc import Callable, Sequence
-from dataclasses import dataclass, replace
+from dataclasses import dataclass
 from typing import Any
 
 import torch
@@ -15,7 +15,7 @@ from torch import Tensor
 
 from pipeline.checkpoint import ModelFile
 from pipeline.confidence import mcnemar_p_value, wilson_interval
-from pipeline.config import ClipSettings, DataConfig
+from pipeline.config import DataConfig
 from pipeline.datasets.annotations import VideoRow
 from pipeline.datasets.datamodule import make_loader
 from pipeline.datasets.loading import lost_workers
@@ -130,8 +130,7 @@ def diagnose(
         UserError: a row's label is none of the model's, or none of the videos can be read.
     """
     check_known(rows, model.labels)
-    sampling = replace(model.sampling, num_eval_clips=1)
-    settings = ClipSettings(model.decode, sampling, model.transform, data)
+    settings = model.clips_on(data, num_clips=1)
     generator = torch.Generator().manual_seed(seed)
     prober, parts, num_errors = _Prober(model, generator), [], 0
     for batch in make_loader(rows, model.labels, settings, fixed_clips):

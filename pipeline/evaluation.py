@@ -22,7 +22,7 @@ from pipeline.confidence import wilson_interval
 from pipeline.config import ClipSettings, DataConfig
 from pipeline.datasets.annotations import VideoRow
 from pipeline.datasets.datamodule import make_feature_loader, make_loader, read_features
-from pipeline.datasets.features import FeatureCache, FrozenBackbone, can_keep_features
+from pipeline.datasets.features import FeatureCache, FrozenBackbone
 from pipeline.datasets.grids import cache_store
 from pipeline.datasets.identities import LeftOut
 from pipeline.datasets.loading import lost_workers
@@ -188,13 +188,13 @@ def evaluate_model(
     check_known(rows, model.labels)
     if not rows:
         raise UserError("there are no videos to evaluate; set data.test_fraction above 0, or choose another split")
-    sampling = replace(model.sampling, num_eval_clips=num_clips) if num_clips else model.sampling
-    settings = ClipSettings(model.decode, sampling, model.transform, data)
+    settings = model.clips_on(data, num_clips)
     if mirror and data.cache == "features":
         raise UserError("cached features have no mirror image; evaluate with --data.cache none, or without --mirror")
     cached = data.cache == "features" and classify is None
-    loader = _feature_loader(model, rows, settings, ranks) if cached else None
-    if loader is None:
+    if cached:
+        loader = _feature_loader(model, rows, settings, ranks)
+    else:
         loader = make_loader(rows, model.labels, settings, fixed_clips, ranks)
     answers: dict[int, dict[str, Any]] = {}
     bad: dict[int, BadVideo] = {}
@@ -221,10 +221,8 @@ def check_known(rows: Sequence[VideoRow], labels: Sequence[str]) -> None:
 
 def _feature_loader(
     model: ModelFile, rows: Sequence[VideoRow], settings: ClipSettings, ranks: Ranks
-) -> DataLoader[Sample] | None:
-    """Features as the training with a frozen backbone kept them; None where features do not stand for frames."""
-    if not can_keep_features(settings):
-        return None
+) -> DataLoader[Sample]:
+    """Features as the training with a frozen backbone kept them."""
     backbone = FrozenBackbone(model.recognizer, TrainTransform(model.transform, model.normalization))
     cache = FeatureCache(backbone, cache_store(settings.data), settings)
     features = read_features(cache, rows, model.labels, settings, 0, lambda: None, ranks)

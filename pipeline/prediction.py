@@ -102,7 +102,7 @@ def _read_list(path: Path, allow_url: bool, suffixes: Set[str], own: list[Path])
 def _expand(source: str, allow_url: bool, suffixes: Set[str], own: list[Path]) -> list[Path | str]:
     if is_url(source):
         if not allow_url:
-            cure = "--allow_url lets it be fetched"
+            cure = "--decode.allow_url true lets it be fetched"
             raise UserError(f"{shown_source(source)}: an address, and only local files are read; {cure}")
         return [source]
     path = Path(source)

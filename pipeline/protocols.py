@@ -19,9 +19,10 @@ import numpy as np
 from pipeline.confidence import wilson_interval, with_unseen
 from pipeline.config import Experiment, to_dict
 from pipeline.datasets.annotations import Annotations, VideoRow
+from pipeline.datasets.formats import read_annotations
 from pipeline.datasets.identities import Contents, LeftOut, Unseen
 from pipeline.datasets.official import NUM_OFFICIAL_SPLITS
-from pipeline.datasets.settled import Splits, make_splits, read_annotations, require_classes
+from pipeline.datasets.settled import Splits, make_splits, require_classes
 from pipeline.datasets.splits import check_split, group_folds, leave_one_group_out, split_by_group
 from pipeline.errors import UserError, unknown_name
 from pipeline.evaluation import Evaluation, VideoResult, evaluate_model

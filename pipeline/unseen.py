@@ -9,8 +9,9 @@ from typing import Any
 from pipeline.checkpoint import ModelFile
 from pipeline.config import DataConfig
 from pipeline.datasets.annotations import Annotations, VideoRow
+from pipeline.datasets.formats import read_annotations
 from pipeline.datasets.identities import CHANGED, TRAINED, Contents, LeftOut, Unseen
-from pipeline.datasets.settled import make_splits, read_annotations
+from pipeline.datasets.settled import make_splits
 from pipeline.errors import UserError
 
 _UNKNOWN = (

@@ -17,7 +17,7 @@ from pipeline.cli import main
 from pipeline.confidence import mcnemar_p_value
 from pipeline.config import DataConfig
 from pipeline.datasets.annotations import VideoRow
-from pipeline.datasets.settled import read_annotations
+from pipeline.datasets.formats import read_annotations
 from pipeline.diagnosis import ORDERS, Diagnosis, diagnose
 from pipeline.errors import UserError
 from tests.small import small_model

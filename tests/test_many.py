@@ -415,7 +415,9 @@ def test_addresses_are_known_by_what_may_be_seen_of_them(tmp_path: Path) -> None
 
     path = tmp_path / "model.safetensors"
     save_model(path, small_model())
-    options = PredictOptions(engine="pool", parquet=str(tmp_path / "out.parquet"), allow_url=True, timeout_seconds=5)
+    options = PredictOptions(
+        engine="pool", parquet=str(tmp_path / "out.parquet"), decode={"allow_url": True, "timeout_seconds": 5.0}
+    )
     urls = [f"http://127.0.0.1:9/a.mp4?token=qzk{number}" for number in range(2)]
     plan = run._plan(str(path), load_model_file(path), [Path("b.mp4"), *urls], options)
     first, second = "http://127.0.0.1:9/a.mp4?***", "http://127.0.0.1:9/a.mp4?*** (2)"

@@ -18,6 +18,7 @@ import cv2
 import numpy as np
 import pytest
 import torch
+import yaml
 from hypothesis import given
 from hypothesis import strategies as st
 from scipy.stats import binomtest
@@ -26,14 +27,16 @@ from torchmetrics.functional.classification import multiclass_calibration_error
 from pipeline.cli import main
 from pipeline.confidence import mcnemar_p_value
 from pipeline.config import DataConfig, DecodeConfig
+from pipeline.datasets.formats import read_annotations
 from pipeline.datasets.identities import LeftOut
-from pipeline.datasets.settled import make_splits, read_annotations
+from pipeline.datasets.settled import make_splits
 from pipeline.datasets.summary import summarize_splits
 from pipeline.decode import open_video
 from pipeline.errors import UserError
 from pipeline.evaluation import write_evaluation
 from pipeline.report.charts import Axis, Series, axis_over
 from pipeline.report.templates import template
+from pipeline.run_report import page
 from pipeline.run_report.clips import NUM_PICTURES, make_thumbnails
 from pipeline.run_report.comparison import pair_up
 from pipeline.run_report.journal import note_command
@@ -274,6 +277,24 @@ def test_a_diagnosis_of_another_program_is_refused(tmp_path: Path, video: Path) 
     (folder / "diagnosis" / "diagnosis.json").write_text('{"uses_time": true}')
     with pytest.raises(UserError, match="not as clipgru writes it"):
         write_report(folder)
+
+
+def test_a_run_s_folder_does_not_open_the_network(video: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """It may come from anyone, with addresses for videos."""
+    opened: list[DecodeConfig] = []
+
+    def note(answers: object, decode: DecodeConfig, max_bytes: int) -> list[object]:
+        opened.append(decode)
+        return []
+
+    monkeypatch.setattr(page, "make_thumbnails", note)
+    folder = make_run(tmp_path / "run", made_results(8, 4, video))
+    config = folder / "config.yaml"
+    settings = yaml.safe_load(config.read_text())
+    config.write_text(yaml.safe_dump(settings | {"decode": {"allow_url": True, "isolate": True}}))
+    write_report(folder)
+    write_report(folder, decode={"allow_url": True})
+    assert [(decode.allow_url, decode.isolate) for decode in opened] == [(False, True), (True, True)]
 
 
 def test_a_run_that_was_only_trained_has_a_page(run: Path, tmp_path: Path) -> None:

@@ -156,9 +156,8 @@ def test_what_is_frozen_stays_in_evaluation_mode(motion_root: Path, tmp_path: Pa
     experiment = small_experiment(motion_root, tmp_path, num_frozen_stages=2)
     module = ClipClassifier(experiment, 3).train()
     assert [stage.training for stage in module.recognizer.backbone.stages] == [False, False, True, True]
-    frozen_norm = ClipClassifier(
-        replace(experiment, training=replace(experiment.training, freeze_batch_norm=True)), 3
-    ).train()
+    training = replace(experiment.training, freeze_batch_norm=True, initial_model="which has statistics")
+    frozen_norm = ClipClassifier(replace(experiment, training=training), 3).train()
     norms = [m for m in frozen_norm.recognizer.backbone.modules() if isinstance(m, torch.nn.BatchNorm2d)]
     assert norms
     assert not any(norm.training for norm in norms)
@@ -300,14 +299,26 @@ def test_bad_videos_are_named_and_left_out_and_too_many_fail(motion_root: Path, 
             "set sampling.mode dense and sampling.short_video hold_last",
         ),
         (lambda e: replace(e, training=replace(e.training, train_frames=99)), "is more than a clip has"),
-        (lambda e: replace(e, data=replace(e.data, format="ucf")), "unknown data format 'ucf'"),
+        (lambda e: replace(e, model=replace(e.model, rgb_diff_scale=2.0)), "set transform.input rgb_diff"),
+        (
+            lambda e: replace(
+                e,
+                data=replace(e.data, cache="features"),
+                training=replace(e.training, backbone_lr_scale=0.0, cutmix_alpha=1.0),
+            ),
+            "set training.mixup_alpha and training.cutmix_alpha 0",
+        ),
     ],
 )
-def test_settings_that_do_not_agree(
-    motion_root: Path, tmp_path: Path, change: Callable[[Experiment], Experiment], message: str
-) -> None:
+def test_settings_that_do_not_agree(change: Callable[[Experiment], Experiment], message: str) -> None:
     with pytest.raises(UserError, match=message):
-        train(change(small_experiment(motion_root, tmp_path)), quiet=True)
+        change(small_experiment(Path("videos"), Path("runs")))
+
+
+def test_an_unknown_format_ends_a_training(motion_root: Path, tmp_path: Path) -> None:
+    experiment = small_experiment(motion_root, tmp_path)
+    with pytest.raises(UserError, match="unknown data format 'ucf'"):
+        train(replace(experiment, data=replace(experiment.data, format="ucf")), quiet=True)
 
 
 @pytest.mark.parametrize(("which", "code"), [(signal.SIGINT, 130), (signal.SIGTERM, 143)])

@@ -18,7 +18,8 @@ from numpy.typing import NDArray
 from pipeline.config import DataConfig, Experiment, SamplingConfig, TransformConfig
 from pipeline.datasets.annotations import VideoRow
 from pipeline.datasets.datamodule import make_loader
-from pipeline.datasets.settled import make_splits, read_annotations, read_splits
+from pipeline.datasets.formats import read_annotations
+from pipeline.datasets.settled import make_splits, read_splits
 from pipeline.datasets.splits import check_split
 from pipeline.datasets.videos import (
     EpochSampler,

@@ -5,12 +5,12 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
-from dataclasses import dataclass, replace
+from dataclasses import dataclass
 from pathlib import Path
 
 from pipeline.config import DataConfig
-from pipeline.datasets import formats
 from pipeline.datasets.annotations import Annotations, VideoRow
+from pipeline.datasets.formats import read_annotations
 from pipeline.datasets.splits import check_split, split_by_group
 from pipeline.errors import UserError
 from pipeline.schema import check_labels
@@ -26,27 +26,6 @@ class Splits:
     test: tuple[VideoRow, ...]
     notes: tuple[str, ...] = ()
     """Texts to report: ``Annotations.notes``, and files that are listed and not there."""
-
-
-def read_annotations(config: DataConfig) -> Annotations:
-    """The labels and rows that ``config`` names. ``motion`` makes the motion set at ``root`` if it is not there.
-
-    Raises:
-        UserError: an unknown format, or anything wrong with the files.
-    """
-    annotations = Path(config.annotations) if config.annotations else None
-    if config.format == "motion":
-        from pipeline.datasets.motion import MotionSetConfig, make_motion_set  # here, and below: these load decoders
-
-        make_motion_set(Path(config.root), MotionSetConfig())
-        return replace(formats.read_annotations("folder", Path(config.root)), notes=())  # its long videos are no part
-    if config.format in formats.PICTURE_FORMAT_NAMES:
-        from pipeline.datasets.images import read_images
-
-        return read_images(config.format, Path(config.root), allow_links=config.allow_links)
-    return formats.read_annotations(
-        config.format, Path(config.root), annotations, config.split, allow_links=config.allow_links
-    )
 
 
 def read_splits(config: DataConfig, seed: int) -> Splits:

@@ -28,7 +28,7 @@ class Processor:
         model = load_model(job.model_path, job.options.device)
         if file_digest(Path(job.model_path)) != job.model_sha256:
             raise UserError(f"{job.model_path}: not the model that this run began with; begin anew with a new table")
-        model.open_as(job.options.decode_as(model.file.decode))
+        model.open_as(replace(model.file.decode, **job.options.decode))
         self._job, self._rows = job, _Rows()
         quiet = replace(job.options, quiet=True)
         self._run = VideoRun(model, quiet, self._rows, StopRequest(), PlainConsole(quiet=True))

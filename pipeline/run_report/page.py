@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Mapping
 from dataclasses import replace
 from pathlib import Path
 from typing import Any
@@ -43,13 +44,16 @@ def refuse_foreign_report(folder: Path) -> None:
         raise UserError(f"{path} is there and was not written by clipgru; move it away, or choose a folder by --output")
 
 
-def write_report(folder: Path, output: Path | None = None, num_clips: int = 24) -> Path:
+def write_report(
+    folder: Path, output: Path | None = None, num_clips: int = 24, decode: Mapping[str, Any] | None = None
+) -> Path:
     """Makes the page of a run from what lies in its folder; the same files give the same page.
 
     Args:
         folder: a run's.
         output: the page; default ``report.html`` in the folder.
         num_clips: how many of each evaluation's worst clips are shown.
+        decode: decoding settings in place of the run's.
 
     Raises:
         UserError: the folder holds nothing of a run, or cannot be written to.
@@ -59,7 +63,7 @@ def write_report(folder: Path, output: Path | None = None, num_clips: int = 24) 
         parts = [headline_section(e) for e in run.evaluations]
         parts += [curves_section(run)] if run.curves or run.folds else []
         for evaluation in run.evaluations:
-            parts += _evaluation_sections(run, evaluation, num_clips)
+            parts += _evaluation_sections(run, evaluation, num_clips, decode or {})
         parts += [time_section(run), data_section(run), settings_section(run), machine_section(run)]
         page = template("run_report/run.html").render(title=run.name, subtitle=_subtitle(run), sections=parts)
     path = output or folder / REPORT
@@ -84,9 +88,11 @@ def write_comparison(first: Path, second: Path, output: Path | None = None) -> P
     return path
 
 
-def _evaluation_sections(run: RunRecord, evaluation: EvaluationRecord, num_clips: int) -> list[Section]:
-    decode = _decode_config(run.settings)
-    clips = list(make_thumbnails(worst(evaluation, num_clips), decode, _MAX_CLIP_BYTES // len(run.evaluations)))
+def _evaluation_sections(
+    run: RunRecord, evaluation: EvaluationRecord, num_clips: int, decode: Mapping[str, Any]
+) -> list[Section]:
+    config = replace(_decode_config(run.settings), **decode)
+    clips = list(make_thumbnails(worst(evaluation, num_clips), config, _MAX_CLIP_BYTES // len(run.evaluations)))
     return [
         classes_section(evaluation),
         confusion_section(evaluation),
@@ -97,11 +103,12 @@ def _evaluation_sections(run: RunRecord, evaluation: EvaluationRecord, num_clips
 
 
 def _decode_config(settings: dict[str, Any]) -> DecodeConfig:
-    """Decoding settings of the run, with the decoder that reads everything and is always there. Keys of another version
-    are left out: a thumbnail does not depend on them."""
+    """Decoding settings of the run, with the decoder that reads everything and is always there. A run's folder may come
+    from anyone and does not open the network. Keys of another version are left out: a thumbnail does not depend on
+    them."""
     known = DecodeConfig.__dataclass_fields__
     config = DecodeConfig(**{key: value for key, value in settings.get("decode", {}).items() if key in known})
-    return replace(config, decoder="pyav")
+    return replace(config, decoder="pyav", allow_url=False)
 
 
 def _subtitle(run: RunRecord) -> str:
