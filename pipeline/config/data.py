@@ -54,10 +54,6 @@ class DataConfig:
         require(self.cache_max_gb > 0, f"data.cache_max_gb must be positive, got {self.cache_max_gb}")
         require(self.feature_copies >= 0, f"data.feature_copies must not be negative, got {self.feature_copies}")
         require(
-            self.cache == "none" or self.format not in ("images", "cifar10"),
-            f"data.cache {self.cache} is for videos; pictures are kept in memory in any case: set data.cache none",
-        )
-        require(
             self.features_fps is None or 0.001 <= self.features_fps <= 1000,
             f"data.features_fps must be between 0.001 and 1,000 steps a second, got {self.features_fps}",
         )
@@ -89,7 +85,8 @@ class DecodeConfig:
     max_seconds: float = 86_400.0
     """A video that lasts longer is refused."""
     allow_url: bool = False
-    """Also read http:// and https:// addresses: the file is fetched whole, then read like a local one."""
+    """Also read http:// and https:// addresses: the file is fetched whole, then read like a local one. Of an address,
+    answers, messages and file names show only host and file name. No model file allows it."""
     max_download_mb: int = 4000
     """allow_url: greatest size in megabytes of a file that is fetched."""
     index_cache: bool = False

@@ -30,7 +30,8 @@ from pipeline.inference.frames import grid_frames
 from pipeline.inference.runtime import ModelDescription, Runtime
 from pipeline.inference.scorers import SCORERS, Scorer
 from pipeline.inference.stats import RunStats
-from pipeline.timeline import Timeline, WindowScores
+from pipeline.timeline.scores import WindowScores
+from pipeline.timeline.segments import Timeline
 from pipeline.timeline.tracks import Tracks
 
 if TYPE_CHECKING:

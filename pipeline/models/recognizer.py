@@ -133,7 +133,7 @@ class Recognizer(nn.Module):
         scores = self._classify_steps(outputs)
         if self.config.scan != "none":
             # [B, T S, K] -> [B, T, S, K]; a frame's score is read out of its parts as a clip's is of its frames.
-            return [self._read_out(scores.unflatten(1, (projected.shape[1], -1)), dim=2)], state
+            return [self.read_out(scores.unflatten(1, (projected.shape[1], -1)), dim=2)], state
         stages, following = [scores], list(state)
         for refinement, before in zip(self.refinements, states[num_heads:], strict=True):
             scores, after = refinement(scores, before)
@@ -170,11 +170,8 @@ class Recognizer(nn.Module):
         normalized: Tensor = self.feature_norm(features.reshape(batch * steps, channels, -1))
         return normalized.reshape(features.shape)
 
-    def read_out(self, step_scores: Tensor) -> Tensor:
+    def read_out(self, scores: Tensor, dim: int = 1) -> Tensor:
         """Scores after each step ``[B, T, K]`` -> scores of the clip ``[B, K]``."""
-        return self._read_out(step_scores, dim=1)
-
-    def _read_out(self, scores: Tensor, dim: int) -> Tensor:
         return scores.select(dim, -1) if self.config.readout == "last" else scores.mean(dim=dim)
 
     def forward(self, clips: Tensor) -> Tensor:

@@ -12,7 +12,7 @@ from pipeline.inference import Model
 from pipeline.inference.scorers import Scorer
 from pipeline.sampling import Window
 from pipeline.streaming.feeds import Portion
-from pipeline.timeline import WindowScores
+from pipeline.timeline.scores import WindowScores
 
 
 @dataclass(frozen=True)

@@ -8,29 +8,3 @@
 Every step runs as the video does: a frame's score is final once no later window can cover it, and a segment is final
 once its label has changed for good, so memory does not grow with the length of the video.
 """
-
-from __future__ import annotations
-
-from pipeline.timeline.agreement import (
-    SegmentCounts,
-    TimelineAgreement,
-    compare_timelines,
-    edit_score,
-    match_segments,
-    temporal_iou,
-)
-from pipeline.timeline.scores import WindowScores, frame_scores
-from pipeline.timeline.segments import Timeline, merge_segments
-
-__all__ = [
-    "SegmentCounts",
-    "Timeline",
-    "TimelineAgreement",
-    "WindowScores",
-    "compare_timelines",
-    "edit_score",
-    "frame_scores",
-    "match_segments",
-    "merge_segments",
-    "temporal_iou",
-]

@@ -1,11 +1,11 @@
-"""Options of the commands: how to run and where to write. The settings of an experiment are in ``config``."""
+"""Options of the commands that work on videos."""
 
 from __future__ import annotations
 
 import re
 from collections.abc import Sequence
-from dataclasses import asdict, dataclass, field, replace
-from typing import Literal
+from dataclasses import dataclass, field
+from typing import Any, Literal
 
 from pipeline.config import DecodeConfig, InferenceConfig, StreamingConfig, TimelineConfig, require
 from pipeline.sources import distinct_names
@@ -31,160 +31,6 @@ def _check_names(names: Sequence[str]) -> None:
         is_name = name.strip() and len(name) <= _MAX_NAME_LENGTH and name.isprintable()
         require(bool(is_name), f"--name {name!r}: a name has 1 to {_MAX_NAME_LENGTH} printable characters")
     require(len(set(names)) == len(names), f"--name {', '.join(names)}: each source needs a name of its own")
-
-
-@dataclass(frozen=True)
-class DecodeOptions:
-    """Decoding settings in place of the model file's; for learn, in place of the defaults."""
-
-    stream: int | None = None
-    """The video stream to read, by its number in the file."""
-    max_pixels: int | None = None
-    """A picture with more pixels (width times height) is refused before it is decoded."""
-    max_frames: int | None = None
-    """A video with more frames is refused."""
-    max_seconds: float | None = None
-    """A video that lasts longer is refused."""
-    max_memory_mb: int | None = None
-    """isolate: megabytes that the process may allocate for one file (enforced on Linux)."""
-    max_download_mb: int | None = None
-    """allow_url: greatest size in megabytes of a file that is fetched."""
-
-    def over(self, usual: DecodeConfig) -> DecodeConfig:
-        """Return ``usual`` with what is given here. Raises ``UserError`` for a value out of range."""
-        return replace(usual, **{name: value for name, value in asdict(self).items() if value is not None})
-
-
-@dataclass(frozen=True)
-class TrainOptions:
-    """Options of a training run, beside the settings of its experiment."""
-
-    resume: bool = False
-    """Continue the interrupted run in the run folder, exactly where it stopped, with its settings and videos."""
-    quiet: bool = False
-    """Print nothing but errors and the figures at the end."""
-
-
-@dataclass(frozen=True)
-class EvaluateOptions:
-    """Videos to evaluate on, and the folder for the figures."""
-
-    protocol: str | None = None
-    """Instead of a model: train and test over folds. own_split, official_splits (UCF101 and HMDB51: all three),
-    leave_one_group_out, group_5_fold or group_10_fold."""
-    seeds: int = 1
-    """protocol: number of seeds to repeat it with; the folds stay."""
-    no_baseline: bool = False
-    """protocol: do not train the frame average, a model that cannot use time, beside it on every fold."""
-    split: Literal["test", "val", "train", "all"] = "test"
-    """Part of the data to use, without videos that the model has seen; all takes every part, for data that it was not
-    trained on. train looks at training videos on purpose, val at those that chose the epoch."""
-    clips: int | None = None
-    """Clips a video whose scores are averaged; unset: as the model file says."""
-    output: str | None = None
-    """Folder for the report; unset: beside the model, or the run folder."""
-    mirror: bool = False
-    """Average each clip's scores with those of its mirror image; say so where the figures are quoted."""
-    device: str = "auto"
-    """auto, cpu, cuda, cuda:1, mps."""
-    quiet: bool = False
-    """Print nothing but errors and the JSON summary."""
-
-    def __post_init__(self) -> None:
-        require(self.seeds > 0, f"seeds must be at least 1, got {self.seeds}")
-
-
-@dataclass(frozen=True)
-class DiagnoseOptions:
-    """Videos to diagnose on, and the folder for the answers."""
-
-    split: Literal["test", "val", "train", "all"] = "test"
-    """Part of the data to use, as for evaluate."""
-    output: str | None = None
-    """Folder for figures and pictures; unset: beside the model."""
-    device: str = "auto"
-    """auto, cpu, cuda, cuda:1, mps."""
-    quiet: bool = False
-    """Print nothing but errors and the JSON summary."""
-
-
-@dataclass(frozen=True)
-class ReportOptions:
-    """File of the page, and the number of clips on it."""
-
-    output: str | None = None
-    """The HTML file to write; unset: report.html in the run's folder, or for two runs compare_<RUN2>.html there."""
-    clips: int = 24
-    """Number of the worst clips that are shown with pictures that play."""
-    quiet: bool = False
-    """Print nothing but errors and the page's path."""
-
-    def __post_init__(self) -> None:
-        require(self.clips >= 0, f"clips must not be negative, got {self.clips}")
-
-
-@dataclass(frozen=True)
-class ExportOptions:
-    """Format and folder of the exported files, and the data to make and judge 8-bit files with."""
-
-    format: str = "onnx"
-    """onnx: a graph for clips, one for a stream's next frame, and the backbone alone; each a file. torch: the same as
-    programs of torch.export, with clips of the training length alone."""
-    output: str | None = None
-    """Folder for the files; unset: beside the model."""
-    int8: bool = False
-    """Also write them in 8 bits, calibrated on training clips of the data, and print the cost in accuracy."""
-    calibration_clips: int = 64
-    """int8: number of training videos to calibrate on, one clip of each."""
-    split: Literal["test", "val", "train", "all"] = "test"
-    """int8: the videos that the cost is measured on, as for evaluate."""
-    quiet: bool = False
-    """Print nothing but errors and the JSON summary."""
-
-    def __post_init__(self) -> None:
-        require(self.calibration_clips > 0, f"calibration_clips must be at least 1, got {self.calibration_clips}")
-
-
-@dataclass(frozen=True)
-class LearnOptions:
-    """The choice of a head by cross-validation, and the model file to write."""
-
-    output: str = "model.safetensors"
-    """The model file to write."""
-    num_folds: int = 5
-    """Parts of the videos that are held out one after the other; fewer where a class has fewer sources."""
-    num_seeds: int = 2
-    """Number of seeds that every head is tried with; the figures are means over them."""
-    seed: int = 0
-    """Decides folds, weights and clips."""
-    decode: DecodeOptions = field(default_factory=DecodeOptions)
-    """Decoding settings, now and in the model file."""
-    quiet: bool = False
-    """Print nothing but errors and the JSON summary."""
-
-    def __post_init__(self) -> None:
-        require(self.num_folds > 1, f"num_folds must be at least 2, got {self.num_folds}")
-        require(self.num_seeds > 0, f"num_seeds must be at least 1, got {self.num_seeds}")
-
-
-@dataclass(frozen=True)
-class ExplainOptions:
-    """The explanation to make, and the files to write."""
-
-    output: str = "explained.mp4"
-    """The video to write; a picture and a JSON file of the same name go beside it."""
-    top: int = 5
-    """Number of frames that decided the label to show: those without which its probability falls most
-    (leave-one-frame-out on the features)."""
-    decode: DecodeOptions = field(default_factory=DecodeOptions)
-    """Decoding settings."""
-    device: str = "auto"
-    """auto, cpu, cuda, cuda:1, mps."""
-    quiet: bool = False
-    """Print nothing but errors and the answer."""
-
-    def __post_init__(self) -> None:
-        require(self.top > 0, f"top must be at least 1, got {self.top}")
 
 
 @dataclass(frozen=True)
@@ -221,16 +67,8 @@ class PredictOptions:
     """End with an error instead of replacing a file that is there already."""
     device: str = "auto"
     """auto, cpu, cuda, cuda:1, mps."""
-    isolate: bool = False
-    """Decode in a separate process, even if the model was trained without: a file that hangs or crashes a decoder ends
-    that process alone."""
-    timeout_seconds: float | None = None
-    """isolate, allow_url: seconds to wait for a file or a server; unset: as the model file says."""
-    allow_url: bool = False
-    """Also read http:// and https:// addresses: the file is fetched whole, then read like a local one. Of an
-    address, answers, messages and file names show only host and file name."""
-    decode: DecodeOptions = field(default_factory=DecodeOptions)
-    """Decoding settings."""
+    decode: dict[str, Any] = field(default_factory=dict, metadata={"given_of": DecodeConfig})
+    """Decoding settings in place of the model file's."""
     name: tuple[str, ...] = ()
     """A name for a video, in answers, messages and file names; once for each, in order."""
     engine: Literal["local", "pool", "ray"] = "local"
@@ -253,10 +91,6 @@ class PredictOptions:
         self._check_engine()
         _check_names(self.name)
         require(self.top_k > 0, f"top_k must be at least 1, got {self.top_k}")
-        require(
-            self.timeout_seconds is None or self.timeout_seconds > 0,
-            f"timeout_seconds must be positive, got {self.timeout_seconds}",
-        )
         require(self.html_embed_mb >= 0, f"html_embed_mb must not be negative, got {self.html_embed_mb}")
         piped = [f"--{name} -" for name in ("json", "csv", "jsonl", "parquet", "stats") if getattr(self, name) == "-"]
         require(len(piped) < 2, f"{' and '.join(piped)} would both write to standard output")
@@ -280,15 +114,6 @@ class PredictOptions:
     def files(self) -> dict[str, str | None]:
         """Map from option to file, for outputs that are one file for all videos."""
         return {f"--{name}": getattr(self, name) for name in ("json", "csv", "jsonl", "parquet", "stats")}
-
-    def decode_as(self, trained: DecodeConfig) -> DecodeConfig:
-        """Decoding settings of the trained model, with those that are given here in their place."""
-        return replace(
-            self.decode.over(trained),
-            isolate=self.isolate or trained.isolate,
-            allow_url=self.allow_url or trained.allow_url,
-            timeout_seconds=self.timeout_seconds or trained.timeout_seconds,
-        )
 
 
 @dataclass(frozen=True)
@@ -321,8 +146,8 @@ class WebcamOptions:
     """Conversion of scores to segments."""
     streaming: StreamingConfig = field(default_factory=StreamingConfig)
     """Handling of sources that stall."""
-    decode: DecodeOptions = field(default_factory=DecodeOptions)
-    """replay: decoding settings of the files."""
+    decode: dict[str, Any] = field(default_factory=dict, metadata={"given_of": DecodeConfig})
+    """replay: decoding settings in place of the model file's."""
     top_k: int = 5
     """Labels reported for each window."""
     stats: str | None = None
@@ -367,21 +192,6 @@ class CheckOptions:
 
 
 @dataclass(frozen=True)
-class ShardOptions:
-    """Folder and size of the tar files."""
-
-    output: str = "shards"
-    """A new folder for the tar files and their index."""
-    shard_mb: int = 500
-    """Greatest size of a tar file in megabytes; a larger video has one to itself."""
-    quiet: bool = False
-    """Print nothing but errors and the summary."""
-
-    def __post_init__(self) -> None:
-        require(self.shard_mb > 0, f"shard_mb must be at least 1, got {self.shard_mb}")
-
-
-@dataclass(frozen=True)
 class DoctorOptions:
     """Extent of the measurement, and the file for its results."""
 
@@ -400,12 +210,15 @@ class DoctorOptions:
 
 
 @dataclass(frozen=True)
-class DemoOptions:
-    """The main job on the embedded motion set."""
+class ShardOptions:
+    """Folder and size of the tar files."""
 
-    output_dir: str = "runs/demo"
-    """Folder for everything that is written."""
-    seed: int = 0
-    """Decides weights, clips and augmentation."""
+    output: str = "shards"
+    """A new folder for the tar files and their index."""
+    shard_mb: int = 500
+    """Greatest size of a tar file in megabytes; a larger video has one to itself."""
     quiet: bool = False
-    """Print nothing but errors."""
+    """Print nothing but errors and the summary."""
+
+    def __post_init__(self) -> None:
+        require(self.shard_mb > 0, f"shard_mb must be at least 1, got {self.shard_mb}")
