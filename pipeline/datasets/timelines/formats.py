@@ -36,6 +36,7 @@ TIMELINE_READERS: dict[str, Callable[[Path, str | None], list[LabelledVideo]]] =
     "thumos": read_thumos,
 }
 """Format to reader of ``(path, split)``; data/README.md shows each."""
+_FOLDERS = ("ms_tcn", "thumos")
 
 
 def read_timelines(path: Path, format: str | None = None, split: str | None = None) -> list[LabelledVideo]:
@@ -54,6 +55,8 @@ def read_timelines(path: Path, format: str | None = None, split: str | None = No
     name = format or _format_of(path)
     if name not in TIMELINE_READERS:
         raise unknown_name("timeline format", name, TIMELINE_READERS)
+    if path.is_dir() and name not in _FOLDERS:
+        raise UserError(f"{path} is a folder, and {name} is a file: name the file")
     return TIMELINE_READERS[name](path, split)
 
 

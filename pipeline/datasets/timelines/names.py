@@ -46,7 +46,8 @@ def _matches(
     truth: Sequence[LabelledVideo], predictions: Sequence[LabelledVideo], spelling: _Spelling
 ) -> dict[str, str]:
     """Name of a prediction -> name in the truth."""
-    theirs, ours = ({spelling(video.name): video.name for video in side} for side in (truth, predictions))
-    if len(theirs) < len(truth) or len(ours) < len(predictions):
+    names = [{video.name for video in side} for side in (truth, predictions)]
+    theirs, ours = ({spelling(name): name for name in side} for side in names)
+    if [len(theirs), len(ours)] != [len(side) for side in names]:
         return {}
     return {name: theirs[spelled] for spelled, name in ours.items() if spelled in theirs}
