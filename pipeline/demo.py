@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import json
 import time
+from collections.abc import Sequence
 from dataclasses import replace
 from pathlib import Path
 
@@ -35,10 +36,12 @@ from pipeline.prediction import predict_files
 from pipeline.run_report.page import write_comparison, write_report
 from pipeline.schema import to_json
 from pipeline.terminal import PlainConsole
-from pipeline.timeline.agreement import TimelineAgreement, compare_timelines
+from pipeline.timeline.labelled import LabelledVideo
+from pipeline.timeline.metrics import TimelineFigures, TimelineSettings, judge_timelines, pair_videos
 from pipeline.training.fit import TrainingResult, train
 
 HEADS = ("convgru", "mean")
+_TIMELINE_FIGURES = ("f1_10", "f1_25", "f1_50", "edit", "frame_accuracy")
 
 
 def motion_experiment() -> Experiment:
@@ -86,13 +89,13 @@ def run_demo(options: DemoOptions, console: PlainConsole) -> dict[str, float]:
         write_report(folder / head)
     write_comparison(folder / HEADS[0], folder / HEADS[1], folder / "comparison.html")
     say("4/4 finding the actions of untrimmed videos")
-    agreement = _timeline(results["convgru"], Path(experiment.data.root), folder, console)
+    judged = _timeline(results["convgru"], Path(experiment.data.root), folder, console)
     summary = {f"accuracy_{head}": paired(evaluation).top1 for head, evaluation in evaluations.items()}
-    summary |= {f"timeline_{name}": value for name, value in agreement.summary().items()}
+    summary |= {f"timeline_{name}": judged.figures[name].value for name in _TIMELINE_FIGURES}
     summary["seconds"] = time.perf_counter() - start
     write_atomically(folder / "summary.json", to_json(summary, indent=1))
     if not options.quiet:
-        _print(console, evaluations, agreement, summary, folder)
+        _print(console, evaluations, judged, summary, folder)
     return summary
 
 
@@ -101,7 +104,7 @@ def paired(evaluation: Evaluation) -> Evaluation:
     return Evaluation(evaluation.labels, tuple(r for r in evaluation.results if r.label != BACKGROUND))
 
 
-def _timeline(result: TrainingResult, root: Path, folder: Path, console: PlainConsole) -> TimelineAgreement:
+def _timeline(result: TrainingResult, root: Path, folder: Path, console: PlainConsole) -> TimelineFigures:
     """Writes windows and segments of every untrimmed video; compares the segments with the truth."""
     truth = read_segments(root)
     model = Model(result.model)
@@ -114,17 +117,21 @@ def _timeline(result: TrainingResult, root: Path, folder: Path, console: PlainCo
     )
     predict_files(model, list(truth), options, console)
     written = json.loads((folder / "timeline.json").read_text(encoding="utf-8"))
-    agreement = TimelineAgreement()
-    for video in written["videos"]:
-        found, right = [Segment(**item) for item in video["segments"]], truth[Path(video["path"])]
-        agreement += compare_timelines(found, right, model.file.sampling.sample_fps, video["duration_seconds"])
-    return agreement
+    videos = written["videos"]
+    found = [LabelledVideo(v["path"], _segments(v["segments"]), v["duration_seconds"]) for v in videos]
+    right = [LabelledVideo(v["path"], truth[Path(v["path"])]) for v in videos]
+    pairs = pair_videos(right, found, model.file.sampling.sample_fps, (BACKGROUND,))
+    return judge_timelines(pairs, TimelineSettings(num_resamples=0))
+
+
+def _segments(items: Sequence[dict[str, object]]) -> tuple[Segment, ...]:
+    return tuple(Segment(**item) for item in items)  # type: ignore[arg-type]
 
 
 def _print(
     console: PlainConsole,
     evaluations: dict[str, Evaluation],
-    agreement: TimelineAgreement,
+    judged: TimelineFigures,
     summary: dict[str, float],
     folder: Path,
 ) -> None:
@@ -136,7 +143,7 @@ def _print(
         table.add_row(head, str(motion.num_videos), str(right), f"{motion.top1:.1%}", f"{background:.1%}")
     console.print(table, soft_wrap=False)
     console.print("The frame average cannot pass 50 %: each clip's reversal is in the test set under another label.")
-    scores, counts = agreement.summary(), agreement.counts[0.5]
+    scores, counts = judged.summary(), judged.counts[0.5]
     console.print(
         f"timeline of the untrimmed videos: segment F1 {scores['f1_10']:.3f} / {scores['f1_25']:.3f} / "
         f"{scores['f1_50']:.3f} at IoU 0.1 / 0.25 / 0.5 "

@@ -36,6 +36,7 @@ def furnish(folder: Path, motion_root: Path) -> Path:
     for number, clip in enumerate(clips["turns_clockwise"][:3]):
         _copy(clip, folder / "archive" / f"{number}{clip.suffix}")
     _copy(next((motion_root / "untrimmed").glob("*.mp4")), folder / "long_video.mp4")
+    _write(folder / "truth.csv", b"path,label,start_seconds,end_seconds\nlong_video.mp4,jump,0,1\n")
     _copy(jump[0], folder / "my_video.mp4")
     _pictures(folder)
     _published_cifar10(folder / "data" / "cifar10")

@@ -46,6 +46,7 @@ LAYERS = {
     "duplicates": 3,
     "training": 4,
     "unseen": 4,
+    "scoring": 4,
     "found": 4,
     "inference": 4,
     "check": 5,

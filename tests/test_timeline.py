@@ -15,20 +15,11 @@ from pipeline.clip import Segment
 from pipeline.config import TimelineConfig
 from pipeline.errors import UserError
 from pipeline.sampling import Window, window_starts
-from pipeline.timeline.agreement import (
-    SegmentCounts,
-    TimelineAgreement,
-    compare_timelines,
-    edit_score,
-    match_segments,
-    temporal_iou,
-)
 from pipeline.timeline.scores import FloatArray, FrameMeans, WindowScores
 from pipeline.timeline.segments import Timeline, merge_segments
 from tests.reference.timeline import (
     naive_frames,
     naive_labels,
-    naive_levenshtein,
     naive_smooth,
     naive_stretches,
 )
@@ -345,67 +336,3 @@ def test_memory_does_not_grow_with_the_video() -> None:
     tracemalloc.stop()
     assert found > 100
     assert late - early < 20_000  # bytes
-
-
-def test_intersection_over_union() -> None:
-    assert temporal_iou(Segment(0, 4, "a"), Segment(2, 6, "a")) == pytest.approx(2 / 6)
-    assert temporal_iou(Segment(0, 2, "a"), Segment(2, 4, "a")) == 0
-    assert temporal_iou(Segment(1, 3, "a"), Segment(1, 3, "a")) == 1
-
-
-def test_counts_by_hand() -> None:
-    truth = [Segment(0, 10, "run"), Segment(10, 20, "jump"), Segment(30, 40, "run")]
-    predicted = [
-        Segment(0, 9, "run"),  # hit
-        Segment(10, 20, "run"),  # wrong label
-        Segment(31, 40, "run"),  # hit
-        Segment(30, 39, "run"),  # the same truth again: false
-    ]
-    counts = match_segments(predicted, truth, 0.5)
-    assert counts == SegmentCounts(hits=2, false_alarms=2, missed=1)
-    assert counts.f1 == pytest.approx(2 * 2 / (2 * 2 + 2 + 1))
-    assert (SegmentCounts(1, 0, 1) + SegmentCounts(1, 2, 0)) == SegmentCounts(2, 2, 1)
-    assert match_segments([], [], 0.5).f1 == 1
-    assert match_segments([], truth, 0.5).f1 == 0
-    assert match_segments([Segment(0, 4, "run")], [Segment(0, 10, "run")], 0.5).hits == 0
-
-
-@settings(deadline=None)
-@given(st.lists(st.sampled_from("abc"), max_size=6), st.lists(st.sampled_from("abc"), max_size=6))
-def test_edit_score_is_the_distance_by_its_definition(predicted: list[str], truth: list[str]) -> None:
-    ours, theirs = ([Segment(k, k + 1, label) for k, label in enumerate(labels)] for labels in (predicted, truth))
-    longest = max(len(predicted), len(truth))
-    expected = 1 - naive_levenshtein(predicted, truth) / longest if longest else 1
-    assert edit_score(ours, theirs) == pytest.approx(expected)
-
-
-def test_agreement_by_hand() -> None:
-    """Ten seconds at two frames a second; true run 0-4 and jump 6-10, found run 1-5, a false jump 5-6, jump 8-10."""
-    truth = [Segment(0, 4, "run"), Segment(6, 10, "jump")]
-    predicted = [Segment(1, 5, "run"), Segment(5, 6, "jump"), Segment(8, 10, "jump")]
-    agreement = compare_timelines(predicted, truth, 2.0, 10.0)
-    found = agreement.summary()
-    # IoU of run: 3 / 5; of jump: 2 / 4. Two hits of three at every threshold.
-    assert found["f1_10"] == found["f1_25"] == found["f1_50"] == pytest.approx(4 / 5)
-    assert found["edit"] == pytest.approx(1 - 1 / 3)
-    # Right frames: run 1-4 and jump 8-10, 6 + 4, none elsewhere: 0-1, 4-5, 5-6 and 6-8 are wrong.
-    assert found["frame_accuracy"] == pytest.approx(10 / 20)
-    perfect = compare_timelines(truth, truth, 2.0, 10.0)
-    assert set(perfect.summary().values()) == {1.0}
-    both = (agreement + perfect).summary()
-    assert both["edit"] == pytest.approx((2 / 3 + 1) / 2)
-    assert both["frame_accuracy"] == pytest.approx(30 / 40)
-    assert both["f1_50"] == pytest.approx(8 / 9)
-    assert set(TimelineAgreement().summary().values()) == {1.0}
-
-
-@settings(deadline=None)
-@given(st.lists(st.integers(0, 2), min_size=1, max_size=30), st.lists(st.integers(0, 2), min_size=1, max_size=30))
-def test_frame_accuracy_counts_frames(ours: list[int], theirs: list[int]) -> None:
-    length = min(len(ours), len(theirs))
-    config = TimelineConfig(min_seconds=0.0)
-    predicted, truth = (
-        list(merge_segments(windows_of(labels[:length]), LABELS, 3.0, length / 3, config)) for labels in (ours, theirs)
-    )
-    found = compare_timelines(predicted, truth, 3.0, length / 3)
-    assert (found.right_frames, found.num_frames) == (sum(map(int.__eq__, ours, theirs)), length)

@@ -23,6 +23,7 @@ from pipeline.cli.models import (
     train_command,
 )
 from pipeline.cli.parser import EXIT_SOME_FAILED, EXIT_USER_ERROR
+from pipeline.cli.score import score_command
 from pipeline.cli.videos import (
     cache_command,
     check_command,
@@ -45,6 +46,7 @@ commands:
   train      train a model on videos, write one self-describing model file
   learn      a model from a few short videos a class, in a minute or two
   evaluate   measure a model on held-out videos, or run a whole protocol over folds
+  score      measure predicted timelines, of any origin, against the truth
   diagnose   does a model use time, and where is it wrong
   report     make the page of a run anew, or one that compares two runs
   predict    find actions in video files
@@ -78,6 +80,7 @@ COMMANDS: dict[str, Callable[[Sequence[str]], int]] = {
     "train": train_command,
     "learn": learn_command,
     "evaluate": evaluate_command,
+    "score": score_command,
     "diagnose": diagnose_command,
     "report": report_command,
     "predict": predict_command,

@@ -85,6 +85,7 @@ class Experiment:
         )
         require(
             self.model.weights != "none"
+            or self.model.backbone == "features"
             or self.training.initial_model is not None
             or not self.training.freeze_batch_norm,
             "model.weights none starts from random weights, whose batch-norm statistics must be learned: set "

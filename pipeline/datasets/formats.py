@@ -13,6 +13,7 @@ from typing import TYPE_CHECKING
 from pipeline.config import DataConfig, DecodeConfig, require
 from pipeline.datasets.annotations import Annotations
 from pipeline.datasets.folders import read_folder
+from pipeline.datasets.ms_tcn import read_ms_tcn
 from pipeline.datasets.official import read_hmdb51, read_ucf101, read_ut_interaction
 from pipeline.datasets.shards import read_shards
 from pipeline.datasets.tables import read_kinetics, read_manifest, read_manifest_rows, refuse_links
@@ -101,6 +102,16 @@ def _read_motion(config: DataConfig) -> Annotations:
     return replace(read_folder(Path(config.root)), notes=())  # its long videos are no part
 
 
+def _read_motion_timeline(config: DataConfig) -> Annotations:
+    from pipeline.datasets.motion import read_motion_timeline
+
+    return read_motion_timeline(Path(config.root))
+
+
+def _read_ms_tcn(config: DataConfig) -> Annotations:
+    return read_ms_tcn(Path(config.root), config.split, config.features_fps)
+
+
 def _pictures(open_pictures: _PicturesOpener) -> DataFormat:
     def read(config: DataConfig) -> Annotations:
         from pipeline.datasets.images import read_images
@@ -130,6 +141,8 @@ DATA_FORMATS: dict[str, DataFormat] = {
     "kinetics": DataFormat(_searched(read_kinetics)),
     "manifest": DataFormat(_read_manifest, list_rows=_list_manifest),
     "motion": DataFormat(_read_motion, made_as="folder"),
+    "motion_timeline": DataFormat(_read_motion_timeline),
+    "ms_tcn": DataFormat(_read_ms_tcn),
     "shards": DataFormat(_listed(read_shards), list_rows=_list_shards),
     "ucf101": DataFormat(_listed(read_ucf101)),
     "ut_interaction": DataFormat(_searched(read_ut_interaction)),

@@ -12,6 +12,7 @@ right on exactly half of the two. Beside the clips there are long untrimmed vide
 
 from __future__ import annotations
 
+import itertools
 import json
 import shutil
 from collections import Counter
@@ -26,6 +27,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from pipeline.clip import Segment
+from pipeline.datasets.annotations import Annotations, VideoRow
 from pipeline.datasets.motion_actions import (
     CHANGES,
     Action,
@@ -159,6 +161,38 @@ def read_segments(root: Path) -> dict[Path, tuple[Segment, ...]]:
     listed = read_json(source.read_text(encoding="utf-8"), str(source))
     found = read_checked(dict[str, tuple[Segment, ...]], listed, str(source))
     return {source.parent / name: segments for name, segments in found.items()}
+
+
+_TIMELINE_PARTS = {"train": 48, "val": 4, "test": 8}
+_TIMELINE_SET = MotionSetConfig(
+    num_train_clips=0,
+    num_val_clips=0,
+    num_test_clips=0,
+    num_untrimmed=sum(_TIMELINE_PARTS.values()),
+    untrimmed_seconds=60.0,
+    seed=1,
+)
+
+
+def read_motion_timeline(root: Path) -> Annotations:
+    """The stretches of long motion videos, which are made in ``root`` if they are not there."""
+    make_motion_set(root, _TIMELINE_SET)
+    videos = iter(sorted(read_segments(root).items()))
+    splits = {}
+    for part, count in _TIMELINE_PARTS.items():
+        splits[part] = tuple(
+            VideoRow(
+                path,
+                segment.label,
+                path.name,
+                segment.start_seconds,
+                segment.end_seconds,
+                name=path.relative_to(root).as_posix(),
+            )
+            for path, segments in itertools.islice(videos, count)
+            for segment in segments
+        )
+    return Annotations(MOTION_CLASSES, splits)
 
 
 def _state(root: Path, config: MotionSetConfig, complete: bool) -> dict[str, Any]:

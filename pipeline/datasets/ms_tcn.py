@@ -14,8 +14,9 @@ from itertools import groupby
 from pathlib import Path
 
 from pipeline.datasets.annotations import Annotations, VideoRow, is_video, read_lines, require_folder
-from pipeline.embedding.feature_file import FEATURE_SUFFIX
 from pipeline.errors import UserError
+
+_FEATURE_SUFFIX = ".npy"
 
 
 def read_ms_tcn(root: Path, split: int, steps_a_second: float | None) -> Annotations:
@@ -80,10 +81,10 @@ def _rows(root: Path, name: str, labels: tuple[str, ...], steps_a_second: float)
 
 
 def _video(root: Path, name: str) -> Path:
-    features = root / "features" / f"{name}{FEATURE_SUFFIX}"
+    features = root / "features" / f"{name}{_FEATURE_SUFFIX}"
     if features.is_file():
         return features
     found = [path for path in sorted((root / "videos").glob(f"{name}.*")) if is_video(path.name)]
     if not found:
-        raise UserError(f"{root}: there is neither features/{name}{FEATURE_SUFFIX} nor a video videos/{name}.*")
+        raise UserError(f"{root}: there is neither features/{name}{_FEATURE_SUFFIX} nor a video videos/{name}.*")
     return found[0]

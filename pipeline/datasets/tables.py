@@ -37,7 +37,12 @@ _KINETICS_COLUMNS = ("label", "youtube_id", "time_start", "time_end")
 """Required in each Kinetics CSV; ``split`` is read too, and other columns are left alone."""
 
 
-def _read_json_lines(path: Path) -> list[Record]:
+def read_json_lines(path: Path) -> list[Record]:
+    """Return the lines of a file of JSON objects, as ``read_table`` those of a CSV file.
+
+    Raises:
+        UserError: a line is no object of texts and numbers, or has a key twice.
+    """
     records: list[Record] = []
     for place, line in read_lines(path):
         try:
@@ -102,7 +107,7 @@ def read_manifest_rows(root: Path, annotations: Path | None = None) -> Annotatio
     """``read_manifest`` without asking whether the files are there."""
     source = annotations or _default_manifest(root)
     is_json = source.suffix.lower() in (".jsonl", ".ndjson", ".json")
-    records = _read_json_lines(source) if is_json else read_table(source, _MANIFEST_COLUMNS[:2])
+    records = read_json_lines(source) if is_json else read_table(source, _MANIFEST_COLUMNS[:2])
     labels = _listed_labels(source.parent / "classes.txt")
     places: dict[tuple[str, float, float | None], str] = {}
     splits: dict[str, list[VideoRow]] = defaultdict(list)

@@ -16,7 +16,6 @@ from pipeline.decode import VideoOpener, VideoReader
 from pipeline.errors import DecodeError, UserError
 from pipeline.sampling import grid_range, grid_seconds
 
-FEATURE_SUFFIX = ".npy"
 _MAX_VALUES = 2**31
 
 

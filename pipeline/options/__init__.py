@@ -8,6 +8,7 @@ from pipeline.options.models import (
     ExportOptions,
     LearnOptions,
     ReportOptions,
+    ScoreOptions,
     TrainOptions,
 )
 from pipeline.options.videos import (
@@ -30,6 +31,7 @@ __all__ = [
     "LearnOptions",
     "PredictOptions",
     "ReportOptions",
+    "ScoreOptions",
     "ShardOptions",
     "TrainOptions",
     "WebcamOptions",

@@ -70,6 +70,46 @@ class EvaluateOptions:
 
 
 @dataclass(frozen=True)
+class ScoreOptions:
+    """Reading of predictions and truth, and thresholds of the figures."""
+
+    format: str | None = None
+    """Format of the predictions: activitynet, epic, manifest, ms_tcn, predict or thumos; unset: told by the content."""
+    truth_format: str | None = None
+    """Format of the truth, likewise."""
+    split: str | None = None
+    """Part of the truth to score, such as test, where the truth has parts; of MS-TCN's, the bundle, such as
+    test.split1."""
+    sample_fps: float | None = None
+    """Steps a second of label files, and rate of the grid on which segments are compared frame by frame and by their
+    starts. Unset: label files have no seconds; segments are compared at 10 frames a second, starts as they are."""
+    background: tuple[str, ...] = ()
+    """A label that stands for nothing; several times for several. Unset: background."""
+    tolerance_seconds: tuple[float, ...] = (0.5, 1.0, 2.0, 5.0)
+    """Largest distances between a predicted and a true start, for the mAP of starts."""
+    late_seconds: float = 2.0
+    """Time after the end of a true segment in which an answer still finds it, for delay and false alarms."""
+    resamples: int = 1000
+    """Number of resamples of the videos for the intervals; 0: no intervals."""
+    seed: int = 0
+    """Decides the resamples."""
+    json: bool = False
+    """Print all figures as JSON in place of the table, those of each label too."""
+    quiet: bool = False
+    """Print nothing but errors and the figures."""
+
+    def __post_init__(self) -> None:
+        require(self.sample_fps is None or self.sample_fps > 0, f"sample_fps must be positive, got {self.sample_fps}")
+        require(
+            bool(self.tolerance_seconds) and min(self.tolerance_seconds) >= 0,
+            f"tolerance_seconds must be one or more numbers, none negative, got {list(self.tolerance_seconds)}",
+        )
+        require(self.late_seconds >= 0, f"late_seconds must not be negative, got {self.late_seconds}")
+        require(self.resamples >= 0, f"resamples must not be negative, got {self.resamples}")
+        require(self.seed >= 0, f"seed must not be negative, got {self.seed}")
+
+
+@dataclass(frozen=True)
 class DiagnoseOptions:
     """Videos to diagnose on, and the folder for the answers."""
 

@@ -3,7 +3,8 @@
     scores     WindowScores; the mean over the windows that cover a frame; smoothing
     runs       hysteresis gives each frame a label; frames of one label are a run; short runs go to a neighbour
     segments   Timeline: all of that, fed window by window; merge_segments: the same over an iterable
-    agreement  F1 at temporal overlap, edit score, frame accuracy
+    labelled   LabelledVideo: truth or predictions as any tool writes them
+    metrics/   how well two timelines agree
 
 Every step runs as the video does: a frame's score is final once no later window can cover it, and a segment is final
 once its label has changed for good, so memory does not grow with the length of the video.

@@ -1,0 +1,128 @@
+"""The formats of labelled stretches by name, and telling them by their content."""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Callable
+from pathlib import Path
+
+from pipeline.datasets.timelines.json_files import read_activitynet, read_predicted_json, read_predicted_lines
+from pipeline.datasets.timelines.tables import read_epic, read_manifest_spans, read_predicted_rows
+from pipeline.datasets.timelines.text_files import MS_TCN_HEADING, read_ms_tcn, read_thumos
+from pipeline.errors import UserError, unknown_name
+from pipeline.timeline.labelled import LabelledVideo
+
+_HEAD_BYTES = 65_536
+
+
+def read_predicted(path: Path, split: str | None = None) -> list[LabelledVideo]:
+    """Read what ``clipgru predict`` writes with ``--json``, ``--jsonl`` or ``--csv``; ``split`` does nothing.
+
+    Raises:
+        UserError: the file is none of these, or malformed.
+    """
+    head = _head(path)
+    if '"event"' in head.partition("\n")[0]:
+        return read_predicted_lines(path)
+    return read_predicted_json(path) if head.startswith(("{", "[")) else read_predicted_rows(path)
+
+
+TIMELINE_READERS: dict[str, Callable[[Path, str | None], list[LabelledVideo]]] = {
+    "activitynet": read_activitynet,
+    "epic": read_epic,
+    "manifest": read_manifest_spans,
+    "ms_tcn": read_ms_tcn,
+    "predict": read_predicted,
+    "thumos": read_thumos,
+}
+"""Format to reader of ``(path, split)``; data/README.md shows each."""
+_FOLDERS = ("ms_tcn", "thumos")
+
+
+def read_timelines(path: Path, format: str | None = None, split: str | None = None) -> list[LabelledVideo]:
+    """Return the labelled videos of a file or folder.
+
+    Args:
+        path: the file or folder.
+        format: a key of ``TIMELINE_READERS``; None: told by the content.
+        split: part of the data to take, where the format has parts.
+
+    Raises:
+        UserError: nothing is there, the format is unknown or not to be told, or what the reader finds wrong.
+    """
+    if not path.exists():
+        raise UserError(f"{path}: no such file or folder")
+    name = format or _format_of(path)
+    if name not in TIMELINE_READERS:
+        raise unknown_name("timeline format", name, TIMELINE_READERS)
+    if path.is_dir() and name not in _FOLDERS:
+        raise UserError(f"{path} is a folder, and {name} is a file: name the file")
+    return TIMELINE_READERS[name](path, split)
+
+
+def _format_of(path: Path) -> str:
+    """The format that the content of a file or folder shows."""
+    found = _format_of_folder(path) if path.is_dir() else _format_of_file(path)
+    if found is None:
+        raise UserError(
+            f"{path}: its content does not tell its format; say it with --format (one of {', '.join(TIMELINE_READERS)})"
+        )
+    return found
+
+
+def _format_of_folder(folder: Path) -> str | None:
+    if (folder / "groundTruth").is_dir():
+        return "ms_tcn"
+    files = sorted(path for path in folder.iterdir() if path.is_file() and path.name[0] != ".")
+    found = {_format_of_file(path) for path in files if path.suffix in (".txt", "") and path.stem != "README"}
+    return found.pop() if len(found) == 1 else None
+
+
+def _format_of_file(path: Path) -> str | None:
+    head = _head(path)
+    first = head.partition("\n")[0].strip()
+    if path.suffix == ".bundle" or first == MS_TCN_HEADING:
+        return "ms_tcn"
+    if head.startswith("{"):
+        return _format_of_json(path, first)
+    if path.suffix.lower() in (".txt", ""):
+        return _format_of_text(path, first)
+    columns = {word.strip(' "').lower() for separator in ",;\t" for word in first.split(separator)}
+    if {"path", "kind"} <= columns:
+        return "predict"
+    return "epic" if "start_timestamp" in columns else "manifest" if {"path", "label"} <= columns else None
+
+
+def _format_of_text(path: Path, first: str) -> str | None:
+    words = first.split()
+    if len(words) in (3, 4) and all(_is_number(word) for word in words[1:]):
+        return "thumos"
+    return "ms_tcn" if path.suffix == ".txt" and len(words) <= 1 else None
+
+
+def _is_number(word: str) -> bool:
+    try:
+        float(word)
+    except ValueError:
+        return False
+    return True
+
+
+def _format_of_json(path: Path, first: str) -> str | None:
+    """By the keys of the first line, or else of the whole."""
+    for text in (first, None):
+        try:
+            keys = json.loads(path.read_text(encoding="utf-8-sig") if text is None else text)
+        except (ValueError, RecursionError):
+            continue
+        if "event" in keys or "videos" in keys:
+            return "predict"
+        if "database" in keys or "results" in keys:
+            return "activitynet"
+        return "manifest" if "path" in keys else None
+    return None
+
+
+def _head(path: Path) -> str:
+    with path.open("rb") as file:
+        return file.read(_HEAD_BYTES).decode("utf-8-sig", "replace").lstrip()

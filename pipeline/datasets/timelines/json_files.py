@@ -1,0 +1,115 @@
+"""Labelled stretches as JSON: ActivityNet's files, and what ``clipgru predict`` writes."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator, Mapping
+from pathlib import Path
+from typing import Any
+
+from pipeline.datasets.annotations import read_lines, read_text
+from pipeline.datasets.delimited import composed
+from pipeline.datasets.timelines.spans import is_of_split, join_spans, read_number, read_span
+from pipeline.errors import UserError
+from pipeline.schema import read_json
+from pipeline.timeline.labelled import LabelledSpan, LabelledVideo
+
+
+def read_activitynet(path: Path, split: str | None = None) -> list[LabelledVideo]:
+    """Read ActivityNet JSON: the truth under ``database`` (``annotations``, ``duration``, ``subset``) or predictions
+    under ``results``. A label may be called ``action``, as EPIC-KITCHENS' detections have it. Other keys are left
+    alone.
+
+    Raises:
+        UserError: the file is not of that form; names the file and the key.
+    """
+    content = _mapping(read_json(read_text(path), str(path)), str(path), "one object")
+    if "database" in content:
+        return list(_database(_mapping(content["database"], f"{path}: database", "videos by name"), path, split))
+    if "results" in content:
+        results = _mapping(content["results"], f"{path}: results", "videos by name")
+        return [
+            LabelledVideo(composed(name), _segments(items, f"{path}: results.{name}", needs_score=True))
+            for name, items in results.items()
+        ]
+    raise UserError(f"{path}: neither database nor results, one of which ActivityNet's files have")
+
+
+def _database(videos: Mapping[str, Any], path: Path, split: str | None) -> Iterator[LabelledVideo]:
+    for name, value in videos.items():
+        where = f"{path}: database.{name}"
+        video = _mapping(value, where, "an object")
+        if is_of_split(split, str(video.get("subset", ""))):
+            duration = video.get("duration")
+            seconds = None if duration is None else read_number(where, "duration", duration)
+            spans = _segments(video.get("annotations", []), f"{where}.annotations", needs_score=False)
+            yield LabelledVideo(composed(name), spans, seconds)
+
+
+def _segments(items: object, where: str, *, needs_score: bool) -> tuple[LabelledSpan, ...]:
+    if not isinstance(items, list):
+        raise UserError(f"{where}: must be a list of segments")
+    return tuple(_segment(item, f"{where}[{index}]", needs_score) for index, item in enumerate(items))
+
+
+def _segment(item: object, where: str, needs_score: bool) -> LabelledSpan:
+    values = _mapping(item, where, "an object with segment and label")
+    times = values.get("segment")
+    if not isinstance(times, list) or len(times) != 2:
+        raise UserError(f"{where}: segment must be [start, end] in seconds")
+    score = values.get("score", "" if needs_score else 1.0)
+    start, end = times
+    return read_span(where, start, end, values.get("label", values.get("action")), score)
+
+
+def read_predicted_json(path: Path) -> list[LabelledVideo]:
+    """Read what ``clipgru predict --json`` writes: the segments of each video, and its duration.
+
+    Raises:
+        UserError: the file is not of that form; names the file and the key.
+    """
+    content = _mapping(read_json(read_text(path), str(path)), str(path), "one object")
+    videos = content.get("videos")
+    if not isinstance(videos, list):
+        raise UserError(f"{path}: no list of videos, which clipgru predict --json writes")
+    return [_predicted_video(video, f"{path}: videos[{index}]") for index, video in enumerate(videos)]
+
+
+def _predicted_video(item: object, where: str) -> LabelledVideo:
+    video = _mapping(item, where, "an object")
+    segments = video.get("segments")
+    if not isinstance(segments, list) or not isinstance(video.get("path"), str):
+        raise UserError(f"{where}: needs path and segments, as clipgru predict --json writes them")
+    spans = tuple(_predicted_span(each, f"{where}.segments[{index}]") for index, each in enumerate(segments))
+    seconds = read_number(where, "duration_seconds", video.get("duration_seconds", 0))
+    return LabelledVideo(composed(video["path"]), spans, seconds or None)
+
+
+def _predicted_span(item: object, where: str) -> LabelledSpan:
+    values = _mapping(item, where, "an object")
+    return read_span(where, *(values.get(key, "") for key in ("start_seconds", "end_seconds", "label", "score")))
+
+
+def read_predicted_lines(path: Path) -> list[LabelledVideo]:
+    """Read what ``clipgru predict --jsonl`` writes, an event a line; windows are passed over.
+
+    Raises:
+        UserError: a malformed line, named ``file:line``.
+    """
+    rows: list[tuple[str, LabelledSpan | None]] = []
+    durations: dict[str, float] = {}
+    for place, line in read_lines(path):
+        event = _mapping(read_json(line, place), place, "one object")
+        if "event" not in event:
+            raise UserError(f"{place}: no event, which each line of clipgru predict --jsonl has")
+        if event["event"] in ("video", "segment"):
+            name = composed(str(event.get("path", "")))
+            rows.append((name, _predicted_span(event, place) if event["event"] == "segment" else None))
+            if event.get("duration_seconds"):
+                durations[name] = read_number(place, "duration_seconds", event["duration_seconds"])
+    return join_spans(rows, durations)
+
+
+def _mapping(value: object, where: str, expected: str) -> Mapping[str, Any]:
+    if not isinstance(value, Mapping):
+        raise UserError(f"{where}: must be {expected}, a JSON object")
+    return value

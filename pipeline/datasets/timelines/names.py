@@ -1,0 +1,53 @@
+"""The same video under different names: a path in one file, a name without folder or suffix in another."""
+
+from __future__ import annotations
+
+import os
+from collections.abc import Callable, Sequence
+from dataclasses import replace
+from pathlib import PurePosixPath
+
+from pipeline.datasets.annotations import VIDEO_SUFFIXES
+from pipeline.timeline.labelled import LabelledVideo
+
+_Spelling = Callable[[str], str]
+
+
+def _path_without_suffix(name: str) -> str:
+    stem, suffix = os.path.splitext(name)
+    return stem if suffix.lower() in VIDEO_SUFFIXES else name
+
+
+def _last_part(name: str) -> str:
+    return PurePosixPath(name.replace("\\", "/")).name
+
+
+_SPELLINGS: tuple[_Spelling, ...] = (
+    str,
+    _last_part,
+    _path_without_suffix,
+    lambda name: _path_without_suffix(_last_part(name)),
+)
+"""Ways to read a name, the strictest first."""
+
+
+def rename_as(truth: Sequence[LabelledVideo], predictions: Sequence[LabelledVideo]) -> list[LabelledVideo]:
+    """Give predictions the names that the truth has for their videos.
+
+    Names are compared whole, then without folders, without a video's suffix, without both: in the first way that
+    matches the most videos among those in which no two videos of a side have the same name.
+    """
+    matches = [_matches(truth, predictions, spelling) for spelling in _SPELLINGS]
+    best = max(matches, key=len)  # the first of those
+    return [replace(video, name=best.get(video.name, video.name)) for video in predictions]
+
+
+def _matches(
+    truth: Sequence[LabelledVideo], predictions: Sequence[LabelledVideo], spelling: _Spelling
+) -> dict[str, str]:
+    """Name of a prediction -> name in the truth."""
+    names = [{video.name for video in side} for side in (truth, predictions)]
+    theirs, ours = ({spelling(name): name for name in side} for side in names)
+    if [len(theirs), len(ours)] != [len(side) for side in names]:
+        return {}
+    return {name: theirs[spelled] for spelled, name in ours.items() if spelled in theirs}

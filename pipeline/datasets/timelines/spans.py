@@ -1,0 +1,68 @@
+"""Texts and numbers of a file to checked spans."""
+
+from __future__ import annotations
+
+import math
+import re
+from collections import defaultdict
+from collections.abc import Iterable
+
+from pipeline.datasets.delimited import composed
+from pipeline.datasets.parts import part_of
+from pipeline.errors import UserError
+from pipeline.timeline.labelled import LabelledSpan, LabelledVideo
+
+_CLOCK = re.compile(r"(?:(\d+):)?(\d{1,2}):(\d{1,2}(?:\.\d*)?)")
+
+
+def read_number(place: str, name: str, value: object) -> float:
+    """Return a finite number; a text may be one too, or a time such as ``00:01:02.50``.
+
+    Raises:
+        UserError: it is none; names ``place`` and ``name``.
+    """
+    clock = _CLOCK.fullmatch(value.strip()) if isinstance(value, str) else None
+    if clock:
+        hours, minutes, seconds = (float(part or 0) for part in clock.groups())
+        return 3600 * hours + 60 * minutes + seconds
+    try:
+        number = float(value) if isinstance(value, int | float | str) and not isinstance(value, bool) else math.nan
+    except (ValueError, OverflowError):
+        number = math.nan
+    if not math.isfinite(number):
+        raise UserError(f"{place}: {name} is {str(value)[:80]!r}, which is no finite number; write one such as 12.5")
+    return number
+
+
+def read_span(place: str, start: object, end: object, label: object, score: object = 1.0) -> LabelledSpan:
+    """Return the span of a file's values. It may be empty, or begin before 0.
+
+    Raises:
+        UserError: a time or the score is no finite number, it ends before it starts, or has no label.
+    """
+    start_seconds, end_seconds = read_number(place, "the start", start), read_number(place, "the end", end)
+    if end_seconds < start_seconds:
+        raise UserError(
+            f"{place}: the segment ends at {end_seconds:g}, before it starts at {start_seconds:g}; swap or mend them"
+        )
+    text = composed(str(label).strip()) if isinstance(label, str | int) and not isinstance(label, bool) else ""
+    if not text:
+        raise UserError(f"{place}: the segment has no label; write one, or take the line out")
+    return LabelledSpan(start_seconds, end_seconds, text, read_number(place, "the score", score))
+
+
+def is_of_split(split: str | None, said: str | None) -> bool:
+    """Return true if a row that says its split belongs to the wanted one; rows that say none always do."""
+    if split is None or not said:
+        return True
+    return (part_of(said) or said.strip().lower()) == (part_of(split) or split.strip().lower())
+
+
+def join_spans(
+    rows: Iterable[tuple[str, LabelledSpan | None]], durations: dict[str, float] | None = None
+) -> list[LabelledVideo]:
+    """Collect the spans of each video, in the order in which videos first appear; None names a video without one."""
+    spans: dict[str, list[LabelledSpan]] = defaultdict(list)
+    for name, span in rows:
+        spans[name] += [span] if span else []
+    return [LabelledVideo(name, tuple(found), (durations or {}).get(name)) for name, found in spans.items()]

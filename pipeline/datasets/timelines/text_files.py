@@ -1,0 +1,144 @@
+"""Labels in plain text files: MS-TCN's layout with a label a step, THUMOS' with a file a class."""
+
+from __future__ import annotations
+
+import re
+from collections.abc import Iterator, Mapping
+from pathlib import Path
+
+from pipeline.datasets.annotations import name_some, read_lines, read_text
+from pipeline.datasets.delimited import composed
+from pipeline.datasets.parts import part_of
+from pipeline.datasets.timelines.spans import is_of_split, join_spans, read_span
+from pipeline.errors import UserError
+from pipeline.timeline.labelled import LabelledSpan, LabelledVideo
+
+MS_TCN_HEADING = "### Frame level recognition: ###"
+"""First line of the files that MS-TCN's code predicts; all labels stand in the second, apart by spaces."""
+
+_AMBIGUOUS = "Ambiguous"
+
+
+def read_ms_tcn(path: Path, split: str | None = None) -> list[LabelledVideo]:
+    """Read labels a step in the layout that MS-TCN made common: ``groundTruth/VIDEO.txt`` with a label a line,
+    ``mapping.txt`` (index and label), ``splits/test.split1.bundle``.
+
+    Predictions are a folder of such files, or of the files without suffix that MS-TCN's code writes. Where a
+    ``mapping.txt`` is there, labels may be its indices, and others are refused.
+
+    Args:
+        path: the root, a bundle of it (then of its videos alone), or a folder of label files.
+        split: of a root, take the videos of ``splits/SPLIT*.bundle``; such as test, or test.split2.
+
+    Raises:
+        UserError: no label file, one that a bundle names is missing, or a label is unknown.
+    """
+    bundle = path if path.suffix == ".bundle" else _bundle_of(path, split)
+    root = bundle.parent.parent if bundle else path
+    folder = root / "groundTruth" if (root / "groundTruth").is_dir() else root
+    mapping = _mapping(root if folder != root else root.parent if root.name == "groundTruth" else root)
+    listed = [place_and_name[1] for place_and_name in read_lines(bundle)] if bundle else sorted(_label_files(folder))
+    if not listed:
+        raise UserError(f"{bundle or folder}: no label file; expected VIDEO.txt with a label a line")
+    absent = [name for name in listed if not (folder / name).is_file()]
+    if absent:
+        raise UserError(f"{bundle} names label files that are not in {folder}. {name_some(absent)}")
+    return [LabelledVideo(_stem(name), steps=tuple(_labels(folder / name, mapping))) for name in listed]
+
+
+def _bundle_of(root: Path, split: str | None) -> Path | None:
+    """The bundle of a split; None if there are no bundles, so that all files are taken."""
+    bundles = sorted((root / "splits").glob("*.bundle"))
+    if split is None or not bundles:
+        return None
+    fitting = [bundle for bundle in bundles if split in (bundle.stem, bundle.name)]
+    fitting = fitting or [bundle for bundle in bundles if is_of_split(split, bundle.name.split(".")[0])]
+    if len(fitting) != 1:
+        found = f"{len(fitting)} bundles of the split {split!r}" if fitting else f"no bundle of the split {split!r}"
+        raise UserError(f"{root / 'splits'}: {found}; name one of {', '.join(b.stem for b in fitting or bundles)}")
+    return fitting[0]
+
+
+def _label_files(folder: Path) -> Iterator[str]:
+    if not folder.is_dir():
+        raise UserError(f"{folder} is no folder of label files; name the folder, its root or a .bundle")
+    for path in folder.iterdir():
+        is_labels = path.suffix == ".txt" or MS_TCN_HEADING in _first_line(path)
+        if path.is_file() and is_labels and path.name not in ("mapping.txt", "README.txt") and path.name[0] != ".":
+            yield path.name
+
+
+def _first_line(path: Path) -> str:
+    if not path.is_file():
+        return ""
+    with path.open("rb") as file:
+        return file.readline(200).decode("utf-8", "replace")
+
+
+def _stem(name: str) -> str:
+    return composed(name.removesuffix(".txt"))
+
+
+def _mapping(root: Path) -> dict[str, str]:
+    """Index -> label."""
+    if not (root / "mapping.txt").is_file():
+        return {}
+    mapping = {}
+    for place, line in read_lines(root / "mapping.txt"):
+        index, _, label = line.partition(" ")
+        if not index.isdecimal() or not label.strip():
+            raise UserError(f"{place}: expected an index and a label, such as '3 cut_tomato', got {line[:80]!r}")
+        mapping[index] = composed(label.strip())
+    return mapping
+
+
+def _labels(path: Path, mapping: Mapping[str, str]) -> Iterator[str]:
+    text = read_text(path)
+    heading, _, rest = text.partition("\n")
+    lines = rest.split() if heading.strip() == MS_TCN_HEADING else text.rstrip().split("\n") if text.strip() else []
+    known = set(mapping.values())
+    for number, line in enumerate(lines, 1):
+        label = composed(line.strip())
+        if not label:
+            raise UserError(f"{path}:{number}: an empty line; each line is the label of a step")
+        if known and label not in known and label not in mapping:
+            raise UserError(f"{path}:{number}: the label {label[:80]!r} is not in mapping.txt; add it there")
+        yield label if label in known else mapping.get(label, label)
+
+
+def read_thumos(path: Path, split: str | None = None) -> list[LabelledVideo]:
+    """Read THUMOS'14 text files, ``Class_test.txt``, with lines ``VIDEO START END`` in seconds and optionally a score.
+    The class is the file's name. ``Ambiguous_*.txt`` is left out: it is no class.
+
+    Args:
+        path: the folder, or one file.
+        split: take the files of that part alone, by the end of their name.
+
+    Raises:
+        UserError: no such file, or a malformed line, named ``file:line``.
+    """
+    files = sorted(path.glob("*.txt")) if path.is_dir() else [path]
+    chosen = [(file, *_class_and_part(file)) for file in files if not file.name.startswith((".", "README"))]
+    rows = [
+        _thumos_row(place, line, label)
+        for file, label, part in chosen
+        if label != _AMBIGUOUS and is_of_split(split, part)
+        for place, line in read_lines(file)
+    ]
+    if not rows:
+        raise UserError(f"{path}: no line VIDEO START END in a file such as Diving_test.txt")
+    return join_spans(rows)
+
+
+def _class_and_part(path: Path) -> tuple[str, str | None]:
+    """``("Diving", "test")`` of ``Diving_test.txt``."""
+    label, _, part = path.stem.rpartition("_")
+    return (composed(label), part) if label and part_of(part) else (composed(path.stem), None)
+
+
+def _thumos_row(place: str, line: str, label: str) -> tuple[str, LabelledSpan]:
+    words = re.split(r"[\s,]+", line)
+    if len(words) not in (3, 4):
+        raise UserError(f"{place}: expected VIDEO START END and perhaps a score, got {line[:80]!r}")
+    name, start, end, *score = words
+    return composed(name), read_span(place, start, end, label, *score)

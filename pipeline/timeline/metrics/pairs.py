@@ -1,0 +1,131 @@
+"""Truth and predictions of each video side by side, on one clock and one grid."""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Collection, Sequence
+from dataclasses import dataclass, replace
+
+from pipeline.errors import UserError
+from pipeline.sampling import grid_range
+from pipeline.timeline.labelled import LabelledVideo, Span, spans_of_steps, without_labels
+
+GRID_FPS = 10.0
+"""Rate at which the frames of spans are compared if none is given."""
+
+
+@dataclass(frozen=True)
+class VideoPair:
+    """One video's truth and predictions, without background."""
+
+    name: str
+    truth: tuple[Span, ...]
+    predicted: tuple[Span, ...]
+    duration_seconds: float
+    sample_fps: float
+    """Grid frames a second."""
+    num_frames: int
+    """Grid frames that are compared."""
+
+
+def pair_videos(
+    truth: Sequence[LabelledVideo],
+    predictions: Sequence[LabelledVideo],
+    sample_fps: float | None = None,
+    background: Collection[str] = ("background",),
+) -> list[VideoPair]:
+    """Join truth and predictions by name: predicted videos in their order, then those without prediction, which count
+    as empty. Predictions of videos that have no truth are left out.
+
+    Where both sides have a label a step, predictions may be of every n-th step of all videos (n is found from their
+    numbers); the truth is then taken at those. Labels beyond the last true step are no frames, but may be segments, as
+    in MS-TCN's code. A duration that neither side knows is the end of the last span.
+
+    Args:
+        truth: one entry a video.
+        predictions: one entry a video.
+        sample_fps: steps a second; also the rate of the grid on which spans are compared. None: steps are taken for
+            seconds, and the grid has 10 frames a second.
+        background: labels of stretches without action.
+
+    Raises:
+        UserError: a name stands twice; nothing is true; steps are fewer than the truth's without a common n, or meet
+            spans and the rate is not given.
+    """
+    right, found = _by_name(truth, "truth"), _by_name(predictions, "predictions")
+    if not right:
+        raise UserError("the truth has no video: nothing to score against")
+    names = [name for name in found if name in right] + [name for name in right if name not in found]
+    videos = [(right[name], found.get(name)) for name in names]
+    stride = _common_stride(videos)
+    return [_pair(theirs, ours, stride, sample_fps, background) for theirs, ours in videos]
+
+
+def _by_name(videos: Sequence[LabelledVideo], side: str) -> dict[str, LabelledVideo]:
+    table: dict[str, LabelledVideo] = {}
+    for video in videos:
+        if table.setdefault(video.name, video) is not video:
+            raise UserError(f"{side}: the video {video.name} is there twice; give each once")
+    return table
+
+
+def _common_stride(videos: Sequence[tuple[LabelledVideo, LabelledVideo | None]]) -> int:
+    """The least n for which every prediction has a label for each n-th step; 1 where predictions are longer."""
+    lengths = [
+        (video.name, len(video.steps), len(found.steps))
+        for video, found in videos
+        if video.steps and found and found.steps is not None
+    ]
+    short = [(name, total, count) for name, total, count in lengths if count < total]
+    if not short:
+        return 1
+    longest = max(total for _, total, _ in lengths)
+    for stride in range(2, longest + 1):
+        if all(math.ceil(total / stride) == count for _, total, count in lengths):
+            return stride
+    name, total, count = short[0]
+    raise UserError(
+        f"{name}: {count} predicted steps for {total} true ones, and no n for which all videos have every n-th; "
+        "write a label for each step"
+    )
+
+
+def _pair(
+    truth: LabelledVideo,
+    found: LabelledVideo | None,
+    stride: int,
+    sample_fps: float | None,
+    background: Collection[str],
+) -> VideoPair:
+    """Both sides in seconds."""
+    found = found or LabelledVideo(truth.name, steps=None if truth.steps is None else ())
+    if (truth.steps is None) != (found.steps is None) and sample_fps is None:
+        raise UserError(
+            f"{truth.name}: one side has a label a step and the other has seconds; say the steps a second with "
+            "--sample_fps"
+        )
+    step_fps = (sample_fps or 1.0) / stride
+    if truth.steps is not None and found.steps is not None:
+        steps, grid_fps = truth.steps[::stride], step_fps
+        truth = replace(truth, steps=steps, duration_seconds=len(steps) / step_fps)
+    else:
+        grid_fps = sample_fps or GRID_FPS
+    truth, found = _in_seconds(truth, step_fps), _in_seconds(found, step_fps)
+    duration = _duration(truth, found)
+    true, predicted = (without_labels(side.spans, background) for side in (truth, found))
+    num_frames = len(grid_range(grid_fps, 0.0, duration)) if duration > 0 else 0
+    return VideoPair(truth.name, true, predicted, duration, grid_fps, num_frames)
+
+
+def _in_seconds(video: LabelledVideo, sample_fps: float) -> LabelledVideo:
+    if video.steps is None:
+        return video
+    duration = len(video.steps) / sample_fps
+    return replace(video, spans=spans_of_steps(video.steps, sample_fps), steps=None, duration_seconds=duration)
+
+
+def _duration(truth: LabelledVideo, found: LabelledVideo) -> float:
+    for side in (truth, found):
+        if side.duration_seconds is not None:
+            return side.duration_seconds
+    return max((span.end_seconds for side in (truth, found) for span in side.spans), default=0.0)

@@ -1,0 +1,85 @@
+"""``clipgru score``: files in, figures out, and what is missing said by name."""
+
+from __future__ import annotations
+
+import json
+import subprocess
+import sys
+from pathlib import Path
+
+import pytest
+
+from pipeline.cli import main
+
+
+@pytest.fixture
+def folder(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
+    """Truth of two videos; predictions of one of them and of another."""
+    monkeypatch.chdir(tmp_path)
+    Path("truth.csv").write_text(
+        "path,label,start_seconds,end_seconds,split\nx/a.mp4,run,0,10,test\nx/b.mp4,run,5,10,test\nx/c.mp4,jump,0,1,train\n"
+    )
+    spans = [{"segment": [1, 10], "label": "run", "score": 0.9}, {"segment": [20, 21], "label": "hop", "score": 0.1}]
+    Path("found.json").write_text(json.dumps({"results": {"a": spans, "z": []}}))
+    return tmp_path
+
+
+def test_the_table_and_what_is_missing(folder: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    assert main(["score", "found.json", "truth.csv", "--split", "test"]) == 0
+    out, err = capsys.readouterr()
+    assert "2 videos, 2 true segments, 2 predicted" in out
+    assert "F1@50, counted together" in out
+    assert "50.0 %" in out
+    for said in ("count as empty", "1: x/b.mp4", "left out. 1: z", "never true", "1: hop", "no known duration"):
+        assert said in err
+    assert main(["score", "found.json", "truth.csv", "--split", "test", "--quiet", "--resamples", "0"]) == 0
+    assert capsys.readouterr().err == ""
+
+
+def test_json_for_scripts(folder: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    assert main(["score", "found.json", "truth.csv", "--split", "test", "--json", "--background", "hop"]) == 0
+    answer = json.loads(capsys.readouterr().out)
+    assert answer["f1_50"] == pytest.approx(2 / 3)
+    assert answer["map_iou_50"] == pytest.approx(0.5)
+    assert answer["delay_mean_seconds"] == 1.0
+    assert (answer["missing"], answer["without_truth"], answer["unknown_labels"]) == (["x/b.mp4"], ["z"], [])
+    assert answer["interval_95"]["f1_50"] == [0.0, 1.0]
+
+
+def test_steps_have_seconds_only_at_a_rate(folder: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    for side in ("true", "found"):
+        Path(side).mkdir()
+        Path(side, "v.txt").write_text("background\nrun\nrun\n")
+    assert main(["score", "found", "true", "--json"]) == 0
+    out, err = capsys.readouterr()
+    assert not [name for name in json.loads(out) if "seconds" in name or "hour" in name]
+    assert "need --sample_fps" in err
+    assert main(["score", "found", "true", "--json", "--sample_fps", "2"]) == 0
+    assert json.loads(capsys.readouterr().out)["delay_mean_seconds"] == 0
+
+
+@pytest.mark.parametrize(
+    ("args", "message"),
+    [
+        (["found.json"], "are required: truth"),
+        (["absent", "truth.csv"], "absent: no such file"),
+        (["found.json", "truth.csv", "--split", "val"], "no video of the split 'val'"),
+        (["found.json", "truth.csv", "--format", "anet"], "unknown timeline format 'anet'"),
+        (["found.json", "found.json", "truth.csv"], "is there twice"),
+        (["other.json", "truth.csv"], "name the videos alike"),
+        (["found.json", "truth.csv", "--sample_fps", "0"], "sample_fps must be positive"),
+        (["found.json", "truth.csv", "--tolerance_seconds", "[-1]"], "none negative"),
+        (["found.json", "truth.csv", "--resamples", "-1"], "resamples must not be negative"),
+    ],
+)
+def test_wrong_input(args: list[str], message: str, folder: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    Path("other.json").write_text('{"results": {"q": []}}')
+    assert main(["score", *args]) == 2
+    assert message in capsys.readouterr().err
+
+
+def test_it_needs_no_torch(folder: Path) -> None:
+    code = "import sys; from pipeline.cli import main; main(sys.argv[1:]); sys.exit('torch' in sys.modules)"
+    words = [sys.executable, "-c", code, "score", "found.json", "truth.csv"]
+    root = Path(__file__).parent.parent
+    assert subprocess.run(words, env={"PYTHONPATH": str(root)}, capture_output=True).returncode == 0
