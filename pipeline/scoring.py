@@ -53,17 +53,21 @@ class Score:
         return self.figures.summary() | names
 
     def lines(self) -> list[str]:
-        """Return the figures as lines for people: name, value, 95 % interval over videos."""
-        figures = self.figures.figures
-        spotting = {name: _spotting_title(name) for name in figures if name.startswith("spotting_")}
-        titles = {name: title for name, title in (_SHOWN | spotting).items() if name in figures}
-        width = max(len(title) for title in titles.values())
-        counts = self.figures
-        head = (
-            f"{counts.num_videos} videos, {counts.num_true_segments} true segments, "
-            f"{counts.num_predicted_segments} predicted"
-        )
-        return [head, *(f"{title:{width}}  {_shown(name, figures[name])}" for name, title in titles.items())]
+        """Return the figures as lines for people."""
+        return figure_lines(self.figures)
+
+
+def figure_lines(counts: TimelineFigures) -> list[str]:
+    """Return figures as lines for people: name, value, 95 % interval over videos."""
+    figures = counts.figures
+    spotting = {name: _spotting_title(name) for name in figures if name.startswith("spotting_")}
+    titles = {name: title for name, title in (_SHOWN | spotting).items() if name in figures}
+    width = max(len(title) for title in titles.values())
+    head = (
+        f"{counts.num_videos} videos, {counts.num_true_segments} true segments, "
+        f"{counts.num_predicted_segments} predicted"
+    )
+    return [head, *(f"{title:{width}}  {_shown(name, figures[name])}" for name, title in titles.items())]
 
 
 def _spotting_title(name: str) -> str:

@@ -4,9 +4,10 @@ from __future__ import annotations
 
 import csv
 import io
+import math
 from collections.abc import Callable, Sequence
 from contextlib import closing
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
 
@@ -23,7 +24,13 @@ from pipeline.files.writing import write_atomically
 from pipeline.inference import Model
 from pipeline.schema import to_json
 from pipeline.timeline.labelled import LabelledVideo
-from pipeline.timeline.metrics import TimelineFigures, frame_average_precision, judge_timelines, pair_videos
+from pipeline.timeline.metrics import (
+    TimelineFigures,
+    TimelineSettings,
+    frame_average_precision,
+    judge_timelines,
+    pair_videos,
+)
 
 TIMELINE_FILES = ("summary.json", "segments.csv")
 
@@ -50,6 +57,9 @@ class TimelineEvaluation:
     labels: tuple[str, ...]
     results: tuple[TimelineResult, ...]
     figures: TimelineFigures
+    """By the times of true and predicted segments."""
+    on_grid: TimelineFigures
+    """By the labels at the grid frames alone, as published figures of feature sets are."""
     left_out: tuple[LeftOut, ...] | None = None
 
     @property
@@ -60,7 +70,8 @@ class TimelineEvaluation:
     def summary(self) -> dict[str, Any]:
         """All figures, with 95 % intervals over videos."""
         scored = [result for result in self.results if not result.error]
-        more = {"frame_map_by_score": self._frame_map(scored)} if scored else {}
+        more: dict[str, Any] = {"frame_map_by_score": self._frame_map(scored)} if scored else {}
+        more["on_grid"] = {name: figure.value for name, figure in self.on_grid.figures.items()}
         return self.figures.summary() | more | {"num_errors": self.num_errors}
 
     def _frame_map(self, results: Sequence[TimelineResult]) -> float:
@@ -106,7 +117,7 @@ def evaluate_timelines(
     for video in videos:
         results.append(_result(model, video, inference or InferenceConfig(), silent))
         progress()
-    return TimelineEvaluation(model.labels, tuple(results), _figures(model, results))
+    return TimelineEvaluation(model.labels, tuple(results), _figures(model, results), _figures_on_grid(model, results))
 
 
 def _special(model: Model) -> tuple[str, str]:
@@ -120,6 +131,26 @@ def _figures(model: Model, results: Sequence[TimelineResult]) -> TimelineFigures
     ]
     pairs = pair_videos(sides[0], sides[1], model.file.sampling.sample_fps, _special(model))
     return judge_timelines(pairs)
+
+
+def _figures_on_grid(model: Model, results: Sequence[TimelineResult]) -> TimelineFigures:
+    fps = model.file.sampling.sample_fps
+    sides = []
+    for side in ("truth", "predicted"):
+        spans = [[_on_grid(segment, fps) for segment in getattr(r, side)] for r in results]
+        sides.append(
+            [
+                LabelledVideo(r.name, tuple(filter(None, some)), len(r.scores) / fps)
+                for r, some in zip(results, spans, strict=True)
+            ]
+        )
+    return judge_timelines(pair_videos(sides[0], sides[1], fps, _special(model)), TimelineSettings(num_resamples=0))
+
+
+def _on_grid(segment: Segment, sample_fps: float) -> Segment | None:
+    """The grid frames that a segment covers, each until the next; None if there is none between its ends."""
+    first, stop = (math.ceil(time * sample_fps - 1e-6) for time in (segment.start_seconds, segment.end_seconds))
+    return replace(segment, start_seconds=first / sample_fps, end_seconds=stop / sample_fps) if stop > first else None
 
 
 def _result(model: Model, video: TimelineVideo, inference: InferenceConfig, timeline: TimelineConfig) -> TimelineResult:

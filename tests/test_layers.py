@@ -52,6 +52,7 @@ LAYERS = {
     "check": 5,
     "doctor": 5,
     "evaluation": 5,
+    "timeline_evaluation": 5,
     "prediction": 5,
     "streaming": 5,
     "learning": 5,

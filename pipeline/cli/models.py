@@ -129,6 +129,10 @@ def evaluate_command(args: Sequence[str]) -> int:
     if options.protocol:
         return _evaluate_protocol(to_experiment(parser, arguments), options, args)
     given = parser.parse_args(list(args), defaults=False)
+    from pipeline.checkpoint import read_description
+
+    if read_description(Path(arguments.model_file)).get("task") == "timeline":
+        return _evaluate_timelines(arguments, given, options, args)
     return _evaluate_model(arguments, given, options, args)
 
 
@@ -192,6 +196,43 @@ def _evaluate_rows(
         )
     evaluation = replace(evaluation, left_out=judged.left_out)
     return evaluation, evaluation.summary() | judged.figures
+
+
+def _evaluate_timelines(arguments: Any, given: Any, options: EvaluateOptions, args: Sequence[str]) -> int:
+    """clipgru evaluate, of a model of timelines: whole videos through the engine."""
+    from rich.progress import Progress
+
+    from pipeline.checkpoint import load_model_file
+    from pipeline.datasets.annotations import annotation_files
+    from pipeline.inference import Model, pick_device
+    from pipeline.run_report.journal import note_command, now
+    from pipeline.scoring import figure_lines
+    from pipeline.timeline_evaluation import TIMELINE_FILES, evaluate_timelines, write_timelines
+    from pipeline.unseen import rows_to_judge
+
+    began, home = now(), Path(options.output or Path(arguments.model_file).parent)
+    folder = home if options.output else home / f"evaluation_{options.split}"
+    file = load_model_file(arguments.model_file, pick_device(options.device))
+    file = file.decoded_as(given_settings(given, "decode"))
+    judged = rows_to_judge(file, given_settings(given, "data"), options.split)
+    inputs = [arguments.model_file, *annotation_files(judged.data.root, judged.data.annotations)]
+    with locked_folder(folder):
+        check_outputs(files_in(folder, TIMELINE_FILES), inputs, no_clobber=arguments.no_clobber)
+        say_notes(judged.notes, options.quiet)
+        with Progress(console=console(), disable=options.quiet or not sys.stderr.isatty()) as progress:
+            task = progress.add_task("evaluating", total=len({row.path for row in judged.rows}))
+            evaluation = evaluate_timelines(Model(file), judged.rows, progress=lambda: progress.advance(task))
+        summary = evaluation.summary() | {"num_left_out": len(judged.left_out or ())}
+        written = write_timelines(evaluation, folder, summary)
+    note_command(home, "evaluate", args, began)
+    if not options.quiet:
+        for line in figure_lines(evaluation.figures):
+            console().print(line)
+        console().print(f"written: {', '.join(map(str, written))}")
+    print(
+        to_json({name: round(value, 4) for name, value in summary.items() if isinstance(value, float | int)}, indent=1)
+    )
+    return EXIT_SOME_FAILED if evaluation.num_errors else 0
 
 
 def say_notes(notes: Iterable[str], quiet: bool) -> None:

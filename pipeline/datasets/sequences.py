@@ -21,7 +21,7 @@ from torch.utils.data import DataLoader, Dataset, Sampler
 from pipeline.config import SequenceConfig
 from pipeline.datasets.annotations import VideoRow
 from pipeline.errors import UserError
-from pipeline.sampling import grid_range, part_edges
+from pipeline.sampling import grid_range
 
 IGNORED = -100
 """The target of a grid frame that nobody has labelled, labels one; ``nan`` where there may be several labels."""
@@ -150,8 +150,9 @@ def walk(num_frames: Sequence[int], num_lanes: int, sequence_frames: int, seed: 
 
 
 def _pieces(video: int, num_frames: int, sequence_frames: int) -> list[Piece]:
-    count = -(-num_frames // sequence_frames) if sequence_frames else 1
-    return [Piece(video, *edges) for edges in pairwise(part_edges(num_frames, count))]
+    # The last one alone may be shorter: what fills it up would spoil a state that is carried on.
+    length = sequence_frames or num_frames
+    return [Piece(video, start, min(start + length, num_frames)) for start in range(0, num_frames, length)]
 
 
 @dataclass(frozen=True)
@@ -164,13 +165,16 @@ class SequenceBatch:
     """int64 ``[B, T]`` or float ``[B, T, K]``; what was filled up is ignored."""
     begins: Tensor
     """bool ``[B]``: the first piece of its video."""
+    has_targets: bool = True
+    """False where nothing in it is labelled."""
 
     def __len__(self) -> int:
         return len(self.begins)
 
     def to(self, device: Any, **kwargs: Any) -> SequenceBatch:
         """The same batch on another device."""
-        return SequenceBatch(*(part.to(device, **kwargs) for part in (self.features, self.targets, self.begins)))
+        parts = (part.to(device, **kwargs) for part in (self.features, self.targets, self.begins))
+        return SequenceBatch(*parts, self.has_targets)
 
 
 class Sequences(Dataset[SequenceBatch]):
@@ -216,7 +220,9 @@ def _joined(pieces: Sequence[tuple[Sequence[Tensor], Sequence[Tensor], Piece]]) 
         features.append(torch.cat([part, part.new_zeros(missing, *part.shape[1:])]))
         targets.append(torch.cat([wanted, wanted.new_full((missing, *wanted.shape[1:]), ignored)]))
     begins = torch.tensor([piece.start == 0 for _, _, piece in pieces])
-    return SequenceBatch(torch.stack(features), torch.stack(targets), begins)
+    joined = torch.stack(targets)
+    has_targets = bool((~joined.isnan() if joined.is_floating_point() else joined != IGNORED).any())
+    return SequenceBatch(torch.stack(features), joined, begins, has_targets)
 
 
 class WalkSampler(Sampler[tuple[int, int]]):

@@ -111,7 +111,8 @@ def _progress_of(checkpoint: Path) -> tuple[int, int]:
     try:
         state = torch.load(checkpoint, map_location="cpu", weights_only=True, mmap=True)
         epochs = state["loops"]["fit_loop"]["epoch_progress"]["current"]["processed"]
-        return int(state[VideoDataModule.__qualname__].get("ranks", 1)), int(epochs)
+        data = state.get(VideoDataModule.__qualname__) or state["SequenceDataModule"]
+        return int(data.get("ranks", 1)), int(epochs)
     except (
         OSError,
         RuntimeError,

@@ -7,7 +7,6 @@ et al., "MiniROAD", ICCV 2023). Some sequences begin anew, so that a model can b
 
 from __future__ import annotations
 
-import math
 from collections.abc import Callable, Sequence
 from dataclasses import replace
 from typing import Any
@@ -71,15 +70,11 @@ class TimelineLearner(ClipClassifier):
         """The mean loss of the grid frames that have a target, summed over the stages."""
         stages, state = self.recognizer.score_stages(self.recognizer.project(batch.features), self._begin(batch))
         self._state = _detached(state) if self._carries else None
-        if not _is_target(batch.targets).any():
+        if not batch.has_targets:
             return None
         loss = torch.stack([self.stage_loss(scores, batch.targets) for scores in stages]).sum()
-        if not math.isfinite(float(loss.detach())):
-            raise UserError(
-                f"the loss became {float(loss)} in epoch {self.current_epoch}; "
-                "lower training.learning_rate, or train with training.precision fp32"
-            )
-        self.log("train_loss", loss.detach(), prog_bar=True, on_step=True, on_epoch=True, batch_size=len(batch.begins))
+        self._mean_loss = loss.detach()
+        self.log("train_loss", self._mean_loss, prog_bar=True, on_step=True, on_epoch=True, batch_size=len(batch))
         return loss
 
     def _begin(self, batch: SequenceBatch) -> State:
@@ -237,7 +232,8 @@ class SequenceDataModule(VideoDataModule):
         )
         loader = sequence_loader(dataset)
         assert isinstance(loader.sampler, WalkSampler)
-        epoch, num_done = self._resume_at
+        epoch, num_samples = self._resume_at
+        num_done = num_samples // (config.data.batch_size * self.ranks.count)
         loader.sampler.skip(epoch, num_done)
         loader.sampler.set_epoch(epoch if num_done < len(loader.sampler) else epoch + 1)
         return loader

@@ -1,0 +1,239 @@
+"""Targets, walks and training of timelines: each grid frame has the label of its stretch, each frame is walked over
+once an epoch, and a state that is carried on is that of the frames before."""
+
+from __future__ import annotations
+
+from dataclasses import replace
+from itertools import pairwise
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pytest
+import torch
+from hypothesis import given
+from hypothesis import strategies as st
+
+from pipeline.config import DataConfig, Experiment, InferenceConfig, SequenceConfig
+from pipeline.datasets.annotations import VideoRow
+from pipeline.datasets.sequences import (
+    IGNORED,
+    Sequences,
+    delayed,
+    frame_targets,
+    timeline_labels,
+    timeline_videos,
+    walk,
+)
+from pipeline.errors import UserError
+from pipeline.inference import Model
+from pipeline.timeline_evaluation import evaluate_timelines
+from pipeline.training.fit import train
+from pipeline.training.timelines import TimelineLearner
+from tests.small import small_experiment, small_model
+
+LABELS = ("jump", "run", "background")
+
+
+def row(label: str, start: float, end: float | None, path: str = "a.mp4") -> VideoRow:
+    return VideoRow(Path(path), label, path, start, end)
+
+
+def targets_of(rows: list[VideoRow], num_frames: int = 10, **config: Any) -> torch.Tensor:
+    (video,) = timeline_videos(rows)
+    settings = SequenceConfig(**config)
+    return frame_targets(video, num_frames, 2.0, timeline_labels(LABELS, settings), settings)
+
+
+def test_each_grid_frame_has_the_label_of_its_stretch() -> None:
+    rows = [row("run", 3.0, None), row("jump", 0.5, 1.6), row("unlabelled", 1.6, 2.1), row("", 0.0, None)]
+    assert targets_of(rows).tolist() == [2, 0, 0, 0, IGNORED, 2, 1, 1, 1, 1]
+    several = targets_of([row("run", 0.5, 2.0), row("jump", 1.0, None)], 5, labels="several")
+    assert several.tolist() == [[0, 0], [0, 1], [1, 1], [1, 1], [1, 0]]
+    partly = targets_of([row("unlabelled", 0.0, 1.0), row("run", 0.5, 2.0)], 4, labels="several")
+    assert partly[0].isnan().all()
+    assert partly[1:].tolist() == [[0, 1], [0, 1], [0, 1]]
+
+
+def test_overlapping_stretches_need_several_labels() -> None:
+    with pytest.raises(UserError, match=r"jump until 2.0 s and run from 1.0 s overlap; set sequence.labels several"):
+        targets_of([row("jump", 0.0, 2.0), row("run", 1.0, 3.0)])
+
+
+def test_a_delayed_answer_is_the_label_of_so_many_frames_before() -> None:
+    features, targets = delayed(torch.arange(4.0)[:, None], torch.tensor([5, 6, 7, 8]), 2)
+    assert features[:, 0].tolist() == [0, 1, 2, 3, 3, 3]
+    assert targets.tolist() == [IGNORED, IGNORED, 5, 6, 7, 8]
+
+
+@given(
+    st.lists(st.integers(1, 40), min_size=1, max_size=9), st.integers(1, 5), st.integers(0, 12), st.integers(0, 10**6)
+)
+def test_a_walk_passes_every_frame_once_and_in_order(lengths: list[int], lanes: int, longest: int, seed: int) -> None:
+    steps = walk(lengths, lanes, longest, (seed,))
+    assert len(steps) == len(walk(lengths, lanes, longest, (seed + 1,)))
+    for lane in zip(*steps, strict=True):
+        pieces = [piece for piece in lane if piece.stop]
+        for before, piece in zip([None, *pieces], pieces, strict=False):
+            assert piece.stop - piece.start <= (longest or max(lengths))
+            goes_on = before is not None and before.video == piece.video
+            assert piece.start == (before.stop if goes_on and before else 0)
+            assert goes_on or before is None or before.stop == lengths[before.video]
+    passed = sorted(
+        (piece.video, frame) for step in steps for piece in step for frame in range(piece.start, piece.stop)
+    )
+    assert passed == [(video, frame) for video, length in enumerate(lengths) for frame in range(length)]
+
+
+def timeline_experiment(folder: Path, **sequence: Any) -> Experiment:
+    """Three made-up videos of features of four numbers, of which the first two tell the label, a little late."""
+    generator, lines = np.random.default_rng(0), ["path,label,start_seconds,end_seconds,split"]
+    for number in range(8):
+        labels = np.repeat(generator.integers(0, 3, 8), 5)[: 40 - number % 3]
+        shown = np.eye(3)[np.roll(labels, 1)][:, :2]
+        features = np.concatenate([shown, generator.normal(size=(len(labels), 2))], axis=1)
+        np.save(folder / f"{number}.npy", (features + 0.1 * generator.normal(size=(len(labels), 4))).astype(np.float32))
+        edges = [0, *np.flatnonzero(np.diff(labels)) + 1, len(labels)]
+        for start, stop in pairwise(edges):
+            if labels[start] < 2:
+                part = "train" if number < 6 else "val" if number == 6 else "test"
+                lines.append(f"{number}.npy,{LABELS[labels[start]]},{start / 2},{stop / 2},{part}")
+    (folder / "manifest.csv").write_text("\n".join(lines) + "\n")
+    base = small_experiment(folder, folder / "runs")
+    model = replace(base.model, backbone="features", heads=("gru",), hidden_channels=16, dropout=0.0)
+    return replace(
+        base,
+        task="timeline",
+        data=DataConfig(format="manifest", root=str(folder), batch_size=2, features_fps=2.0),
+        sampling=replace(base.sampling, sample_fps=2.0),
+        model=model,
+        sequence=SequenceConfig(**{"sequence_frames": 8, "state_dropout": 0.0, **sequence}),
+        training=replace(base.training, backbone_lr_scale=0.0, epochs=25, learning_rate=0.02, label_smoothing=0.0),
+    )
+
+
+def learner_of(experiment: Experiment) -> TimelineLearner:
+    torch.manual_seed(0)
+    model = replace(experiment.model, num_features=4, features_fps=2.0)
+    return TimelineLearner(replace(experiment, model=model), 3)
+
+
+@pytest.mark.parametrize("heads", [("gru",), ("lstm",), ("change", "mingru"), ("mean",), ("none",)])
+@pytest.mark.parametrize("stages", [0, 2])
+def test_scores_in_sequences_are_those_of_the_whole_video(tmp_path: Path, heads: Any, stages: int) -> None:
+    experiment = timeline_experiment(tmp_path)
+    experiment = replace(experiment, model=replace(experiment.model, heads=heads, refinement_stages=stages))
+    learner = learner_of(experiment).eval()
+    videos = [torch.randn(n, 4) for n in (21, 8, 13)]
+    targets = [torch.zeros(len(video), dtype=torch.int64) for video in videos]
+    dataset, seen = Sequences(videos, targets, 2, 8, seed=3), {}
+    with torch.no_grad():
+        for step, pieces in enumerate(dataset.steps):
+            batch = dataset[0, step]
+            state = learner._begin(batch)
+            scores, learner._state = learner.recognizer.score(batch.features, state)
+            for lane, piece in enumerate(pieces):
+                seen.setdefault(piece.video, []).append(scores[lane, : piece.stop - piece.start])
+        for number, video in enumerate(videos):
+            expected, _ = learner.recognizer.score(video[None])
+            found = torch.cat([part for part in seen[number] if len(part)])
+            torch.testing.assert_close(found, expected[0], atol=1e-5, rtol=1e-5)
+
+
+def test_the_loss_is_cross_entropy_over_known_frames_and_the_smoothing_term(tmp_path: Path) -> None:
+    learner = learner_of(timeline_experiment(tmp_path, smoothing_weight=0.5))
+    scores, targets = torch.randn(2, 5, 3), torch.tensor([[0, 1, 2, IGNORED, 1], [IGNORED, 0, 0, 1, 2]])
+    fit, change = [], []
+    logs = scores.double().log_softmax(dim=-1)
+    for lane in range(2):
+        for step in range(5):
+            if targets[lane, step] == IGNORED:
+                continue
+            fit.append(-logs[lane, step, targets[lane, step]])
+            if step:
+                change += [min(abs(float(d)), 4.0) ** 2 for d in logs[lane, step] - logs[lane, step - 1]]
+    expected = float(torch.stack(fit).mean()) + 0.5 * float(np.mean(change))
+    assert float(learner.stage_loss(scores, targets)) == pytest.approx(expected, rel=1e-5)
+
+
+def test_several_labels_are_learnt_each_by_itself(tmp_path: Path) -> None:
+    learner = learner_of(timeline_experiment(tmp_path, labels="several", smoothing_weight=0.0))
+    scores, targets = torch.randn(1, 3, 3), torch.tensor([[[1.0, 0, 1], [torch.nan] * 3, [0, 0, 1]]])
+    logs = [
+        -torch.log(
+            scores[0, step, label].sigmoid() if targets[0, step, label] else 1 - scores[0, step, label].sigmoid()
+        )
+        for step in (0, 2)
+        for label in range(3)
+    ]
+    assert float(learner.stage_loss(scores, targets)) == pytest.approx(float(torch.stack(logs).mean()), rel=1e-5)
+
+
+@pytest.mark.parametrize("delay", [0, 1])
+def test_a_trained_timeline_streams_and_its_delay_pays(tmp_path: Path, delay: int) -> None:
+    """The features tell a label one frame late: an answer one frame late can be right everywhere."""
+    result = train(timeline_experiment(tmp_path, delay_frames=delay), quiet=True)
+    model = Model(result.model)
+    assert model.mode(InferenceConfig()) == "stream"
+    rows = [row for row in _rows(tmp_path) if row.path.name == "7.npy"]
+    found = evaluate_timelines(model, rows).on_grid.figures
+    assert found["frame_accuracy"].value > (0.95 if delay else 0.75)
+    if not delay:
+        assert found["frame_accuracy"].value < 0.9  # the first frame of each stretch cannot be known
+    scores = [s.window.start for s in model.score_windows(model.opener.open(tmp_path / "7.npy"))]
+    assert scores == list(range(39))
+
+
+def _rows(folder: Path) -> list[VideoRow]:
+    from pipeline.datasets.formats import read_annotations
+
+    found = read_annotations(DataConfig(format="manifest", root=str(folder)))
+    return [row for rows in found.splits.values() for row in rows]
+
+
+def test_a_resumed_timeline_training_ends_with_the_same_weights(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    for name in ("whole", "cut"):
+        (tmp_path / name).mkdir()
+    whole = train(replace(timeline_experiment(tmp_path / "whole"), seed=4), quiet=True)
+    experiment = replace(timeline_experiment(tmp_path / "cut"), seed=4)
+    step, calls = TimelineLearner.training_step, []
+
+    def stop_in_mid_epoch(self: TimelineLearner, batch: Any, index: int) -> Any:
+        calls.append(index)
+        if len(calls) == 40:
+            raise KeyboardInterrupt
+        return step(self, batch, index)
+
+    from pipeline.training import callbacks
+
+    def save_first(self: Any, trainer: Any, *args: Any) -> None:
+        trainer.save_checkpoint(Path(experiment.run_dir) / "checkpoints" / "last.ckpt")
+
+    with monkeypatch.context() as patch:
+        patch.setattr(TimelineLearner, "training_step", stop_in_mid_epoch)
+        patch.setattr(callbacks.StopOnSignal, "on_train_batch_end", save_first)
+        with pytest.raises(KeyboardInterrupt):
+            train(experiment, quiet=True)
+    resumed = train(experiment, resume=True, quiet=True)
+    for ours, theirs in zip(
+        resumed.model.recognizer.state_dict().values(), whole.model.recognizer.state_dict().values(), strict=True
+    ):
+        assert torch.equal(ours, theirs)
+
+
+def test_a_bidirectional_model_answers_once_the_whole_video_is_read() -> None:
+    file = small_model(heads=("gru",), bidirectional=True, refinement_stages=1)
+    model = Model(replace(file, task="timeline", labels=("a", "b", "background")))
+    assert model.mode(InferenceConfig()) == "whole"
+    frames = np.random.default_rng(0).integers(0, 256, (11, 3, 40, 40), dtype=np.uint8)
+    scorer, features = model.scorer(InferenceConfig()), model.embedder().push(frames)
+    assert scorer.push(features[:4]) == []
+    assert scorer.push(features[4:]) == []
+    scored = scorer.finish()
+    with torch.inference_mode():
+        expected, _ = file.recognizer.score_projected(features[None])
+    np.testing.assert_allclose(
+        [s.probabilities for s in scored], file.calibration.probabilities(expected)[0].numpy(), atol=1e-6
+    )
