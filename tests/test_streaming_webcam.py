@@ -108,7 +108,7 @@ def test_a_second_recording_leaves_the_first(tmp_path: Path) -> None:
     for number in range(3):
         recordings = Recordings(tmp_path, [source], {"number": number}, 5.0)
         for time_seconds in (0.0, 0.2):
-            recordings.hear("a.mp4", Shown(picture, time_seconds, "jump", 0.5, ""))
+            recordings.on_event("a.mp4", Shown(picture, time_seconds, "jump", 0.5, ""))
         recordings.close()
     assert (tmp_path / "a.mp4").read_bytes() == b"precious"
     events = sorted(tmp_path.glob("a_*.jsonl"), key=lambda path: path.stat().st_mtime_ns)
@@ -233,7 +233,7 @@ def test_names_of_recordings() -> None:
 
 
 def test_commands_of_those_who_watch() -> None:
-    streams = Streams(Model(small_model()), lambda name, happening: None)
+    streams = Streams(Model(small_model()), lambda name, event: None)
     commands: list[Command] = ["pause", "reset", "quit"]
     assert [obey(streams, command) for command in commands] == [True, True, False]
     assert streams.is_paused

@@ -27,7 +27,7 @@ class DecordBackend(CheckedBackend):
         super().__init__(file)
         self._open()  # to fail early
 
-    def pick(self, numbers: Sequence[int]) -> Generator[Picture, None, None]:
+    def get_frames(self, numbers: Sequence[int]) -> Generator[Picture, None, None]:
         """Exactly the pictures with these numbers."""
         reader, position = self._open(), 0
         for number in numbers:

@@ -185,11 +185,11 @@ class IsolatedBackend:
     def __init__(self, file: IsolatedFile) -> None:
         self._file, self._num_readings = file, 0
 
-    def walk(self) -> Generator[Picture, None, None]:
+    def iter_frames(self) -> Generator[Picture, None, None]:
         # Each picture may take the whole time: a long video is not a hanging one.
         return self._read(None, with_pixels=False)
 
-    def pick(self, numbers: Sequence[int]) -> Generator[Picture, None, None]:
+    def get_frames(self, numbers: Sequence[int]) -> Generator[Picture, None, None]:
         return self._read(list(numbers), with_pixels=True)
 
     def _read(self, numbers: list[int] | None, with_pixels: bool) -> Generator[Picture, None, None]:

@@ -34,7 +34,7 @@ class OpencvBackend(CheckedBackend):
         with self._capture():
             pass  # opens it once, to fail early
 
-    def pick(self, numbers: Sequence[int]) -> Generator[Picture, None, None]:
+    def get_frames(self, numbers: Sequence[int]) -> Generator[Picture, None, None]:
         """Exactly the pictures with these numbers."""
         with self._capture() as capture:
             position = 0

@@ -83,11 +83,11 @@ class _ReadPicture:
     index: VideoIndex
     picture: NDArray[np.uint8]
 
-    def walk(self) -> Generator[Picture, None, None]:
+    def iter_frames(self) -> Generator[Picture, None, None]:
         """The picture."""
-        return self.pick([0])
+        return self.get_frames([0])
 
-    def pick(self, numbers: Sequence[int]) -> Generator[Picture, None, None]:
+    def get_frames(self, numbers: Sequence[int]) -> Generator[Picture, None, None]:
         """The picture, if it is asked for."""
         for number in numbers:
             yield indexed_picture(self.index, number, self.picture.copy)

@@ -38,12 +38,12 @@ class CheckedBackend(ABC):
         if self._index.info.is_mirrored and not self.mirrors:
             raise self._refusal("open", "does not mirror pictures, as the file asks")
 
-    def walk(self) -> Generator[Picture, None, None]:
+    def iter_frames(self) -> Generator[Picture, None, None]:
         """Every picture in order."""
-        return self.pick(range(self._index.info.num_frames))
+        return self.get_frames(range(self._index.info.num_frames))
 
     @abstractmethod
-    def pick(self, numbers: Sequence[int]) -> Generator[Picture, None, None]:
+    def get_frames(self, numbers: Sequence[int]) -> Generator[Picture, None, None]:
         """Exactly the pictures with these numbers."""
 
     def _refusal(self, stage: str, cause: str, error: Exception | None = None) -> DecodeError:

@@ -35,7 +35,7 @@ class TorchcodecBackend(CheckedBackend):
             raise self._refusal("open", f"is not known to be exact on {file.header.codec} in {file.header.container}")
         self._open()  # to fail early
 
-    def pick(self, numbers: Sequence[int]) -> Generator[Picture, None, None]:
+    def get_frames(self, numbers: Sequence[int]) -> Generator[Picture, None, None]:
         """Exactly the pictures with these numbers."""
         decoder = self._open()
         for place in range(0, len(numbers), _NUM_AT_ONCE):

@@ -105,7 +105,7 @@ class Site:
         if self._num_watchers >= MAX_WATCHERS:
             return PlainTextResponse(f"{MAX_WATCHERS} people are watching, and no more may", status_code=503)
         self._num_watchers += 1  # here, with no wait since the look
-        headers = {**_NO_STORE, "X-Accel-Buffering": "no"}  # what proxies need to hear to pass events on at once
+        headers = {**_NO_STORE, "X-Accel-Buffering": "no"}  # what proxies need to on_event to pass events on at once
         return _Watching(self._tell(), self._leave, headers)
 
     def _leave(self) -> None:
