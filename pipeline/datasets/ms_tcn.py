@@ -37,21 +37,17 @@ def read_ms_tcn(root: Path, split: int, steps_a_second: float | None) -> Annotat
     labels = _labels(root / "mapping.txt")
     splits = {}
     for part in ("train", "val", "test"):
-        bundle = root / "splits" / f"{part}.split{split}.bundle"
+        bundle = _bundle(root / "splits", part, split)
         if bundle.exists() or part != "val":
             names = [Path(line).stem for _, line in read_lines(bundle)]
             splits[part] = tuple(row for name in names for row in _rows(root, name, labels, steps_a_second))
     return Annotations(labels, splits, may_share_groups=True)
 
 
-def num_splits(root: str) -> int:
-    """How many official splits there are below the root."""
-    number = 0
-    while True:
-        folder = Path(root.replace("{split}", str(number + 1)))
-        if not (folder / "splits" / f"test.split{number + 1}.bundle").exists():
-            return number
-        number += 1
+def _bundle(folder: Path, part: str, split: int) -> Path:
+    """The list of a part: of that number, or the only one, where each split has a folder of its own."""
+    numbered, found = folder / f"{part}.split{split}.bundle", list(folder.glob(f"{part}.*bundle"))
+    return found[0] if len(found) == 1 and not numbered.exists() else numbered
 
 
 def _labels(path: Path) -> tuple[str, ...]:
