@@ -10,8 +10,7 @@ from pipeline.errors import UserError
 from pipeline.sampling import grid_range
 from pipeline.timeline.labelled import LabelledVideo, Span, spans_of_steps, without_labels
 
-GRID_FPS = 10.0
-"""Rate at which the frames of spans are compared if none is given."""
+_GRID_FPS = 10.0  # at which the frames of spans are compared if no rate is given
 
 
 @dataclass(frozen=True)
@@ -109,7 +108,7 @@ def _pair(
         steps, grid_fps = truth.steps[::stride], step_fps
         truth = replace(truth, steps=steps, duration_seconds=len(steps) / step_fps)
     else:
-        grid_fps = sample_fps or GRID_FPS
+        grid_fps = sample_fps or _GRID_FPS
     truth, found = _in_seconds(truth, step_fps), _in_seconds(found, step_fps)
     duration = _duration(truth, found)
     true, predicted = (without_labels(side.spans, background) for side in (truth, found))
