@@ -97,7 +97,9 @@ def _format_of_file(path: Path) -> str | None:
     columns = {word.strip(' "').lower() for separator in ",;\t" for word in first.split(separator)}
     if {"path", "kind"} <= columns:
         return "predict"
-    return "epic" if "start_timestamp" in columns else "manifest" if {"path", "label"} <= columns else None
+    if "start_timestamp" in columns:
+        return "epic"
+    return "manifest" if {"path", "label"} <= columns else None
 
 
 def _format_of_text(path: Path, first: str) -> str | None:

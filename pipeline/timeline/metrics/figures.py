@@ -38,7 +38,7 @@ class TimelineSettings:
     late_seconds: float = 2.0
     """Time after the end of a true segment in which an answer still finds it."""
     num_resamples: int = 1000
-    """Resamples of the videos for the 95 % intervals; 0: none."""
+    """Resamples of the videos for the 95 % intervals; 0, or a single video: no intervals."""
     seed: int = 0
 
 
@@ -87,7 +87,7 @@ def resample_videos(num_videos: int, num_resamples: int = 1000, seed: int = 0) -
 
 
 def judge_timelines(pairs: Sequence[VideoPair], settings: TimelineSettings | None = None) -> TimelineFigures:
-    """Compute every figure of predicted timelines.
+    """Compute every figure of predicted timelines, each with a percentile bootstrap interval over the videos.
 
     Args:
         pairs: the videos, one at least.
@@ -99,7 +99,8 @@ def judge_timelines(pairs: Sequence[VideoPair], settings: TimelineSettings | Non
     settings = settings or TimelineSettings()
     judged = _Judged(pairs, settings)
     values = judged.figures(np.ones((1, len(pairs))))
-    resampled = judged.figures(resample_videos(len(pairs), settings.num_resamples, settings.seed))
+    num_resamples = settings.num_resamples if len(pairs) > 1 else 0  # one video alone has no spread
+    resampled = judged.figures(resample_videos(len(pairs), num_resamples, settings.seed))
     predicted = {span.label for pair in pairs for span in pair.predicted}
     return TimelineFigures(
         {name: Figure(float(value[0]), *_interval(resampled[name])) for name, value in values.items()},
@@ -113,6 +114,7 @@ def judge_timelines(pairs: Sequence[VideoPair], settings: TimelineSettings | Non
 
 
 def _interval(resampled: NDArray[np.float64]) -> tuple[float, float]:
+    """Percentiles of the resamples that have the figure."""
     known = resampled[np.isfinite(resampled)]
     if not len(known):
         return float("nan"), float("nan")

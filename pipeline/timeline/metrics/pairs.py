@@ -3,8 +3,11 @@
 from __future__ import annotations
 
 import math
-from collections.abc import Collection, Sequence
-from dataclasses import dataclass, replace
+from collections.abc import Collection, Mapping, Sequence
+from dataclasses import dataclass, field, replace
+
+import numpy as np
+from numpy.typing import NDArray
 
 from pipeline.errors import UserError
 from pipeline.sampling import grid_range
@@ -25,6 +28,8 @@ class VideoPair:
     """Grid frames a second."""
     num_frames: int
     """Grid frames that are compared."""
+    frame_scores: Mapping[str, NDArray[np.floating]] | None = field(default=None, compare=False)
+    """Label -> a model's score at each grid frame ``[num_frames]``, to rank frames by in place of the spans' scores."""
 
 
 def pair_videos(
