@@ -91,13 +91,13 @@ def score_files(predictions: Sequence[Path], truth: Path, options: ScoreOptions)
         UserError: a file is malformed, or the two sides have no video in common.
     """
     right, found = _read_sides(predictions, truth, options)
-    names, found_names = ([video.name for video in side] for side in (right, found))
-    missing = tuple(name for name in names if name not in set(found_names))
-    without_truth = tuple(name for name in found_names if name not in set(names))
-    if found and len(missing) == len(right):
+    names, found_names = (dict.fromkeys(video.name for video in side) for side in (right, found))
+    missing = tuple(name for name in names if name not in found_names)
+    without_truth = tuple(name for name in found_names if name not in names)
+    if found and len(missing) == len(names):
         raise UserError(
-            f"no predicted video has truth: {found_names[0]!r} and others here, {names[0]!r} and others in {truth}; "
-            "name the videos alike"
+            f"no predicted video has truth: {found[0].name!r} and others here, {right[0].name!r} and others in "
+            f"{truth}; name the videos alike"
         )
     background, has_steps = options.background or _BACKGROUND, any(video.steps is not None for video in right)
     has_clock = options.sample_fps is not None or not has_steps

@@ -219,6 +219,7 @@ def test_segments_by_video(tmp_path: Path) -> None:
         ),
         ({"s.json": '{"v": [1]}'}, r"s.json: v: must be segments"),
         ({"s.json": '{"v": {"segments": 3}}'}, r"s.json: v: needs a list of segments"),
+        ({"y.json": '{"v": 3}'}, r"does not tell its format"),
         ({"x.json": "{}"}, r"does not tell its format.*--format"),
         ({"x.csv": "a,b\n1,2\n"}, r"does not tell its format"),
     ],

@@ -134,8 +134,9 @@ def _format_of_keys(content: Mapping[str, Any]) -> str | None:
             return format
     if "path" in content:
         return "manifest"
-    is_segments = all(isinstance(value, list) or "segments" in value for value in content.values() if value)
-    return "segments" if content and is_segments else None
+    values = content.values()
+    is_by_video = all(isinstance(value, list) or (isinstance(value, dict) and "segments" in value) for value in values)
+    return "segments" if content and is_by_video else None
 
 
 def _head(path: Path) -> str:
