@@ -1,33 +1,39 @@
-"""``clipgru check``: what is wrong with videos and with what is written about them, before a training finds out."""
+"""``clipgru check``: what is wrong with videos or pictures and with what is written about them, before a training
+finds out."""
 
 from __future__ import annotations
 
-import csv
-import io
-from collections import Counter
+from collections import Counter, defaultdict
 from collections.abc import Iterator, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import asdict, dataclass, fields, replace
-from itertools import combinations
+from hashlib import sha256
+from itertools import chain, combinations
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
+import numpy as np
 from rich.progress import Progress
 from rich.table import Table
 
-from pipeline.config import DecodeConfig
+from pipeline.config import DataConfig, DecodeConfig
 from pipeline.datasets.annotations import VideoRow
-from pipeline.datasets.stretches import FileLength, find_misfits
+from pipeline.datasets.formats import format_of
+from pipeline.datasets.stretches import find_misfits
 from pipeline.decode import VideoOpener
 from pipeline.decode.health import DEGRADED, UNUSABLE, USABLE, Examination, FileHealth
 from pipeline.duplicates import Groups, same_bytes, same_pictures
-from pipeline.errors import UserError
+from pipeline.errors import DecodeError, UserError
 from pipeline.files.writing import write_atomically
 from pipeline.found import Found, Training, find
 from pipeline.machine import num_processes
 from pipeline.options import CheckOptions
+from pipeline.report.tables import csv_text
 from pipeline.schema import to_json
 from pipeline.terminal import PlainConsole, printable
+
+if TYPE_CHECKING:
+    from pipeline.datasets.images import PictureFiles
 
 _MAX_LISTED = 20
 _STYLES = {USABLE: "", DEGRADED: "yellow", UNUSABLE: "red"}
@@ -73,18 +79,20 @@ class _CheckReport:
 
     def to_json(self) -> dict[str, Any]:
         """The report as plain values, the counts first."""
-        return {"counts": self.counts} | asdict(self) | {"files": [health.to_json() for health in self.files]}
+        return {"counts": self.counts} | asdict(self)
 
     def to_csv(self) -> str:
         """One line a file."""
-        text = io.StringIO()
-        writer = csv.DictWriter(text, [item.name for item in fields(FileHealth)])
-        writer.writeheader()
-        for health in self.files:
-            lists = {name: " | ".join(getattr(health, name)) for name in ("reasons", "notes")}
-            lists["sizes"] = " ".join(health.sizes)
-            writer.writerow(asdict(health) | lists)
-        return text.getvalue()
+        rows = [
+            asdict(health)
+            | {
+                "reasons": " | ".join(health.reasons),
+                "notes": " | ".join(health.notes),
+                "sizes": " ".join(health.sizes),
+            }
+            for health in self.files
+        ]
+        return csv_text(rows, [item.name for item in fields(FileHealth)])
 
 
 def _examine_all(files: Sequence[Path], config: DecodeConfig, workers: int) -> Iterator[Examination]:
@@ -93,30 +101,64 @@ def _examine_all(files: Sequence[Path], config: DecodeConfig, workers: int) -> I
         yield from threads.map(opener.examine, files)
 
 
-def _make_report(found: Found, examinations: Sequence[Examination]) -> _CheckReport:
+@dataclass(frozen=True)
+class _PictureSet:
+    """Pictures of one folder or archive."""
+
+    root: Path
+    files: PictureFiles
+    names: tuple[str, ...]
+
+    @classmethod
+    def of(cls, data: DataConfig, config: DecodeConfig) -> _PictureSet:
+        """Return the pictures that the settings name."""
+        open_pictures = format_of(data).open_pictures
+        assert open_pictures is not None
+        files = open_pictures(data, config)
+        return cls(Path(data.root), files, tuple(files.names()))
+
+    def examine(self, name: str) -> tuple[Examination, str]:
+        """Return the health of a picture, and a digest of its content; empty if it cannot be read."""
+        path = self.root / name
+        try:
+            content = self.files.content(name)
+            height, width, _ = self.files.read(name).shape
+        except DecodeError as error:
+            return Examination.of_unreadable(path, f"{error.stage}: {error.cause}"), ""
+        kind = path.suffix.lower().removeprefix(".")
+        health = FileHealth(str(path), USABLE, (), len(content), "picture", kind, width, height)
+        one = replace(health, num_frames_claimed=1, num_packets=1, num_frames=1, num_frames_exact=1)
+        return Examination(one, np.empty((0, 16, 16), np.uint8)), sha256(content).hexdigest()
+
+
+def _examine_pictures(pictures: _PictureSet, workers: int) -> Iterator[tuple[Examination, str]]:
+    with ThreadPoolExecutor(workers) as threads:
+        yield from threads.map(pictures.examine, pictures.names)
+
+
+def _make_report(found: Found, examinations: Sequence[Examination], same_content: Groups = ()) -> _CheckReport:
     """Joins what is known of the files with what is written about them."""
     rows = [(split, row) for split, row in found.rows if split]
-    bytes_groups = same_bytes(found.files)
+    bytes_groups = same_bytes(found.files) + same_content
     alike = same_pictures(examinations)
     equal_bytes = {frozenset(pair) for group in bytes_groups for pair in combinations(group, 2)}
     pictures = tuple(
         group for group in alike if any(frozenset(pair) not in equal_bytes for pair in combinations(group, 2))
     )
-    counts: dict[str, Counter[str]] = {}
-    for split, row in rows:
-        counts.setdefault(split, Counter())[row.label] += 1
+    splits = dict.fromkeys(split for split, _ in rows)
+    counts = {split: Counter(row.label for other, row in rows if other == split) for split in splits}
     files = tuple(examination.health for examination in examinations)
-    lengths = {
-        Path(one.path): FileLength(one.duration_seconds, one.average_fps) for one in files if one.duration_seconds
-    }
+    examined = {health.path for health in files}  # a picture in an archive has no file of its own
+    absent = [path for _, row in found.rows if (path := str(row.path)) not in examined and not row.path.exists()]
+    known = {Path(health.path): health for health in files if health.duration_seconds}
     labelled = [row for _, row in rows]
-    misfits = find_misfits(labelled, lengths)
+    misfits = find_misfits(labelled, known)
     too_many = _too_many_bad(labelled, files, len(misfits.outside), found.max_bad_fraction)
     return _CheckReport(
         files=files,
         same_bytes=bytes_groups,
         same_pictures=pictures,
-        labels_without_file=tuple(dict.fromkeys(str(row.path) for _, row in found.rows if not row.path.exists())),
+        labels_without_file=tuple(dict.fromkeys(absent)),
         files_without_label=tuple(dict.fromkeys(found.without_label)),
         shared_groups=_shared_groups(rows),
         leaks=_leaks(rows, (*bytes_groups, *pictures)),
@@ -160,15 +202,8 @@ def run_check(paths: Sequence[str], options: CheckOptions, config: DecodeConfig,
     """Checks everything and writes what ``options`` asks for. Returns 0, or 1 if anything cannot be used."""
     found = find(paths)
     if not (found.files or found.rows or found.problems or found.trainings):
-        raise UserError(f"no video found in {', '.join(paths)}")
-    files = list(found.files)
-    examinations = []
-    with Progress(console=console, transient=True, disable=options.quiet or not console.is_terminal) as progress:
-        task = progress.add_task("checking", total=len(files))
-        for examination in _examine_all(files, config, num_processes(options.workers)):
-            examinations.append(examination)
-            progress.advance(task)
-    report = _make_report(found, examinations)
+        raise UserError(f"no video or picture found in {', '.join(paths)}")
+    report = _make_report(found, *_examine_found(found, options, config, console))
     if options.json:
         text = to_json(report.to_json(), indent=1, ensure_ascii=False) + "\n"
         write_atomically(Path(options.json), text)
@@ -177,6 +212,25 @@ def run_check(paths: Sequence[str], options: CheckOptions, config: DecodeConfig,
     if not options.quiet:
         _print_report(report, console, options.all)
     return 1 if report.is_bad else 0
+
+
+def _examine_found(
+    found: Found, options: CheckOptions, config: DecodeConfig, console: PlainConsole
+) -> tuple[list[Examination], Groups]:
+    """Examine every video and picture; and tell which pictures have the same content."""
+    files, workers = list(found.files), num_processes(options.workers)
+    sets = [_PictureSet.of(data, config) for data in found.pictures]
+    examinations, by_digest = [], defaultdict[str, list[str]](list)
+    with Progress(console=console, transient=True, disable=options.quiet or not console.is_terminal) as progress:
+        task = progress.add_task("checking", total=len(files) + sum(len(pictures.names) for pictures in sets))
+        for examination in _examine_all(files, config, workers):
+            examinations.append(examination)
+            progress.advance(task)
+        for examination, digest in chain.from_iterable(_examine_pictures(pictures, workers) for pictures in sets):
+            examinations.append(examination)
+            by_digest[digest].append(examination.health.path)
+            progress.advance(task)
+    return examinations, tuple(tuple(group) for digest, group in by_digest.items() if digest and len(group) > 1)
 
 
 def _print_report(report: _CheckReport, console: PlainConsole, with_usable: bool) -> None:

@@ -14,7 +14,7 @@ import platform
 from collections.abc import Mapping
 from concurrent.futures import ThreadPoolExecutor
 from contextlib import nullcontext
-from dataclasses import asdict, dataclass, field
+from dataclasses import asdict, dataclass, field, replace
 from pathlib import Path
 from typing import Any
 
@@ -28,6 +28,8 @@ from torch.overrides import TorchFunctionMode
 
 from pipeline.calibration import UNCALIBRATED, Calibration
 from pipeline.config import (
+    ClipSettings,
+    DataConfig,
     DecodeConfig,
     Experiment,
     Normalization,
@@ -69,6 +71,24 @@ class ModelFile:
     def normalization(self) -> Normalization:
         """Mean and standard deviation that the weights expect."""
         return self.recognizer.backbone.normalization
+
+    def decoded_as(self, given: Mapping[str, Any]) -> ModelFile:
+        """Return the same model with ``given`` in place of some of its decoding settings. Raises ``UserError`` for a
+        value out of range."""
+        return replace(self, decode=replace(self.decode, **given))
+
+    def clips_on(self, data: DataConfig, num_clips: int | None = None) -> ClipSettings:
+        """Settings by which clips of other data are read for this model.
+
+        Args:
+            data: batches, processes and cache.
+            num_clips: clips a video; None: as the model was trained.
+
+        Raises:
+            UserError: ``data.cache`` features, for a model whose clips are not made of features.
+        """
+        sampling = replace(self.sampling, num_eval_clips=num_clips or self.sampling.num_eval_clips)
+        return ClipSettings(self.decode, sampling, self.transform, data)
 
 
 def provenance_of(experiment: Experiment) -> dict[str, Any]:
@@ -120,13 +140,13 @@ def load_model_file(path: str | Path, device: str | torch.device = "cpu") -> Mod
             there.
     """
     path, device = Path(path), pick_device(device)
-    stored = _read(path)
-    description = parse_description(Description, stored.text, str(path))
-    _check_tensors(stored.tensors, _network(description, path, has_memory=False).state_dict(), path)
+    text, tensors = _read(path)
+    description = parse_description(Description, text, str(path))
+    _check_tensors(tensors, _network(description, path, has_memory=False).state_dict(), path)
     with ThreadPoolExecutor(1) as pool:  # a digest takes as long as building the network
-        checking = pool.submit(_check_content, stored, description, path)
+        checking = pool.submit(_check_content, text, tensors, description, path)
         recognizer = _network(description, path, has_memory=True)
-        recognizer.load_state_dict(stored.tensors)
+        recognizer.load_state_dict(tensors)
         checking.result()
     recognizer.backbone.normalization = description.normalization
     return ModelFile(
@@ -148,18 +168,11 @@ def read_description(path: Path) -> dict[str, Any]:
     Raises:
         UserError: the file is missing, or is no model file.
     """
-    return to_dict(parse_description(Description, _read(path).text, str(path)))
+    return to_dict(parse_description(Description, _read(path)[0], str(path)))
 
 
-@dataclass(frozen=True)
-class _Stored:
-    """Contents of a model file; the tensors are mapped, not yet read."""
-
-    text: str
-    tensors: dict[str, Tensor]
-
-
-def _read(path: Path) -> _Stored:
+def _read(path: Path) -> tuple[str, dict[str, Tensor]]:
+    """Return the description's text and the tensors of a model file; these are mapped, not yet read."""
     if not path.is_file():
         raise UserError(f"{path}: no such model file; clipgru train writes <output_dir>/<name>/model.safetensors")
     try:
@@ -178,7 +191,7 @@ def _read(path: Path) -> _Stored:
         raise UserError(f"{path}: not a model file, or a damaged one ({error})") from error
     if METADATA_KEY not in metadata:
         raise UserError(f"{path}: a safetensors file, but not one of clipgru's: it has no {METADATA_KEY!r} metadata")
-    return _Stored(metadata[METADATA_KEY], tensors)
+    return metadata[METADATA_KEY], tensors
 
 
 class _ShapesAlone(TorchFunctionMode):
@@ -233,12 +246,12 @@ def _form(tensor: Tensor | None) -> str:
     return "absent" if tensor is None else f"{str(tensor.dtype).removeprefix('torch.')} {list(tensor.shape)}"
 
 
-def _check_content(stored: _Stored, said: Description, path: Path) -> None:
+def _check_content(text: str, tensors: Mapping[str, Tensor], said: Description, path: Path) -> None:
     """The digest, where the format has one, and that every number is one."""
     has_digest = said.format > 1 or bool(said.sha256)
-    if has_digest and said.sha256 != _digest(stored.text.replace(said.sha256, ""), stored.tensors):
+    if has_digest and said.sha256 != _digest(text.replace(said.sha256, ""), tensors):
         raise UserError(f"{path}: its content is not what was written (SHA-256 differs); {_DAMAGED}")
-    _check_finite(stored.tensors, str(path), _DAMAGED)
+    _check_finite(tensors, str(path), _DAMAGED)
 
 
 def _digest(text: str, tensors: Mapping[str, Tensor]) -> str:

@@ -1,4 +1,4 @@
-"""Confidence intervals of shares and of means of bounded values. All are of 95 % unless ``z`` says otherwise."""
+"""Confidence intervals of shares and of means of bounded values, of 95 % unless ``z`` says otherwise; a paired test."""
 
 from __future__ import annotations
 
@@ -15,6 +15,15 @@ def wilson_interval(successes: float, trials: int, z: float = _Z_95) -> tuple[fl
     centre = share + z * z / (2 * trials)
     spread = z * math.sqrt(share * (1 - share) / trials + z * z / (4 * trials * trials))
     return (centre - spread) / (1 + z * z / trials), (centre + spread) / (1 + z * z / trials)
+
+
+def mcnemar_p_value(only_first: int, only_second: int, *, one_sided: bool = False) -> float:
+    """Probability of so uneven a split, or one more uneven, of the items that exactly one of two models has right, if
+    both are equally good: exact, and two-sided unless the question is whether the first is better (McNemar, "Note on
+    the sampling error", 1947)."""
+    total, most = only_first + only_second, only_first if one_sided else max(only_first, only_second)
+    tail: float = sum(math.comb(total, k) for k in range(most, total + 1)) / 2**total
+    return tail if one_sided else min(1.0, 2 * tail)
 
 
 def with_unseen(

@@ -25,8 +25,9 @@ from pipeline.config import (
     TrainingConfig,
     TransformConfig,
 )
+from pipeline.datasets.formats import read_annotations
 from pipeline.datasets.motion import BACKGROUND, read_segments
-from pipeline.datasets.settled import make_splits, read_annotations
+from pipeline.datasets.settled import make_splits
 from pipeline.evaluation import Evaluation, evaluate_model, write_evaluation
 from pipeline.files.writing import write_atomically
 from pipeline.inference import Model
@@ -68,7 +69,9 @@ def run_demo(options: DemoOptions, console: PlainConsole) -> dict[str, float]:
         if not options.quiet:
             console.print(text)
 
-    experiment = _in_folder(motion_experiment(), folder, options.seed)
+    experiment = motion_experiment()
+    data = replace(experiment.data, root=str(folder / "motion_set"), cache_dir=str(folder / "cache"))
+    experiment = replace(experiment, output_dir=str(folder), seed=options.seed, data=data)
     say(f"1/4 making the motion set in {experiment.data.root}")
     splits = make_splits(read_annotations(experiment.data), experiment.data, experiment.seed)
     say(
@@ -87,7 +90,8 @@ def run_demo(options: DemoOptions, console: PlainConsole) -> dict[str, float]:
     write_comparison(folder / HEADS[0], folder / HEADS[1], folder / "comparison.html")
     say("4/4 finding the actions of untrimmed videos")
     judged = _timeline(results["convgru"], Path(experiment.data.root), folder, console)
-    summary = _summary(evaluations) | {f"timeline_{name}": judged.figures[name].value for name in _TIMELINE_FIGURES}
+    summary = {f"accuracy_{head}": paired(evaluation).top1 for head, evaluation in evaluations.items()}
+    summary |= {f"timeline_{name}": judged.figures[name].value for name in _TIMELINE_FIGURES}
     summary["seconds"] = time.perf_counter() - start
     write_atomically(folder / "summary.json", to_json(summary, indent=1))
     if not options.quiet:
@@ -95,18 +99,9 @@ def run_demo(options: DemoOptions, console: PlainConsole) -> dict[str, float]:
     return summary
 
 
-def _in_folder(experiment: Experiment, folder: Path, seed: int) -> Experiment:
-    data = replace(experiment.data, root=str(folder / "motion_set"), cache_dir=str(folder / "cache"))
-    return replace(experiment, output_dir=str(folder), seed=seed, data=data)
-
-
 def paired(evaluation: Evaluation) -> Evaluation:
     """Without the background clips: those classes that have a partner which is their reversal."""
     return Evaluation(evaluation.labels, tuple(r for r in evaluation.results if r.label != BACKGROUND))
-
-
-def _summary(evaluations: dict[str, Evaluation]) -> dict[str, float]:
-    return {f"accuracy_{head}": paired(evaluation).top1 for head, evaluation in evaluations.items()}
 
 
 def _timeline(result: TrainingResult, root: Path, folder: Path, console: PlainConsole) -> TimelineFigures:
@@ -156,13 +151,6 @@ def _print(
         f"edit score {scores['edit']:.3f}, {scores['frame_accuracy']:.1%} of frames right"
     )
     console.print(f"{summary['seconds']:.0f} s in all. Written:")
-    for name in (
-        "summary.json",
-        "timeline.json",
-        "timeline.csv",
-        "motion_set",
-        *(f"{h}/model.safetensors" for h in HEADS),
-        *(f"{h}/report.html" for h in HEADS),
-        "comparison.html",
-    ):
+    of_heads = [f"{head}/{name}" for name in ("model.safetensors", "report.html") for head in HEADS]
+    for name in ("summary.json", "timeline.json", "timeline.csv", "motion_set", *of_heads, "comparison.html"):
         console.print(f"  {folder / name}")

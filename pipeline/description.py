@@ -27,7 +27,7 @@ from pipeline.config import (
 )
 from pipeline.config.earlier import with_new_names
 from pipeline.errors import UserError
-from pipeline.schema import check_labels, read_checked, read_json
+from pipeline.schema import check_labels, check_types, read_checked, read_json
 from pipeline.version import __version__
 
 METADATA_KEY = "clipgru"
@@ -105,7 +105,7 @@ class Description:
 
     def __post_init__(self) -> None:
         check_labels(self.labels, "labels")
-        read_checked(_Provenance, self.provenance, "provenance")
+        check_types(_Provenance, self.provenance, "provenance")  # rules between settings were those of its version
         num_frames, size = self.sampling.num_frames, self.transform.fit_size_px
         require(
             num_frames * size * size <= _MAX_CLIP_PIXELS,

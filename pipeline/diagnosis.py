@@ -7,36 +7,34 @@ variant keeps the number of steps, so that a head sees nothing unusual but the o
 from __future__ import annotations
 
 from collections.abc import Callable, Sequence
-from dataclasses import dataclass, replace
-from math import comb
+from dataclasses import dataclass
 from typing import Any
 
 import torch
 from torch import Tensor
 
 from pipeline.checkpoint import ModelFile
-from pipeline.confidence import wilson_interval
-from pipeline.config import ClipSettings, DataConfig
+from pipeline.confidence import mcnemar_p_value, wilson_interval
+from pipeline.config import DataConfig
 from pipeline.datasets.annotations import VideoRow
 from pipeline.datasets.datamodule import make_loader
 from pipeline.datasets.loading import lost_workers
 from pipeline.datasets.videos import ClipBatch, fixed_clips
 from pipeline.embedding.clips import ClipEmbedder
 from pipeline.errors import UserError
+from pipeline.evaluation import check_known
 from pipeline.transforms.frames import ClipTransform
 
 _NUM_SHUFFLES = 4
 _NUM_FRACTIONS = 8
 
 
-def _shuffled(num_frames: int, generator: torch.Generator) -> list[list[int]]:
-    return [torch.randperm(num_frames, generator=generator).tolist() for _ in range(_NUM_SHUFFLES)]
-
-
 # name -> the frames to show, in order, once or several times; scores of several are averaged
 ORDERS: dict[str, Callable[[int, torch.Generator], list[list[int]]]] = {
     "as filmed": lambda num_frames, generator: [list(range(num_frames))],
-    "shuffled": _shuffled,
+    "shuffled": lambda num_frames, generator: [
+        torch.randperm(num_frames, generator=generator).tolist() for _ in range(_NUM_SHUFFLES)
+    ],
     "reversed": lambda num_frames, generator: [list(range(num_frames))[::-1]],
     "one frame": lambda num_frames, generator: [[num_frames // 2] * num_frames],
     "frame average": lambda num_frames, generator: [[place] * num_frames for place in range(num_frames)],
@@ -102,17 +100,12 @@ class Diagnosis:
         not both, significantly more are right as filmed (McNemar's test, exact, one-sided, 5 %)."""
         filmed, shuffled = (self.by_order[name].argmax(dim=1) == self.truth for name in ("as filmed", "shuffled"))
         gained, lost = int((filmed & ~shuffled).sum()), int((shuffled & ~filmed).sum())
-        return _binomial_tail(gained, gained + lost) < 0.05
+        return mcnemar_p_value(gained, lost, one_sided=True) < 0.05
 
     def _share(self, probabilities: Tensor) -> dict[str, float]:
         accuracy = self.accuracy(probabilities)
         low, high = wilson_interval(round(accuracy * len(self.truth)), len(self.truth))
         return {"accuracy": accuracy, "low": low, "high": high}
-
-
-def _binomial_tail(successes: int, trials: int) -> float:
-    """Probability of at least that many heads in that many tosses of a fair coin."""
-    return float(sum(comb(trials, k) for k in range(successes, trials + 1)) / 2**trials)
 
 
 @lost_workers()
@@ -136,11 +129,8 @@ def diagnose(
     Raises:
         UserError: a row's label is none of the model's, or none of the videos can be read.
     """
-    unknown = sorted({row.label for row in rows} - set(model.labels))
-    if unknown:
-        raise UserError(f"the data has labels the model does not know: {', '.join(unknown[:5])}")
-    sampling = replace(model.sampling, num_eval_clips=1)
-    settings = ClipSettings(model.decode, sampling, model.transform, data)
+    check_known(rows, model.labels)
+    settings = model.clips_on(data, num_clips=1)
     generator = torch.Generator().manual_seed(seed)
     prober, parts, num_errors = _Prober(model, generator), [], 0
     for batch in make_loader(rows, model.labels, settings, fixed_clips):
@@ -179,14 +169,12 @@ class _Prober:
         changes a second ``[B]``."""
         clips = clips.to(self._device)
         features = self._embed(clips)
-        by_order = {name: self._in_orders(clips, features, orders) for name, orders in self._orders(clips).items()}
+        orders = {name: make(clips.shape[1], self._generator) for name, make in ORDERS.items()}
+        by_order = {name: self._in_orders(clips, features, order) for name, order in orders.items()}
         num_steps = features.shape[1]
         steps = sorted({max(1, num_steps * part // _NUM_FRACTIONS) for part in range(1, _NUM_FRACTIONS + 1)})
         by_fraction = {step / num_steps: self._classify(features[:, :step]) for step in steps}
         return by_order, by_fraction, self._flicker(features)
-
-    def _orders(self, clips: Tensor) -> dict[str, list[list[int]]]:
-        return {name: make(clips.shape[1], self._generator) for name, make in ORDERS.items()}
 
     def _in_orders(self, clips: Tensor, features: Tensor, orders: list[list[int]]) -> Tensor:
         """Mean of the probabilities over the orders. What a frame looks like does not depend on its place, so that

@@ -3,21 +3,20 @@
 from __future__ import annotations
 
 from collections import defaultdict
-from collections.abc import Hashable, Iterable, Sequence
-from hashlib import blake2b
+from collections.abc import Iterable, Sequence
 from pathlib import Path
 
 import numpy as np
 from numpy.typing import NDArray
 
 from pipeline.decode.health import Examination
+from pipeline.files.content import file_digest
 
 # Measured on 24 re-encodings of real clips (scaled, other codec, low quality): 1.8 levels a pixel in the worst picture
 # on average, 13 in the worst pixel. Two clips of one fixed camera differ by 6.3 and 41 at the least.
 _MAX_MEAN_DIFFERENCE, _MAX_DIFFERENCE = 3.0, 24.0
 _MIN_CONTRAST = 4.0  # pictures of one colour all look alike
 _DURATION_SHARE, _DURATION_SECONDS = 0.02, 0.2
-_CHUNK_BYTES = 1 << 20
 
 Groups = tuple[tuple[str, ...], ...]
 
@@ -28,20 +27,12 @@ def same_bytes(paths: Iterable[Path]) -> Groups:
     for path in paths:
         if path.is_file() and path.stat().st_size:
             by_size[path.stat().st_size].append(path)
-    by_digest: dict[Hashable, list[str]] = defaultdict(list)
-    for size, alike in by_size.items():
+    by_digest: dict[str, list[str]] = defaultdict(list)
+    for alike in by_size.values():
         if len(alike) > 1:
             for path in alike:
-                by_digest[size, _digest(path)].append(str(path))
+                by_digest[file_digest(path)].append(str(path))
     return tuple(tuple(group) for group in by_digest.values() if len(group) > 1)
-
-
-def _digest(path: Path) -> bytes:
-    digest = blake2b(digest_size=16)
-    with path.open("rb") as stream:
-        while chunk := stream.read(_CHUNK_BYTES):
-            digest.update(chunk)
-    return digest.digest()
 
 
 def same_pictures(examinations: Sequence[Examination]) -> Groups:
@@ -49,7 +40,9 @@ def same_pictures(examinations: Sequence[Examination]) -> Groups:
 
     A brighter, cropped or mirrored copy is not found; nor is a part of a longer video.
     """
-    known = [found for found in examinations if len(found.thumbnails) and _contrast(found.thumbnails) >= _MIN_CONTRAST]
+    known = [
+        found for found in examinations if len(found.thumbnails) and found.thumbnails.std((1, 2)).max() >= _MIN_CONTRAST
+    ]
     known.sort(key=lambda found: (found.health.duration_seconds, found.health.path))
     groups: dict[str, list[str]] = {}
     for position, found in enumerate(known):
@@ -63,10 +56,6 @@ def same_pictures(examinations: Sequence[Examination]) -> Groups:
                 group.append(other.health.path)
                 groups[other.health.path] = group
     return tuple(dict.fromkeys(tuple(sorted(group)) for group in groups.values()))
-
-
-def _contrast(thumbnails: NDArray[np.uint8]) -> float:
-    return float(thumbnails.std(axis=(1, 2)).max())
 
 
 def _last_as_long(shorter: Examination, longer: Examination) -> bool:

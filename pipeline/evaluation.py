@@ -6,7 +6,7 @@ A video that cannot be read is a wrong answer with its reason beside it; it neve
 from __future__ import annotations
 
 from collections.abc import Callable, Sequence
-from dataclasses import dataclass, replace
+from dataclasses import asdict, dataclass, replace
 from functools import partial
 from pathlib import Path
 from typing import Any
@@ -22,7 +22,7 @@ from pipeline.confidence import wilson_interval
 from pipeline.config import ClipSettings, DataConfig
 from pipeline.datasets.annotations import VideoRow
 from pipeline.datasets.datamodule import make_feature_loader, make_loader, read_features
-from pipeline.datasets.features import FeatureCache, FrozenBackbone, can_keep_features
+from pipeline.datasets.features import FeatureCache, FrozenBackbone
 from pipeline.datasets.grids import cache_store
 from pipeline.datasets.identities import LeftOut
 from pipeline.datasets.loading import lost_workers
@@ -30,7 +30,7 @@ from pipeline.datasets.videos import BadVideo, ClipBatch, Sample, fixed_clips
 from pipeline.errors import UserError
 from pipeline.files.writing import write_atomically
 from pipeline.ranks import ALONE, Ranks
-from pipeline.report.tables import confusion_csv, confusion_picture, results_csv
+from pipeline.report.tables import confusion_csv, confusion_picture, csv_text
 from pipeline.schema import to_json
 from pipeline.transforms.augmentation import TrainTransform
 from pipeline.transforms.frames import ClipTransform
@@ -103,11 +103,10 @@ class Evaluation:
     @property
     def class_recall(self) -> dict[str, float | None]:
         """Share of each class's videos that are right; None for a class without videos."""
-        recall: dict[str, float | None] = {}
-        for label in self.labels:
-            answers = [result.predicted == label for result in self.results if result.label == label]
-            recall[label] = sum(answers) / len(answers) if answers else None
-        return recall
+        right: dict[str, list[bool]] = {label: [] for label in self.labels}
+        for result in self.results:
+            right.setdefault(result.label, []).append(result.predicted == result.label)
+        return {label: sum(right[label]) / len(right[label]) if right[label] else None for label in self.labels}
 
     @property
     def mean_class_accuracy(self) -> float:
@@ -119,24 +118,21 @@ class Evaluation:
     def confusion(self) -> Tensor:
         """int64 ``[K, K]`` counts of readable videos: true class down, predicted class across."""
         scores, truth = self._read_videos()
-        if not len(truth):
-            return torch.zeros(len(self.labels), len(self.labels), dtype=torch.int64)
         return multiclass_confusion_matrix(scores.argmax(dim=1), truth, len(self.labels))
 
-    def _read_videos(self) -> tuple[Tensor, Tensor]:
+    def _read_videos(self, *, calibrated: bool = True) -> tuple[Tensor, Tensor]:
+        """Scores ``[N, K]`` and classes ``[N]`` of the videos that could be read."""
         index = {label: place for place, label in enumerate(self.labels)}
         read = [result for result in self.results if not result.error]
-        scores = torch.tensor([result.probabilities for result in read])
-        return scores, torch.tensor([index[result.label] for result in read], dtype=torch.int64)
+        scores = [
+            result.probabilities if calibrated else result.uncalibrated or result.probabilities for result in read
+        ]
+        truth = torch.tensor([index[result.label] for result in read], dtype=torch.int64)
+        return torch.tensor(scores).reshape(len(read), len(self.labels)), truth
 
     def reliability(self, *, calibrated: bool = True) -> Reliability:
         """Confidence against accuracy over the videos that could be read; before the calibration if not after it."""
-        read = [result for result in self.results if not result.error]
-        chosen = [
-            result.probabilities if calibrated else result.uncalibrated or result.probabilities for result in read
-        ]
-        truth = torch.tensor([self.labels.index(result.label) for result in read], dtype=torch.int64)
-        return reliability(torch.tensor(chosen).reshape(len(read), len(self.labels)), truth)
+        return reliability(*self._read_videos(calibrated=calibrated))
 
     @property
     def known_share(self) -> float:
@@ -189,23 +185,18 @@ def evaluate_model(
     Raises:
         UserError: a row's label is none of the model's, or there are no rows.
     """
-    unknown = sorted({row.label for row in rows} - set(model.labels))
-    if unknown:
-        raise UserError(
-            f"the data has labels the model does not know: {', '.join(unknown[:5])}; "
-            f"it knows {', '.join(model.labels[:8])}{', ...' if len(model.labels) > 8 else ''}"
-        )
+    check_known(rows, model.labels)
     if not rows:
         raise UserError("there are no videos to evaluate; set data.test_fraction above 0, or choose another split")
-    sampling = replace(model.sampling, num_eval_clips=num_clips) if num_clips else model.sampling
-    settings = ClipSettings(model.decode, sampling, model.transform, data)
+    settings = model.clips_on(data, num_clips)
     if mirror and data.cache == "features":
         raise UserError("cached features have no mirror image; evaluate with --data.cache none, or without --mirror")
     cached = data.cache == "features" and classify is None
-    loader = _feature_loader(model, rows, settings, ranks) if cached else None
-    if loader is None:
+    if cached:
+        loader = _feature_loader(model, rows, settings, ranks)
+    else:
         loader = make_loader(rows, model.labels, settings, fixed_clips, ranks)
-    answers: dict[int, _Answer] = {}
+    answers: dict[int, dict[str, Any]] = {}
     bad: dict[int, BadVideo] = {}
     for batch in loader:
         assert isinstance(batch, ClipBatch)
@@ -216,32 +207,29 @@ def evaluate_model(
     for others_answers, others_bad in ranks.gather((answers, bad)):
         answers |= others_answers
         bad |= others_bad
-    results = [_result(row, model.labels, answers.get(i), bad.get(i)) for i, row in enumerate(rows)]
+    results = [_result(row, answers.get(i), bad.get(i)) for i, row in enumerate(rows)]
     return Evaluation(model.labels, tuple(results))
+
+
+def check_known(rows: Sequence[VideoRow], labels: Sequence[str]) -> None:
+    """Refuse rows whose label is none of the model's: raises ``UserError`` with both."""
+    unknown = sorted({row.label for row in rows} - set(labels))
+    if unknown:
+        known = f"{', '.join(labels[:8])}{', ...' if len(labels) > 8 else ''}"
+        raise UserError(f"the data has labels the model does not know: {', '.join(unknown[:5])}; it knows {known}")
 
 
 def _feature_loader(
     model: ModelFile, rows: Sequence[VideoRow], settings: ClipSettings, ranks: Ranks
-) -> DataLoader[Sample] | None:
-    """Features as the training with a frozen backbone kept them; None where features do not stand for frames."""
-    if not can_keep_features(settings):
-        return None
+) -> DataLoader[Sample]:
+    """Features as the training with a frozen backbone kept them."""
     backbone = FrozenBackbone(model.recognizer, TrainTransform(model.transform, model.normalization))
     cache = FeatureCache(backbone, cache_store(settings.data), settings)
     features = read_features(cache, rows, model.labels, settings, 0, lambda: None, ranks)
     return make_feature_loader(rows, model.labels, settings, fixed_clips, features, ranks)
 
 
-@dataclass(frozen=True)
-class _Answer:
-    """A model's answer for one video: probabilities ``[K]`` before and after calibration, means over its clips."""
-
-    uncalibrated: Tensor
-    probabilities: Tensor
-    is_unknown: bool
-
-
-def _video_answers(model: ModelFile, classify: _Classify, batch: ClipBatch, mirror: bool) -> dict[int, _Answer]:
+def _video_answers(model: ModelFile, classify: _Classify, batch: ClipBatch, mirror: bool) -> dict[int, dict[str, Any]]:
     if not len(batch.labels):
         return {}
     views = [batch.frames, batch.frames.flip(-1)] if mirror else [batch.frames]
@@ -259,23 +247,22 @@ def _classify(model: ModelFile, frames: Tensor) -> Tensor:
     return logits.cpu()
 
 
-def _answer(model: ModelFile, logits: Tensor) -> _Answer:
-    """From the logits of one video's clips ``[N, K]``."""
+def _answer(model: ModelFile, logits: Tensor) -> dict[str, Any]:
+    """The fields of a ``VideoResult`` that are the model's, from the logits of one video's clips ``[N, K]``."""
     before, after = (reading.finite_probabilities(logits).mean(dim=0) for reading in (UNCALIBRATED, model.calibration))
-    return _Answer(before, after, bool(model.calibration.is_unknown(logits).float().mean() > 0.5))
+    return {
+        "predicted": model.labels[int(after.argmax())],
+        "probabilities": tuple(after.tolist()),
+        "uncalibrated": tuple(before.tolist()),
+        "is_unknown": bool(model.calibration.is_unknown(logits).float().mean() > 0.5),
+    }
 
 
-def _result(row: VideoRow, labels: Sequence[str], answer: _Answer | None, bad: BadVideo | None) -> VideoResult:
+def _result(row: VideoRow, answer: dict[str, Any] | None, bad: BadVideo | None) -> VideoResult:
     result = VideoResult(str(row.path), row.label, None, (), "", row.name, row.start_seconds, row.end_seconds)
     if answer is None:
         return replace(result, error=f"{bad.stage}: {bad.cause}" if bad else "not read")
-    return replace(
-        result,
-        predicted=labels[int(answer.probabilities.argmax())],
-        probabilities=tuple(answer.probabilities.tolist()),
-        uncalibrated=tuple(answer.uncalibrated.tolist()),
-        is_unknown=answer.is_unknown,
-    )
+    return replace(result, **answer)
 
 
 def reliability_rows(evaluation: Evaluation) -> list[dict[str, Any]]:
@@ -301,14 +288,14 @@ def write_evaluation(evaluation: Evaluation, folder: Path, summary: dict[str, fl
         for result in evaluation.results
     ]
     title = f"{evaluation.num_videos} videos, top-1 {evaluation.top1:.1%}"
-    left_out = [{"name": left.name, "why": left.why} for left in evaluation.left_out or ()]
+    left_out = [asdict(left) for left in evaluation.left_out or ()]
     contents: tuple[bytes | str, ...] = (
         to_json(summary | {"class_recall": evaluation.class_recall}, indent=1),
-        results_csv(rows),
+        csv_text(rows),
         confusion_csv(evaluation.confusion, evaluation.labels),
         confusion_picture(evaluation.confusion, evaluation.labels, title),
-        results_csv(reliability_rows(evaluation)),
-        results_csv(left_out) if left_out else "name,why\r\n",
+        csv_text(reliability_rows(evaluation)),
+        csv_text(left_out, ("name", "why")),
     )
     for name, content in zip(EVALUATION_FILES, contents, strict=True):
         write_atomically(folder / name, content)

@@ -3,24 +3,18 @@
 from __future__ import annotations
 
 from collections import Counter
-from collections.abc import Callable, Iterable
+from collections.abc import Iterable
 from dataclasses import dataclass, field, replace
 from pathlib import Path
 
 import yaml
 
 from pipeline.config import DataConfig
-from pipeline.datasets.annotations import (
-    Annotations,
-    VideoRow,
-    annotation_files,
-    folders_in,
-    list_videos,
-    videos_below,
-)
-from pipeline.datasets.formats import PICTURE_FORMAT_NAMES, read_annotations
+from pipeline.datasets.annotations import VideoRow, annotation_files, folders_in, list_videos
+from pipeline.datasets.formats import DataFormat, format_of
 from pipeline.datasets.settled import read_splits
-from pipeline.datasets.tables import MANIFEST_SUFFIXES, read_manifest_rows
+from pipeline.datasets.tables import MANIFEST_SUFFIXES
+from pipeline.decode.picture import PICTURE_SUFFIXES
 from pipeline.errors import UserError
 
 _CONFIG_SUFFIXES = (".yaml", ".yml")
@@ -55,14 +49,17 @@ class Found:
     trainings: list[Training] = field(default_factory=list)
     notes: list[str] = field(default_factory=list)
     """Texts about data that was passed over."""
+    pictures: list[DataConfig] = field(default_factory=list)
+    """Data whose rows are pictures, in folders or archives."""
     max_bad_fraction: float = DataConfig.max_bad_fraction
 
 
 def find(paths: Iterable[str]) -> Found:
-    """Find the videos and annotations that the paths name: video files, folders, manifests and experiment configs.
+    """Find the videos and annotations that the paths name: video files, folders, manifests and experiment configs. A
+    folder without videos may hold pictures, and so may a zip archive.
 
     Raises:
-        UserError: a path does not exist, or a config is none.
+        UserError: a path does not exist, a config is none, or it names an unknown format.
     """
     found = Found()
     for name in paths:
@@ -75,11 +72,15 @@ def find(paths: Iterable[str]) -> Found:
             found.files |= dict.fromkeys(listing.videos)
             if listing.videos and folders_in(path):
                 found.trainings.append(_training_on(name, DataConfig(root=name)))
+            elif not listing.videos and list_videos(path, PICTURE_SUFFIXES).videos:
+                _add_data(found, name, DataConfig(format="images", root=name))
             else:
                 found.notes += listing.notes(path, cure="Name them as well, if they are meant")
         elif path.suffix.lower() in MANIFEST_SUFFIXES:
             data = DataConfig(format="manifest", root=str(path.parent), annotations=name, allow_links=True)
             _add_data(found, name, data)
+        elif path.suffix.lower() == ".zip":
+            _add_data(found, name, DataConfig(format="images", root=name))
         elif path.suffix.lower() in _CONFIG_SUFFIXES:
             data, seed = _data_of(path)
             found.max_bad_fraction = data.max_bad_fraction
@@ -111,39 +112,35 @@ def _training_on(source: str, data: DataConfig, seed: int = 0) -> Training:
 
 
 def _add_data(found: Found, source: str, data: DataConfig, seed: int = 0) -> Training:
-    if data.format == "motion":  # which a training makes if it is not there
-        data = replace(data, format="folder")
+    data = replace(data, format=format_of(data).made_as or data.format)
     training = _training_on(source, data, seed)
     found.trainings.append(training)
     found.tables += annotation_files(data.root, data.annotations)
-    if data.format in PICTURE_FORMAT_NAMES:
-        found.notes.append(f"{source} is of pictures, which are not examined")
+    kind = format_of(data)
+    rows = _add_rows(found, kind, data)
+    if kind.open_pictures:
+        found.pictures += [data] if rows else []
     else:
-        _add_annotations(found, Path(data.root), lambda: _annotations_of(data))
+        _add_files(found, Path(data.root), rows)
     return training
 
 
-def _annotations_of(data: DataConfig) -> Annotations:
-    root, annotations = Path(data.root), Path(data.annotations) if data.annotations else None
-    if data.format == "shards":
-        raise UserError(
-            f"{root} holds shards: each video's checksum is verified whenever it is read; check the videos they were "
-            "packed from"
-        )
-    if data.format == "manifest":
-        return read_manifest_rows(root, annotations)
-    return read_annotations(data.format, root, annotations, data.split, allow_links=data.allow_links)
-
-
-def _add_annotations(found: Found, root: Path, read: Callable[[], Annotations]) -> None:
+def _add_rows(found: Found, kind: DataFormat, data: DataConfig) -> list[VideoRow]:
+    """Note the rows of annotations, or their fault, and return the rows."""
     try:
-        annotations = read()
+        annotations = (kind.list_rows or kind.read)(data)
     except UserError as error:
         found.problems.append(str(error))
-        annotations = Annotations((), {})
-    found.rows += [(split, row) for split, rows in annotations.splits.items() for row in rows]
-    found.rows += [("", VideoRow(path, "", str(path))) for path in annotations.absent]
+        return []
+    rows = [(split, row) for split, rows in annotations.splits.items() for row in rows]
+    rows += [("", VideoRow(path, "", str(path))) for path in annotations.absent]
+    found.rows += rows
+    return [row for _, row in rows]
+
+
+def _add_files(found: Found, root: Path, rows: Iterable[VideoRow]) -> None:
+    """Note the files of the rows, and the videos below the root that have no row."""
     labelled = {row.path for _, row in found.rows}
-    below = videos_below(root) if root.is_dir() else []
-    found.files |= dict.fromkeys([path for path in labelled if path.exists()] + below)
+    below = [*list_videos(root).videos] if root.is_dir() else []
+    found.files |= dict.fromkeys([row.path for row in rows if row.path.exists()] + below)
     found.without_label += [str(path) for path in below if path not in labelled]

@@ -32,12 +32,13 @@ from pipeline.files.writing import OutputFile
 from pipeline.inference import Model, RunStats
 from pipeline.options import PredictOptions, name_sources
 from pipeline.report.own import is_own
-from pipeline.report.records import ERROR, INTERRUPTED, OK, FrameWriter, SourceVideo, readable
+from pipeline.report.records import ERROR, INTERRUPTED, OK, SourceVideo, Writer, readable
 from pipeline.report.writers import Writers, check_video_outputs, output_names, targets_of
 from pipeline.schema import to_json
 from pipeline.sources import file_name_of, shown_path, shown_source
 from pipeline.terminal import PlainConsole, printable, say
-from pipeline.timeline import Timeline, WindowScores
+from pipeline.timeline.scores import WindowScores
+from pipeline.timeline.segments import Timeline
 
 
 def find_videos(
@@ -63,18 +64,17 @@ def find_videos(
         if suffix == ".txt":
             found = _read_list(Path(source), allow_url, suffixes, own)
         elif suffix in MANIFEST_SUFFIXES:
-            found = _read_manifest(Path(source))
+            splits = read_manifest_rows(Path(source).parent, Path(source)).splits
+            found = [row.path for rows in splits.values() for row in rows]  # missing files stay, as in a list
         else:
             found = _expand(source, allow_url, suffixes, own)
         if not found:
-            raise UserError(
-                f"{shown_source(source)}: no video there (a file, a folder with videos, a .txt list, a quoted pattern)"
-            )
+            cure = "a file, a folder with videos, a .txt list, a quoted pattern"
+            raise UserError(f"{shown_source(source)}: no video there ({cure})")
         videos.update(dict.fromkeys(found))
     if own and note:
-        note(
-            f"left out: {len(own)} videos that an earlier run wrote, such as {own[0]}; name them to have them predicted"
-        )
+        said = f"left out: {len(own)} videos that an earlier run wrote, such as {own[0]}"
+        note(f"{said}; name them to have them predicted")
     return list(videos)
 
 
@@ -83,12 +83,6 @@ def passed_over(sources: Sequence[str]) -> list[str]:
     folders = [Path(source) for source in sources if Path(source).is_dir()]
     cure = "Name them as well, if they are meant"
     return [f"in {folder} {note}" for folder in folders for note in list_videos(folder).notes(folder, cure)]
-
-
-def _read_manifest(path: Path) -> list[Path | str]:
-    """Missing files stay, as in a list."""
-    splits = read_manifest_rows(path.parent, path).splits
-    return [row.path for rows in splits.values() for row in rows]
 
 
 def _read_list(path: Path, allow_url: bool, suffixes: Set[str], own: list[Path]) -> list[Path | str]:
@@ -108,7 +102,7 @@ def _read_list(path: Path, allow_url: bool, suffixes: Set[str], own: list[Path])
 def _expand(source: str, allow_url: bool, suffixes: Set[str], own: list[Path]) -> list[Path | str]:
     if is_url(source):
         if not allow_url:
-            cure = "--allow_url lets it be fetched"
+            cure = "--decode.allow_url true lets it be fetched"
             raise UserError(f"{shown_source(source)}: an address, and only local files are read; {cure}")
         return [source]
     path = Path(source)
@@ -209,7 +203,7 @@ class VideoRun:
     """
 
     def __init__(
-        self, model: Model, options: PredictOptions, writers: FrameWriter, stop: StopRequest, console: PlainConsole
+        self, model: Model, options: PredictOptions, writers: Writer, stop: StopRequest, console: PlainConsole
     ) -> None:
         self._model, self._options, self._writers = model, options, writers
         self._stop, self._console = stop, console

@@ -19,16 +19,17 @@ import numpy as np
 from pipeline.confidence import wilson_interval, with_unseen
 from pipeline.config import Experiment, to_dict
 from pipeline.datasets.annotations import Annotations, VideoRow
+from pipeline.datasets.formats import read_annotations
 from pipeline.datasets.identities import Contents, LeftOut, Unseen
 from pipeline.datasets.official import NUM_OFFICIAL_SPLITS
-from pipeline.datasets.settled import Splits, make_splits, read_annotations, require_classes
+from pipeline.datasets.settled import Splits, make_splits, require_classes
 from pipeline.datasets.splits import check_split, group_folds, leave_one_group_out, split_by_group
 from pipeline.errors import UserError, unknown_name
 from pipeline.evaluation import Evaluation, VideoResult, evaluate_model
 from pipeline.files.lock import locked_folder
 from pipeline.files.writing import write_atomically
 from pipeline.ranks import Ranks, join
-from pipeline.report.tables import results_csv
+from pipeline.report.tables import csv_text
 from pipeline.schema import read_checked, read_json, to_json
 from pipeline.training.fit import train
 
@@ -311,5 +312,5 @@ def write_folds(result: ProtocolResult, folder: Path) -> Path:
         for fold in result.folds
     ]
     path = folder / "folds.csv"
-    write_atomically(path, results_csv(rows))
+    write_atomically(path, csv_text(rows))
     return path

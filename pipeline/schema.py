@@ -9,7 +9,7 @@ import math
 import re
 import unicodedata
 from collections.abc import Callable, Hashable, Iterable, Mapping, Sequence
-from dataclasses import MISSING, Field, fields, is_dataclass
+from dataclasses import MISSING, fields, is_dataclass
 from functools import lru_cache, partial
 from itertools import repeat
 from reprlib import repr as short_repr
@@ -127,11 +127,10 @@ def _read_fields(kind: Any, value: object, build: bool) -> Any:
 def _fields_of(kind: Any) -> dict[str, tuple[Check, bool]]:
     """Name -> (its check, whether it must be given)."""
     hints = get_type_hints(kind)
-    return {item.name: (_check_of(hints[item.name]), _is_required(item)) for item in fields(kind)}
-
-
-def _is_required(item: Field[Any]) -> bool:
-    return item.default is MISSING and item.default_factory is MISSING
+    return {
+        item.name: (_check_of(hints[item.name]), item.default is MISSING and item.default_factory is MISSING)
+        for item in fields(kind)
+    }
 
 
 def _read_each(checks: Mapping[str, Check], values: Mapping[str, Any], build: bool) -> dict[str, Any]:
@@ -144,41 +143,28 @@ def _read_each(checks: Mapping[str, Check], values: Mapping[str, Any], build: bo
     return read
 
 
-def _whole(value: object, build: bool) -> int:
-    if type(value) is not int or not -_MAX_WHOLE < value < _MAX_WHOLE:
-        raise _WrongError(f"must be a whole number of at most {_MAX_DIGITS} digits; got {short_repr(value)}")
-    return value
+def _scalar(rule: str, is_right: Callable[[Any], bool], make: Callable[[Any], Any] = lambda value: value) -> Check:
+    """Return the check of values that are ``is_right``; ``make`` gives what is read."""
 
+    def check(value: object, build: bool) -> Any:
+        if not is_right(value):
+            raise _WrongError(f"must be {rule}; got {short_repr(value)}")
+        return make(value)
 
-def _number(value: object, build: bool) -> float:
-    if type(value) not in (int, float) or not -_MAX_NUMBER < cast("float", value) < _MAX_NUMBER:
-        raise _WrongError(f"must be a finite number; got {short_repr(value)}")
-    return float(cast("float", value))
-
-
-def _flag(value: object, build: bool) -> bool:
-    if not isinstance(value, bool):
-        raise _WrongError(f"must be true or false; got {short_repr(value)}")
-    return value
-
-
-def _text(value: object, build: bool) -> str:
-    if not isinstance(value, str):
-        raise _WrongError(f"must be a text; got {short_repr(value)}")
-    return value
-
-
-def _nothing(value: object, build: bool) -> None:
-    if value is not None:
-        raise _WrongError(f"must be null; got {short_repr(value)}")
+    return check
 
 
 _SCALARS: dict[Any, Check] = {
-    int: _whole,
-    float: _number,
-    bool: _flag,
-    str: _text,
-    NoneType: _nothing,
+    int: _scalar(
+        f"a whole number of at most {_MAX_DIGITS} digits",
+        lambda value: type(value) is int and -_MAX_WHOLE < value < _MAX_WHOLE,
+    ),
+    float: _scalar(
+        "a finite number", lambda value: type(value) in (int, float) and -_MAX_NUMBER < value < _MAX_NUMBER, float
+    ),
+    bool: _scalar("true or false", lambda value: isinstance(value, bool)),
+    str: _scalar("a text", lambda value: isinstance(value, str)),
+    NoneType: _scalar("null", lambda value: value is None),
     Any: lambda value, build: value,
 }
 

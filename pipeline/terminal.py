@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import re
 from typing import Any, TextIO
 
 from rich.console import Console
@@ -9,21 +10,12 @@ from rich.text import Text
 
 # Escape sequences begin in C0 and C1; the marks of direction make a name read as another; halves of surrogate pairs
 # cannot be printed at all.
-_STEERING = (
-    *range(0x20),
-    *range(0x7F, 0xA0),
-    0x061C,
-    *range(0x200E, 0x2010),
-    *range(0x2028, 0x202F),
-    *range(0x2066, 0x206A),
-    *range(0xD800, 0xE000),
-)
-_ESCAPES = {code: f"\\u{code:04x}" for code in _STEERING}
+_STEERING = re.compile("[\x00-\x1f\x7f-\x9f\u061c\u200e\u200f\u2028-\u202e\u2066-\u2069\ud800-\udfff]")
 
 
 def printable(text: str) -> str:
     """Return the text on one line, each control character and mark of direction as ``\\u001b``."""
-    return text.translate(_ESCAPES)
+    return _STEERING.sub(lambda found: f"\\u{ord(found[0]):04x}", text)
 
 
 def _printable_lines(text: str) -> str:

@@ -9,8 +9,9 @@ from typing import Any
 from pipeline.checkpoint import ModelFile
 from pipeline.config import DataConfig
 from pipeline.datasets.annotations import Annotations, VideoRow
+from pipeline.datasets.formats import read_annotations
 from pipeline.datasets.identities import CHANGED, TRAINED, Contents, LeftOut, Unseen
-from pipeline.datasets.settled import make_splits, read_annotations
+from pipeline.datasets.settled import make_splits
 from pipeline.errors import UserError
 
 _UNKNOWN = (
@@ -52,7 +53,9 @@ def rows_to_judge(model: ModelFile, given_data: Mapping[str, Any], part: str) ->
     rows = _rows_of(annotations, data, trained_as.get("seed", 0), part)
     if model.videos is None:
         return _JudgedRows(rows, data, (*annotations.notes, _UNKNOWN))
-    found = _unseen_of(model, annotations, data).judgeable(rows, validated=part == "val")
+    every_row = [row for rows in annotations.splits.values() for row in rows]
+    unseen = Unseen(model.videos, every_row, Contents(data), may_share_groups=annotations.may_share_groups)
+    found = unseen.judgeable(rows, validated=part == "val")
     if part == "train":
         num_seen = sum(left.why in (TRAINED, CHANGED) for left in found.left_out)
         said = f"{num_seen} of these {len(rows)} videos were trained on: the figures do not say how good the model is"
@@ -81,10 +84,3 @@ def _rows_of(annotations: Annotations, data: DataConfig, seed: int, part: str) -
             f"{data.root} has no videos for --split {part}, only {names}; choose --split all, or one of them"
         )
     return tuple(rows)
-
-
-def _unseen_of(model: ModelFile, annotations: Annotations, data: DataConfig) -> Unseen:
-    """Return what tells the rows that ``model``, which must know its videos, has not seen."""
-    assert model.videos is not None
-    every_row = [row for rows in annotations.splits.values() for row in rows]
-    return Unseen(model.videos, every_row, Contents(data), may_share_groups=annotations.may_share_groups)

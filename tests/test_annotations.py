@@ -14,9 +14,9 @@ from pathlib import Path
 import pytest
 
 from pipeline.config import DataConfig
-from pipeline.datasets import settled
+from pipeline.datasets import formats
 from pipeline.datasets.annotations import VIDEO_SUFFIXES, Annotations, VideoRow, is_video, name_some
-from pipeline.datasets.formats import ANNOTATION_READERS, PICTURE_FORMAT_NAMES, read_annotations
+from pipeline.datasets.formats import DATA_FORMATS
 from pipeline.datasets.parts import part_of
 from pipeline.errors import UserError
 
@@ -85,6 +85,15 @@ def groups(annotations: Annotations) -> dict[str, str]:
     return {row.name: row.group for rows in annotations.splits.values() for row in rows}
 
 
+def read_annotations(
+    format: str, root: Path, annotations: Path | None = None, split: int = 1, *, allow_links: bool = False
+) -> Annotations:
+    named = str(annotations) if annotations else None
+    return formats.read_annotations(
+        DataConfig(format=format, root=str(root), annotations=named, split=split, allow_links=allow_links)
+    )
+
+
 def refusal(format: str, root: Path, annotations: Path | None = None, split: int = 1) -> str:
     """The message of the error that reading must end in: one screen of text."""
     with pytest.raises(UserError) as caught:
@@ -98,7 +107,8 @@ def refusal(format: str, root: Path, annotations: Path | None = None, split: int
 
 
 def test_every_format_has_a_tree_here() -> None:
-    assert {*TREES, "shards"} == ANNOTATION_READERS.keys()  # tars are not planted by hand: test_shards
+    elsewhere = {"shards", "motion", "images", "cifar10"}  # test_shards, test_motion, test_images
+    assert {*TREES, *elsewhere} == DATA_FORMATS.keys()
 
 
 @pytest.mark.parametrize("format", TREES)
@@ -150,12 +160,6 @@ def test_text_that_is_not_utf8_is_refused(tmp_path: Path, format: str) -> None:
 def test_an_unknown_format_lists_the_known() -> None:
     with pytest.raises(UserError, match=r"Did you mean 'ucf101'.*kinetics"):
         read_annotations("ucf-101", Path())
-
-
-def test_the_formats_of_pictures_are_those_that_are_read() -> None:
-    from pipeline.datasets.images import PICTURE_FORMATS
-
-    assert PICTURE_FORMATS.keys() == PICTURE_FORMAT_NAMES
 
 
 def test_readers_are_light() -> None:
@@ -370,7 +374,7 @@ def test_parts_have_one_vocabulary(tmp_path: Path, folders: tuple[str, ...], par
                 archive.write(path, path.relative_to(root))
         root = tmp_path / "data.zip"
     config = DataConfig(format="folder" if kind == "folder" else "images", root=str(root))
-    found = settled.read_annotations(config)
+    found = formats.read_annotations(config)
     assert found.splits.keys() == parts
     assert found.labels == ("a", "b")
     assert not found.notes

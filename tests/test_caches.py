@@ -15,8 +15,9 @@ from pipeline.config import Experiment
 from pipeline.datasets.annotations import VideoRow
 from pipeline.datasets.datamodule import VideoDataModule
 from pipeline.datasets.features import FrozenBackbone
+from pipeline.datasets.formats import read_annotations
 from pipeline.datasets.grids import DecodedClips
-from pipeline.datasets.settled import make_splits, read_annotations
+from pipeline.datasets.settled import make_splits
 from pipeline.datasets.videos import ClipBatch, SampleKey, VideoDataset, fixed_clips, random_clip
 from pipeline.embedding.clips import ClipEmbedder
 from pipeline.errors import DecodeError

@@ -8,8 +8,10 @@ import shutil
 from pathlib import Path
 
 import av
+import numpy as np
 import pytest
 import videos
+from PIL import Image
 
 from pipeline.cli import main
 from pipeline.config import DataConfig, DecodeConfig
@@ -185,23 +187,66 @@ def test_rows_outside_their_file_are_named_with_the_likely_cause(
     assert all(words in shown for words in ("rows outside their file; ", cause))
 
 
-def test_pictures_are_counted_and_not_examined(tmp_path: Path) -> None:
-    for name in ("a/1.png", "a/2.png", "a/3.png", "b/1.png", "b/2.png", "b/3.png"):
-        (tmp_path / "pictures" / name).parent.mkdir(parents=True, exist_ok=True)
-        (tmp_path / "pictures" / name).write_bytes(b"")
+@pytest.fixture
+def pictures(tmp_path: Path) -> Path:
+    """A folder as CIFAR-10's: ten pictures, of which one is damaged and one is in both parts."""
+    folder, rng = tmp_path / "pictures", np.random.default_rng(0)
+    for name in (f"{part}/{label}/{number}.png" for part in ("train", "test") for label in "ab" for number in range(3)):
+        (folder / name).parent.mkdir(parents=True, exist_ok=True)
+        Image.fromarray(rng.integers(0, 256, (32, 32, 3), np.uint8)).save(folder / name)
+    (folder / "train/b/0.png").write_bytes(b"no picture")
+    shutil.copy(folder / "train/a/1.png", folder / "test/a/2.png")
+    return folder
+
+
+def archive_of(folder: Path) -> Path:
+    return Path(shutil.make_archive(str(folder.with_suffix("")), "zip", folder))
+
+
+@pytest.mark.parametrize("kind", ["folder", "archive", "config"])
+def test_pictures_are_examined(tmp_path: Path, pictures: Path, kind: str) -> None:
+    root = archive_of(pictures) if kind == "archive" else pictures
     config = tmp_path / "experiment.yaml"
-    config.write_text(f"data:\n  format: images\n  root: {tmp_path / 'pictures'}\n")
-    code, report = check(tmp_path, str(config))
-    assert code == 0
-    assert report["trainings"][0]["class_counts"]["train"] == {"a": 1, "b": 1}  # type: ignore[index]
-    assert "pictures, which are not examined" in str(report["notes"])
+    config.write_text(f"data:\n  format: images\n  root: {root}\n  max_bad_fraction: 0.2\n  val_fraction: 0\n")
+    code, report = check(tmp_path, str(config) if kind == "config" else str(root))
+    assert code == 1
+    assert report["counts"] == {"usable": 11, "degraded": 0, "unusable": 1}
+    (bad,) = (file for file in report["files"] if file["verdict"] == "unusable")  # type: ignore[index]
+    assert bad["path"] == str(root / "train/b/0.png")  # type: ignore[index]
+    assert "no picture of a known kind" in bad["reasons"][0]  # type: ignore[index]
+    assert {(file["width"], file["height"], file["num_frames"]) for file in report["files"]} == {(32, 32, 1), (0, 0, 0)}  # type: ignore[index]
+    twice = [str(root / "test/a/2.png"), str(root / "train/a/1.png")]
+    assert [sorted(group) for group in report["same_bytes"]] == [twice]  # type: ignore[type-var]
+    assert [sorted(pair) for pair in report["leaks"]] == [twice]  # type: ignore[type-var]
+    assert not report["labels_without_file"]
+    assert report["class_counts"] == {"test": {"a": 3, "b": 3}, "train": {"a": 3, "b": 3}}
+
+
+def test_limits_hold_for_pictures(tmp_path: Path, pictures: Path) -> None:
+    _, report = check(tmp_path, str(pictures), "--decode.max_pixels", "1000")
+    assert report["counts"] == {"usable": 0, "degraded": 0, "unusable": 12}
+
+
+def test_good_pictures_are_good(tmp_path: Path, pictures: Path) -> None:
+    (pictures / "train/b/0.png").unlink()
+    code, report = check(tmp_path, str(pictures))
+    assert (code, report["problems"]) == (0, [])
+    (training,) = report["trainings"]
+    assert training["class_counts"]["test"] == {"a": 3, "b": 3}  # type: ignore[index]
+
+
+def test_pictures_outside_a_class_are_a_problem(tmp_path: Path, pictures: Path) -> None:
+    shutil.copy(pictures / "train/a/1.png", pictures / "train/1.png")
+    code, report = check(tmp_path, str(pictures))
+    assert code == 1
+    assert "outside a class folder" in str(report["problems"])
 
 
 def test_wrong_paths(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
     (tmp_path / "no.yaml").write_text("- 1\n")
     for path, message in [
         ("missing.mp4", "does not exist"),
-        ("", "no video found"),
+        ("", "no video or picture found"),
         ("no.yaml", "no experiment config"),
     ]:
         assert main(["check", str(tmp_path / path)]) == 2

@@ -15,6 +15,7 @@ import safetensors.torch
 import torch
 
 from pipeline.checkpoint import load_model_file, read_description, save_model
+from pipeline.cli import main
 from pipeline.config import DecodeConfig, Normalization
 from pipeline.errors import UserError
 from pipeline.inference import load_model
@@ -314,6 +315,21 @@ def test_an_old_file_from_before_a_setting_existed_gets_its_default(tmp_path: Pa
     rewrite(path, forget)
     # To go to the network is not a file's to allow.
     assert load_model_file(path).decode == DecodeConfig(max_frames=7, max_pixels=4096 * 2304)
+
+
+def test_no_file_opens_the_network_or_turns_isolation_off(
+    plain_model: bytes, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    path = tmp_path / "m.safetensors"
+    path.write_bytes(plain_model)
+    rewrite(path, lambda said: said | {"decode": said["decode"] | {"allow_url": True, "isolate": False}})
+    model = load_model_file(path)
+    assert not model.decode.allow_url
+    assert model.decoded_as({"isolate": True}).decode.isolate
+    assert main(["predict", str(path), "http://127.0.0.1:9/a.mp4"]) == 2
+    assert "only local files are read; --decode.allow_url true lets it be fetched" in capsys.readouterr().err
+    rewrite(path, lambda said: said | {"decode": said["decode"] | {"isolate": True}})
+    assert load_model_file(path).decode.isolate  # stricter than usual is a file's to ask for
 
 
 def test_a_lie_of_size_costs_neither_time_nor_memory(plain_model: bytes, tmp_path: Path) -> None:

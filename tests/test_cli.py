@@ -4,15 +4,17 @@ from __future__ import annotations
 
 import csv
 import json
+import re
 import subprocess
 import sys
+from dataclasses import fields
 from pathlib import Path
 
 import pytest
 
 from pipeline.checkpoint import save_model
 from pipeline.cli import COMMANDS, main
-from pipeline.config import to_yaml
+from pipeline.config import DecodeConfig, to_yaml
 from pipeline.version import __version__
 from tests.small import small_experiment, small_model
 
@@ -41,6 +43,29 @@ def test_help_has_every_option_and_imports_nothing_heavy(command: str) -> None:
     if command == "train":
         assert "--sampling.sample_fps" in result.stdout
         assert "Grid frames per second" in result.stdout
+
+
+@pytest.mark.parametrize("command", COMMANDS)
+def test_help_begins_with_at_most_ten_options(command: str, capsys: pytest.CaptureFixture[str]) -> None:
+    with pytest.raises(SystemExit):
+        main([command, "--help"])
+    said = capsys.readouterr().out
+    options = re.findall(r"^  (?:-h, )?(--[\w.]+)", said, re.MULTILINE)
+    assert len(options) == len(set(options))
+    usage, *groups = re.split(r"\n\n(?=\S[^\n]*:\n  )", said)
+    assert len(usage.split("\n\n")[0].splitlines()) == 1
+    first = next(group for group in groups if not group.startswith("positional"))
+    assert len(re.findall(r"^  --", first, re.MULTILINE)) <= 10
+    assert first.startswith("Used first:\n") or len(options) <= 10
+
+
+def test_commands_that_open_videos_take_decoding_settings(capsys: pytest.CaptureFixture[str]) -> None:
+    opening = COMMANDS.keys() - {"merge", "shard", "cache", "demo"}
+    for command in COMMANDS:
+        with pytest.raises(SystemExit):
+            main([command, "--help"])
+        said = capsys.readouterr().out
+        assert all((f"--decode.{item.name} " in said) == (command in opening) for item in fields(DecodeConfig))
 
 
 def test_predict_starts_without_what_only_training_needs(trained: Path, motion_root: Path) -> None:

@@ -13,8 +13,7 @@ import yaml
 from pipeline import config, options
 from pipeline.cli.parser import read_experiment
 from pipeline.config import Experiment, ModelConfig, to_dict, to_yaml
-from pipeline.datasets.formats import ANNOTATION_READERS
-from pipeline.datasets.images import PICTURE_FORMATS
+from pipeline.datasets.formats import DATA_FORMATS
 from pipeline.demo import motion_experiment
 from pipeline.errors import UserError
 from pipeline.models.recognizer import Recognizer
@@ -35,7 +34,7 @@ def test_the_promised_configs_are_there() -> None:
 def test_every_config_parses_is_complete_and_builds(path: Path) -> None:
     experiment = read_experiment(path)
     assert to_dict(experiment) == yaml.safe_load(path.read_text())  # every key is written out
-    assert experiment.data.format in {*ANNOTATION_READERS, *PICTURE_FORMATS, "motion"}
+    assert experiment.data.format in DATA_FORMATS
     model = Recognizer(experiment.model, 5, input_size_px=experiment.transform.input_size_px).eval()
     transform = ClipTransform(experiment.transform, model.backbone.normalization)
     num_frames = experiment.sampling.num_frames + experiment.transform.lookback_frames

@@ -9,6 +9,7 @@ import os
 import pickle
 import time
 from collections.abc import Callable, Iterator
+from dataclasses import replace
 from pathlib import Path
 
 import pytest
@@ -23,7 +24,6 @@ from pipeline.config import DecodeConfig
 from pipeline.decode import VideoOpener, VideoReader, isolated, open_video
 from pipeline.decode.wire import LateError
 from pipeline.errors import DecodeError, UserError
-from pipeline.options import PredictOptions
 
 ISOLATED = DecodeConfig(isolate=True, timeout_seconds=20)
 MIXED = ["xvid_bf2.avi", "h264_vfr.mp4", "vp9.webm", "mpeg2.mpg", "rot90.mp4", "one_frame.mp4", "odd_161x121.avi"]
@@ -106,7 +106,7 @@ def test_a_process_serves_many_files(opener: VideoOpener, shared_data: Path) -> 
     for name in ("two_frames.mp4", "audio_only.mp4", "trunc_faststart.mp4", "zero.mp4", "one_frame.mp4", "text.mp4"):
         path = shared_data / "odd_videos" / name
         assert said_of(opener.open, path) == said_of(open_video, path)
-        seen.update(process._process.pid for process in opener._idle)
+        seen.update(process._child.process.pid for process in opener._idle)
     assert len(seen) == 1
 
 
@@ -114,7 +114,7 @@ def test_a_file_that_hangs_is_given_up(good_video: Path, monkeypatch: pytest.Mon
     misbehave(monkeypatch, "index", "time.sleep(1000)")
     with VideoOpener(DecodeConfig(isolate=True, timeout_seconds=0.5)) as opener:
         with opener.open(good_video) as video:
-            process = video._file._process._process  # type: ignore[attr-defined]
+            process = video._file._process._child.process  # type: ignore[attr-defined]
             with pytest.raises(DecodeError, match=r"index: not done within 0\.5 s \(decode\.timeout_seconds\)"):
                 assert video.info
             with pytest.raises(DecodeError, match="the decoding process was stopped"):
@@ -267,27 +267,29 @@ def test_predict_isolates_if_asked(
     command = ["predict", str(tmp_path / "model.safetensors"), str(good_video), "--json", "-", "--quiet"]
     assert main(command) == 0
     here = capsys.readouterr().out
-    assert main([*command, "--isolate"]) == 0
+    assert main([*command, "--decode.isolate", "true"]) == 0
     assert capsys.readouterr().out == here
     misbehave(monkeypatch, "index", "time.sleep(1000)")
     assert main(command) == 0  # in this process nothing hangs
     capsys.readouterr()
-    assert main([*command, "--isolate", "--timeout_seconds", "0.5"]) == 1
+    assert main([*command, "--decode.isolate", "true", "--decode.timeout_seconds", "0.5"]) == 1
     [record] = json.loads(capsys.readouterr().out)["videos"]
     assert "not done within 0.5 s (decode.timeout_seconds)" in record["error"]
 
 
-def test_what_predict_asks_for_goes_before_the_model_file() -> None:
-    trained = DecodeConfig("opencv", isolate=True, timeout_seconds=7.0)
-    assert PredictOptions().decode_as(trained) == trained
-    asked = PredictOptions(isolate=True, allow_url=True, timeout_seconds=3.0).decode_as(DecodeConfig("opencv"))
-    assert asked == DecodeConfig("opencv", isolate=True, allow_url=True, timeout_seconds=3.0)
+def test_settings_given_go_before_those_of_the_model_file() -> None:
+    model = replace(small_model(), decode=DecodeConfig("opencv", timeout_seconds=7.0))
+    assert model.decoded_as({}).decode == model.decode
+    asked = model.decoded_as({"isolate": True, "allow_url": True, "timeout_seconds": 3.0})
+    assert asked.decode == DecodeConfig("opencv", isolate=True, allow_url=True, timeout_seconds=3.0)
+    with pytest.raises(UserError, match=r"decode\.timeout_seconds must be positive"):
+        model.decoded_as({"timeout_seconds": -1.0})
 
 
 def test_nothing_is_left_behind(good_video: Path) -> None:
     with VideoOpener(ISOLATED) as opener:
         with opener.open(good_video) as one, opener.open(good_video) as two:
             assert one.info == two.info
-            processes = [video._file._process._process for video in (one, two)]  # type: ignore[attr-defined]
+            processes = [video._file._process._child.process for video in (one, two)]  # type: ignore[attr-defined]
         assert len(opener._idle) == 2
     assert all(process.returncode is not None for process in processes)

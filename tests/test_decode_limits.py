@@ -33,7 +33,7 @@ for path in sys.argv[1:]:
     try:
         with open_video(path) as video:
             video._file.index
-            for picture in video._backend.walk():
+            for picture in video._backend.iter_frames():
                 picture.rgb()
     except DecodeError as error:
         message = str(error)

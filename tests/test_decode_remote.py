@@ -261,7 +261,7 @@ def test_a_silent_handshake_and_slow_names(monkeypatch: pytest.MonkeyPatch) -> N
 def test_no_address_unless_allowed(site: str) -> None:
     with pytest.raises(DecodeError, match=r"only local files are read.*decode\.allow_url"):
         VideoOpener(DecodeConfig()).open(f"{site}/whole.mp4")
-    with pytest.raises(UserError, match="--allow_url lets it be fetched"):
+    with pytest.raises(UserError, match=r"--decode\.allow_url true lets it be fetched"):
         find_videos([f"{site}/whole.mp4"])
     assert find_videos([f"{site}/whole.mp4?a=http://b//c"], allow_url=True) == [f"{site}/whole.mp4?a=http://b//c"]
     for other in ("ftp://127.0.0.1/whole.mp4", "file:///etc/hostname", "concat:a.mp4|b.mp4", "rtsp://127.0.0.1/"):
@@ -276,7 +276,7 @@ def test_predict_reads_addresses_if_asked(site: str, tmp_path: Path, capsys: pyt
     command = ["predict", str(tmp_path / "model.safetensors"), *urls, "--json", "-", "--quiet"]
     assert main(command) == 2
     assert not Site.asked
-    assert main([*command, "--allow_url", "--srt", str(tmp_path / "srt")]) == 1
+    assert main([*command, "--decode.allow_url", "true", "--srt", str(tmp_path / "srt")]) == 1
     missing, whole = json.loads(capsys.readouterr().out)["videos"]
     assert [missing["path"], whole["path"]] == [f"{site}/missing.mp4", f"{site}/whole.mp4?***"]
     assert "the server answers 404" in missing["error"]

@@ -14,10 +14,11 @@ from torch import Tensor
 
 from pipeline.checkpoint import ModelFile, save_model
 from pipeline.cli import main
+from pipeline.confidence import mcnemar_p_value
 from pipeline.config import DataConfig
 from pipeline.datasets.annotations import VideoRow
-from pipeline.datasets.settled import read_annotations
-from pipeline.diagnosis import ORDERS, Diagnosis, _binomial_tail, diagnose
+from pipeline.datasets.formats import read_annotations
+from pipeline.diagnosis import ORDERS, Diagnosis, diagnose
 from pipeline.errors import UserError
 from tests.small import small_model
 
@@ -114,7 +115,7 @@ def test_the_verdict_is_mcnemars_test() -> None:
     assert not made([True] * 5 + [False] * 5, [False] * 5 + [True] * 5).uses_time()
     for gained, lost in ((5, 0), (9, 2), (3, 3), (0, 4), (0, 0)):
         expected = binomtest(gained, gained + lost, alternative="greater").pvalue if gained + lost else 1.0
-        assert _binomial_tail(gained, gained + lost) == pytest.approx(expected)
+        assert mcnemar_p_value(gained, lost, one_sided=True) == pytest.approx(expected)
 
 
 def test_hardest_and_most_confident_errors() -> None:

@@ -12,6 +12,7 @@ import safetensors.torch
 import torch
 
 from pipeline.checkpoint import load_model_file
+from pipeline.cli import main
 from pipeline.cli.parser import read_experiment
 from pipeline.errors import UserError
 
@@ -76,3 +77,21 @@ def test_a_config_is_read_and_fsdp_refused(tmp_path: Path) -> None:
     path.write_text("trainer:\n  strategy: fsdp\n")
     with pytest.raises(UserError, match=r"old\.yaml: machine\.strategy fsdp went with version 0\.9"):
         read_experiment(path)
+
+
+@pytest.mark.parametrize(
+    ("words", "new"),
+    [
+        (["predict", "m", "v", "--isolate"], "--isolate is written --decode.isolate true"),
+        (["predict", "m", "v", "--allow_url"], "--allow_url is written --decode.allow_url true"),
+        (["predict", "m", "v", "--timeout_seconds=5"], "--timeout_seconds is written --decode.timeout_seconds"),
+        (["train", "--model.read", "rows"], "--model.read is written --model.scan"),
+        (["train", "--trainer.devices", "2"], "--trainer.devices is written --machine.devices"),
+        (["evaluate", "m", "--trainer.devices", "2"], "--trainer.devices is written --machine.devices"),
+    ],
+)
+def test_an_option_of_earlier_versions_is_refused_by_its_new_name(
+    words: list[str], new: str, capsys: pytest.CaptureFixture[str]
+) -> None:
+    assert main(words) == 2
+    assert capsys.readouterr().err == f"clipgru: error: {new} in this version\n"

@@ -259,7 +259,8 @@ def test_int8_is_calibrated_and_its_cost_is_counted_on_labelled_videos(
 
 
 def rows_of_split(experiment: Any, split: str) -> list[VideoRow]:
-    from pipeline.datasets.settled import make_splits, read_annotations
+    from pipeline.datasets.formats import read_annotations
+    from pipeline.datasets.settled import make_splits
 
     return list(getattr(make_splits(read_annotations(experiment.data), experiment.data, 0), split))
 
@@ -279,7 +280,7 @@ def test_wrong_input_is_told(exported: Path, video: Path, tmp_path: Path, capsys
         ("predict", tmp_path / "missing.onnx", video): "no such file",
         ("predict", tmp_path / "text.onnx", video): "not an ONNX file",
         ("predict", tmp_path / "foreign.onnx", video): "not one of clipgru's",
-        ("export", exported / "model.safetensors", "--format", "onxx"): "Did you mean 'onnx'?",
+        ("export", exported / "model.safetensors", "--format", "onxx"): "Did you mean onnx?",
         ("export", tmp_path / "missing.safetensors"): "no such model file",
     }
     for command, message in cases.items():

@@ -251,8 +251,8 @@ def test_a_forked_process_does_not_hold_what_its_parent_held(tmp_path: Path) -> 
         "from pathlib import Path; from pipeline.files.lock import locked_folder\n"
         f"with locked_folder(Path({str(tmp_path)!r})):\n"
         "    child = os.fork()\n"
-        "    if not child: os.close(1); time.sleep(600)\n"
-        "    print(child, flush=True); time.sleep(600)"
+        "    if not child: print(os.getpid(), flush=True); os.close(1)\n"  # by now it has let go
+        "    time.sleep(600)"
     )
     with subprocess.Popen([sys.executable, "-c", code], stdout=subprocess.PIPE, text=True) as parent:
         assert parent.stdout is not None

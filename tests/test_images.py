@@ -17,9 +17,11 @@ from pipeline.checkpoint import load_model_file
 from pipeline.cli import main
 from pipeline.config import DataConfig, DecodeConfig, Experiment, ModelConfig, SamplingConfig, TrainingConfig
 from pipeline.config import TransformConfig as Transform
+from pipeline.datasets.annotations import Annotations
 from pipeline.datasets.datamodule import make_loader
-from pipeline.datasets.images import PICTURE_FORMATS, PictureClips, read_images
-from pipeline.datasets.settled import make_splits, read_annotations
+from pipeline.datasets.formats import read_annotations
+from pipeline.datasets.images import PictureClips, PicturesOfCifar10, open_folder_or_zip
+from pipeline.datasets.settled import make_splits
 from pipeline.datasets.videos import ClipBatch, fixed_clips
 from pipeline.decode import VideoOpener, open_video
 from pipeline.errors import DecodeError, UserError
@@ -31,7 +33,8 @@ from pipeline.models.recognizer import Recognizer
 from pipeline.models.scan_orders import SCAN_ORDERS
 from pipeline.models.temporal.stack import MAP_HEADS, TEMPORAL_HEADS, build_temporal
 from pipeline.training.fit import train
-from pipeline.transforms.augmentation import blank_squares, shift_and_flip
+from pipeline.transforms.augmentation import blank_squares
+from pipeline.transforms.crops import shift_and_flip
 from pipeline.transforms.frames import fit_frames
 from tests.small import small_model
 
@@ -59,6 +62,10 @@ def zip_of(folder: Path, path: Path) -> Path:
 @pytest.fixture
 def pictures(tmp_path: Path) -> Path:
     return write_pictures(tmp_path / "pictures")
+
+
+def images_in(root: Path) -> Annotations:
+    return read_annotations(DataConfig(format="images", root=str(root)))
 
 
 def experiment_on(root: Path, output_dir: Path, **model: object) -> Experiment:
@@ -204,7 +211,7 @@ def test_a_folder_and_a_zip_of_it_are_the_same_pictures(pictures: Path, tmp_path
     archive = zip_of(pictures, tmp_path / "pictures.zip")
     batches = []
     for root in (pictures, archive):
-        annotations = read_images("images", root)
+        annotations = images_in(root)
         assert annotations.labels == ("above", "below")
         assert {part: len(rows) for part, rows in annotations.splits.items()} == {"train": 16, "test": 6}
         loader = make_loader(
@@ -231,13 +238,14 @@ def test_published_cifar10_is_read_where_it_lies(tmp_path: Path, monkeypatch: py
             self.data = np.full((len(self.targets), 32, 32, 3), len(self.targets), np.uint8)
 
     monkeypatch.setattr("pipeline.datasets.images.CIFAR10", Small)
-    annotations = read_images("cifar10", tmp_path)
+    data = DataConfig(format="cifar10", root=str(tmp_path))
+    annotations = read_annotations(data)
     assert [row.name for row in annotations.splits["train"]] == [
         "train/cat/00001",
         "train/dog/00000",
         "train/dog/00002",
     ]
-    assert (PICTURE_FORMATS["cifar10"](tmp_path, DecodeConfig()).read("test/cat/00000") == 1).all()
+    assert (PicturesOfCifar10(tmp_path).read("test/cat/00000") == 1).all()
 
 
 def test_pictures_are_learned_stored_and_predicted(
@@ -264,7 +272,7 @@ def test_a_bad_picture_is_named_and_counts_as_wrong(pictures: Path, tmp_path: Pa
     bad.write_bytes(bad.read_bytes()[:200])
     experiment = experiment_on(pictures, tmp_path)
     model = load_model_file(train(replace(experiment, training=replace(experiment.training, epochs=1))).model_path)
-    rows = read_images("images", pictures).splits["test"]
+    rows = images_in(pictures).splits["test"]
     evaluation = evaluate_model(model, rows, experiment.data)
     (error,) = [result.error for result in evaluation.results if result.error]
     assert "damaged picture" in error
@@ -304,7 +312,7 @@ def zip_with(path: Path, names: list[str]) -> Path:
 @pytest.mark.parametrize("name", ["../evil/1.png", "cat/../../1.png", "/etc/1.png", "..\\evil\\1.png"])
 def test_a_member_that_leads_out_of_its_archive_is_refused(tmp_path: Path, name: str) -> None:
     with pytest.raises(UserError, match="leads out of the archive"):
-        read_images("images", zip_with(tmp_path / "x.zip", ["cat/1.png", "dog/1.png", name]))
+        images_in(zip_with(tmp_path / "x.zip", ["cat/1.png", "dog/1.png", name]))
 
 
 @pytest.mark.parametrize(
@@ -320,7 +328,7 @@ def test_a_member_that_leads_out_of_its_archive_is_refused(tmp_path: Path, name:
     ],
 )  # fmt: skip
 def test_archives_of_many_programs(tmp_path: Path, names: list[str], labels: dict[str, set[str]], note: str) -> None:
-    found = read_images("images", zip_with(tmp_path / "x.zip", names))
+    found = images_in(zip_with(tmp_path / "x.zip", names))
     assert {part: {row.label for row in rows} for part, rows in found.splits.items()} == labels
     assert note in " ".join(found.notes)
     assert len(found.notes) == bool(note)
@@ -358,9 +366,9 @@ def test_pictures_are_refused_where_they_are_no_videos_or_too_large(pictures: Pa
 def test_a_picture_is_decoded_once_and_fitted_alike(pictures: Path, tmp_path: Path, side: int, fit: str) -> None:
     experiment = experiment_on(pictures, tmp_path)
     transform = replace(experiment.transform, fit=fit, fit_size_px=side)
-    row = read_images("images", pictures).splits["train"][0]
+    row = images_in(pictures).splits["train"][0]
     decoded = torch.from_numpy(cv2.imread(str(row.path))[..., ::-1].copy()).permute(2, 0, 1).unsqueeze(0)
-    clips = PictureClips(replace(experiment, transform=transform))
+    clips = PictureClips(open_folder_or_zip(pictures, DecodeConfig()), pictures, transform)
     first = clips.clips(row, lambda grid: [list(grid)])
     row.path.unlink()
     again = clips.clips(row, lambda grid: [list(grid)])
@@ -370,18 +378,18 @@ def test_a_picture_is_decoded_once_and_fitted_alike(pictures: Path, tmp_path: Pa
 
 def test_what_is_wrong_with_the_pictures_is_said(pictures: Path, tmp_path: Path) -> None:
     with pytest.raises(UserError, match="does not exist"):
-        read_images("images", tmp_path / "nowhere")
+        images_in(tmp_path / "nowhere")
     (tmp_path / "empty").mkdir()
     with pytest.raises(UserError, match="no picture found"):
-        read_images("images", tmp_path / "empty")
+        images_in(tmp_path / "empty")
     (pictures / "train" / "0.png").write_bytes(b"")
     with pytest.raises(UserError, match=r"outside a class folder. 1: train/0.png"):
-        read_images("images", pictures)
+        images_in(pictures)
     (tmp_path / "no.zip").write_text("no archive")
     with pytest.raises(UserError, match="cannot be read as a zip archive"):
-        read_images("images", tmp_path / "no.zip")
-    with pytest.raises(UserError, match="pictures are kept in memory"):
-        DataConfig(format="images", cache="frames")
+        images_in(tmp_path / "no.zip")
+    with pytest.raises(UserError, match="are pictures, which are kept in memory"):
+        read_annotations(DataConfig(format="images", root=str(pictures), cache="frames"))
     with pytest.raises(UserError, match=r"set transform\.min_crop_area 1"):
         Transform(crop_padding_px=2)
 
@@ -401,13 +409,13 @@ def test_a_damaged_picture_in_an_archive_is_a_bad_file(pictures: Path, tmp_path:
         archive.write(source, "train/above/0.png")
     content = whole.read_bytes()
     end = content.index(b"PK\x01\x02")  # of the member; then comes the directory
-    expected = PICTURE_FORMATS["images"](whole, DecodeConfig()).read("train/above/0.png")
+    expected = open_folder_or_zip(whole, DecodeConfig()).read("train/above/0.png")
     num_refused = 0
     for place in range(0, end, 5):
         damaged = tmp_path / "damaged.zip"
         damaged.write_bytes(content[:place] + bytes([content[place] ^ 0x55]) + content[place + 1 :])
         try:
-            picture = PICTURE_FORMATS["images"](damaged, DecodeConfig()).read("train/above/0.png")
+            picture = open_folder_or_zip(damaged, DecodeConfig()).read("train/above/0.png")
             assert np.array_equal(picture, expected)
         except DecodeError:
             num_refused += 1

@@ -25,7 +25,7 @@ from pipeline.decode import open_video
 from pipeline.errors import DecodeError, UserError
 from pipeline.inference import Model, pick_device
 from pipeline.sampling import grid_range, grid_seconds, lengthen, window_starts
-from pipeline.timeline import WindowScores
+from pipeline.timeline.scores import WindowScores
 from pipeline.transforms.frames import ClipTransform, fit_frames
 from tests.small import small_model
 

@@ -18,7 +18,7 @@ from pipeline.inference.scorers import SCORERS, Scorer, StreamScorer, WindowScor
 from pipeline.inference.torch_runtime import TorchHeads
 from pipeline.models.recognizer import Recognizer
 from pipeline.models.temporal.stack import TEMPORAL_HEADS
-from pipeline.timeline import WindowScores
+from pipeline.timeline.scores import WindowScores
 from tests.small import small_model
 
 NUM_FRAMES = 23

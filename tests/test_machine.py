@@ -63,7 +63,7 @@ def test_batches_ahead_fit_the_memory(monkeypatch: pytest.MonkeyPatch) -> None:
 
     def ahead(free_bytes: int | None, workers: int = 2) -> int:
         monkeypatch.setattr(datamodule, "free_memory_bytes", lambda: free_bytes)
-        return datamodule.num_prefetched(experiment, workers)
+        return datamodule.num_prefetched(experiment.clips, workers)
 
     assert ahead(None) == 2
     assert ahead(10**12) == 4

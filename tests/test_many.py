@@ -155,12 +155,12 @@ def test_ray_makes_the_table_of_a_plain_run(model: Path, videos: Path, tmp_path:
 def test_a_worker_costs_no_file_but_the_one_that_kills_it(quick_workers: Job) -> None:
     one = PredictionWorker(quick_workers)
     assert one.process("a").status == "ok"
-    first = one._process
+    first = one._child
     assert first is not None
     assert one.process("b").status == "ok"
-    assert one._process is first
-    first.kill()  # while it rests
-    first.wait()
+    assert one._child is first
+    first.process.kill()  # while it rests
+    first.process.wait()
     assert one.process("c").status == "ok"
     crashed = one.process("kill.mp4")
     assert (crashed.status, crashed.rows[0][0]) == ("crashed", "video")
@@ -179,7 +179,7 @@ def test_a_worker_ends_with_the_one_that_started_it(quick_workers: Job, tmp_path
         f"worker._CODE = {QUICK_WORKER!r}\n"
         "one = worker.PredictionWorker(Job('some', '', '', PredictOptions())); one.process('a')\n"
         "Thread(target=one.process, args=('hang',), daemon=True).start(); time.sleep(0.2)\n"
-        "print(one._process.pid, flush=True); time.sleep(1000)"
+        "print(one._child.process.pid, flush=True); time.sleep(1000)"
     )
     with subprocess.Popen([sys.executable, "-c", code], stdout=subprocess.PIPE, text=True) as parent:
         assert parent.stdout is not None
@@ -415,7 +415,9 @@ def test_addresses_are_known_by_what_may_be_seen_of_them(tmp_path: Path) -> None
 
     path = tmp_path / "model.safetensors"
     save_model(path, small_model())
-    options = PredictOptions(engine="pool", parquet=str(tmp_path / "out.parquet"), allow_url=True, timeout_seconds=5)
+    options = PredictOptions(
+        engine="pool", parquet=str(tmp_path / "out.parquet"), decode={"allow_url": True, "timeout_seconds": 5.0}
+    )
     urls = [f"http://127.0.0.1:9/a.mp4?token=qzk{number}" for number in range(2)]
     plan = run._plan(str(path), load_model_file(path), [Path("b.mp4"), *urls], options)
     first, second = "http://127.0.0.1:9/a.mp4?***", "http://127.0.0.1:9/a.mp4?*** (2)"

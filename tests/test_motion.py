@@ -19,6 +19,7 @@ from sklearn.pipeline import make_pipeline
 from sklearn.preprocessing import StandardScaler
 
 from pipeline.clip import Segment
+from pipeline.config import DataConfig
 from pipeline.datasets.formats import read_annotations
 from pipeline.datasets.motion import (
     BACKGROUND,
@@ -81,7 +82,7 @@ def test_the_classes_are_pairs() -> None:
 
 
 def test_folders_and_numbers(motion_set: Path) -> None:
-    found = read_annotations("folder", motion_set)
+    found = read_annotations(DataConfig(format="folder", root=str(motion_set)))
     assert found.labels == tuple(sorted([*MOTION_CLASSES, BACKGROUND]))
     for part, num_clips in (("train", 24), ("val", 2), ("test", 12)):
         names = [f"{i:04d}{('.mp4', '.avi')[i % 2]}" for i in range(num_clips)]

@@ -30,7 +30,8 @@ def amx(monkeypatch: pytest.MonkeyPatch) -> None:
 
 
 def settled(experiment: Experiment, device: torch.device = CPU) -> tuple[str, str]:
-    experiment = replace(experiment, model=replace(experiment.model, weights="none"))
+    training = replace(experiment.training, freeze_batch_norm=False)
+    experiment = replace(experiment, model=replace(experiment.model, weights="none"), training=training)
     recognizer = ClipClassifier(experiment, 2).recognizer
     experiment, said = precision.settle_precision(experiment, recognizer, device)
     return experiment.training.precision, said

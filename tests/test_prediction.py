@@ -17,6 +17,7 @@ import torch
 
 from pipeline.checkpoint import save_model
 from pipeline.cli import main
+from pipeline.config import DataConfig
 from pipeline.datasets.formats import read_annotations
 from pipeline.decode import open_video
 from pipeline.errors import DecodeError, UserError
@@ -332,7 +333,8 @@ def test_one_rule_says_which_files_of_a_folder_are_videos(tmp_path: Path) -> Non
     found = find_videos([folder])
     assert [path.name for path in map(Path, found)] == ["1.mp4", "3.QT", "6.divx", "7.gif"]
     assert list(find([folder]).files) == found
-    assert [row.path for row in read_annotations("folder", tmp_path / "videos").splits["all"]] == found
+    data = DataConfig(root=str(tmp_path / "videos"))
+    assert [row.path for row in read_annotations(data).splits["all"]] == found
     assert passed_over([folder]) == [
         f"in {folder} linked folders are not entered. 1: a/linked. Name them as well, if they are meant",
         f"in {folder} files are of kinds that are not read. 1: b/8.flc. Convert them, or take them out",

@@ -25,7 +25,7 @@ def tools_can_be_imported(monkeypatch: pytest.MonkeyPatch) -> None:
 @pytest.fixture
 def words(motion_root: Path, tmp_path: Path) -> list[str]:
     """Of a run that asks for a table."""
-    experiment = small_experiment(motion_root, tmp_path)
+    experiment = small_experiment(motion_root, tmp_path, backbone_lr_scale=0.0)
     data = replace(experiment.data, cache="features", cache_dir=str(tmp_path / "cache"))
     (tmp_path / "small.yaml").write_text(to_yaml(replace(experiment, data=data)))
     found = ["--config", str(tmp_path / "small.yaml"), "--root", str(motion_root), "--protocol", "group_5_fold"]

@@ -19,7 +19,8 @@ import torch
 
 from pipeline.checkpoint import load_model_file
 from pipeline.config import Experiment, MachineConfig, ModelConfig, to_yaml
-from pipeline.datasets.settled import make_splits, read_annotations
+from pipeline.datasets.formats import read_annotations
+from pipeline.datasets.settled import make_splits
 from pipeline.datasets.videos import EpochSampler, RankBatches
 from pipeline.errors import UserError
 from pipeline.evaluation import evaluate_model
@@ -113,13 +114,13 @@ def run(*arguments: object, seconds: float = 240) -> subprocess.CompletedProcess
 
 def plain_experiment(root: Path, folder: Path) -> Experiment:
     """Nothing left to chance, nothing measured over a batch; but classes weigh unequally, so that means do not add."""
-    settings = {"optimizer": "sgd", "learning_rate": 0.02, "freeze_batch_norm": True, "class_weights": "balanced"}
-    experiment = small_experiment(root, folder, **settings)
+    experiment = small_experiment(root, folder, optimizer="sgd", learning_rate=0.02, class_weights="balanced")
     still = {"min_crop_area": 1.0, "horizontal_flip": 0.0, "brightness": 0, "contrast": 0, "saturation": 0}
     model = ModelConfig(num_stages=2, feature_norm="none", heads=("convgru",), hidden_channels=8, dropout=0.0)
     return replace(
         experiment,
         model=model,
+        training=replace(experiment.training, freeze_batch_norm=True),
         data=replace(experiment.data, batch_size=4, max_bad_fraction=0.5),
         transform=replace(experiment.transform, input_size_px=40, **still),
     )

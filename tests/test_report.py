@@ -276,7 +276,7 @@ def test_a_killed_run_leaves_lines_and_no_names(tmp_path: Path) -> None:
     assert json.loads((tmp_path / "a.jsonl").read_text().splitlines()[-1])["event"] == "end"
 
 
-@pytest.mark.parametrize("name", [*FILES, *FOLDERS, "video", "html"])
+@pytest.mark.parametrize("name", [*FILES, *FOLDERS])
 def test_a_place_that_cannot_be_written_is_told_at_once(tmp_path: Path, name: str) -> None:
     if name == "parquet":
         pytest.importorskip("pyarrow")

@@ -11,7 +11,8 @@ import pytest
 import torch
 
 from pipeline.config import Experiment
-from pipeline.datasets.settled import Splits, make_splits, read_annotations
+from pipeline.datasets.formats import read_annotations
+from pipeline.datasets.settled import Splits, make_splits
 from pipeline.files.stopping import Interrupted
 from pipeline.training.fit import train
 from tests.small import small_experiment

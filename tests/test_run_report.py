@@ -11,28 +11,34 @@ from dataclasses import replace
 from datetime import datetime, timezone
 from itertools import pairwise
 from pathlib import Path
+from typing import Any
 from xml.etree import ElementTree
 
 import cv2
 import numpy as np
 import pytest
 import torch
+import yaml
 from hypothesis import given
 from hypothesis import strategies as st
 from scipy.stats import binomtest
 from torchmetrics.functional.classification import multiclass_calibration_error
 
 from pipeline.cli import main
+from pipeline.confidence import mcnemar_p_value
 from pipeline.config import DataConfig, DecodeConfig
+from pipeline.datasets.formats import read_annotations
 from pipeline.datasets.identities import LeftOut
-from pipeline.datasets.settled import make_splits, read_annotations
+from pipeline.datasets.settled import make_splits
 from pipeline.datasets.summary import summarize_splits
 from pipeline.decode import open_video
 from pipeline.errors import UserError
 from pipeline.evaluation import write_evaluation
-from pipeline.report.charts import HEIGHT, WIDTH, Axis, Series, axis_over, bar_chart, line_chart, matrix_chart, ticks
+from pipeline.report.charts import Axis, Series, axis_over
+from pipeline.report.templates import template
+from pipeline.run_report import page
 from pipeline.run_report.clips import NUM_PICTURES, make_thumbnails
-from pipeline.run_report.comparison import mcnemar_p_value, pair_up
+from pipeline.run_report.comparison import pair_up
 from pipeline.run_report.journal import note_command
 from pipeline.run_report.page import write_report
 from pipeline.run_report.records import read_curves, read_run
@@ -78,32 +84,36 @@ def test_an_axis_holds_its_values_between_round_ends(values: list[float]) -> Non
     tolerance = 1e-6 * max(1.0, axis.high - axis.low)
     assert axis.low - tolerance <= min(values)
     assert max(values) <= axis.high + tolerance
-    places = ticks(axis)
+    places = axis.ticks()
     assert 2 <= len(places) <= 12
     assert all(axis.low - tolerance <= place <= axis.high + tolerance for place in places)
 
 
+def drawn(kind: str, *numbers: Any, **settings: Any) -> ElementTree.Element:
+    return ElementTree.fromstring(getattr(template("report/charts.html").module, kind)(*numbers, **settings))
+
+
 def test_a_line_goes_through_its_points() -> None:
     points = [(0.0, 0.2), (1.0, 0.9), (4.0, 0.5)]
-    chart = ElementTree.fromstring(line_chart([Series("a <b>", points)], Axis("x", 0, 4), Axis("y", 0, 1), "a & b"))
+    chart = drawn("line_chart", [Series("a <b>", points)], Axis("x", 0, 4), Axis("y", 0, 1), "a & b")
     assert chart.get("aria-label") == "a & b"
     (line,) = chart.findall("polyline")
-    drawn = np.array([[float(part) for part in pair.split(",")] for pair in line.get("points", "").split()])
+    places = np.array([[float(part) for part in pair.split(",")] for pair in line.get("points", "").split()])
     # A straight line from numbers to pixels: the same scale and offset for all points; up is less.
     for column, sign in ((0, 1), (1, -1)):
         values = np.array(points)[:, column]
-        scale, offset = np.polyfit(values, drawn[:, column], 1)
+        scale, offset = np.polyfit(values, places[:, column], 1)
         assert sign * scale > 0
-        np.testing.assert_allclose(scale * values + offset, drawn[:, column], atol=0.06)
-    assert (drawn >= 0).all()
-    assert (drawn <= (WIDTH, HEIGHT)).all()
+        np.testing.assert_allclose(scale * values + offset, places[:, column], atol=0.06)
+    assert (places >= 0).all()
+    assert (places <= [float(side) for side in chart.get("viewBox", "").split()[2:]]).all()
     assert [dot.findtext("title") for dot in chart.findall("circle")][1] == "a <b>: 0.9 at x 1"
 
 
 def test_bars_are_as_high_as_their_numbers_and_do_not_overlap() -> None:
     points = [(0.1, 0.5), (0.3, 1.0), (0.5, 0.0)]
     both = [Series("a", points), Series("b", points, "s1")]
-    chart = ElementTree.fromstring(bar_chart(both, Axis("", 0, 1), Axis("", 0, 1), "", diagonal=True))
+    chart = drawn("bar_chart", both, Axis("", 0, 1), Axis("", 0, 1), "", diagonal=True)
     bars = [{name: float(bar.get(name, "")) for name in ("x", "y", "width", "height")} for bar in chart.findall("rect")]
     assert bars[0]["height"] == pytest.approx(bars[1]["height"] / 2, abs=0.06)
     assert bars[2]["height"] == 0
@@ -114,7 +124,7 @@ def test_bars_are_as_high_as_their_numbers_and_do_not_overlap() -> None:
 
 def test_the_matrix_has_a_cell_for_each_count() -> None:
     counts = [[5, 0, 1], [0, 2, 0], [3, 0, 3]]
-    chart = ElementTree.fromstring(matrix_chart(counts, ["a", "b & c", "d"], "m"))
+    chart = drawn("matrix_chart", counts, ["a", "b & c", "d"], "m")
     said = [cell.findtext("title") for cell in chart.findall("rect[@class!='ground']")]
     assert said == [
         "a, right: 5 of 6",
@@ -185,7 +195,7 @@ def test_several_answers_to_a_video_are_not_several_videos(tmp_path: Path, video
     for name, evaluation in (("once", once), ("twice", twice)):
         (record,) = read_run(make_run(tmp_path / name, evaluation)).evaluations
         record = replace(record, summary={})
-        widths.append([headline(record)["top-1 accuracy"][1], classes_section(record)])
+        widths.append([headline(record)["top-1 accuracy"][1], classes_section(record).html])
     assert widths[0][0] == widths[1][0]
     bars = [re.findall(r"from [0-9.]+ to [0-9.]+|left:[^\"]+", content) for _, content in widths]
     assert bars[0] == bars[1] != []
@@ -260,6 +270,31 @@ def test_what_is_not_a_run_is_refused(run: Path, tmp_path: Path, capsys: pytest.
     (tmp_path / "evaluation_test" / "videos.csv").write_text("path,label\na.mp4,run\n")
     with pytest.raises(UserError, match="not as clipgru writes it"):
         write_report(tmp_path)
+
+
+def test_a_diagnosis_of_another_program_is_refused(tmp_path: Path, video: Path) -> None:
+    folder = make_run(tmp_path / "run", made_results(8, 4, video))
+    (folder / "diagnosis" / "diagnosis.json").write_text('{"uses_time": true}')
+    with pytest.raises(UserError, match="not as clipgru writes it"):
+        write_report(folder)
+
+
+def test_a_run_s_folder_does_not_open_the_network(video: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """It may come from anyone, with addresses for videos."""
+    opened: list[DecodeConfig] = []
+
+    def note(answers: object, decode: DecodeConfig, max_bytes: int) -> list[object]:
+        opened.append(decode)
+        return []
+
+    monkeypatch.setattr(page, "make_thumbnails", note)
+    folder = make_run(tmp_path / "run", made_results(8, 4, video))
+    config = folder / "config.yaml"
+    settings = yaml.safe_load(config.read_text())
+    config.write_text(yaml.safe_dump(settings | {"decode": {"allow_url": True, "isolate": True}}))
+    write_report(folder)
+    write_report(folder, decode={"allow_url": True})
+    assert [(decode.allow_url, decode.isolate) for decode in opened] == [(False, True), (True, True)]
 
 
 def test_a_run_that_was_only_trained_has_a_page(run: Path, tmp_path: Path) -> None:

@@ -15,7 +15,8 @@ from pipeline import cli
 from pipeline.config import DataConfig, to_yaml
 from pipeline.datasets.annotations import Annotations, VideoRow
 from pipeline.datasets.datamodule import make_loader
-from pipeline.datasets.settled import make_splits, read_annotations
+from pipeline.datasets.formats import read_annotations
+from pipeline.datasets.settled import make_splits
 from pipeline.datasets.shards import read_shards, write_shards
 from pipeline.datasets.videos import SampleKey, VideoDataset, fixed_clips, random_clip
 from pipeline.decode import VideoOpener

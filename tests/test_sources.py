@@ -21,6 +21,8 @@ from pipeline.streaming.outputs import file_stems
 from pipeline.streaming.sources import parse_sources
 from tests.small import small_model
 
+ALLOW_URL = ("--decode.allow_url", "true")
+
 # All that could be told from a secret: its runs of letters and digits.
 SECRETS = (
     "Xq7Zk",
@@ -212,7 +214,14 @@ def test_predict_says_no_password_anywhere(tmp_path: Path, capfd: pytest.Capture
     listed = tmp_path / "list.txt"
     listed.write_text("\n".join([*urls[::7], "ftp://zuser:qzkxvq@127.0.0.1/x.mp4"]), encoding="utf-8")
     out = [f"--{kind}={tmp_path / ('out.' + kind)}" for kind in ("json", "csv", "jsonl")]
-    command = ["predict", str(tmp_path / "model.safetensors"), str(listed), "--allow_url", "--timeout_seconds", "0.5"]
+    command = [
+        "predict",
+        str(tmp_path / "model.safetensors"),
+        str(listed),
+        *ALLOW_URL,
+        "--decode.timeout_seconds",
+        "0.5",
+    ]
     assert main([*command, *out, f"--srt={tmp_path / 'srt'}"]) == 1
     told = [*capfd.readouterr(), *(path.name for path in (tmp_path / "srt").iterdir())]
     told += [(tmp_path / f"out.{kind}").read_text() for kind in ("json", "csv", "jsonl")]
@@ -220,6 +229,6 @@ def test_predict_says_no_password_anywhere(tmp_path: Path, capfd: pytest.Capture
         assert_hidden(text, "qzk/xvq/Xq7Zk")
     paths = [video["path"] for video in json.loads((tmp_path / "out.json").read_text())["videos"]]
     assert len(set(paths)) == len(find_videos([str(listed)], allow_url=True)) == len(paths)
-    assert main([*command[:2], "http://127.0.0.1:9/1", "--allow_url", "--name", "door", *out]) == 1
+    assert main([*command[:2], "http://127.0.0.1:9/1", *ALLOW_URL, "--name", "door", *out]) == 1
     assert json.loads((tmp_path / "out.json").read_text())["videos"][0]["path"] == "door"
     assert capfd.readouterr().err.splitlines()[0] == "error: door: open: cannot be fetched: Connection refused"

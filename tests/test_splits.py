@@ -11,6 +11,7 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
+from pipeline.config import DataConfig
 from pipeline.datasets.annotations import VideoRow
 from pipeline.datasets.formats import read_annotations
 from pipeline.datasets.splits import Rows, check_split, group_folds, leave_one_group_out, split_by_group
@@ -126,7 +127,7 @@ def test_the_seed_changes_the_split_and_nothing_else_does() -> None:
 
 
 def test_real_clips_fall_into_even_folds(shared_data: Path) -> None:
-    found = read_annotations("folder", shared_data / "surv_fight")
+    found = read_annotations(DataConfig(format="folder", root=str(shared_data / "surv_fight")))
     folds = group_folds(found.splits["all"], 5, 0)
     for train, test in folds:
         check_split(train, test, found.labels)
@@ -135,7 +136,7 @@ def test_real_clips_fall_into_even_folds(shared_data: Path) -> None:
 
 
 def test_real_sequences_are_left_out_in_order(shared_data: Path) -> None:
-    found = read_annotations("ut_interaction", shared_data / "ut_interaction")
+    found = read_annotations(DataConfig(format="ut_interaction", root=str(shared_data / "ut_interaction")))
     folds = leave_one_group_out(found.splits["all"])
     assert [test[0].group for _, test in folds] == [f"sequence_{number:02d}" for number in range(1, 11)]
     for train, test in folds:  # sequence 6 has no punch

@@ -26,7 +26,7 @@ from pipeline.streaming.feeds import LiveFeed, Portion
 from pipeline.streaming.grabber import SourceEvent
 from pipeline.streaming.sources import Source, parse_sources
 from pipeline.streaming.status import SourceState
-from pipeline.streaming.streams import Happening, Notice, Shown, Streams
+from pipeline.streaming.streams import Notice, Shown, StreamEvent, Streams
 from tests.small import small_model
 from tests.videos import resident_megabytes
 
@@ -53,16 +53,16 @@ def one_thread() -> Iterator[None]:
     torch.set_num_threads(before)
 
 
-class Heard:
+class Events:
     """All that streams tell."""
 
     def __init__(self) -> None:
-        self.all: list[tuple[str, Happening]] = []
+        self.all: list[tuple[str, StreamEvent]] = []
 
-    def __call__(self, name: str, happening: Happening) -> None:
-        self.all.append((name, happening))
+    def __call__(self, name: str, event: StreamEvent) -> None:
+        self.all.append((name, event))
 
-    def of(self, kind: type, name: str | None = None) -> list[Happening]:
+    def of(self, kind: type, name: str | None = None) -> list[StreamEvent]:
         return [what for who, what in self.all if isinstance(what, kind) and name in (None, who)]
 
     def notices(self, name: str) -> list[str]:
@@ -77,7 +77,7 @@ def run(streams: Streams, until: Callable[[], bool] = lambda: False) -> None:
         assert time.monotonic() < deadline
 
 
-def assert_close(got: Sequence[Happening], expected: Sequence[Prediction | Segment]) -> None:
+def assert_close(got: Sequence[StreamEvent], expected: Sequence[Prediction | Segment]) -> None:
     assert [(g.start_seconds, g.end_seconds, g.label) for g in got] == [  # type: ignore[union-attr]
         (e.start_seconds, e.end_seconds, e.label) for e in expected
     ]
@@ -93,7 +93,7 @@ def test_files_as_fast_as_it_goes_give_what_predict_gives(
     videos: list[str], input: str, inference: InferenceConfig
 ) -> None:
     """Several at once, of different lengths, the last one twice."""
-    model, heard = Model(file_for(input)), Heard()
+    model, heard = Model(file_for(input)), Events()
     streams = Streams(model, heard, inference)
     for source in parse_sources(videos, replay=True, fast=True):
         streams.add(source)
@@ -110,7 +110,7 @@ def test_all_sources_share_one_call_of_the_backbone(videos: list[str]) -> None:
     model = Model(small_model())
     sizes: list[int] = []
     model.embed.backbone.register_forward_pre_hook(lambda _, inputs: sizes.append(len(inputs[0])))
-    streams = Streams(model, Heard(), InferenceConfig(batch_size=8))
+    streams = Streams(model, Events(), InferenceConfig(batch_size=8))
     for source in parse_sources(videos[:1] * 4, replay=True, fast=True):
         streams.add(source)
     sizes.clear()
@@ -125,7 +125,7 @@ def test_a_damaged_file_ends_with_its_reason_and_the_others_go_on(videos: list[s
     content[len(content) // 2 : len(content) // 2 + 3000] = bytes(3000)
     damaged.write_bytes(content)
     (tmp_path / "text.mp4").write_text("no video")
-    model, heard = Model(small_model()), Heard()
+    model, heard = Model(small_model()), Events()
     streams = Streams(model, heard)
     for source in parse_sources([str(damaged), videos[0]], replay=True, fast=True):
         streams.add(source)
@@ -170,7 +170,7 @@ def add_camera(streams: Streams, model: Model, name: str, fps: float, count: flo
 
 def test_live_times_are_those_of_the_clock() -> None:
     """A camera of 20 pictures a second for two seconds, a grid of 5: windows end when they do."""
-    model, heard = Model(small_model()), Heard()
+    model, heard = Model(small_model()), Events()
     streams = Streams(model, heard, STREAM, wants_pictures=True)
     add_camera(streams, model, "a", fps=20, count=41)
     run(streams)
@@ -198,7 +198,7 @@ def slowed(embed: Callable[[Tensor], Tensor], seconds: float) -> Callable[[Tenso
 def test_a_model_that_is_too_slow_drops_frames_and_stays_up_to_date() -> None:
     """30 pictures a second, and a step takes at least an eighth of a second: the oldest it may see is one step old."""
     file = small_model()
-    model, heard = Model(replace(file, sampling=replace(file.sampling, sample_fps=30.0))), Heard()
+    model, heard = Model(replace(file, sampling=replace(file.sampling, sample_fps=30.0))), Events()
     model.embed = slowed(model.embed, 1 / 8)  # type: ignore[assignment]
     streams = Streams(model, heard, STREAM)
     add_camera(streams, model, "a", fps=30)
@@ -223,7 +223,7 @@ def test_a_model_that_is_too_slow_drops_frames_and_stays_up_to_date() -> None:
 
 
 def test_sources_come_and_go_while_others_run() -> None:
-    model, heard = Model(small_model()), Heard()
+    model, heard = Model(small_model()), Events()
     streams = Streams(model, heard, STREAM)
     add_camera(streams, model, "a", fps=20)
     run(streams, lambda: len(heard.of(Prediction, "a")) > 2)
@@ -248,7 +248,7 @@ def add_camera_again(streams: Streams, model: Model) -> None:
 
 
 def test_pause_and_reset() -> None:
-    model, heard = Model(small_model()), Heard()
+    model, heard = Model(small_model()), Events()
     streams = Streams(model, heard, STREAM)
     add_camera(streams, model, "a", fps=20, max_gap_seconds=0.5)
     run(streams, lambda: len(heard.of(Prediction)) > 2)
@@ -298,7 +298,7 @@ class EndlessFeed:
 @pytest.mark.usefixtures("one_thread")
 def test_memory_stays_flat_over_many_frames() -> None:
     model = Model(small_model())
-    streams = Streams(model, lambda name, happening: None, STREAM)
+    streams = Streams(model, lambda name, event: None, STREAM)
     streams.add_feed(camera("a"), EndlessFeed(model))
     for _ in range(500):
         streams.step()
@@ -312,7 +312,7 @@ def test_memory_stays_flat_over_many_frames() -> None:
 def test_everything_is_let_go_at_the_end(videos: list[str]) -> None:
     before = set(threading.enumerate())
     model = Model(small_model())
-    streams = Streams(model, Heard())
+    streams = Streams(model, Events())
     add_camera(streams, model, "a", fps=50)
     streams.add(parse_sources(videos[:1], replay=True, fast=True)[0])
     streams.add(parse_sources(videos[1:2], replay=True)[0])

@@ -22,7 +22,7 @@ from pipeline.clip import Prediction
 from pipeline.config import InferenceConfig, StreamingConfig
 from pipeline.inference import Model
 from pipeline.streaming.sources import parse_sources
-from pipeline.streaming.streams import Happening, Notice, Streams
+from pipeline.streaming.streams import Notice, StreamEvent, Streams
 from tests.ports import free_port
 from tests.small import small_model
 
@@ -102,17 +102,17 @@ class Watched:
     def __init__(self, urls: list[str], config: StreamingConfig = CONFIG) -> None:
         self.notices: list[Notice] = []
         self.windows: list[Prediction] = []
-        self.streams = Streams(Model(small_model()), self._hear, InferenceConfig(mode="stream"), streaming=config)
+        self.streams = Streams(Model(small_model()), self._on_event, InferenceConfig(mode="stream"), streaming=config)
         for source in parse_sources(urls):
             self.streams.add(source)
 
-    def _hear(self, name: str, happening: Happening) -> None:
+    def _on_event(self, name: str, event: StreamEvent) -> None:
         assert "secret" not in name
-        if isinstance(happening, Notice):
-            assert "secret" not in happening.message
-            self.notices.append(happening)
-        elif isinstance(happening, Prediction):
-            self.windows.append(happening)
+        if isinstance(event, Notice):
+            assert "secret" not in event.message
+            self.notices.append(event)
+        elif isinstance(event, Prediction):
+            self.windows.append(event)
 
     @property
     def kinds(self) -> list[str]:

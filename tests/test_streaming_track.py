@@ -15,7 +15,7 @@ from pipeline.config import InferenceConfig, TimelineConfig
 from pipeline.inference import Model
 from pipeline.streaming.feeds import Portion
 from pipeline.streaming.track import Scored, SourceTrack
-from pipeline.timeline import WindowScores
+from pipeline.timeline.scores import WindowScores
 from tests.small import small_model
 
 NO_FRAMES = torch.empty(0, 3, 40, 40, dtype=torch.uint8)

@@ -22,12 +22,13 @@ from pipeline.checkpoint import save_model
 from pipeline.cli import main
 from pipeline.errors import UserError
 from pipeline.inference import Model
+from pipeline.streaming.board import Board
 from pipeline.streaming.outputs import Recordings, file_stems
 from pipeline.streaming.sources import Source
 from pipeline.streaming.status import Command, SourceStatus
 from pipeline.streaming.streams import Shown, Streams
 from pipeline.streaming.webcam import obey, parse_address
-from pipeline.streaming.window import KEYS, LabelStrip, colour_of, draw_source
+from pipeline.streaming.window import KEYS, colour_of, draw_source
 from tests.small import small_model
 
 PATIENCE_SECONDS = 120.0
@@ -107,7 +108,7 @@ def test_a_second_recording_leaves_the_first(tmp_path: Path) -> None:
     for number in range(3):
         recordings = Recordings(tmp_path, [source], {"number": number}, 5.0)
         for time_seconds in (0.0, 0.2):
-            recordings.hear("a.mp4", Shown(picture, time_seconds, "jump", 0.5, ""))
+            recordings.on_event("a.mp4", Shown(picture, time_seconds, "jump", 0.5, ""))
         recordings.close()
     assert (tmp_path / "a.mp4").read_bytes() == b"precious"
     events = sorted(tmp_path.glob("a_*.jsonl"), key=lambda path: path.stat().st_mtime_ns)
@@ -232,7 +233,7 @@ def test_names_of_recordings() -> None:
 
 
 def test_commands_of_those_who_watch() -> None:
-    streams = Streams(Model(small_model()), lambda name, happening: None)
+    streams = Streams(Model(small_model()), lambda name, event: None)
     commands: list[Command] = ["pause", "reset", "quit"]
     assert [obey(streams, command) for command in commands] == [True, True, False]
     assert streams.is_paused
@@ -241,14 +242,14 @@ def test_commands_of_those_who_watch() -> None:
 
 def test_the_window_shows_picture_labels_and_strip() -> None:
     """By the colours at their places: a red picture in the middle left, bars as long as scores, a coloured strip."""
-    strip = LabelStrip()
-    strip.add(30.0, "jump")
-    strip.add(60.0, None)
+    board = Board()
     picture = np.zeros((90, 160, 3), np.uint8)
     picture[..., 0] = 200
     top = (("jump", 0.75), ("a label that is much too long for the panel and for anybody to read", 0.25))
     status = SourceStatus("camera 0", "live", picture, 60.0, "jump", top, "live", latency_ms={"p50": 12.0})
-    shown = draw_source(status, strip)
+    for seconds in range(61):
+        board.publish([replace(status, time_seconds=float(seconds), label="jump" if seconds <= 30 else None)])
+    shown = draw_source(board.cards[0])
     assert shown.shape == (400, 800, 3)
     assert shown[180, 240].tolist() == [200, 0, 0]
     bar = shown[106, 480:]
@@ -257,7 +258,8 @@ def test_the_window_shows_picture_labels_and_strip() -> None:
     assert colours == {colour_of("jump"), colour_of(None)}
     assert shown[380, 100].tolist() == list(colour_of("jump"))
     assert shown[380, 700].tolist() == list(colour_of(None))
-    assert draw_source(SourceStatus("camera 1", "connecting"), LabelStrip()).shape == shown.shape
+    board.publish([SourceStatus("camera 1", "connecting")])
+    assert draw_source(board.cards[0]).shape == shown.shape
 
 
 def test_the_tool_is_the_command() -> None:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import tracemalloc
+from collections.abc import Iterable, Iterator
 from itertools import pairwise
 
 import numpy as np
@@ -14,12 +15,8 @@ from pipeline.clip import Segment
 from pipeline.config import TimelineConfig
 from pipeline.errors import UserError
 from pipeline.sampling import Window, window_starts
-from pipeline.timeline import (
-    Timeline,
-    WindowScores,
-    frame_scores,
-    merge_segments,
-)
+from pipeline.timeline.scores import FloatArray, FrameMeans, WindowScores
+from pipeline.timeline.segments import Timeline, merge_segments
 from tests.reference.timeline import (
     naive_frames,
     naive_labels,
@@ -36,6 +33,13 @@ def windows_of(frame_labels: list[int], num_frames: int = 1) -> list[WindowScore
     scores[np.arange(len(frame_labels)), frame_labels] = 0.9
     last = len(frame_labels) - num_frames
     return [WindowScores(Window(i, i + num_frames), scores[i]) for i in range(last + 1)]
+
+
+def frame_scores(windows: Iterable[WindowScores]) -> Iterator[tuple[int, FloatArray]]:
+    means = FrameMeans()
+    for scored in windows:
+        yield from means.push(scored)
+    yield from means.flush()
 
 
 @settings(deadline=None)

@@ -21,7 +21,6 @@ from pipeline.config import TimelineConfig
 from pipeline.datasets.timelines.formats import read_timelines
 from pipeline.errors import UserError
 from pipeline.schema import to_json
-from pipeline.timeline import merge_segments
 from pipeline.timeline.labelled import LabelledSpan, LabelledVideo
 from pipeline.timeline.metrics import (
     TimelineFigures,
@@ -35,6 +34,7 @@ from pipeline.timeline.metrics.figures import resample_videos
 from pipeline.timeline.metrics.onsets import find_onsets
 from pipeline.timeline.metrics.pairs import VideoPair
 from pipeline.timeline.metrics.segments import SegmentCounts, bounds, edit_score, match_segments, temporal_iou
+from pipeline.timeline.segments import merge_segments
 from tests.reference.timeline import naive_levenshtein
 from tests.reference.timeline_metrics import (
     naive_detection_ap,

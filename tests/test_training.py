@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import math
 import os
 import shutil
 import signal
@@ -103,6 +104,25 @@ def test_a_run_leaves_a_model_that_says_what_it_is(motion_root: Path, tmp_path: 
         train(replace(experiment, name="new"), resume=True, quiet=True)
 
 
+@pytest.mark.parametrize("accumulated", [1, 4])
+def test_a_loss_that_is_no_number_ends_the_run_before_the_weights_learn_from_it(
+    motion_root: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, accumulated: int
+) -> None:
+    loss, steps = ClipClassifier.loss, list[int]()
+
+    def diverged(self: ClipClassifier, batch: Any) -> tuple[torch.Tensor, torch.Tensor]:
+        value, weight = loss(self, batch)
+        return (value * math.nan if self.trainer.fit_loop.epoch_loop.total_batch_idx else value), weight
+
+    monkeypatch.setattr(ClipClassifier, "loss", diverged)
+    monkeypatch.setattr(ClipClassifier, "on_before_optimizer_step", lambda self, _: steps.append(self.global_step))
+    experiment = small_experiment(motion_root, tmp_path, epochs=1, accumulate_batches=accumulated)
+    with pytest.raises(UserError, match=r"the loss became nan in epoch 0; lower training\.learning_rate"):
+        train(experiment, quiet=True)
+    assert len(steps) == 1 // accumulated  # the first batch alone
+    assert not (experiment.run_dir / "model.safetensors").exists()
+
+
 @pytest.mark.parametrize(
     ("input", "model", "num_frames"),
     [
@@ -136,9 +156,8 @@ def test_what_is_frozen_stays_in_evaluation_mode(motion_root: Path, tmp_path: Pa
     experiment = small_experiment(motion_root, tmp_path, num_frozen_stages=2)
     module = ClipClassifier(experiment, 3).train()
     assert [stage.training for stage in module.recognizer.backbone.stages] == [False, False, True, True]
-    frozen_norm = ClipClassifier(
-        replace(experiment, training=replace(experiment.training, freeze_batch_norm=True)), 3
-    ).train()
+    training = replace(experiment.training, freeze_batch_norm=True, initial_model="which has statistics")
+    frozen_norm = ClipClassifier(replace(experiment, training=training), 3).train()
     norms = [m for m in frozen_norm.recognizer.backbone.modules() if isinstance(m, torch.nn.BatchNorm2d)]
     assert norms
     assert not any(norm.training for norm in norms)
@@ -280,14 +299,26 @@ def test_bad_videos_are_named_and_left_out_and_too_many_fail(motion_root: Path, 
             "set sampling.mode dense and sampling.short_video hold_last",
         ),
         (lambda e: replace(e, training=replace(e.training, train_frames=99)), "is more than a clip has"),
-        (lambda e: replace(e, data=replace(e.data, format="ucf")), "unknown data format 'ucf'"),
+        (lambda e: replace(e, model=replace(e.model, rgb_diff_scale=2.0)), "set transform.input rgb_diff"),
+        (
+            lambda e: replace(
+                e,
+                data=replace(e.data, cache="features"),
+                training=replace(e.training, backbone_lr_scale=0.0, cutmix_alpha=1.0),
+            ),
+            "set training.mixup_alpha and training.cutmix_alpha 0",
+        ),
     ],
 )
-def test_settings_that_do_not_agree(
-    motion_root: Path, tmp_path: Path, change: Callable[[Experiment], Experiment], message: str
-) -> None:
+def test_settings_that_do_not_agree(change: Callable[[Experiment], Experiment], message: str) -> None:
     with pytest.raises(UserError, match=message):
-        train(change(small_experiment(motion_root, tmp_path)), quiet=True)
+        change(small_experiment(Path("videos"), Path("runs")))
+
+
+def test_an_unknown_format_ends_a_training(motion_root: Path, tmp_path: Path) -> None:
+    experiment = small_experiment(motion_root, tmp_path)
+    with pytest.raises(UserError, match="unknown data format 'ucf'"):
+        train(replace(experiment, data=replace(experiment.data, format="ucf")), quiet=True)
 
 
 @pytest.mark.parametrize(("which", "code"), [(signal.SIGINT, 130), (signal.SIGTERM, 143)])

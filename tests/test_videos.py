@@ -18,7 +18,8 @@ from numpy.typing import NDArray
 from pipeline.config import DataConfig, Experiment, SamplingConfig, TransformConfig
 from pipeline.datasets.annotations import VideoRow
 from pipeline.datasets.datamodule import make_loader
-from pipeline.datasets.settled import make_splits, read_annotations, read_splits
+from pipeline.datasets.formats import read_annotations
+from pipeline.datasets.settled import make_splits, read_splits
 from pipeline.datasets.splits import check_split
 from pipeline.datasets.videos import (
     EpochSampler,
@@ -252,8 +253,8 @@ def test_splits_follow_the_dataset_and_else_the_groups(motion_root: Path, shared
         (["x", "y", "x", "y"], {"val_fraction": 1.0}, r"data\.val_fraction 1 leaves nothing to learn from"),
         (["x", "y", "x", "y"], {}, r"data\.val_fraction 0\.15, which may be 0\) needs at least 2 source videos"),
         (["x", "y"], {}, r"data\.test_fraction 0\.2\) needs at least 2 source videos"),
-        (["x", "y" * 201, "x", "y" * 201], {}, "must be 1 to 200 printable characters"),
-        (["x", "y\x1b[31m", "x", "y\x1b[31m"], {}, "must be 1 to 200 printable characters"),
+        (["x", "y" * 201, "x", "y" * 201], {}, "is not of 1 to 200 characters without control characters"),
+        (["x", "y\x1b[31m", "x", "y\x1b[31m"], {}, "is not of 1 to 200 characters without control characters"),
     ],
 )
 def test_what_a_training_cannot_do_is_one_line_with_the_cure(

@@ -19,7 +19,8 @@ from dataclasses import asdict
 from pathlib import Path
 
 from pipeline.cli.parser import read_experiment
-from pipeline.datasets.settled import make_splits, read_annotations
+from pipeline.datasets.formats import read_annotations
+from pipeline.datasets.settled import make_splits
 from pipeline.evaluation import evaluate_model
 from pipeline.files.stopping import Interrupted
 from pipeline.ranks import current_rank, join

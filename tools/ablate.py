@@ -15,6 +15,7 @@ import os
 import shlex
 import sys
 from collections.abc import Sequence
+from contextlib import suppress
 from dataclasses import replace
 from pathlib import Path
 from statistics import mean
@@ -26,6 +27,7 @@ from compare_heads import interval
 from pipeline.cli import ENVIRONMENT
 from pipeline.cli.parser import read_experiment
 from pipeline.config import Experiment
+from pipeline.errors import UserError
 from pipeline.files.writing import write_atomically
 from pipeline.machine import keep_freed_memory
 from pipeline.protocols import MODEL, PROTOCOLS, EvaluationSettings, FoldResult, ProtocolResult, run_protocol
@@ -77,9 +79,12 @@ def variant(words: str, arguments: argparse.Namespace) -> Experiment:
 
 
 def changing(names: Sequence[str], arguments: argparse.Namespace) -> list[str]:
-    """Those of the variants that change something."""
-    recipe = variant(VARIANTS[WHOLE], arguments)
-    return [name for name in names if name != WHOLE and variant(VARIANTS[name], arguments) != recipe]
+    """Those of the variants that change something and agree with the recipe's other settings."""
+    recipe, found = variant(VARIANTS[WHOLE], arguments), []
+    for name in names:
+        with suppress(UserError):
+            found += [name] if variant(VARIANTS[name], arguments) != recipe else []
+    return found
 
 
 def run_variant(name: str, arguments: argparse.Namespace) -> list[FoldResult]:

@@ -27,9 +27,10 @@ from pipeline.config import Experiment
 from pipeline.datasets.annotations import VideoRow
 from pipeline.datasets.datamodule import make_feature_loader, read_features
 from pipeline.datasets.features import FeatureCache, FrozenBackbone
+from pipeline.datasets.formats import read_annotations
 from pipeline.datasets.grids import cache_store
 from pipeline.datasets.motion import PARTNER
-from pipeline.datasets.settled import Splits, make_splits, read_annotations
+from pipeline.datasets.settled import Splits, make_splits
 from pipeline.datasets.videos import ClipBatch, fixed_clips
 from pipeline.demo import motion_experiment
 from pipeline.training.fit import train

@@ -49,7 +49,7 @@ from pipeline.streaming.feeds import LiveFeed, Portion
 from pipeline.streaming.grabber import SourceEvent
 from pipeline.streaming.sources import Source, parse_sources
 from pipeline.streaming.status import SourceState
-from pipeline.streaming.streams import Happening, Streams
+from pipeline.streaming.streams import StreamEvent, Streams
 
 NUM_CLASSES = 12
 RECOMMENDED = ModelConfig(num_stages=6, hidden_channels=64)
@@ -107,7 +107,7 @@ class EndlessFeed:
         """Nothing to close."""
 
 
-def ignore(name: str, happening: Happening) -> None:
+def ignore(name: str, event: StreamEvent) -> None:
     """Nobody listens."""
 
 
@@ -243,11 +243,11 @@ def run_child(args: argparse.Namespace) -> None:
         torch.set_num_threads(args.threads)
     segments: dict[str, list[dict[str, Any]]] = {path: [] for path in args.files}
 
-    def hear(name: str, happening: Happening) -> None:
-        if isinstance(happening, Segment):
-            segments[name].append(segment_record(happening))
+    def on_event(name: str, event: StreamEvent) -> None:
+        if isinstance(event, Segment):
+            segments[name].append(segment_record(event))
 
-    streams = Streams(load_model(args.model, "cpu"), hear)
+    streams = Streams(load_model(args.model, "cpu"), on_event)
     for source in parse_sources(args.files, replay=True, fast=True):
         streams.add(source)
     print("ready", flush=True)

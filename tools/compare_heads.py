@@ -27,7 +27,8 @@ from benchmarks.timing import interleaved, machine
 
 from pipeline.cli.parser import read_experiment
 from pipeline.config import Experiment
-from pipeline.datasets.settled import Splits, make_splits, read_annotations
+from pipeline.datasets.formats import read_annotations
+from pipeline.datasets.settled import Splits, make_splits
 from pipeline.evaluation import evaluate_model
 from pipeline.files.writing import write_atomically
 from pipeline.models.recognizer import Recognizer

@@ -80,7 +80,15 @@ class Outcome:
 def make_files(folder: Path) -> None:
     """A small model on differences of frames, and what ``clipgru export`` makes of it, with 8 bits."""
     from pipeline.checkpoint import ModelFile, load_model_file, save_model
-    from pipeline.config import DecodeConfig, Experiment, ModelConfig, SamplingConfig, TransformConfig, to_dict
+    from pipeline.config import (
+        DecodeConfig,
+        Experiment,
+        ModelConfig,
+        SamplingConfig,
+        TrainingConfig,
+        TransformConfig,
+        to_dict,
+    )
     from pipeline.export.assembly import assemble, describe_graph
     from pipeline.export.files import export_onnx
     from pipeline.export.int8 import quantize
@@ -91,7 +99,8 @@ def make_files(folder: Path) -> None:
     torch.manual_seed(0)
     model = ModelConfig(backbone="tiny", weights="none", heads=("convgru", "gru"), hidden_channels=8)
     sampling, transform = SamplingConfig(5.0, 4), TransformConfig("stretch", 40, 32, "rgb_diff")
-    experiment = Experiment(model=model, sampling=sampling, transform=transform)
+    training = TrainingConfig(freeze_batch_norm=False)
+    experiment = Experiment(model=model, sampling=sampling, transform=transform, training=training)
     labels = ("opens", "closes", "rests")
     provenance = {"clipgru": "0.1.0", "torch": "2", "python": "3", "experiment": to_dict(experiment)}
     recognizer = Recognizer(model, len(labels)).eval()

@@ -34,8 +34,8 @@ from pipeline.config import Experiment
 from pipeline.datasets.annotations import VideoRow
 from pipeline.datasets.datamodule import read_features
 from pipeline.datasets.features import FeatureCache, FrozenBackbone
+from pipeline.datasets.formats import read_annotations
 from pipeline.datasets.grids import cache_store
-from pipeline.datasets.settled import read_annotations
 from pipeline.datasets.splits import group_folds
 from pipeline.datasets.videos import BadVideo
 from pipeline.errors import UserError

@@ -33,10 +33,11 @@ DOCS = ROOT / "docs"
 HEAD = """# Reference
 
 Every key of an experiment and every option of a command. Written by `python tools/write_reference.py` from the
-dataclasses in `pipeline/config/` and `pipeline/options.py`; `clipgru COMMAND --help` says the same.
+dataclasses in `pipeline/config/` and `pipeline/options/`; `clipgru COMMAND --help` says the same.
 
 An experiment is a YAML file of these groups, such as those in `configs/`; each key is also an option of `clipgru train`
-and `clipgru evaluate`, as `--data.batch_size 8`.
+and `clipgru evaluate`, as `--data.batch_size 8`. Every command that opens videos takes the keys of `decode`, as
+`--decode.isolate true`.
 """
 API_HEAD = """# API
 
@@ -72,7 +73,10 @@ def table(kind: Any, prefix: str) -> list[str]:
     for item in dataclasses.fields(kind):
         if not dataclasses.is_dataclass(item.default_factory):
             meaning = said[item.name].replace("|", "\\|").replace("<", "\\<")
-            lines.append(f"| `{item.name}` | {_written(getattr(defaults, item.name))} | {meaning} |")
+            if "given_of" in item.metadata:
+                lines.append(f"| `{item.name}.*` | as the model file | {meaning} |")
+            else:
+                lines.append(f"| `{item.name}` | {_written(getattr(defaults, item.name))} | {meaning} |")
     return lines
 
 

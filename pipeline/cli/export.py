@@ -10,15 +10,15 @@ from typing import TYPE_CHECKING, Any
 
 from pipeline.cli.models import say_notes
 from pipeline.cli.parser import (
-    add_experiment,
+    add_data,
     add_no_clobber,
     add_options,
     config_files,
     console,
+    given_settings,
     make_parser,
     read_options,
 )
-from pipeline.errors import UserError, unknown_name
 from pipeline.files.outputs import check_outputs, files_in
 from pipeline.options import ExportOptions
 from pipeline.schema import to_json
@@ -40,19 +40,16 @@ def export_command(args: Sequence[str]) -> int:
         "--int8 the data is that of the training, or other data given by --data.* options.",
     )
     parser.add_argument("model_file", type=str, metavar="MODEL", help="A model file.")
-    add_experiment(parser)
+    add_data(parser)
     add_options(parser, ExportOptions)
     add_no_clobber(parser)
     arguments = parser.parse_args(list(args))
     options = read_options(ExportOptions, parser, arguments)
-    if options.format not in FORMATS:
-        raise unknown_name("export format", options.format, FORMATS)
-    given = parser.parse_args(list(args), defaults=False)
     model = Path(arguments.model_file)
     folder = Path(options.output) if options.output else model.parent
     names = [f"{model.stem}{kind}.{part}.{end}" for kind, part, end in product(("", ".int8"), _PARTS, ("onnx", "pt2"))]
     check_outputs(files_in(folder, names), [model, *config_files(arguments)], no_clobber=arguments.no_clobber)
-    exported = FORMATS[options.format](model, given.get("data"), options)
+    exported = FORMATS[options.format](model, arguments, options)
     if not options.quiet:
         console().print(f"written: {', '.join(map(str, exported.paths))}")
     summary: dict[str, Any] = {"written": [str(path) for path in exported.paths], "differences": exported.differences}
@@ -60,7 +57,7 @@ def export_command(args: Sequence[str]) -> int:
     return 0
 
 
-def _export_onnx(path: Path, given_data: Any, options: ExportOptions) -> Exported:
+def _export_onnx(path: Path, arguments: Any, options: ExportOptions) -> Exported:
     from rich.progress import Progress
 
     from pipeline.inference.onnx_file import import_onnx
@@ -69,7 +66,7 @@ def _export_onnx(path: Path, given_data: Any, options: ExportOptions) -> Exporte
     from pipeline.checkpoint import load_model_file
     from pipeline.export.files import export_onnx
 
-    file = load_model_file(path)
+    file = load_model_file(path).decoded_as(given_settings(arguments, "decode"))
     stem = (Path(options.output) if options.output else path.parent) / path.stem
     if not file.recognizer.temporal.streams and not options.quiet:
         num_frames = file.sampling.num_frames
@@ -79,28 +76,26 @@ def _export_onnx(path: Path, given_data: Any, options: ExportOptions) -> Exporte
         return export_onnx(file, stem)
     with Progress(console=console(), disable=options.quiet or not sys.stderr.isatty()) as progress:
         task = progress.add_task("measuring int8")
-        int8 = _int8_data(file, given_data, options, lambda count: progress.advance(task, count))
+        int8 = _int8_data(file, arguments, options, lambda count: progress.advance(task, count))
         progress.update(task, total=2 * len(int8.rows))
         return export_onnx(file, stem, int8)
 
 
-def _int8_data(file: ModelFile, given_data: Any, options: ExportOptions, progress: Callable[[int], None]) -> Int8Data:
+def _int8_data(file: ModelFile, arguments: Any, options: ExportOptions, progress: Callable[[int], None]) -> Int8Data:
     from pipeline.export.files import Int8Data
     from pipeline.unseen import rows_to_judge
 
-    given = given_data.as_dict() if given_data else {}
-    judged = rows_to_judge(file, given, options.split)
+    given_data = given_settings(arguments, "data")
+    judged = rows_to_judge(file, given_data, options.split)
     say_notes(judged.notes, options.quiet)
-    calibration = judged if options.split == "all" else rows_to_judge(file, given, "train")
+    calibration = judged if options.split == "all" else rows_to_judge(file, given_data, "train")
     return Int8Data(calibration.rows, options.calibration_clips, judged.rows, judged.data, progress)
 
 
-def _export_programs(path: Path, given_data: Any, options: ExportOptions) -> Exported:
+def _export_programs(path: Path, arguments: Any, options: ExportOptions) -> Exported:
     from pipeline.checkpoint import load_model_file
     from pipeline.export.programs import export_programs
 
-    if options.int8:
-        raise UserError("--int8 makes 8-bit files in ONNX alone; leave out --format torch or --int8")
     file = load_model_file(path)
     if not options.quiet:
         note = (
@@ -111,7 +106,7 @@ def _export_programs(path: Path, given_data: Any, options: ExportOptions) -> Exp
     return export_programs(file, stem)
 
 
-# format -> (model file, data settings given, options) -> what was written
+# format -> (model file, parsed arguments, options) -> what was written
 FORMATS: dict[str, Callable[[Path, Any, ExportOptions], Exported]] = {
     "onnx": _export_onnx,
     "torch": _export_programs,

@@ -7,20 +7,23 @@ from collections.abc import Sequence
 from dataclasses import replace
 from pathlib import Path
 
-from pipeline.cli.models import decoding_as, end_with_report, say_notes
+from pipeline.cli.models import end_with_report, say_notes
 from pipeline.cli.parser import (
     EXIT_SOME_FAILED,
-    add_experiment,
+    add_data,
+    add_given,
     add_no_clobber,
     add_options,
     config_files,
     console,
+    given_settings,
     make_parser,
     read_options,
 )
+from pipeline.config import DecodeConfig
 from pipeline.files.lock import locked_folder
 from pipeline.files.outputs import check_outputs, claimed, files_in
-from pipeline.options import DecodeOptions, DiagnoseOptions, ExplainOptions
+from pipeline.options import DiagnoseOptions, ExplainOptions
 from pipeline.schema import to_json
 
 
@@ -32,12 +35,11 @@ def diagnose_command(args: Sequence[str]) -> int:
         "the share of the clip seen; its hardest clips and most confident errors as pictures.",
     )
     parser.add_argument("model_file", type=str, metavar="MODEL", help="A model file.")
-    add_experiment(parser)
+    add_data(parser)
     add_options(parser, DiagnoseOptions)
     add_no_clobber(parser)
     arguments = parser.parse_args(list(args))
     options = read_options(DiagnoseOptions, parser, arguments)
-    given = parser.parse_args(list(args), defaults=False)
 
     from rich.progress import Progress
 
@@ -55,9 +57,9 @@ def diagnose_command(args: Sequence[str]) -> int:
     folder = home if options.output else home / "diagnosis"
     refuse_foreign_report(home)
     with locked_folder(folder):
-        model = decoding_as(load_model_file(arguments.model_file, pick_device(options.device)), given)
-        given_data = given.get("data")
-        judged = rows_to_judge(model, given_data.as_dict() if given_data else {}, options.split)
+        model = load_model_file(arguments.model_file, pick_device(options.device))
+        model = model.decoded_as(given_settings(arguments, "decode"))
+        judged = rows_to_judge(model, given_settings(arguments, "data"), options.split)
         say_notes(judged.notes, options.quiet)
         data = judged.data
         inputs = [arguments.model_file, *config_files(arguments), *annotation_files(data.root, data.annotations)]
@@ -82,18 +84,16 @@ def explain_sampling_command(args: Sequence[str]) -> int:
     parser.add_argument("video", type=str, metavar="VIDEO", help="A video file.")
     parser.add_argument("--output", type=str, default="sampling.png", help="The picture to write.")
     parser.add_argument("--seed", type=int, default=0, help="Decides the training clips.")
-    parser.add_class_arguments(DecodeOptions, "decode")
+    add_given(parser, "decode", DecodeConfig)
     add_no_clobber(parser)
     arguments = parser.parse_args(list(args))
-    decode = parser.instantiate(arguments).decode
     inputs = [arguments.model_file, arguments.video]
     with claimed({"--output": arguments.output}, inputs, no_clobber=arguments.no_clobber):
         from pipeline.checkpoint import load_model_file
         from pipeline.explanation.sheets import sampling_sheet
         from pipeline.files.writing import write_atomically
 
-        model = load_model_file(arguments.model_file)
-        model = replace(model, decode=decode.over(model.decode))
+        model = load_model_file(arguments.model_file).decoded_as(given_settings(arguments, "decode"))
         sheet = sampling_sheet(model, Path(arguments.video), arguments.seed)
         write_atomically(Path(arguments.output), sheet)
     console().print(f"written: {arguments.output}")
@@ -125,8 +125,8 @@ def explain_command(args: Sequence[str]) -> int:
         from pipeline.explanation.overlay import explanation_record, write_explanation
         from pipeline.inference import pick_device
 
-        model = load_model_file(arguments.model_file, pick_device(options.device))
-        with VideoOpener(options.decode.over(model.decode)).open(arguments.video) as reader:
+        model = load_model_file(arguments.model_file, pick_device(options.device)).decoded_as(options.decode)
+        with VideoOpener(model.decode).open(arguments.video) as reader:
             memory = remember(model, reader)
             written = write_explanation(memory, reader, model.transform, video, options.top)
     if not options.quiet:

@@ -17,6 +17,7 @@ from pipeline.cli.parser import (
     add_options,
     config_files,
     console,
+    given_settings,
     make_parser,
     read_options,
     to_experiment,
@@ -36,7 +37,6 @@ from pipeline.options import (
 from pipeline.schema import to_json
 
 if TYPE_CHECKING:
-    from pipeline.checkpoint import ModelFile
     from pipeline.evaluation import Evaluation
     from pipeline.protocols import FoldResult
     from pipeline.ranks import Ranks
@@ -137,7 +137,7 @@ def _evaluate_model(arguments: Any, given: Any, options: EvaluateOptions, args: 
     from pipeline.run_report.journal import now
     from pipeline.run_report.page import refuse_foreign_report
 
-    machine = MachineConfig(**given.get("machine", {}))
+    machine = MachineConfig(**given_settings(given, "machine"))
     began, ranks = now(), join(machine)
     home = Path(options.output or Path(arguments.model_file).parent)
     folder = home if options.output else home / f"evaluation_{options.split}"
@@ -171,10 +171,9 @@ def _evaluate_rows(
     with ranks.agreement():
         model = load_model_file(arguments.model_file, ranks.device or pick_device(options.device))
         set_fast(model.recognizer, fast_heads)
-        model = decoding_as(model, given)
+        model = model.decoded_as(given_settings(given, "decode"))
         with ranks.in_turn():
-            given_data = given.get("data")
-            judged = rows_to_judge(model, given_data.as_dict() if given_data else {}, options.split)
+            judged = rows_to_judge(model, given_settings(given, "data"), options.split)
         data = judged.data
         inputs = [arguments.model_file, *config_files(arguments), *annotation_files(data.root, data.annotations)]
         check_outputs(files_in(folder, EVALUATION_FILES), inputs, no_clobber=arguments.no_clobber)
@@ -193,13 +192,6 @@ def _evaluate_rows(
         )
     evaluation = replace(evaluation, left_out=judged.left_out)
     return evaluation, evaluation.summary() | judged.figures
-
-
-def decoding_as(model: ModelFile, given: Any) -> ModelFile:
-    """The model, to decode as it was trained but for the ``--decode.*`` options that are given."""
-    given_decode = given.get("decode")
-    changes = given_decode.as_dict() if given_decode else {}
-    return replace(model, decode=replace(model.decode, **changes))
 
 
 def say_notes(notes: Iterable[str], quiet: bool) -> None:
@@ -293,7 +285,10 @@ def report_command(args: Sequence[str]) -> int:
     run, run2 = Path(arguments.run), Path(arguments.run2) if arguments.run2 else None
     read = [path for folder in filter(None, (run, run2)) for path in folder.rglob("*") if path.suffix != ".html"]
     with claimed({"--output": output}, read, no_clobber=arguments.no_clobber):
-        say(str(write_report(run, output, options.clips) if run2 is None else write_comparison(run, run2, output)))
+        if run2 is None:
+            say(str(write_report(run, output, options.clips, options.decode)))
+        else:
+            say(str(write_comparison(run, run2, output)))
     return 0
 
 

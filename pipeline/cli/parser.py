@@ -5,6 +5,7 @@ from __future__ import annotations
 import json
 import os
 import re
+from argparse import SUPPRESS
 from collections.abc import Iterator, Sequence
 from dataclasses import fields
 from difflib import get_close_matches
@@ -15,7 +16,9 @@ from typing import TYPE_CHECKING, Any, NoReturn
 import docstring_parser
 import jsonargparse
 
-from pipeline.config import DecodeConfig, Experiment, read_settings, to_dict
+from pipeline.cli.help import HelpFormatter, group_by_purpose
+from pipeline.config import DataConfig, DecodeConfig, Experiment, read_settings, to_dict
+from pipeline.config.earlier import new_option
 from pipeline.errors import UserError
 from pipeline.schema import check_types
 
@@ -45,20 +48,36 @@ class _Parser(jsonargparse.ArgumentParser):
         for word in left:
             self._check_not_an_option(word)
             name, equals, value = word.partition("=")
+            self._check_not_renamed(name)
             if word == "--":
                 yield from (word, *left)
             elif name == "--config" and (value := value if equals else next(left, "")):
                 config_files.append(value)
-                yield f"--config={json.dumps(read_settings(Experiment, Path(value)), ensure_ascii=False)}"
+                yield f"--config={json.dumps(self._settings_in(Path(value)), ensure_ascii=False)}"
             elif inside := [option for option in options if option.startswith(f"{name}.")]:
                 raise UserError(f"{name} is a group of settings: give one of them, such as {inside[0]}")
             else:
                 yield word
 
+    def _settings_in(self, config_file: Path) -> dict[str, Any]:
+        """The settings of an experiment that this command takes."""
+        taken = {action.dest.partition(".")[0] for action in self._actions}
+        return {name: value for name, value in read_settings(Experiment, config_file).items() if name in taken}
+
     def _check_not_an_option(self, word: str) -> None:
         known = word.partition("=")[0] in self._option_string_actions
         if word.startswith("-") and word not in ("-", "--") and not known and os.path.exists(word):
             raise UserError(f"{word} looks like an option, and is a file here: write ./{word}")
+
+    def _check_not_renamed(self, option: str) -> None:
+        new = new_option(option)
+        if new and option not in self._option_string_actions and new.split()[0] in self._option_string_actions:
+            raise UserError(f"{option} is written {new} in this version")
+
+    def format_help(self, *args: Any) -> str:
+        """Return the help with its options in groups by purpose."""
+        group_by_purpose(self)
+        return super().format_help(*args)
 
     def error(self, message: str, ex: Exception | None = None) -> NoReturn:
         """Raise what ``main`` prints, with a guess at what was meant."""
@@ -106,7 +125,13 @@ def _at_home(word: str) -> str:
 def make_parser(command: str, description: str) -> _Parser:
     """The parser of one command."""
     jsonargparse.set_parsing_settings(docstring_parse_attribute_docstrings=True)
-    return _Parser(prog=f"clipgru {command}", description=description, exit_on_error=True, allow_abbrev=False)
+    return _Parser(
+        prog=f"clipgru {command}",
+        description=description,
+        formatter_class=HelpFormatter,
+        exit_on_error=True,
+        allow_abbrev=False,
+    )
 
 
 def console() -> PlainConsole:
@@ -145,8 +170,19 @@ def _experiment_parser() -> _Parser:
 
 def add_experiment(parser: _Parser) -> None:
     """``--config`` and every setting of an experiment."""
-    parser.add_argument("--config", action="config", help="A YAML file with any of these settings; configs/ has some.")
+    _add_config(parser)
     parser.add_class_arguments(Experiment, None)
+
+
+def add_data(parser: _Parser) -> None:
+    """``--config``, and settings of data and decoding in place of a model file's."""
+    _add_config(parser)
+    add_given(parser, "data", DataConfig)
+    add_given(parser, "decode", DecodeConfig)
+
+
+def _add_config(parser: _Parser) -> None:
+    parser.add_argument("--config", action="config", help="A YAML file with any of these settings; configs/ has some.")
 
 
 def config_files(arguments: Any) -> list[str]:
@@ -162,12 +198,14 @@ def add_no_clobber(parser: _Parser) -> None:
 
 def add_options(parser: _Parser, options_type: type[Any]) -> None:
     """The fields of an options dataclass. A boolean one is a bare flag (``--quiet``); one whose metadata has a value
-    called ``bare`` takes that if the option is given alone (``--serve``); a tuple is the option's values, which may be
-    given several times (``--name``)."""
+    called ``bare`` takes that if the option is given alone (``--serve``); one whose metadata names settings as
+    ``given_of`` has those that are given; a tuple is the option's values, which may be given several times
+    (``--name``)."""
     flags = {item.name for item in fields(options_type) if item.type == "bool"}
     bare = {item.name: item.metadata["bare"] for item in fields(options_type) if "bare" in item.metadata}
+    given = {item.name: item.metadata["given_of"] for item in fields(options_type) if "given_of" in item.metadata}
     repeated = {item.name for item in fields(options_type) if item.type == "tuple[str, ...]"}
-    parser.add_class_arguments(options_type, None, skip=flags | bare.keys() | repeated)
+    parser.add_class_arguments(options_type, None, skip=flags | bare.keys() | given.keys() | repeated)
     texts = {text.arg_name: text.description for text in docstring_parser.parse_from_object(options_type).params}
     for name in sorted(flags):
         parser.add_argument(f"--{name}", action="store_true", help=texts[name])
@@ -175,15 +213,35 @@ def add_options(parser: _Parser, options_type: type[Any]) -> None:
         parser.add_argument(f"--{name}", action="append", type=str, default=[], help=texts[name])
     for name, value in bare.items():
         parser.add_argument(f"--{name}", nargs="?", const=value, type=str, help=f"{texts[name]} Alone: {value}.")
+    for name, settings in given.items():
+        add_given(parser, name, settings)
+
+
+def add_given(parser: _Parser, name: str, settings: type[Any]) -> None:
+    """``--NAME.*`` in place of the settings of a model file or run; ``given_settings`` returns those that are given."""
+    parser.add_class_arguments(settings, name)
+    group = parser._action_groups[-1]
+    group.title = f"{group.title}, in place of the settings of the model"
+    for action in group._group_actions:
+        action.default = SUPPRESS
+
+
+def given_settings(arguments: Any, name: str) -> dict[str, Any]:
+    """Return the settings of a group that are given, of arguments that were parsed without defaults."""
+    given = arguments.get(name)
+    return given.as_dict() if given else {}
 
 
 def read_options(options_type: type[Any], parser: _Parser, arguments: Any) -> Any:
     """An options dataclass from parsed arguments."""
-    instantiated = parser.instantiate(arguments)
-    values = {name: instantiated[name] for name in options_type.__dataclass_fields__}
-    options = options_type(
-        **{name: tuple(value) if isinstance(value, list) else value for name, value in values.items()}
-    )
+    instantiated, values = parser.instantiate(arguments), dict[str, Any]()
+    for item in fields(options_type):
+        if "given_of" in item.metadata:
+            values[item.name] = given_settings(arguments, item.name)
+        else:
+            value = instantiated[item.name]
+            values[item.name] = tuple(value) if isinstance(value, list) else value
+    options = options_type(**values)
     check_types(options_type, to_dict(options), "")
     return options
 
@@ -193,7 +251,7 @@ def read_paths(
 ) -> tuple[list[str], Any, DecodeConfig, bool]:
     """Arguments of the commands that look at files: the paths, the options, the decoding settings, and true if existing
     files are to stay."""
-    parser.add_argument("paths", nargs="+", type=str, metavar="path", help="Videos, folders, manifests or configs.")
+    parser.add_argument("paths", nargs="+", type=str, metavar="PATH", help="Videos, folders, manifests or configs.")
     add_options(parser, options_type)
     add_no_clobber(parser)
     parser.add_class_arguments(DecodeConfig, "decode")

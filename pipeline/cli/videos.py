@@ -5,6 +5,7 @@ from __future__ import annotations
 import os
 import sys
 from collections.abc import Sequence
+from dataclasses import replace
 from pathlib import Path
 
 from pipeline.cli.models import say_notes
@@ -26,13 +27,14 @@ from pipeline.schema import to_json
 def predict_command(args: Sequence[str]) -> int:
     """clipgru predict"""
     parser = make_parser("predict", "Find actions in videos: files, folders or quoted glob patterns.")
-    parser.add_argument("model", type=str, help="A model file.")
+    parser.add_argument("model", type=str, metavar="MODEL", help="A model file.")
     parser.add_argument(
         "sources",
         nargs="+",
         type=str,
-        metavar="source",
-        help="Video files, folders, quoted patterns, .txt lists, .csv or .jsonl manifests; with --allow_url addresses.",
+        metavar="SOURCE",
+        help="Video files, folders, quoted patterns, .txt lists, .csv or .jsonl manifests; addresses with "
+        "--decode.allow_url true.",
     )
     add_options(parser, PredictOptions)
     arguments = parser.parse_args(list(args))
@@ -51,9 +53,9 @@ def predict_command(args: Sequence[str]) -> int:
         from pipeline.prediction import find_videos, predict_files
 
         model = load_model(arguments.model, options.device)
-        model.open_as(options.decode_as(model.file.decode))
+        model.open_as(replace(model.file.decode, **options.decode))
         pictures, note = model.opener.opens_pictures, None if options.quiet else console().print
-        videos = find_videos(arguments.sources, options.allow_url, pictures=pictures, note=note)
+        videos = find_videos(arguments.sources, model.opener.config.allow_url, pictures=pictures, note=note)
         return predict_files(model, videos, options, console(), inputs=[arguments.model, *arguments.sources])
 
 
@@ -84,9 +86,9 @@ def webcam_command(args: Sequence[str]) -> int:
         "Find actions live, in cameras, network streams, or files that play the part of a camera (--replay). Several "
         "sources share one model.",
     )
-    parser.add_argument("model", type=str, help="A model file.")
+    parser.add_argument("model", type=str, metavar="MODEL", help="A model file.")
     help_text = "Camera index, device path, RTSP or HTTP URL, or with --replay a file; none: camera 0."
-    parser.add_argument("sources", nargs="*", type=str, metavar="source", help=help_text)
+    parser.add_argument("sources", nargs="*", type=str, metavar="SOURCE", help=help_text)
     add_options(parser, WebcamOptions)
     add_no_clobber(parser)
     arguments = parser.parse_args(list(args))
@@ -102,7 +104,7 @@ def webcam_command(args: Sequence[str]) -> int:
         from pipeline.streaming.webcam import run_webcam
 
         model = load_model(arguments.model, options.device)
-        model.open_as(options.decode.over(model.file.decode))
+        model.open_as(replace(model.file.decode, **options.decode))
         return run_webcam(model, sources, options, console())
 
 
@@ -111,7 +113,8 @@ def check_command(args: Sequence[str]) -> int:
     parser = make_parser(
         "check",
         "Decode videos from end to end and tell which are usable, degraded or unusable, and why. A PATH is a video, a "
-        "folder, a manifest (.csv, .jsonl) or an experiment config (.yaml). Exits with 1 if anything cannot be used.",
+        "folder, a manifest (.csv, .jsonl), an experiment config (.yaml), or a folder or .zip of pictures. Exits with "
+        "1 if anything cannot be used.",
     )
     paths, options, config, no_clobber = read_paths(CheckOptions, parser, args)
 
@@ -157,7 +160,7 @@ def shard_command(args: Sequence[str]) -> int:
 
     from rich.progress import Progress
 
-    from pipeline.datasets.settled import read_annotations
+    from pipeline.datasets.formats import read_annotations
     from pipeline.datasets.shards import write_shards
 
     annotations = read_annotations(experiment.data)

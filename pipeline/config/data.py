@@ -51,10 +51,6 @@ class DataConfig:
         require(self.timeout_seconds > 0, f"data.timeout_seconds must be positive, got {self.timeout_seconds}")
         require(self.cache_max_gb > 0, f"data.cache_max_gb must be positive, got {self.cache_max_gb}")
         require(self.feature_copies >= 0, f"data.feature_copies must not be negative, got {self.feature_copies}")
-        require(
-            self.cache == "none" or self.format not in ("images", "cifar10"),
-            f"data.cache {self.cache} is for videos; pictures are kept in memory in any case: set data.cache none",
-        )
         for name in ("val_fraction", "test_fraction", "max_bad_fraction"):
             value = getattr(self, name)
             require(0 <= value <= 1, f"data.{name} is a share between 0 and 1, got {value}")
@@ -83,7 +79,8 @@ class DecodeConfig:
     max_seconds: float = 86_400.0
     """A video that lasts longer is refused."""
     allow_url: bool = False
-    """Also read http:// and https:// addresses: the file is fetched whole, then read like a local one."""
+    """Also read http:// and https:// addresses: the file is fetched whole, then read like a local one. Of an address,
+    answers, messages and file names show only host and file name. No model file allows it."""
     max_download_mb: int = 4000
     """allow_url: greatest size in megabytes of a file that is fetched."""
     index_cache: bool = False

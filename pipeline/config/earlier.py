@@ -1,4 +1,6 @@
-"""Settings as earlier versions wrote them, under the names of this one: for model files and configs of before 0.9."""
+"""Settings as earlier versions wrote them, under the names of this one: for model files, configs and options of before
+0.9.
+"""
 
 from __future__ import annotations
 
@@ -7,6 +9,7 @@ from typing import Any
 
 from pipeline.errors import UserError
 
+_BLOCKS = {"trainer": "machine"}
 _RENAMED = {
     "transform": {"representation": "input"},
     "model": {
@@ -27,6 +30,23 @@ _NEW_VALUES: dict[tuple[str, str], dict[Any, Any]] = {  # by the old name
 _GONE = {("model", "pooling"): "mean", ("machine", "strategy"): "ddp"}
 _GONE_VALUES = {("model", "feature_norm"): ("power",), ("model", "heads"): ("max", "moments")}
 
+_OPTIONS = {  # of predict
+    "isolate": "decode.isolate true",
+    "allow_url": "decode.allow_url true",
+    "timeout_seconds": "decode.timeout_seconds",
+}
+
+
+def new_option(option: str) -> str | None:
+    """Return the spelling of an option that had another in earlier versions, such as ``--decode.isolate true`` of
+    ``--isolate``; None if it had no other."""
+    block, _, name = option.removeprefix("--").rpartition(".")
+    block = _BLOCKS.get(block, block)
+    if not block:
+        return f"--{_OPTIONS[name]}" if name in _OPTIONS else None
+    new = f"--{block}.{_RENAMED.get(block, {}).get(name, name)}"
+    return new if new != option else None
+
 
 def with_new_names(settings: Mapping[str, Any], where: str) -> dict[str, Any]:
     """Return settings by block, as a file of any version has them, under this version's names.
@@ -38,7 +58,7 @@ def with_new_names(settings: Mapping[str, Any], where: str) -> dict[str, Any]:
     Raises:
         UserError: a setting has a value that went with version 0.9.
     """
-    blocks = {"machine" if block == "trainer" else block: values for block, values in settings.items()}
+    blocks = {_BLOCKS.get(block, block): values for block, values in settings.items()}
     return {
         block: _renamed(block, values, where) if isinstance(values, Mapping) else values
         for block, values in blocks.items()

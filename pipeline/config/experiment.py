@@ -7,6 +7,7 @@ from pathlib import Path
 
 from pipeline.config.data import DataConfig, DecodeConfig, SamplingConfig, TransformConfig
 from pipeline.config.model import MachineConfig, ModelConfig, TrainingConfig
+from pipeline.config.requirement import require
 
 
 @dataclass(frozen=True)
@@ -26,6 +27,15 @@ class ClipSettings:
     seed: int = 0
     """Decides the random clips and their order."""
 
+    def __post_init__(self) -> None:
+        has_neighbours = self.sampling.mode == "dense" and self.sampling.short_video != "loop"
+        require(
+            self.data.cache != "features" or has_neighbours or self.transform.input == "rgb",
+            "data.cache features keeps the change from each frame to the next, and these clips do not consist of "
+            "neighbours: set sampling.mode dense and sampling.short_video hold_last, transform.input rgb, or "
+            "data.cache none",
+        )
+
     @property
     def num_frames(self) -> int:
         """Frames of a clip as it is decoded."""
@@ -43,19 +53,55 @@ class Experiment:
     seed: int = 0
     """Decides weights, splits, clips and augmentation."""
     data: DataConfig = field(default_factory=DataConfig)
-    """The data stage."""
+    """The videos, their labels and their split."""
     decode: DecodeConfig = field(default_factory=DecodeConfig)
-    """The decode stage."""
+    """Decoding of video files to frames."""
     sampling: SamplingConfig = field(default_factory=SamplingConfig)
-    """The sampling stage."""
+    """Choice of the frames of a clip."""
     transform: TransformConfig = field(default_factory=TransformConfig)
-    """The transform stage."""
+    """Conversion of frames to network input."""
     model: ModelConfig = field(default_factory=ModelConfig)
-    """The model."""
+    """Backbone, temporal heads and classifier."""
     training: TrainingConfig = field(default_factory=TrainingConfig)
-    """The training stage."""
+    """Loss, optimiser and schedule."""
     machine: MachineConfig = field(default_factory=MachineConfig)
-    """The machine."""
+    """The machine: where and on how many devices."""
+
+    def __post_init__(self) -> None:
+        _ = self.clips  # which has rules of its own
+        self._check_cached_features()
+        num_drawn, num_frames = self.training.train_frames, self.sampling.num_frames
+        require(
+            num_drawn is None or num_drawn <= num_frames,
+            f"training.train_frames ({num_drawn}) is more than a clip has, sampling.num_frames ({num_frames}): lower "
+            "it, or leave it unset to learn from all",
+        )
+        require(
+            self.model.weights != "none"
+            or self.training.initial_model is not None
+            or not self.training.freeze_batch_norm,
+            "model.weights none starts from random weights, whose batch-norm statistics must be learned: set "
+            "training.freeze_batch_norm false",
+        )
+        require(
+            self.model.rgb_diff_scale == 1 or self.transform.input != "rgb",
+            "model.rgb_diff_scale enlarges the change since the frame before, and single pictures have none: set "
+            "transform.input rgb_diff or rgb+rgb_diff, or model.rgb_diff_scale 1",
+        )
+
+    def _check_cached_features(self) -> None:
+        if self.data.cache != "features":
+            return
+        require(
+            self.training.backbone_lr_scale == 0,
+            "data.cache features keeps what a frozen backbone says of each frame: set training.backbone_lr_scale 0, or "
+            "data.cache none",
+        )
+        require(
+            not (self.training.mixup_alpha or self.training.cutmix_alpha),
+            "data.cache features cannot mix pictures: set training.mixup_alpha and training.cutmix_alpha 0, or "
+            "data.cache none",
+        )
 
     @property
     def clips(self) -> ClipSettings:

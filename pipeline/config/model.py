@@ -148,9 +148,9 @@ class MachineConfig:
     tensorboard: bool = False
     """Write TensorBoard logs beside the CSV ones."""
     fast_heads: bool = True
-    """On a CPU, run heads of maps by forms written by hand for it (ConvGRU's loop, large convolutions): the same results
-    but for rounding, in less time. Other devices, exports and compilers never take them. A model file does not remember
-    it."""
+    """On a CPU, run heads of maps by forms written by hand for it (ConvGRU's loop, large convolutions): the same
+    results but for rounding, in less time. Other devices, exports and compilers never take them. A model file does not
+    remember it."""
 
     def __post_init__(self) -> None:
         for name in ("devices", "num_nodes", "timeout_seconds"):

@@ -9,7 +9,7 @@ The annotation formats and the splits are light (no torch, no decoder); the rest
     tables.py          Kinetics CSV files; the manifest (CSV or JSON lines)
     folders.py         a folder per class
     shards.py          all videos in a few tar files: packing them, reading their index
-    formats.py         ANNOTATION_READERS: the table of the above
+    formats.py         DATA_FORMATS: the table of the above, and of pictures
     splits.py          splits and folds that never share a source video, and the check that none does
     settled.py         from the data settings to the rows of each part
     stretches.py       labelled stretches against the length of their files

@@ -157,11 +157,6 @@ def list_videos(
     return Listing(*(tuple(sorted(paths)) for paths in (*found, own)))
 
 
-def videos_below(folder: Path) -> list[Path]:
-    """Every video file in ``folder`` and the visible folders below it, by path."""
-    return list(list_videos(folder).videos)
-
-
 def annotation_files(root: str | Path, annotations: str | Path | None = None) -> list[Path]:
     """Return the paths where annotations may be, existing or not: the usual files in the root, and the file named, or
     the files in the folder named."""

@@ -25,13 +25,6 @@ from pipeline.transforms.augmentation import TrainTransform
 _FRAMES_A_CALL = 128
 
 
-def can_keep_features(settings: ClipSettings) -> bool:
-    """True if features of grid frames serve clips; those of changes do only where a clip's frames are neighbours."""
-    sampling = settings.sampling
-    has_neighbours = sampling.mode == "dense" and sampling.short_video != "loop"
-    return has_neighbours or settings.transform.input == "rgb"
-
-
 class FrozenBackbone:
     """The features of whole videos, by a recogniser whose backbone does not change.
 

@@ -136,12 +136,10 @@ def _read_groups(root: Path, annotations: Path | None, files: list[Path]) -> dic
         if groups.setdefault(name, group) != group:
             raise UserError(f"{place}: {name} has the source {group!r} here and {groups[name]!r} above; keep one line")
     names = {composed(path.relative_to(root).as_posix()) for path in files}
-    _refuse_difference(source, names - groups.keys(), "does not name videos that are there", "Add them, with -1 for")
-    _refuse_difference(source, groups.keys() - names, "names videos that are not there", "Take them out, or check")
+    for what, differing, cure in (
+        ("does not name videos that are there", names - groups.keys(), "Add them, with -1 for an unknown source"),
+        ("names videos that are not there", groups.keys() - names, "Take them out, or check data.root"),
+    ):
+        if differing:
+            raise UserError(f"{source} {what}. {name_some(sorted(differing))}. {cure}")
     return groups
-
-
-def _refuse_difference(source: Path, names: set[str], what: str, cure: str) -> None:
-    if names:
-        ending = "an unknown source" if cure.startswith("Add") else "data.root"
-        raise UserError(f"{source} {what}. {name_some(sorted(names))}. {cure} {ending}")

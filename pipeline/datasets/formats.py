@@ -1,53 +1,136 @@
-"""The annotation formats by name. Light: no video is opened and torch is not imported."""
+"""The formats that ``data.format`` names, in one table. Light: no video is opened and torch is not imported.
+
+Readers that load decoders are imported when they are called.
+"""
 
 from __future__ import annotations
 
 from collections.abc import Callable
+from dataclasses import dataclass, replace
 from pathlib import Path
+from typing import TYPE_CHECKING
 
+from pipeline.config import DataConfig, DecodeConfig, require
 from pipeline.datasets.annotations import Annotations
 from pipeline.datasets.folders import read_folder
 from pipeline.datasets.official import read_hmdb51, read_ucf101, read_ut_interaction
 from pipeline.datasets.shards import read_shards
-from pipeline.datasets.tables import read_kinetics, read_manifest, refuse_links
-from pipeline.errors import unknown_name
+from pipeline.datasets.tables import read_kinetics, read_manifest, read_manifest_rows, refuse_links
+from pipeline.errors import UserError, unknown_name
 
-ANNOTATION_READERS: dict[str, Callable[[Path, Path | None, int], Annotations]] = {
-    "folder": read_folder,
-    "hmdb51": read_hmdb51,
-    "kinetics": read_kinetics,
-    "manifest": read_manifest,
-    "shards": read_shards,
-    "ucf101": read_ucf101,
-    "ut_interaction": read_ut_interaction,
-}
-"""Format to reader of ``(root, annotations, split)``; data/README.md shows the tree that each expects."""
-PICTURE_FORMAT_NAMES = frozenset(["cifar10", "images"])
-"""Those of pictures, which ``images`` reads."""
-_WALKING = {"folder": read_folder, "kinetics": read_kinetics, "ut_interaction": read_ut_interaction}  # look for files
+if TYPE_CHECKING:
+    from pipeline.datasets.images import PictureFiles
+
+_Reader = Callable[[DataConfig], Annotations]
+_PicturesOpener = Callable[[DataConfig, DecodeConfig], "PictureFiles"]
 
 
-def read_annotations(
-    format: str, root: Path, annotations: Path | None = None, split: int = 1, *, allow_links: bool = False
-) -> Annotations:
-    """The rows of the dataset in ``root``.
+@dataclass(frozen=True)
+class DataFormat:
+    """One value of ``data.format``."""
 
-    Args:
-        format: a key of ``ANNOTATION_READERS``.
-        root: the folder of the videos.
-        annotations: the manifest, split lists or groups, if not at their usual place.
-        split: which official split, where there are several.
-        allow_links: enter linked folders; and a manifest, which may come from anyone, may name links that lead out of
-            the root.
+    read: _Reader
+    """Reads the rows. Raises ``UserError`` for anything wrong with the files; data/README.md shows the tree."""
+    list_rows: _Reader | None = None
+    """Lists the rows though files are missing, for ``check``; None: as ``read``."""
+    open_pictures: _PicturesOpener | None = None
+    """Opens the pictures that are the rows; None: the rows are videos."""
+    made_as: str | None = None
+    """The format of the files that ``read`` makes where they are not there; None: it makes none."""
+
+
+def read_annotations(config: DataConfig) -> Annotations:
+    """Return the labels and rows that ``config`` names.
 
     Raises:
-        UserError: an unknown format, or whatever the reader finds wrong, with its name and the cure.
+        UserError: an unknown format, a cache that it has no use for, or anything wrong with the files.
     """
-    if format not in ANNOTATION_READERS:
-        raise unknown_name("data format", format, ANNOTATION_READERS)
-    if format in _WALKING:
-        return _WALKING[format](root, annotations, split, allow_links=allow_links)
-    found = ANNOTATION_READERS[format](root, annotations, split)
-    if format == "manifest" and not allow_links:
+    data_format = format_of(config)
+    require(
+        config.cache == "none" or data_format.open_pictures is None,
+        f"data.cache {config.cache} is for videos, and those of data.format {config.format} are pictures, which are "
+        "kept in memory in any case: set data.cache none",
+    )
+    return data_format.read(config)
+
+
+def format_of(config: DataConfig) -> DataFormat:
+    """Return the entry of ``config.format``. Raises ``UserError`` for an unknown one."""
+    if config.format not in DATA_FORMATS:
+        raise unknown_name("data format", config.format, DATA_FORMATS)
+    return DATA_FORMATS[config.format]
+
+
+def _annotations_of(config: DataConfig) -> Path | None:
+    return Path(config.annotations) if config.annotations else None
+
+
+def _listed(read: Callable[[Path, Path | None, int], Annotations]) -> _Reader:
+    """A reader of published lists."""
+    return lambda config: read(Path(config.root), _annotations_of(config), config.split)
+
+
+def _searched(read: Callable[..., Annotations]) -> _Reader:
+    """A reader that looks for files below the root."""
+    return lambda config: read(Path(config.root), _annotations_of(config), config.split, allow_links=config.allow_links)
+
+
+def _read_manifest(config: DataConfig) -> Annotations:
+    root = Path(config.root)
+    found = read_manifest(root, _annotations_of(config))
+    if not config.allow_links:  # it may come from anyone
         refuse_links(found, root if root.is_dir() else root.parent)
     return found
+
+
+def _list_manifest(config: DataConfig) -> Annotations:
+    return read_manifest_rows(Path(config.root), _annotations_of(config))
+
+
+def _list_shards(config: DataConfig) -> Annotations:
+    raise UserError(
+        f"{config.root} holds shards: each video's checksum is verified whenever it is read; check the videos they "
+        "were packed from"
+    )
+
+
+def _read_motion(config: DataConfig) -> Annotations:
+    from pipeline.datasets.motion import MotionSetConfig, make_motion_set
+
+    make_motion_set(Path(config.root), MotionSetConfig())
+    return replace(read_folder(Path(config.root)), notes=())  # its long videos are no part
+
+
+def _pictures(open_pictures: _PicturesOpener) -> DataFormat:
+    def read(config: DataConfig) -> Annotations:
+        from pipeline.datasets.images import read_images
+
+        return read_images(open_pictures(config, DecodeConfig()), Path(config.root))
+
+    return DataFormat(read, open_pictures=open_pictures)
+
+
+def _open_images(data: DataConfig, decode: DecodeConfig) -> PictureFiles:
+    from pipeline.datasets.images import open_folder_or_zip
+
+    return open_folder_or_zip(Path(data.root), decode, data.allow_links)
+
+
+def _open_cifar10(data: DataConfig, decode: DecodeConfig) -> PictureFiles:
+    from pipeline.datasets.images import PicturesOfCifar10
+
+    return PicturesOfCifar10(Path(data.root))
+
+
+DATA_FORMATS: dict[str, DataFormat] = {
+    "cifar10": _pictures(_open_cifar10),
+    "folder": DataFormat(_searched(read_folder)),
+    "hmdb51": DataFormat(_listed(read_hmdb51)),
+    "images": _pictures(_open_images),
+    "kinetics": DataFormat(_searched(read_kinetics)),
+    "manifest": DataFormat(_read_manifest, list_rows=_list_manifest),
+    "motion": DataFormat(_read_motion, made_as="folder"),
+    "shards": DataFormat(_listed(read_shards), list_rows=_list_shards),
+    "ucf101": DataFormat(_listed(read_ucf101)),
+    "ut_interaction": DataFormat(_searched(read_ut_interaction)),
+}

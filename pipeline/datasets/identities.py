@@ -12,7 +12,8 @@ from pathlib import Path, PurePosixPath
 
 from pipeline.config import DataConfig, DecodeConfig
 from pipeline.datasets.annotations import VideoRow, name_some
-from pipeline.datasets.images import PICTURE_FORMATS, PictureFiles
+from pipeline.datasets.formats import format_of
+from pipeline.datasets.images import PictureFiles
 from pipeline.errors import DecodeError
 from pipeline.known_videos import DIGEST_LENGTH, MAX_WHOLE_BYTES, KnownVideo, KnownVideos, content_digest
 from pipeline.machine import num_cores
@@ -32,16 +33,18 @@ class Contents:
         self._data = data
         self._sizes: dict[Path, int] = {}
         self._digests: dict[Path, str] = {}
+        self._open_pictures = format_of(data).open_pictures
         self._pictures: PictureFiles | None = None
 
     def _picture(self, row: VideoRow) -> bytes:
         """Return the bytes of a picture in an archive."""
         if self._pictures is None:
-            self._pictures = PICTURE_FORMATS[self._data.format](Path(self._data.root), DecodeConfig())
+            assert self._open_pictures is not None
+            self._pictures = self._open_pictures(self._data, DecodeConfig())
         return self._pictures.content(row.path.relative_to(self._data.root).as_posix())
 
     def _is_in_archive(self, row: VideoRow) -> bool:
-        return self._data.format in PICTURE_FORMATS and not row.path.is_file()
+        return self._open_pictures is not None and not row.path.is_file()
 
     def num_bytes(self, row: VideoRow) -> int:
         """Return the size of a row's file; 0 if it cannot be read."""

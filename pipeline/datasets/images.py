@@ -23,7 +23,7 @@ from numpy.typing import NDArray
 from torch import Tensor
 from torchvision.datasets import CIFAR10
 
-from pipeline.config import ClipSettings, DecodeConfig
+from pipeline.config import DecodeConfig, TransformConfig
 from pipeline.datasets.annotations import (
     ANY_DEPTH,
     Annotations,
@@ -67,7 +67,7 @@ class PictureFiles(Protocol):
 class _PicturesInFolder:
     """Picture files below a folder; class folders, and parts, may be links."""
 
-    def __init__(self, root: Path, config: DecodeConfig, allow_links: bool = False) -> None:
+    def __init__(self, root: Path, config: DecodeConfig, allow_links: bool) -> None:
         self.root, self.config = root, config
         self._link_depth = ANY_DEPTH if allow_links else 2
 
@@ -97,7 +97,7 @@ class _PicturesInFolder:
 class _PicturesInZip:
     """Picture files in a zip archive, which stays as it is."""
 
-    def __init__(self, root: Path, config: DecodeConfig, allow_links: bool = False) -> None:
+    def __init__(self, root: Path, config: DecodeConfig) -> None:
         self.root, self.config = root, config
         self._archive: tuple[int, zipfile.ZipFile] | None = None
 
@@ -147,10 +147,10 @@ class _PicturesInZip:
         return decode_picture(self.content(name), self.root / name, self.config)
 
 
-class _PicturesOfCifar10:
+class PicturesOfCifar10:
     """CIFAR-10 as published (Krizhevsky, 2009), by torchvision, which checks what it downloads."""
 
-    def __init__(self, root: Path, config: DecodeConfig, allow_links: bool = False) -> None:
+    def __init__(self, root: Path) -> None:
         self._parts: dict[str, CIFAR10] = {}
         try:
             for part in ("train", "test"):
@@ -184,7 +184,12 @@ class _PicturesOfCifar10:
         return picture
 
 
-def _folder_or_zip(root: Path, config: DecodeConfig, allow_links: bool = False) -> PictureFiles:
+def open_folder_or_zip(root: Path, config: DecodeConfig, allow_links: bool = False) -> PictureFiles:
+    """Return the pictures of a folder, whose linked folders are entered if ``allow_links``, or of a zip archive.
+
+    Raises:
+        UserError: nothing is there.
+    """
     if root.is_dir():
         return _PicturesInFolder(root, config, allow_links)
     if not root.exists():
@@ -192,21 +197,13 @@ def _folder_or_zip(root: Path, config: DecodeConfig, allow_links: bool = False) 
     return _PicturesInZip(root, config)
 
 
-PICTURE_FORMATS: dict[str, Callable[..., PictureFiles]] = {
-    "cifar10": _PicturesOfCifar10,
-    "images": _folder_or_zip,
-}
-"""``data.format`` -> its pictures, made from the root, how to decode, and whether linked folders are entered."""
-
-
-def read_images(format: str, root: Path, *, allow_links: bool = False) -> Annotations:
+def read_images(files: PictureFiles, root: Path) -> Annotations:
     """Return a row for each picture: ``class/...`` or ``train/class/...``, with ``val`` and ``test`` where there are
     such. In an archive a folder that holds all others counts for nothing.
 
     Raises:
         UserError: no picture, or one outside a class folder.
     """
-    files = PICTURE_FORMATS[format](root, DecodeConfig(), allow_links)
     notes, paths = files.notes(), {name: PurePosixPath(name).parts for name in files.names()}
     if not paths:
         expected = "a folder of pictures for each class, or train/ and test/"
@@ -240,10 +237,8 @@ def _rows(root: Path, paths: Mapping[str, tuple[str, ...]]) -> tuple[VideoRow, .
 class PictureClips:
     """Clips of one frame from pictures decoded once and kept in memory, fitted, or as they are where that is less."""
 
-    def __init__(self, settings: ClipSettings) -> None:
-        self.settings = settings
-        self._root = Path(settings.data.root)
-        self._files = PICTURE_FORMATS[settings.data.format](self._root, settings.decode, settings.data.allow_links)
+    def __init__(self, files: PictureFiles, root: Path, transform: TransformConfig) -> None:
+        self._files, self._root, self._transform = files, root, transform
         self._kept: dict[Path, Tensor] = {}
 
     def clips(self, row: VideoRow, choose: Choose) -> Tensor:
@@ -256,4 +251,4 @@ class PictureClips:
         return torch.stack([frame.expand(len(clip), -1, -1, -1) for clip in choose(range(1))])
 
     def _fitted(self, picture: Tensor) -> Tensor:
-        return fit_frames(picture, self.settings.transform)
+        return fit_frames(picture, self._transform)

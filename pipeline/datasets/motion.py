@@ -15,7 +15,7 @@ from __future__ import annotations
 import json
 import shutil
 from collections import Counter
-from dataclasses import asdict, dataclass
+from dataclasses import asdict, dataclass, replace
 from fractions import Fraction
 from hashlib import sha256
 from pathlib import Path
@@ -118,7 +118,7 @@ class MotionSetConfig:
             raise UserError(f"motion set: {'; '.join(broken)}; got {self}")
 
 
-def make_motion_set(root: Path, config: MotionSetConfig | None = None) -> Path:
+def make_motion_set(root: Path, config: MotionSetConfig) -> Path:
     """Makes the set in ``root``, unless it is there already, whole and of the same config.
 
     Args:
@@ -131,7 +131,6 @@ def make_motion_set(root: Path, config: MotionSetConfig | None = None) -> Path:
     Raises:
         UserError: the folder holds something else.
     """
-    config = config or MotionSetConfig()
     if _is_complete(root, config):
         return root
     if root.exists() and (not root.is_dir() or (any(root.iterdir()) and not (root / _STATE_FILE).exists())):
@@ -141,8 +140,8 @@ def make_motion_set(root: Path, config: MotionSetConfig | None = None) -> Path:
     _write_state(root, config, complete=False)
     for part in (*_SPLITS, _UNTRIMMED):
         shutil.rmtree(root / part, ignore_errors=True)
-    for part, num_clips in zip(_SPLITS, _clips_by_split(config), strict=True):
-        _make_clips(root / part, config, _SPLITS.index(part), num_clips)
+    for split_index, part in enumerate(_SPLITS):
+        _make_clips(root / part, config, split_index, getattr(config, f"num_{part}_clips"))
     _make_untrimmed(root / _UNTRIMMED, config)
     _write_state(root, config, complete=True)
     return root
@@ -160,10 +159,6 @@ def read_segments(root: Path) -> dict[Path, tuple[Segment, ...]]:
     listed = read_json(source.read_text(encoding="utf-8"), str(source))
     found = read_checked(dict[str, tuple[Segment, ...]], listed, str(source))
     return {source.parent / name: segments for name, segments in found.items()}
-
-
-def _clips_by_split(config: MotionSetConfig) -> tuple[int, int, int]:
-    return config.num_train_clips, config.num_val_clips, config.num_test_clips
 
 
 def _state(root: Path, config: MotionSetConfig, complete: bool) -> dict[str, Any]:
@@ -217,7 +212,7 @@ def _action_frames(rng: np.random.Generator, config: MotionSetConfig, change: Op
 def _rest_frames(rng: np.random.Generator, config: MotionSetConfig) -> Frames:
     state = draw_state(rng)
     if rng.uniform() < _EMPTY_SHARE:
-        state = State(**asdict(state) | {"opacity": 0.0})
+        state = replace(state, opacity=0.0)
     return _frames(rng, config, config.num_frames, state, [])
 
 

@@ -9,12 +9,12 @@ from __future__ import annotations
 
 import math
 from collections.abc import Sequence
-from dataclasses import dataclass, fields
+from dataclasses import asdict, dataclass, replace
 
 import numpy as np
 from numpy.typing import NDArray
 
-from pipeline.datasets.motion_scene import SHAPES, Array, ShapeTrack
+from pipeline.datasets.motion_scene import SHAPES, ShapeTrack
 
 Times = NDArray[np.float64]
 
@@ -99,8 +99,7 @@ class Action:
         if self.attribute == "roundness":
             progress = np.clip(0.5 + (progress - 0.5) / _SWITCH_SHARE, 0, 1)
         soft = progress * progress * (3 - 2 * progress)
-        moved: Times = self.change * (progress + self.ease * (soft - progress))
-        return moved
+        return self.change * (progress + self.ease * (soft - progress))
 
 
 def draw_state(rng: np.random.Generator) -> State:
@@ -113,8 +112,7 @@ def draw_state(rng: np.random.Generator) -> State:
 def draw_start(rng: np.random.Generator, change: OppositeActions) -> State:
     """A state from which ``change`` can rise."""
     start = float(rng.uniform(change.low, change.high - (0 if change.unbounded else change.min_change)))
-    state = draw_state(rng)
-    return State(**{field.name: getattr(state, field.name) for field in fields(state)} | {change.attribute: start})
+    return replace(draw_state(rng), **{change.attribute: start})
 
 
 def draw_action(
@@ -129,13 +127,12 @@ def draw_action(
 
 def after(state: State, action: Action) -> State:
     """The state when the action is over."""
-    values = {field.name: getattr(state, field.name) for field in fields(state)}
-    return State(**values | {action.attribute: values[action.attribute] + action.change})
+    return replace(state, **{action.attribute: getattr(state, action.attribute) + action.change})
 
 
 def make_track(rng: np.random.Generator, state: State, actions: Sequence[Action], seconds: Times) -> ShapeTrack:
     """The scene at each time, ``[T]``: the state at first, the actions one after another, trembling and swaying."""
-    values = {field.name: np.full(len(seconds), getattr(state, field.name)) for field in fields(state)}
+    values = {name: np.full(len(seconds), value) for name, value in asdict(state).items()}
     for action in actions:
         values[action.attribute] += action.offsets(seconds)
     sway = rng.uniform(0, _MAX_SWAY) * rng.integers(2)  # half of the cameras stand still
@@ -155,6 +152,6 @@ def make_track(rng: np.random.Generator, state: State, actions: Sequence[Action]
 def _waver(rng: np.random.Generator, seconds: Times, amplitude: float, min_period: float, max_period: float) -> Times:
     """A sum of three sines of random period and phase, within ``amplitude`` either way: has no direction of time."""
     periods, phases = rng.uniform(min_period, max_period, 3), rng.uniform(0, 2 * np.pi, 3)
-    waves: Array = np.sin(2 * np.pi * seconds[:, None] / periods + phases)
+    waves: Times = np.sin(2 * np.pi * seconds[:, None] / periods + phases)
     mean: Times = amplitude * waves.mean(axis=1)
     return mean

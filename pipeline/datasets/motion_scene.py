@@ -39,8 +39,7 @@ def _polygon(x: Array, y: Array, num_sides: int, inner_radius: float) -> Array:
 
 
 def _box(x: Array, y: Array, half_width: float, half_height: float) -> Array:
-    distance: Array = np.maximum(np.abs(x) - np.float32(half_width), np.abs(y) - np.float32(half_height))
-    return distance
+    return np.maximum(np.abs(x) - np.float32(half_width), np.abs(y) - np.float32(half_height))
 
 
 SHAPES: dict[str, Callable[[Array, Array, Array], Array]] = {

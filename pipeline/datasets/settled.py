@@ -5,16 +5,15 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
-from dataclasses import dataclass, replace
+from dataclasses import dataclass
 from pathlib import Path
 
 from pipeline.config import DataConfig
-from pipeline.datasets import formats
 from pipeline.datasets.annotations import Annotations, VideoRow
+from pipeline.datasets.formats import read_annotations
 from pipeline.datasets.splits import check_split, split_by_group
 from pipeline.errors import UserError
-
-_MAX_LABEL_LENGTH = 200
+from pipeline.schema import check_labels
 
 
 @dataclass(frozen=True)
@@ -27,27 +26,6 @@ class Splits:
     test: tuple[VideoRow, ...]
     notes: tuple[str, ...] = ()
     """Texts to report: ``Annotations.notes``, and files that are listed and not there."""
-
-
-def read_annotations(config: DataConfig) -> Annotations:
-    """The labels and rows that ``config`` names. ``motion`` makes the motion set at ``root`` if it is not there.
-
-    Raises:
-        UserError: an unknown format, or anything wrong with the files.
-    """
-    annotations = Path(config.annotations) if config.annotations else None
-    if config.format == "motion":
-        from pipeline.datasets.motion import MotionSetConfig, make_motion_set  # here, and below: these load decoders
-
-        make_motion_set(Path(config.root), MotionSetConfig())
-        return replace(formats.read_annotations("folder", Path(config.root)), notes=())  # its long videos are no part
-    if config.format in formats.PICTURE_FORMAT_NAMES:
-        from pipeline.datasets.images import read_images
-
-        return read_images(config.format, Path(config.root), allow_links=config.allow_links)
-    return formats.read_annotations(
-        config.format, Path(config.root), annotations, config.split, allow_links=config.allow_links
-    )
 
 
 def read_splits(config: DataConfig, seed: int) -> Splits:
@@ -68,18 +46,14 @@ def require_classes(labels: Sequence[str], where: str) -> None:
     """Refuse classes that no model can learn, or that no model file can hold.
 
     Raises:
-        UserError: one class only, or a label that is too long or not one line of text.
+        UserError: one class only, or as ``check_labels``.
     """
     if len(labels) < 2:
         raise UserError(
             f"{where} has one class only, {', '.join(labels)}; a model tells classes apart: add a folder or rows of "
             f"another, for example one called background in which nothing happens{_inner_classes(labels, where)}"
         )
-    for label in labels:
-        if len(label) > _MAX_LABEL_LENGTH or not label.isprintable():
-            raise UserError(
-                f"the class name {label[:80]!r} must be 1 to {_MAX_LABEL_LENGTH} printable characters; rename it"
-            )
+    check_labels(labels, where)
 
 
 def _inner_classes(labels: Sequence[str], where: str) -> str:

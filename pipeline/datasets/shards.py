@@ -23,7 +23,7 @@ import tarfile
 from collections import deque
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
-from dataclasses import dataclass
+from dataclasses import asdict, dataclass
 from itertools import count
 from pathlib import Path
 from random import Random
@@ -52,6 +52,58 @@ class _Packed:
     num_bytes: int
 
 
+@dataclass(frozen=True)
+class _Sample:
+    """A video: its name, and its place in its tar."""
+
+    name: str
+    start_byte: int
+    num_bytes: int
+    sha256: str
+    shard: str
+
+
+@dataclass(frozen=True)
+class _Facts:
+    """A row: the number of its video, and the fields of its ``VideoRow``."""
+
+    sample: int
+    label: str
+    group: str
+    start_seconds: float
+    end_seconds: float | None
+
+
+@dataclass(frozen=True)
+class _Index:
+    """Content of the index, in the order of the file."""
+
+    format: int
+    labels: tuple[str, ...]
+    may_share_groups: bool
+    absent: tuple[str, ...]
+    shards: dict[str, int]
+    """Name and bytes of each tar."""
+    samples: tuple[_Sample, ...]
+    splits: dict[str, tuple[_Facts, ...]]
+
+    def __post_init__(self) -> None:
+        check_labels(self.labels, "labels")
+        labels = set(self.labels)
+        for number, sample in enumerate(self.samples):
+            end = sample.start_byte + sample.num_bytes
+            is_inside = 0 <= sample.start_byte <= end <= self.shards.get(sample.shard, -1)
+            is_named = Path(sample.shard).name == sample.shard and ".." not in sample.name.split("/")
+            require(is_inside and is_named, f"samples[{number}]: its place in its tar, or its name, cannot be")
+        for part, rows in self.splits.items():
+            require(part == "all" or part_of(part) is not None, f"splits.{part}: no part of a dataset")
+            for number, row in enumerate(rows):
+                end_seconds = math.inf if row.end_seconds is None else row.end_seconds
+                is_timed = 0 <= row.start_seconds < end_seconds
+                is_known = row.label in labels and 0 <= row.sample < len(self.samples)
+                require(is_timed and is_known, f"splits.{part}[{number}]: its video, label or times cannot be")
+
+
 def write_shards(
     annotations: Annotations, folder: Path, max_shard_bytes: int, seed: int, progress: Callable[[], None]
 ) -> _Packed:
@@ -73,18 +125,29 @@ def write_shards(
     if folder.exists() and any(path.name != LOCK_NAME for path in folder.iterdir()):
         raise UserError(f"{folder} is not empty; choose a new folder for the shards")
     rows = _rows_by_path(annotations)
-    samples: list[dict[str, Any]] = []
+    samples: list[_Sample] = []
     numbers: dict[Path, int] = {}
     try:
         for part, videos in _videos_by_split(annotations, seed).items():
             for shard, row, tar in _fill_tars(part, videos, folder, max_shard_bytes):
                 number = numbers[row.path] = len(samples)
-                sample = _add_video(tar, f"{number:08d}", row) | {"shard": shard}
-                _add_labels(tar, f"{number:08d}", sample["name"], rows[row.path], annotations.labels)
-                samples.append(sample)
+                samples.append(_add_video(tar, f"{number:08d}", row, shard))
+                _add_labels(tar, f"{number:08d}", samples[-1].name, rows[row.path], annotations.labels)
                 progress()
-        shards = {sample["shard"]: (folder / sample["shard"]).stat().st_size for sample in samples}
-        write_atomically(folder / _INDEX_NAME, _index(annotations, samples, numbers, shards))
+        shards = {sample.shard: (folder / sample.shard).stat().st_size for sample in samples}
+        index = _Index(
+            format=FORMAT_VERSION,
+            labels=annotations.labels,
+            may_share_groups=annotations.may_share_groups,
+            absent=tuple(str(path) for path in annotations.absent),
+            shards=shards,
+            samples=tuple(samples),
+            splits={
+                part: tuple(_Facts(numbers[row.path], **_facts(row)) for row in members)
+                for part, members in annotations.splits.items()
+            },
+        )
+        write_atomically(folder / _INDEX_NAME, json.dumps(asdict(index), ensure_ascii=False).encode())
     except OSError as error:
         raise UserError(f"cannot pack {error.filename or folder}: {reason_of(error)}") from error
     return _Packed(len(samples), len(shards), sum(shards.values()))
@@ -135,8 +198,7 @@ def _rows_by_path(annotations: Annotations) -> dict[Path, list[dict[str, Any]]]:
 
 
 def _facts(row: VideoRow) -> dict[str, Any]:
-    times = {"start_seconds": row.start_seconds, "end_seconds": row.end_seconds}
-    return {"label": row.label, "group": row.group} | times
+    return {name: getattr(row, name) for name in ("label", "group", "start_seconds", "end_seconds")}
 
 
 class _Hashing(io.RawIOBase):
@@ -151,7 +213,7 @@ class _Hashing(io.RawIOBase):
         return block
 
 
-def _add_video(tar: tarfile.TarFile, key: str, row: VideoRow) -> dict[str, Any]:
+def _add_video(tar: tarfile.TarFile, key: str, row: VideoRow, shard: str) -> _Sample:
     member = tarfile.TarInfo(key + (row.path.suffix.lower() or ".video"))
     with row.path.open("rb") as stream:
         member.size = os.fstat(stream.fileno()).st_size
@@ -159,8 +221,7 @@ def _add_video(tar: tarfile.TarFile, key: str, row: VideoRow) -> dict[str, Any]:
         tar.addfile(member, hashing)
     blocks = -(-member.size // tarfile.BLOCKSIZE) * tarfile.BLOCKSIZE
     start_byte = tar.offset - blocks  # the offset is where the next header goes
-    place = {"start_byte": start_byte, "num_bytes": member.size, "sha256": hashing.content.hexdigest()}
-    return {"name": row.name or row.path.name} | place
+    return _Sample(row.name or row.path.name, start_byte, member.size, hashing.content.hexdigest(), shard)
 
 
 def _add_labels(
@@ -174,24 +235,6 @@ def _add_labels(
         member = tarfile.TarInfo(key + suffix)
         member.size = len(text.encode())
         tar.addfile(member, io.BytesIO(text.encode()))
-
-
-def _index(
-    annotations: Annotations, samples: Sequence[dict[str, Any]], numbers: dict[Path, int], shards: dict[str, int]
-) -> bytes:
-    index = {
-        "format": FORMAT_VERSION,
-        "labels": annotations.labels,
-        "may_share_groups": annotations.may_share_groups,
-        "absent": [str(path) for path in annotations.absent],
-        "shards": shards,
-        "samples": samples,
-        "splits": {
-            part: [{"sample": numbers[row.path]} | _facts(row) for row in rows]
-            for part, rows in annotations.splits.items()
-        },
-    }
-    return json.dumps(index, ensure_ascii=False).encode()
 
 
 def read_shards(root: Path, annotations: Path | None = None, split: int = 1) -> Annotations:
@@ -221,69 +264,13 @@ def read_shards(root: Path, annotations: Path | None = None, split: int = 1) -> 
         index = read_checked(_Index, said, str(source))
     except UserError as error:
         raise UserError(f"{error}; it is no index of shards, or a damaged one: pack again") from None
-    parts = [_part(root, sample) for sample in index.samples]
+    parts = [FilePart(root / it.shard, it.start_byte, it.num_bytes, it.sha256, it.name) for it in index.samples]
     splits: dict[str, tuple[VideoRow, ...]] = {}
     for name, rows in index.splits.items():
         part = part_of(name) or name
         splits[part] = splits.get(part, ()) + tuple(_row(root, parts, facts) for facts in rows)
     absent = tuple(Path(path) for path in index.absent)
     return Annotations(index.labels, splits, absent, index.may_share_groups)
-
-
-@dataclass(frozen=True)
-class _Sample:
-    """A video: its name, and its place in its tar."""
-
-    name: str
-    shard: str
-    start_byte: int
-    num_bytes: int
-    sha256: str
-
-
-@dataclass(frozen=True)
-class _Facts:
-    """A row: the number of its video, and the fields of its ``VideoRow``."""
-
-    sample: int
-    label: str
-    group: str
-    start_seconds: float
-    end_seconds: float | None
-
-
-@dataclass(frozen=True)
-class _Index:
-    """Content of the index."""
-
-    format: int
-    labels: tuple[str, ...]
-    may_share_groups: bool
-    absent: tuple[str, ...]
-    shards: dict[str, int]
-    """Name and bytes of each tar."""
-    samples: tuple[_Sample, ...]
-    splits: dict[str, tuple[_Facts, ...]]
-
-    def __post_init__(self) -> None:
-        check_labels(self.labels, "labels")
-        labels = set(self.labels)
-        for number, sample in enumerate(self.samples):
-            end = sample.start_byte + sample.num_bytes
-            is_inside = 0 <= sample.start_byte <= end <= self.shards.get(sample.shard, -1)
-            is_named = Path(sample.shard).name == sample.shard and ".." not in sample.name.split("/")
-            require(is_inside and is_named, f"samples[{number}]: its place in its tar, or its name, cannot be")
-        for part, rows in self.splits.items():
-            require(part == "all" or part_of(part) is not None, f"splits.{part}: no part of a dataset")
-            for number, row in enumerate(rows):
-                end_seconds = math.inf if row.end_seconds is None else row.end_seconds
-                is_timed = 0 <= row.start_seconds < end_seconds
-                is_known = row.label in labels and 0 <= row.sample < len(self.samples)
-                require(is_timed and is_known, f"splits.{part}[{number}]: its video, label or times cannot be")
-
-
-def _part(root: Path, sample: _Sample) -> FilePart:
-    return FilePart(root / sample.shard, sample.start_byte, sample.num_bytes, sample.sha256, sample.name)
 
 
 def _row(root: Path, parts: Sequence[FilePart], facts: _Facts) -> VideoRow:

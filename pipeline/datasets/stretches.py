@@ -7,17 +7,10 @@ from dataclasses import dataclass
 from pathlib import Path
 
 from pipeline.datasets.annotations import VideoRow
+from pipeline.decode.health import FileHealth
 
 # The end of a row may be rounded, or that of the film before it was converted.
 _ROUNDING_SHARE, _ROUNDING_SECONDS = 0.02, 0.5
-
-
-@dataclass(frozen=True)
-class FileLength:
-    """Length of a file."""
-
-    duration_seconds: float
-    average_fps: float
 
 
 @dataclass(frozen=True)
@@ -31,13 +24,13 @@ class _Misfits:
     likely_cause: str = ""
 
 
-def find_misfits(rows: Iterable[VideoRow], lengths: Mapping[Path, FileLength]) -> _Misfits:
+def find_misfits(rows: Iterable[VideoRow], known: Mapping[Path, FileHealth]) -> _Misfits:
     """Return the rows that lie outside their files, wholly or in part; files of unknown length are passed over."""
     outside: list[str] = []
     cut_off: list[str] = []
-    found: list[tuple[float, FileLength]] = []
+    found: list[tuple[float, FileHealth]] = []
     for row in rows:
-        length = lengths.get(row.path)
+        length = known.get(row.path)
         if length is None or _fits(row.end_seconds or row.start_seconds, length, row.end_seconds is None):
             continue
         end = "" if row.end_seconds is None else f" to {row.end_seconds:g}"
@@ -47,13 +40,13 @@ def find_misfits(rows: Iterable[VideoRow], lengths: Mapping[Path, FileLength]) -
     return _Misfits(tuple(outside), tuple(cut_off), _likely_cause(found))
 
 
-def _fits(time_seconds: float, length: FileLength, is_start: bool = False) -> bool:
+def _fits(time_seconds: float, length: FileHealth, is_start: bool = False) -> bool:
     if is_start:
         return time_seconds < length.duration_seconds
     return time_seconds <= (1 + _ROUNDING_SHARE) * length.duration_seconds + _ROUNDING_SECONDS
 
 
-def _likely_cause(found: list[tuple[float, FileLength]]) -> str:
+def _likely_cause(found: list[tuple[float, FileHealth]]) -> str:
     if not found:
         return ""
     if all(length.average_fps and _fits(time / length.average_fps, length) for time, length in found):

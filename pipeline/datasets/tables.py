@@ -113,7 +113,9 @@ def read_manifest_rows(root: Path, annotations: Path | None = None) -> Annotatio
     splits: dict[str, list[VideoRow]] = defaultdict(list)
     for place, values in records:
         row = _manifest_row(place, values, root, labels)
-        _refuse_repeated(row, place, places)
+        stretch = row.name, row.start_seconds, row.end_seconds
+        if places.setdefault(stretch, place) != place:  # it would count twice
+            raise UserError(f"{place}: {row.name} with these times is listed already at {places[stretch]}")
         splits[_split_name(place, values.get("split", "")) if values.get("split") else "all"].append(row)
     require_videos(records, root, f"lines in {source}, and it has none")
     if "all" in splits and len(splits) > 1:
@@ -169,14 +171,6 @@ def _seconds(place: str, column: str, values: Mapping[str, str], default: float)
     if math.isnan(number):
         raise UserError(f"{place}: {column} is {text!r}, which is no number of seconds, such as 12.5")
     return number
-
-
-def _refuse_repeated(row: VideoRow, place: str, places: dict[tuple[str, float, float | None], str]) -> None:
-    """One stretch of a file has one label and one place: a second line for it would count it twice."""
-    stretch = row.name, row.start_seconds, row.end_seconds
-    if stretch in places:
-        raise UserError(f"{place}: {row.name} with these times is listed already at {places[stretch]}")
-    places[stretch] = place
 
 
 def _split_name(place: str, text: str) -> str:

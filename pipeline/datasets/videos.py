@@ -9,6 +9,7 @@ from __future__ import annotations
 import math
 from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass, replace
+from pathlib import Path
 from typing import Any, NamedTuple
 
 import numpy as np
@@ -18,8 +19,9 @@ from torch.utils.data import Dataset, Sampler
 
 from pipeline.config import ClipSettings
 from pipeline.datasets.annotations import VideoRow
+from pipeline.datasets.formats import format_of
 from pipeline.datasets.grids import CachedClips, ClipSource, DecodedClips, cache_store
-from pipeline.datasets.images import PICTURE_FORMATS, PictureClips
+from pipeline.datasets.images import PictureClips
 from pipeline.errors import DecodeError
 from pipeline.ranks import Ranks
 from pipeline.sampling import evaluation_clips, training_clip
@@ -122,10 +124,11 @@ def whole_grid(grid: range, key: SampleKey, settings: ClipSettings) -> list[list
 
 
 def _clip_source(settings: ClipSettings) -> ClipSource:
-    if settings.data.format in PICTURE_FORMATS:
-        return PictureClips(settings)
+    data = settings.data
+    if open_pictures := format_of(data).open_pictures:
+        return PictureClips(open_pictures(data, settings.decode), Path(data.root), settings.transform)
     decoded = DecodedClips(settings)
-    return CachedClips(decoded, cache_store(settings.data)) if settings.data.cache == "frames" else decoded
+    return CachedClips(decoded, cache_store(data)) if data.cache == "frames" else decoded
 
 
 class VideoDataset(Dataset[Sample]):

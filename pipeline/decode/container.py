@@ -11,11 +11,9 @@ from dataclasses import dataclass
 from fractions import Fraction
 from itertools import islice
 from pathlib import Path
-from types import TracebackType
 from typing import Any
 
 import av
-from av.container import InputContainer
 from av.error import FFmpegError, tag_to_code
 from av.packet import Packet
 from av.stream import Disposition
@@ -66,9 +64,7 @@ class ffmpeg_errors:  # noqa: N801 (used like a function; as one it would cost e
     def __enter__(self) -> None:
         pass
 
-    def __exit__(
-        self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
-    ) -> None:
+    def __exit__(self, kind: object, error: BaseException | None, trace: object) -> None:
         if isinstance(error, FFmpegError):
             is_open = self._stage == "open"
             guess = f"; {likely_cause(self._path)}" if is_open else _LIKELY_CAUSES.get(error.errno or 0, "")
@@ -134,25 +130,6 @@ class Header:
         return self.container in TIMED_CONTAINERS
 
 
-def _video_stream(container: InputContainer, path: Path, wanted: int | None) -> VideoStream:
-    """The stream with index ``wanted``; None: the one that the ffmpeg command takes of several."""
-    streams = {stream.index: stream for stream in container.streams.video}
-    if wanted is not None:
-        if wanted not in streams:
-            cause = f"decode.stream is {wanted}, and its video streams are {sorted(streams) or 'none'}"
-            raise DecodeError(path, "open", cause)
-        return streams[wanted]
-    movies = _movies(container)
-    if not movies:
-        raise DecodeError(path, "open", "has no video stream (audio only, or a header without content?)")
-    return max(movies, key=_preference)  # of equals the first
-
-
-def _movies(container: InputContainer) -> list[VideoStream]:
-    """The video streams but for cover pictures."""
-    return [stream for stream in container.streams.video if not stream.disposition & Disposition.attached_pic]
-
-
 def _preference(stream: VideoStream) -> int:
     context: VideoCodecContext | None = stream.codec_context  # None for a codec that this FFmpeg does not know
     num_pixels = context.width * context.height if context else -_PIXELS_OF_DEFAULT
@@ -170,28 +147,6 @@ def _num_claimed(stream: VideoStream) -> int:
 def is_blank(packet: Packet[Any]) -> bool:
     """True if a packet is empty and not the last: Ogg's "the same picture again", which decoders do not take."""
     return not packet.size and packet.dts is not None
-
-
-def _open_container(path: Path, max_pixels: int) -> InputContainer:
-    # Absolute, so that no file name can be read as a protocol ("concat:...").
-    options = {"protocol_whitelist": "file", "format_whitelist": FORMATS}
-    # Titles in an old 8-bit encoding are no reason to refuse a video.
-    return av.open(
-        str(path.absolute()),
-        "r",
-        options={"max_pixels": str(max_pixels)} if _MAY_LIMIT_OPENING else {},
-        container_options=options,
-        metadata_errors="replace",
-    )
-
-
-def _check_pictures(path: Path, stream: VideoStream, max_pixels: int) -> None:
-    if stream.codec_context is None:
-        raise DecodeError(path, "open", "its codec is unknown to this FFmpeg; re-encode it, or its header is damaged")
-    width, height = stream.codec_context.width, stream.codec_context.height
-    if width * height > max_pixels:
-        cause = f"its pictures are {width}x{height}, and decode.max_pixels allows {max_pixels} pixels; raise it if you"
-        raise DecodeError(path, "open", f"{cause} trust the file")
 
 
 class OpenVideo:
@@ -212,17 +167,47 @@ class OpenVideo:
         # read so far, and all there is.
         self._kept: list[Packet[VideoStream]] = []
         self._start, self._is_kept, self._has_all = 0, True, False
+        limit = {"max_pixels": str(self.config.max_pixels)}
         with ffmpeg_errors(self.path, "open"):
-            self.container = _open_container(self.path, self.config.max_pixels)
+            self.container = av.open(
+                str(self.path.absolute()),  # so that no file name can be read as a protocol ("concat:...")
+                "r",
+                options=limit if _MAY_LIMIT_OPENING else {},
+                container_options={"protocol_whitelist": "file", "format_whitelist": FORMATS},
+                metadata_errors="replace",  # titles in an old 8-bit encoding are no reason to refuse a video
+            )
         try:
-            self.stream = _video_stream(self.container, self.path, self.config.stream)
-            _check_pictures(self.path, self.stream, self.config.max_pixels)
+            self.stream = self._chosen_stream()
+            self._check_pictures()
         except DecodeError:
             self.container.close()
             raise
         context = self.stream.codec_context
         context.thread_count = 1  # small pictures decode no faster on more, and workers are many
-        context.options = {"max_pixels": str(self.config.max_pixels)}  # a picture may be larger than the header says
+        context.options = limit  # a picture may be larger than the header says
+
+    def _chosen_stream(self) -> VideoStream:
+        """Return the stream of ``decode.stream``; without that the one that the ffmpeg command takes of several."""
+        streams, wanted = {stream.index: stream for stream in self.container.streams.video}, self.config.stream
+        if wanted is not None:
+            if wanted not in streams:
+                cause = f"decode.stream is {wanted}, and its video streams are {sorted(streams) or 'none'}"
+                raise DecodeError(self.path, "open", cause)
+            return streams[wanted]
+        movies = self.movies()
+        if not movies:
+            raise DecodeError(self.path, "open", "has no video stream (audio only, or a header without content?)")
+        return max(movies, key=_preference)  # of equals the first
+
+    def _check_pictures(self) -> None:
+        limit = self.config.max_pixels
+        context: VideoCodecContext | None = self.stream.codec_context  # None for a codec that this FFmpeg does not know
+        if context is None:
+            cause = "its codec is unknown to this FFmpeg; re-encode it, or its header is damaged"
+            raise DecodeError(self.path, "open", cause)
+        if context.width * context.height > limit:
+            cause = f"its pictures are {context.width}x{context.height}, and decode.max_pixels allows {limit} pixels"
+            raise DecodeError(self.path, "open", f"{cause}; raise it if you trust the file")
 
     def check_usable(self) -> None:
         """Raises ``ValueError`` if closed, ``RuntimeError`` if this is not the process that opened it."""
@@ -260,7 +245,8 @@ class OpenVideo:
 
     def movies(self) -> list[VideoStream]:
         """Return the video streams of the file, without covers."""
-        return _movies(self.container)
+        streams = self.container.streams.video
+        return [stream for stream in streams if not stream.disposition & Disposition.attached_pic]
 
     def packets(self) -> Iterator[Packet[VideoStream]]:
         """The stream's packets in file order; the last is empty and makes the decoder give what it still holds. To be
@@ -334,7 +320,5 @@ class OpenVideo:
     def __enter__(self) -> OpenVideo:
         return self
 
-    def __exit__(
-        self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
-    ) -> None:
+    def __exit__(self, *error: object) -> None:
         self.close()

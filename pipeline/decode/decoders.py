@@ -2,8 +2,8 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable
-from contextlib import ExitStack, closing
+from collections.abc import Callable, Iterator
+from contextlib import ExitStack, closing, contextmanager
 from pathlib import Path
 
 from pipeline.config import DecodeConfig
@@ -18,31 +18,31 @@ def _pyav(file: VideoFile) -> Backend:
 
 
 def _decord(file: VideoFile) -> Backend:
-    try:
+    with _installed("decord", "pip install decord (made for x86-64 only)"):
         from pipeline.decode.decord import DecordBackend
-    except ImportError as error:
-        cure = "pip install decord (made for x86-64 only), or use the pyav decoder"
-        raise UserError(f"decoder 'decord' cannot be imported ({error}); {cure}") from error
     return DecordBackend(file)
 
 
 def _opencv(file: VideoFile) -> Backend:
-    try:
+    with _installed("opencv", "pip install opencv-python"):
         from pipeline.decode.opencv import OpencvBackend
-    except ImportError as error:
-        cure = "pip install opencv-python, or use the pyav decoder"
-        raise UserError(f"decoder 'opencv' cannot be imported ({error}); {cure}") from error
     return OpencvBackend(file)
 
 
 def _torchcodec(file: VideoFile) -> Backend:
-    try:
+    with _installed("torchcodec", "pip install torchcodec and FFmpeg's libraries"):
         from pipeline.decode.torchcodec import TorchcodecBackend
-    except (ImportError, RuntimeError, OSError) as error:  # the last two: installed, without FFmpeg's libraries
-        brief = str(error).splitlines()[0] if str(error) else type(error).__name__
-        cure = "pip install torchcodec and FFmpeg's libraries, or use the pyav decoder"
-        raise UserError(f"decoder 'torchcodec' cannot be imported ({brief}); {cure}") from error
     return TorchcodecBackend(file)
+
+
+@contextmanager
+def _installed(decoder: str, cure: str) -> Iterator[None]:
+    try:
+        yield
+    except (ImportError, RuntimeError, OSError) as error:  # the last two: installed, without libraries that it needs
+        brief = str(error).splitlines()[0] if str(error) else type(error).__name__
+        cause = f"decoder {decoder!r} cannot be imported ({brief}); {cure}, or use the pyav decoder"
+        raise UserError(cause) from error
 
 
 DECODERS: dict[str, Callable[[VideoFile], Backend]] = {

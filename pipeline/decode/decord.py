@@ -7,55 +7,45 @@ last one wanted is decoded and converted: exact, and slow deep in a long file.
 from __future__ import annotations
 
 from collections.abc import Generator, Sequence
-from functools import partial
 
 import decord
-import numpy as np
-from numpy.typing import NDArray
 
-from pipeline.decode.proof import check_size, refuse_mirrored, refuse_unproven
+from pipeline.decode.proof import CheckedBackend
 from pipeline.decode.reader import Picture, VideoFile, indexed_picture
-from pipeline.errors import DecodeError
 
 
-class DecordBackend:
+class DecordBackend(CheckedBackend):
     """Takes every picture from the start and hands on those asked for.
 
     Raises:
         DecodeError: decord is not known to be exact on this file, or cannot open it.
     """
 
+    name = "decord"
+
     def __init__(self, file: VideoFile) -> None:
-        self._file, self._index = file, file.index
-        refuse_unproven(file, "decord")
-        refuse_mirrored(file, "decord")
+        super().__init__(file)
         self._open()  # to fail early
 
-    def walk(self) -> Generator[Picture, None, None]:
-        return self.pick(range(self._index.info.num_frames))
-
-    def pick(self, numbers: Sequence[int]) -> Generator[Picture, None, None]:
+    def get_frames(self, numbers: Sequence[int]) -> Generator[Picture, None, None]:
+        """Exactly the pictures with these numbers."""
         reader, position = self._open(), 0
         for number in numbers:
             while position < number:
                 self._next(reader, position)
                 position += 1
-            image = self._next(reader, number).asnumpy()
+            image = self._checked(number, self._next(reader, number).asnumpy())
             position += 1
-            check_size(self._file, image, number, "decord")
-            yield indexed_picture(self._index, number, partial(_fresh, image))
+            yield indexed_picture(self._index, number, image.copy)
 
     def _open(self) -> decord.VideoReader:
-        path, num_frames = self._file.path, self._index.info.num_frames
         self._file.check_usable()
         try:
             # Absolute, so that no file name can be read as a URL.
-            reader = decord.VideoReader(str(path.absolute()), ctx=decord.cpu(0), num_threads=1)
+            reader = decord.VideoReader(str(self._file.path.absolute()), ctx=decord.cpu(0), num_threads=1)
         except decord.DECORDError as error:
-            raise DecodeError(path, "open", f"decord cannot open it; use the pyav decoder. {_brief(error)}") from error
-        if len(reader) != num_frames:
-            cause = f"decord counts {len(reader)} frames and the packets {num_frames}; use the pyav decoder"
-            raise DecodeError(path, "open", cause)
+            raise self._refusal("open", "cannot open it", error) from error
+        self._check_count(len(reader))
         return reader
 
     def _next(self, reader: decord.VideoReader, number: int) -> decord.ndarray.NDArray:
@@ -63,13 +53,5 @@ class DecordBackend:
         try:
             return reader.next()
         except (StopIteration, decord.DECORDError) as error:
-            cause = f"decord stops at frame {number} of {self._index.info.num_frames}; use the pyav decoder"
-            raise DecodeError(self._file.path, "decode", cause) from error
-
-
-def _fresh(image: NDArray[np.uint8]) -> NDArray[np.uint8]:
-    return image.copy()
-
-
-def _brief(error: decord.DECORDError) -> str:
-    return str(error).splitlines()[0] if str(error) else ""
+            cause = f"stops at frame {number} of {self._index.info.num_frames}"
+            raise self._refusal("decode", cause) from error

@@ -33,6 +33,7 @@ from pipeline.decode.orientation import orientation_of
 from pipeline.decode.reader import VideoFile
 from pipeline.decode.times import is_constant_rate
 from pipeline.errors import DecodeError
+from pipeline.schema import read_checked
 
 USABLE, DEGRADED, UNUSABLE = "usable", "degraded", "unusable"
 _THUMBNAIL_SIDE_PX = 16
@@ -91,10 +92,6 @@ class FileHealth:
     notes: tuple[str, ...] = ()
     """Facts that are no fault: counted times, HDR, half pictures, odd pixels, other streams."""
 
-    def to_json(self) -> dict[str, Any]:
-        """Return plain values, tuples as lists."""
-        return {name: list(value) if isinstance(value, tuple) else value for name, value in asdict(self).items()}
-
 
 @dataclass(frozen=True)
 class Examination:
@@ -106,7 +103,7 @@ class Examination:
 
     def to_message(self) -> tuple[dict[str, Any], bytes]:
         """Return the health as JSON values, and the thumbnails as bytes."""
-        return self.health.to_json(), self.thumbnails.tobytes()
+        return asdict(self.health), self.thumbnails.tobytes()
 
     @staticmethod
     def of_unreadable(path: Path, reason: str) -> Examination:
@@ -117,9 +114,8 @@ class Examination:
     @staticmethod
     def from_message(message: dict[str, Any], payload: bytes | bytearray) -> Examination:
         """Return the examination that ``to_message`` packed."""
-        lists = {name: tuple(message[name]) for name in ("reasons", "sizes", "notes")}
         thumbnails = np.frombuffer(payload, np.uint8).reshape(-1, _THUMBNAIL_SIDE_PX, _THUMBNAIL_SIDE_PX)
-        return Examination(FileHealth(**(message | lists)), thumbnails)
+        return Examination(read_checked(FileHealth, message, "the decoding process"), thumbnails)
 
 
 @dataclass

@@ -7,9 +7,6 @@ like any other bad file.
 from __future__ import annotations
 
 import os
-import socket
-import subprocess
-import weakref
 from collections.abc import Callable, Generator, Sequence
 from contextlib import suppress
 from dataclasses import asdict
@@ -21,7 +18,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from pipeline.config import DecodeConfig
-from pipeline.decode.child import how_it_ended, start_child
+from pipeline.decode.child import Child, how_it_ended
 from pipeline.decode.container import Header, check_process, check_regular_file
 from pipeline.decode.health import Examination
 from pipeline.decode.index import VideoIndex
@@ -29,7 +26,7 @@ from pipeline.decode.reader import Picture
 from pipeline.decode.wire import LateError, Message, WireError, receive, send, unpack_header, unpack_index
 from pipeline.errors import DecodeError, UserError
 
-_START_SECONDS, _STOP_SECONDS = 60.0, 2.0
+_START_SECONDS = 60.0
 _BYTES_OF_INDEX_PER_FRAME, _MAX_BYTES_OF_HEALTH = 24, 100_000
 _MIN_BYTES_PER_SECOND = 250_000.0
 _COMMAND = "from pipeline.decode.worker import main; main()"
@@ -45,11 +42,9 @@ class DecodingProcess:
     def __init__(self) -> None:
         if os.name != "posix":
             raise UserError("decode.isolate needs Linux or macOS; turn it off")
-        self._process, ours = start_child(_COMMAND)
-        self._connection, self._owner, self._is_waiting = ours, os.getpid(), False
-        self._stop = weakref.finalize(self, _stop, self._process, ours, self._owner)
+        self._child, self._is_waiting = Child(_COMMAND), False
         try:
-            receive(ours, _START_SECONDS)
+            receive(self._child.connection, _START_SECONDS)
         except WireError as error:
             self.stop()
             raise UserError(f"the decoding process cannot be started: {error}; set decode.isolate to false") from error
@@ -57,7 +52,7 @@ class DecodingProcess:
     @property
     def is_usable(self) -> bool:
         """False after it was stopped or interrupted, and in another process than the one that started it."""
-        return self._owner == os.getpid() and self._stop.alive and not self._is_waiting
+        return self._child.is_usable and not self._is_waiting
 
     def ask(
         self, request: str, arguments: Message, timeout_seconds: float, max_payload_bytes: int = 0
@@ -68,33 +63,19 @@ class DecodingProcess:
         end = monotonic() + timeout_seconds
         message = {"do": request, "with": arguments, "timeout_seconds": timeout_seconds}
         try:
-            send(self._connection, message, timeout_seconds=timeout_seconds)
-            answer = receive(self._connection, end - monotonic(), max_payload_bytes)
+            send(self._child.connection, message, timeout_seconds=timeout_seconds)
+            answer = receive(self._child.connection, end - monotonic(), max_payload_bytes)
         except LateError:
             self.stop()
             raise
         except WireError as error:
-            with suppress(subprocess.TimeoutExpired):
-                self._process.wait(_STOP_SECONDS)
-            words = _last_words(self._process.returncode, error)
-            self.stop()
-            raise WireError(words) from error
+            raise WireError(_last_words(self._child.end(), error)) from error
         self._is_waiting = False
         return answer
 
     def stop(self) -> None:
-        """Ends the process, by force if it is busy. May be called twice."""
-        self._stop()
-
-
-def _stop(process: subprocess.Popen[bytes], connection: socket.socket, owner: int) -> None:
-    connection.close()  # an idle one ends by itself
-    if owner != os.getpid():  # a fork: the child is not ours
-        process.returncode = 0
-        return
-    process.kill()
-    with suppress(subprocess.TimeoutExpired):  # a disk that does not answer may hold even this up
-        process.wait(_STOP_SECONDS)
+        """Ends the process, by force. May be called twice."""
+        self._child.stop()
 
 
 def _last_words(return_code: int | None, error: WireError) -> str:
@@ -182,13 +163,11 @@ def _raise_refusal(path: Path, message: Message) -> None:
 
 def examine_isolated(path: Path, config: DecodeConfig, process: DecodingProcess) -> Examination:
     """``health.examine`` in another process. Whatever the file does there becomes the reason why it is unusable."""
+    seconds = config.timeout_seconds
     try:
         check_regular_file(path)
-    except DecodeError as error:
-        return Examination.of_unreadable(path, f"{error.stage}: {error.cause}")
-    seconds = config.timeout_seconds + path.stat().st_size / _MIN_BYTES_PER_SECOND  # all of it is decoded
-    arguments = {"path": str(path), "config": asdict(config)}
-    try:
+        seconds += path.stat().st_size / _MIN_BYTES_PER_SECOND  # all of it is decoded
+        arguments = {"path": str(path), "config": asdict(config)}
         message, payload = process.ask("health", arguments, seconds, _MAX_BYTES_OF_HEALTH)
         _raise_refusal(path, message)
     except LateError:
@@ -206,11 +185,11 @@ class IsolatedBackend:
     def __init__(self, file: IsolatedFile) -> None:
         self._file, self._num_readings = file, 0
 
-    def walk(self) -> Generator[Picture, None, None]:
+    def iter_frames(self) -> Generator[Picture, None, None]:
         # Each picture may take the whole time: a long video is not a hanging one.
         return self._read(None, with_pixels=False)
 
-    def pick(self, numbers: Sequence[int]) -> Generator[Picture, None, None]:
+    def get_frames(self, numbers: Sequence[int]) -> Generator[Picture, None, None]:
         return self._read(list(numbers), with_pixels=True)
 
     def _read(self, numbers: list[int] | None, with_pixels: bool) -> Generator[Picture, None, None]:
@@ -242,7 +221,9 @@ class IsolatedBackend:
         shape = message.pop("shape", None)
 
         def rgb() -> NDArray[np.uint8]:
-            return _image(*((shape, pixels) if shape else self._rgb(reading)))
+            given, content = (shape, pixels) if shape else self._rgb(reading)
+            image: NDArray[Any] = np.frombuffer(content, np.uint8)
+            return image.reshape(given)
 
         return Picture(**message, rgb=rgb)
 
@@ -254,8 +235,3 @@ class IsolatedBackend:
         config = self._file.config
         seconds = config.timeout_seconds if timeout_seconds is None else timeout_seconds
         return self._file.ask(request, arguments, "decode", seconds, max_payload_bytes=3 * config.max_pixels)
-
-
-def _image(shape: list[int], pixels: bytearray) -> NDArray[np.uint8]:
-    image: NDArray[Any] = np.frombuffer(pixels, np.uint8)
-    return image.reshape(shape)

@@ -43,6 +43,11 @@ class _NotPlainError(Exception):
     """The demuxer must decide."""
 
 
+def _require_plain(is_plain: object) -> None:
+    if not is_plain:
+        raise _NotPlainError
+
+
 @dataclass(frozen=True)
 class SampleTable:
     """The samples of the only video track, in file order. M samples."""
@@ -77,13 +82,12 @@ def _read_index_box(path: Path) -> memoryview:
     """The content of ``moov``."""
     found = list(outer_boxes(path))
     places = [(position, size) for name, position, size in found if name == b"moov"]
-    if len(places) != 1 or any(name == b"moof" for name, _, _ in found) or places[0][1] > _MAX_INDEX_BYTES:
-        raise _NotPlainError
+    is_fragmented = any(name == b"moof" for name, _, _ in found)
+    _require_plain(len(places) == 1 and not is_fragmented and places[0][1] <= _MAX_INDEX_BYTES)
     with path.open("rb") as stream:
         stream.seek(places[0][0])
         content = stream.read(places[0][1])
-    if len(content) != places[0][1]:
-        raise _NotPlainError
+    _require_plain(len(content) == places[0][1])
     return memoryview(content)[8:]
 
 
@@ -93,16 +97,14 @@ def _boxes(content: memoryview) -> _Boxes:
     position = 0
     while position + 8 <= len(content):
         size, name = struct.unpack_from(">I4s", content, position)
-        if not 8 <= size <= len(content) - position:
-            raise _NotPlainError
+        _require_plain(8 <= size <= len(content) - position)
         found.setdefault(name, []).append(content[position + 8 : position + size])
         position += size
     return found
 
 
 def _only(boxes: _Boxes, name: bytes) -> memoryview:
-    if len(boxes.get(name, ())) != 1:
-        raise _NotPlainError
+    _require_plain(len(boxes.get(name, ())) == 1)
     return boxes[name][0]
 
 
@@ -114,13 +116,11 @@ def _rows(box: memoryview, dtype: np.dtype[np.void] | str, skipped: int = 0) -> 
 
 def _table_of(moov: memoryview, first_dts: int) -> SampleTable:
     inside = _boxes(moov)
-    if b"mvex" in inside or b"cmov" in inside:
-        raise _NotPlainError
+    _require_plain(b"mvex" not in inside and b"cmov" not in inside)
     tracks = [_boxes(trak) for trak in inside.get(b"trak", ())]
     media = [(track, _boxes(_only(track, b"mdia"))) for track in tracks]
     chosen = [(track, boxes) for track, boxes in media if bytes(_only(boxes, b"hdlr")[8:12]) == b"vide"]
-    if len(chosen) != 1:
-        raise _NotPlainError
+    _require_plain(len(chosen) == 1)
     track, boxes = chosen[0]
     tables = _boxes(_only(_boxes(_only(boxes, b"minf")), b"stbl"))
     sizes = _sizes(tables)
@@ -147,27 +147,23 @@ def _sizes(tables: _Boxes) -> NDArray[np.int64]:
     (same_for_all,) = struct.unpack_from(">I", box, _FULL_BOX_BYTES)
     (num_descriptions,) = struct.unpack_from(">I", _only(tables, b"stsd"), _FULL_BOX_BYTES)
     sizes = _rows(box, ">u4", skipped=4).astype(np.int64)
-    if same_for_all or num_descriptions != 1 or not len(sizes) or not sizes.all():
-        raise _NotPlainError
+    _require_plain(not same_for_all and num_descriptions == 1 and len(sizes) and sizes.all())
     return sizes
 
 
 def _expanded(runs: NDArray[np.void], num_samples: int) -> NDArray[np.int64]:
     """Each value as often as its run says, one a sample."""
     counts = runs["count"].astype(np.int64)
-    if counts.sum() != num_samples:
-        raise _NotPlainError
+    _require_plain(counts.sum() == num_samples)
     return np.repeat(runs["ticks"].astype(np.int64), counts)
 
 
 def _keyframes(tables: _Boxes, num_samples: int) -> NDArray[np.bool_]:
-    if b"stps" in tables or b"sgpd" in tables:  # more kinds of keyframes
-        raise _NotPlainError
+    _require_plain(b"stps" not in tables and b"sgpd" not in tables)  # more kinds of keyframes
     if b"stss" not in tables:
         return np.ones(num_samples, np.bool_)
     numbers = _rows(_only(tables, b"stss"), ">u4").astype(np.int64) - 1
-    if not len(numbers) or numbers.min() < 0 or numbers.max() >= num_samples:
-        raise _NotPlainError
+    _require_plain(len(numbers) and numbers.min() >= 0 and numbers.max() < num_samples)
     is_key = np.zeros(num_samples, np.bool_)
     is_key[numbers] = True
     return is_key
@@ -179,8 +175,8 @@ def _positions(tables: _Boxes, sizes: NDArray[np.int64]) -> NDArray[np.int64]:
     runs = _rows(_only(tables, b"stsc"), _CHUNK_RUN)
     lengths = np.diff(np.append(runs["first"].astype(np.int64), len(chunks) + 1))
     per_chunk = runs["num_samples"].astype(np.int64)
-    if not len(runs) or runs["first"][0] != 1 or lengths.min() < 1 or (per_chunk * lengths).sum() != len(sizes):
-        raise _NotPlainError
+    _require_plain(len(runs) and runs["first"][0] == 1 and lengths.min() >= 1)
+    _require_plain((per_chunk * lengths).sum() == len(sizes))
     num_samples = np.repeat(per_chunk, lengths)  # of each chunk
     before = np.cumsum(sizes) - sizes
     starts = np.cumsum(num_samples) - num_samples
@@ -193,11 +189,9 @@ def _positions(tables: _Boxes, sizes: NDArray[np.int64]) -> NDArray[np.int64]:
 def _ticks_per_second(box: memoryview) -> int:
     """Of a movie's or a track's header."""
     version = box[0]
-    if version not in _HEADER_TIMES_BYTES:
-        raise _NotPlainError
+    _require_plain(version in _HEADER_TIMES_BYTES)
     (ticks,) = struct.unpack_from(">I", box, _FULL_BOX_BYTES + _HEADER_TIMES_BYTES[version])
-    if not ticks:
-        raise _NotPlainError
+    _require_plain(ticks)
     return int(ticks)
 
 
@@ -207,14 +201,11 @@ def _check_edits(track: _Boxes, times: NDArray[np.int64], ticks_per_movie_tick: 
     if not lists:
         return
     version = lists[0][0] if len(lists) == 1 else -1
-    if version not in _EDITS:
-        raise _NotPlainError
+    _require_plain(version in _EDITS)
     edits = _rows(lists[0], _EDITS[version])
-    if len(edits) != 1 or edits["start"][0] != times.min() or edits["rate"][0] != _NORMAL_RATE:
-        raise _NotPlainError
+    _require_plain(len(edits) == 1 and edits["start"][0] == times.min() and edits["rate"][0] == _NORMAL_RATE)
     num_ticks = int(edits["duration"][0]) * ticks_per_movie_tick
-    if int(times.max() - times.min()) + 1 > num_ticks:  # the end of the edit hides pictures
-        raise _NotPlainError
+    _require_plain(int(times.max() - times.min()) < num_ticks)  # else the end of the edit hides pictures
 
 
 def _is_as_ffmpeg_sees_it(table: SampleTable, video: OpenVideo) -> bool:

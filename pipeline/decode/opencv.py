@@ -15,35 +15,34 @@ import numpy as np
 from numpy.typing import NDArray
 
 from pipeline.decode.orientation import Orientation
-from pipeline.decode.proof import check_size, check_time, refuse_unproven
+from pipeline.decode.proof import CheckedBackend
 from pipeline.decode.reader import Picture, VideoFile, indexed_picture
-from pipeline.errors import DecodeError
 
 
-class OpencvBackend:
+class OpencvBackend(CheckedBackend):
     """Grabs every picture from the start and converts those asked for.
 
     Raises:
         DecodeError: OpenCV is not known to be exact on this file, or cannot open it.
     """
 
+    name = "OpenCV"
+    mirrors = True
+
     def __init__(self, file: VideoFile) -> None:
-        self._file, self._index = file, file.index
-        refuse_unproven(file, "opencv")
+        super().__init__(file)
         with self._capture():
             pass  # opens it once, to fail early
 
-    def walk(self) -> Generator[Picture, None, None]:
-        return self.pick(range(self._index.info.num_frames))
-
-    def pick(self, numbers: Sequence[int]) -> Generator[Picture, None, None]:
+    def get_frames(self, numbers: Sequence[int]) -> Generator[Picture, None, None]:
+        """Exactly the pictures with these numbers."""
         with self._capture() as capture:
             position = 0
             for number in numbers:
                 while position <= number:
                     self._grab(capture, position)
                     position += 1
-                check_time(self._file, number, capture.get(cv2.CAP_PROP_POS_MSEC) / 1000, "OpenCV")
+                self._check_time(number, capture.get(cv2.CAP_PROP_POS_MSEC) / 1000)
                 yield indexed_picture(self._index, number, partial(self._rgb, capture, number))
 
     @contextmanager
@@ -53,7 +52,7 @@ class OpencvBackend:
         capture = cv2.VideoCapture(str(self._file.path.absolute()), cv2.CAP_FFMPEG, [cv2.CAP_PROP_N_THREADS, 1])
         try:
             if not capture.isOpened():
-                raise DecodeError(self._file.path, "open", "OpenCV cannot open it; use the pyav decoder")
+                raise self._refusal("open", "cannot open it")
             capture.set(cv2.CAP_PROP_ORIENTATION_AUTO, 0)  # it turns pictures and forgets to mirror them
             yield capture
         finally:
@@ -62,15 +61,13 @@ class OpencvBackend:
     def _grab(self, capture: cv2.VideoCapture, number: int) -> None:
         self._file.check_usable()
         if not capture.grab():
-            cause = f"OpenCV stops at frame {number} of {self._index.info.num_frames}; use the pyav decoder"
-            raise DecodeError(self._file.path, "decode", cause)
+            raise self._refusal("decode", f"stops at frame {number} of {self._index.info.num_frames}")
 
     def _rgb(self, capture: cv2.VideoCapture, number: int) -> NDArray[np.uint8]:
         is_given, bgr = capture.retrieve()
         if not is_given:
-            raise DecodeError(self._file.path, "decode", f"OpenCV cannot convert frame {number}; use the pyav decoder")
+            raise self._refusal("decode", f"cannot convert frame {number}")
         info = self._index.info
         orientation = Orientation(info.is_mirrored, info.rotation_degrees // 90)
         rgb = orientation.upright(cv2.cvtColor(bgr, cv2.COLOR_BGR2RGB).astype(np.uint8, copy=False))
-        check_size(self._file, rgb, number, "OpenCV")
-        return rgb
+        return self._checked(number, rgb)

@@ -2,9 +2,12 @@
 
 from __future__ import annotations
 
+from collections.abc import Callable
+from contextlib import ExitStack
 from dataclasses import replace
+from functools import partial
 from pathlib import Path
-from types import TracebackType
+from tempfile import TemporaryDirectory
 from typing import Any
 
 from pipeline.config import DecodeConfig
@@ -14,8 +17,8 @@ from pipeline.decode.health import Examination, examine
 from pipeline.decode.isolated import DecodingProcess, IsolatedBackend, IsolatedFile, examine_isolated
 from pipeline.decode.picture import is_picture, open_picture
 from pipeline.decode.reader import VideoReader
-from pipeline.decode.remote import FetchedVideo, is_url
-from pipeline.decode.unpacked import UnpackedVideo
+from pipeline.decode.remote import fetch, is_url
+from pipeline.decode.unpacked import unpack
 from pipeline.errors import DecodeError, UserError
 from pipeline.files.content import FilePart
 
@@ -52,21 +55,21 @@ class VideoOpener:
             path: a regular file, or a part of one, or with ``allow_url`` an http or https address, as a text.
         """
         if isinstance(path, FilePart):
-            return self._open_temporary(UnpackedVideo(path), path.name)
+            return self._open_temporary(path.name, partial(unpack, path))
         if isinstance(path, str) and self.config.allow_url and is_url(path):
-            return self._open_temporary(FetchedVideo(path, self.config), path)
+            return self._open_temporary(path, partial(fetch, path, config=self.config))
         return self._open_file(Path(path), self.config)
 
-    def _open_temporary(self, video: FetchedVideo | UnpackedVideo, name: str) -> VideoReader:
-        try:
+    def _open_temporary(self, name: str, bring: Callable[[Path], Path]) -> VideoReader:
+        """Open what ``bring`` puts into a folder, which is there for as long as the reader is open."""
+        with ExitStack() as stack:
+            path = bring(Path(stack.enter_context(TemporaryDirectory(prefix="clipgru-"))))
             # Its path never comes again: there is nothing to keep an index for.
-            return self._open_file(video.path, replace(self.config, index_cache=False)).when_closed(video.remove)
-        except DecodeError as error:
-            video.remove()
-            raise DecodeError(name, error.stage, error.cause) from error
-        except UserError:
-            video.remove()
-            raise
+            try:
+                reader = self._open_file(path, replace(self.config, index_cache=False))
+            except DecodeError as error:
+                raise DecodeError(name, error.stage, error.cause) from error
+            return reader.when_closed(stack.pop_all().close)
 
     def _open_file(self, path: Path, config: DecodeConfig) -> VideoReader:
         if self.opens_pictures and is_picture(path):
@@ -116,9 +119,7 @@ class VideoOpener:
     def __enter__(self) -> VideoOpener:
         return self
 
-    def __exit__(
-        self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
-    ) -> None:
+    def __exit__(self, *error: object) -> None:
         self.close()
 
     def __getstate__(self) -> dict[str, Any]:

@@ -24,8 +24,6 @@ class Packets:
 
     first: VideoFrame | None
     """The first picture; None if none can be decoded."""
-    num_before_first: int
-    """Packets that the decoder took before it gave the first picture."""
     pts: NDArray[np.int64] | None
     """``[M]``: display times in ticks; None if one is missing."""
     dts: NDArray[np.int64] | None
@@ -36,10 +34,12 @@ class Packets:
     """``[M]``: display duration of each; 0 where the container does not say."""
     is_key: NDArray[np.bool_]
     """``[M]``: True for a packet that claims to be a keyframe."""
-    num_pictures: bytes
-    """``[M]``: pictures coded in each packet."""
-    num_hidden: int
-    are_whole: bool
+    num_before_first: int = 0
+    """Packets that the decoder took before it gave the first picture."""
+    num_pictures: bytes = b""
+    """``[M]``: pictures coded in each packet; empty where it can only be one."""
+    num_hidden: int = 0
+    are_whole: bool = True
     """True if no packet is flagged as corrupt or cut off."""
 
 
@@ -57,18 +57,7 @@ def scan(video: OpenVideo, header: Header) -> Packets:
 def _from_table(video: OpenVideo, table: SampleTable) -> Packets:
     with ffmpeg_errors(video.path, "index"):
         first = next((frame for packet in video.packets() for frame in packet.decode()), None)
-    return Packets(
-        first=first,
-        num_before_first=0,
-        pts=table.pts,
-        dts=table.dts,
-        first_dts=int(table.dts[0]),
-        num_ticks_shown=table.num_ticks_shown,
-        is_key=table.is_key,
-        num_pictures=b"\x01" * len(table.pts),
-        num_hidden=0,
-        are_whole=True,
-    )
+    return Packets(first, table.pts, table.dts, int(table.dts[0]), table.num_ticks_shown, table.is_key)
 
 
 def _demux(video: OpenVideo, header: Header) -> Packets:
@@ -91,16 +80,16 @@ def _demux(video: OpenVideo, header: Header) -> Packets:
             dts.append(packet.dts)
             shown.append(packet.duration or 0)
             is_key.append(packet.is_keyframe)
-            num_pictures.append(_num_pictures(packet) if is_mpeg4 else 1)
+            num_pictures += bytes([_num_pictures(packet)]) if is_mpeg4 else b""
             are_whole = are_whole and not packet.is_corrupt
     return Packets(
         first=first,
-        num_before_first=num_before_first,
         pts=_if_complete(pts),
         dts=_if_complete(dts),
         first_dts=dts[0] if dts else None,
         num_ticks_shown=np.array(shown, np.int64),
         is_key=np.array(is_key, np.bool_),
+        num_before_first=num_before_first,
         num_pictures=bytes(num_pictures),
         num_hidden=num_hidden,
         are_whole=are_whole,

@@ -69,35 +69,28 @@ def open_picture(path: Path, config: DecodeConfig) -> VideoReader:
     height, width = picture.shape[:2]
     rate, kind = Fraction(1), path.suffix.lower().removeprefix(".")
     info = VideoInfo(path, 1, width, height, rate, 1.0, 0, kind, "picture")
-    first = np.zeros(1, np.int64)
-    index = VideoIndex(info, np.zeros(1), ticks=None, keyframes=first, is_proven=True)
-    file = _PictureFile(path, Header("picture", kind, Fraction(0), rate, rate, Fraction(1), 1, 1), index)
-    return VideoReader(file, _PictureBackend(index, picture))
+    index = VideoIndex(info, np.zeros(1), ticks=None, keyframes=np.zeros(1, np.int64), is_proven=True)
+    read = _ReadPicture(path, Header("picture", kind, Fraction(0), rate, rate, Fraction(1), 1, 1), index, picture)
+    return VideoReader(read, read)
 
 
 @dataclass(frozen=True)
-class _PictureFile:
-    """The file of a reader, read already."""
+class _ReadPicture:
+    """The file of a reader and its decoder, with the only picture decoded already."""
 
     path: Path
     header: Header
     index: VideoIndex
+    picture: NDArray[np.uint8]
+
+    def iter_frames(self) -> Generator[Picture, None, None]:
+        """The picture."""
+        return self.get_frames([0])
+
+    def get_frames(self, numbers: Sequence[int]) -> Generator[Picture, None, None]:
+        """The picture, if it is asked for."""
+        for number in numbers:
+            yield indexed_picture(self.index, number, self.picture.copy)
 
     def close(self) -> None:
         """Do nothing: no file is open."""
-
-
-class _PictureBackend:
-    """A decoder whose only picture is decoded already."""
-
-    def __init__(self, index: VideoIndex, picture: NDArray[np.uint8]) -> None:
-        self._index, self._picture = index, picture
-
-    def walk(self) -> Generator[Picture, None, None]:
-        """The picture."""
-        yield indexed_picture(self._index, 0, self._picture.copy)
-
-    def pick(self, numbers: Sequence[int]) -> Generator[Picture, None, None]:
-        """The picture, if it is asked for."""
-        for number in numbers:
-            yield indexed_picture(self._index, number, self._picture.copy)

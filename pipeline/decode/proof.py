@@ -2,68 +2,75 @@
 
 from __future__ import annotations
 
+from abc import ABC, abstractmethod
+from collections.abc import Generator, Sequence
+
 import numpy as np
 from numpy.typing import NDArray
 
-from pipeline.decode.reader import VideoFile
+from pipeline.decode.reader import Picture, VideoFile
 from pipeline.errors import DecodeError
 
 _CURE = "use the pyav decoder"
 
 
-def refuse_unproven(file: VideoFile, decoder: str) -> None:
-    """Refuses a file unless each of its packets is known to be one picture, in its only video stream.
+class CheckedBackend(ABC):
+    """Another decoder than pyav, which reads only files that it numbers like the index, in their only video stream.
 
     Raises:
-        DecodeError: at stage ``open``; any decoder might number the pictures of this file in its own way.
+        DecodeError: at stage ``open``; it might number the pictures of this file in its own way.
     """
-    index, header = file.index, file.header
-    if not index.is_proven:
-        cause = f"{decoder} is not known to be exact on this {header.codec} in {header.container}; {_CURE}"
-        raise DecodeError(file.path, "open", cause)
-    if header.num_video_streams > 1:
-        cause = f"{decoder} may choose another of its {header.num_video_streams} video streams; {_CURE}"
-        raise DecodeError(file.path, "open", cause)
-    if header.is_timed and index.ticks is None:
-        raise DecodeError(file.path, "open", f"its times cannot be trusted, so {decoder} cannot be checked; {_CURE}")
 
+    name: str
+    """The decoder, for errors."""
+    mirrors = False
+    """True if its pictures can be mirrored, not only turned."""
 
-def refuse_mirrored(file: VideoFile, decoder: str) -> None:
-    """Refuses a file whose pictures are to be mirrored, for a decoder that only turns them.
+    def __init__(self, file: VideoFile) -> None:
+        self._file, self._index = file, file.index
+        header = file.header
+        if not self._index.is_proven:
+            raise self._refusal("open", f"is not known to be exact on this {header.codec} in {header.container}")
+        if header.num_video_streams > 1:
+            raise self._refusal("open", f"may choose another of its {header.num_video_streams} video streams")
+        if header.is_timed and self._index.ticks is None:
+            raise self._refusal("open", "cannot be checked, because the file's times cannot be trusted")
+        if self._index.info.is_mirrored and not self.mirrors:
+            raise self._refusal("open", "does not mirror pictures, as the file asks")
 
-    Raises:
-        DecodeError: at stage ``open``.
-    """
-    if file.index.info.is_mirrored:
-        raise DecodeError(file.path, "open", f"{decoder} does not mirror pictures, as the file asks; {_CURE}")
+    def iter_frames(self) -> Generator[Picture, None, None]:
+        """Every picture in order."""
+        return self.get_frames(range(self._index.info.num_frames))
 
+    @abstractmethod
+    def get_frames(self, numbers: Sequence[int]) -> Generator[Picture, None, None]:
+        """Exactly the pictures with these numbers."""
 
-def check_time(file: VideoFile, number: int, seconds: float, decoder: str) -> None:
-    """Holds the time that a decoder reports for a picture against the index, where the container stores times.
+    def _refusal(self, stage: str, cause: str, error: Exception | None = None) -> DecodeError:
+        """Return the error of a file that this decoder cannot read; with the first line of its own."""
+        brief = f". {str(error).splitlines()[0]}" if str(error or "") else ""
+        return DecodeError(self._file.path, stage, f"{self.name} {cause}; {_CURE}{brief}")
 
-    Raises:
-        DecodeError: at stage ``decode``; it is another picture.
-    """
-    index = file.index
-    if index.ticks is None:
-        return
-    # Decoders differ in where they put 0, but not by as much as the gap to the next picture.
-    expected = float(index.pts_seconds[number])
-    nearest = int(np.argmin(np.abs(index.pts_seconds - seconds)))
-    if nearest != number:
-        cause = (
-            f"{decoder} gives a picture of {seconds:.6f} s for frame {number}, which is at {expected:.6f} s; {_CURE}"
-        )
-        raise DecodeError(file.path, "decode", cause)
+    def _check_count(self, count: int) -> None:
+        """Hold the number of frames that the decoder counts against the index."""
+        num_frames = self._index.info.num_frames
+        if count != num_frames:
+            raise self._refusal("open", f"counts {count} frames and the packets {num_frames}")
 
+    def _check_time(self, number: int, seconds: float) -> None:
+        """Hold the time that the decoder reports for a picture against the index, where the container stores times."""
+        if self._index.ticks is None:
+            return
+        # Decoders differ in where they put 0, but not by as much as the gap to the next picture.
+        expected = float(self._index.pts_seconds[number])
+        if int(np.argmin(np.abs(self._index.pts_seconds - seconds))) != number:
+            cause = f"gives a picture of {seconds:.6f} s for frame {number}, which is at {expected:.6f} s"
+            raise self._refusal("decode", cause)
 
-def check_size(file: VideoFile, image: NDArray[np.uint8], number: int, decoder: str) -> None:
-    """Holds the size of a picture, ``[H, W, 3]``, against the index.
-
-    Raises:
-        DecodeError: at stage ``decode``.
-    """
-    info = file.index.info
-    if image.shape != (info.height, info.width, 3):
-        cause = f"{decoder} gives frame {number} as {image.shape}, expected {(info.height, info.width, 3)}; {_CURE}"
-        raise DecodeError(file.path, "decode", cause)
+    def _checked(self, number: int, image: NDArray[np.uint8]) -> NDArray[np.uint8]:
+        """Return a picture, ``[H, W, 3]``, whose size is that of the index."""
+        info = self._index.info
+        if image.shape != (info.height, info.width, 3):
+            cause = f"gives frame {number} as {image.shape}, expected {(info.height, info.width, 3)}"
+            raise self._refusal("decode", cause)
+        return image

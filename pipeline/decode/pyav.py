@@ -40,13 +40,13 @@ class PyavBackend:
     def __init__(self, file: VideoFile) -> None:
         self._file = file
 
-    def walk(self) -> Generator[Picture, None, None]:
+    def iter_frames(self) -> Generator[Picture, None, None]:
         index, to_rgb = self._file.index, self._converter()
         with self._file.take() as video:
             for number, frame in self._from_start(video):
                 yield indexed_picture(index, number, partial(to_rgb, frame))
 
-    def pick(self, numbers: Sequence[int]) -> Generator[Picture, None, None]:
+    def get_frames(self, numbers: Sequence[int]) -> Generator[Picture, None, None]:
         index, to_rgb, num_picked = self._file.index, self._converter(), 0
         try:
             for number, frame in self._by_seeking(index, numbers):

@@ -9,7 +9,6 @@ from contextlib import closing
 from dataclasses import dataclass
 from operator import index as as_int
 from pathlib import Path
-from types import TracebackType
 from typing import TYPE_CHECKING, Any, NoReturn, Protocol, overload
 
 import numpy as np
@@ -48,10 +47,10 @@ def indexed_picture(index: VideoIndex, number: int, rgb: Callable[[], NDArray[np
 class Backend(Protocol):
     """A decoder under a reader. Each call reads the file anew, so calls may overlap."""
 
-    def walk(self) -> Generator[Picture, None, None]:
+    def iter_frames(self) -> Generator[Picture, None, None]:
         """Every picture in order, in bounded memory."""
 
-    def pick(self, numbers: Sequence[int]) -> Generator[Picture, None, None]:
+    def get_frames(self, numbers: Sequence[int]) -> Generator[Picture, None, None]:
         """Exactly the pictures with these numbers, which increase and lie in the video."""
 
 
@@ -198,7 +197,7 @@ class VideoReader:
         for place, number in enumerate(wanted):
             places.setdefault(number, []).append(place)
         out: NDArray[np.uint8] | None = None
-        with closing(self._backend.pick(sorted(places))) as pictures:
+        with closing(self._backend.get_frames(sorted(places))) as pictures:
             for picture in pictures:
                 image = picture.rgb()
                 if out is None:
@@ -259,7 +258,7 @@ class VideoReader:
 
     def images(self) -> Generator[tuple[NDArray[np.uint8], float], None, None]:
         """Iterate as over the reader itself, but over arrays ``[H, W, 3]``."""
-        with closing(self._backend.walk()) as pictures:
+        with closing(self._backend.iter_frames()) as pictures:
             for picture in pictures:
                 yield picture.rgb(), picture.pts_seconds
 
@@ -282,7 +281,7 @@ class VideoReader:
         """
         index, previous = self._file.index, -math.inf
         last_second = index.info.duration_seconds - _END_TOLERANCE_SECONDS
-        with closing(self._backend.walk()) as pictures:
+        with closing(self._backend.iter_frames()) as pictures:
             picture = next(pictures, None)
             image: NDArray[np.uint8] | None = None
             for time in times_seconds:
@@ -306,9 +305,7 @@ class VideoReader:
     def __enter__(self) -> VideoReader:
         return self
 
-    def __exit__(
-        self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
-    ) -> None:
+    def __exit__(self, *error: object) -> None:
         self.close()
 
     def __reduce__(self) -> NoReturn:

@@ -13,7 +13,6 @@ import os
 import re
 import socket
 import ssl
-import tempfile
 import urllib.request
 from functools import partial
 from http import HTTPStatus
@@ -22,7 +21,7 @@ from pathlib import Path
 from queue import Empty, SimpleQueue
 from threading import Thread
 from time import monotonic
-from typing import Any, BinaryIO
+from typing import Any
 from urllib.error import HTTPError, URLError
 from urllib.parse import unquote_to_bytes
 
@@ -46,29 +45,29 @@ def is_url(source: str | Path) -> bool:
     return isinstance(source, str) and bool(_URL.match(source))
 
 
-class FetchedVideo:
-    """A file from the web in a folder of its own, until ``remove``.
+def fetch(url: str, folder: Path, config: DecodeConfig) -> Path:
+    """Bring a file from the web into a folder, and return its path.
 
     Raises:
         DecodeError: at stage ``open``; the server does not give it, is too slow, or it is too large.
     """
-
-    def __init__(self, url: str, config: DecodeConfig) -> None:
-        self._folder = tempfile.TemporaryDirectory(prefix="clipgru-")
-        self.path = Path(self._folder.name) / file_name_of(url)
-        try:
-            with self.path.open("wb") as stream:
-                _fetch(url, stream, config)
-        except (DecodeError, KeyboardInterrupt):
-            self.remove()
-            raise
-        except OSError as error:
-            self.remove()
-            raise DecodeError(url, "open", f"cannot be kept in {self._folder.name}: {error.strerror}") from None
-
-    def remove(self) -> None:
-        """Deletes the file. May be called twice."""
-        self._folder.cleanup()
+    deadline, num_bytes, target = _Deadline(config.timeout_seconds), 0, folder / file_name_of(url)
+    try:
+        with _ask(url, deadline) as response, target.open("wb") as stream:
+            announced = response.length
+            deadline.count(0)
+            while chunk := response.read1(_CHUNK_BYTES):
+                num_bytes += len(chunk)
+                deadline.count(num_bytes)
+                _check_size(url, config, max(num_bytes, announced or 0))
+                stream.write(chunk)
+    except (URLError, HTTPException, ssl.SSLError, ConnectionError, TimeoutError, ValueError) as error:
+        raise DecodeError(url, "open", _cause(error, deadline)) from None
+    except OSError as error:
+        raise DecodeError(url, "open", f"cannot be kept in {folder}: {error.strerror}") from None
+    if announced is not None and num_bytes < announced:
+        raise DecodeError(url, "open", f"cut off: the server announces {announced} bytes and sends {num_bytes}")
+    return target
 
 
 class _Deadline:
@@ -187,23 +186,6 @@ class _Http(urllib.request.HTTPHandler, urllib.request.HTTPSHandler):
 
     def https_open(self, request: urllib.request.Request) -> HTTPResponse:
         return self.do_open(partial(_timed, HTTPSConnection, self._deadline), request)
-
-
-def _fetch(url: str, stream: BinaryIO, config: DecodeConfig) -> None:
-    deadline, num_bytes = _Deadline(config.timeout_seconds), 0
-    try:
-        with _ask(url, deadline) as response:
-            announced = response.length
-            deadline.count(0)
-            while chunk := response.read1(_CHUNK_BYTES):
-                num_bytes += len(chunk)
-                deadline.count(num_bytes)
-                _check_size(url, config, max(num_bytes, announced or 0))
-                stream.write(chunk)
-    except (URLError, HTTPException, ssl.SSLError, ConnectionError, TimeoutError, ValueError) as error:
-        raise DecodeError(url, "open", _cause(error, deadline)) from None
-    if announced is not None and num_bytes < announced:
-        raise DecodeError(url, "open", f"cut off: the server announces {announced} bytes and sends {num_bytes}")
 
 
 def _ask(url: str, deadline: _Deadline) -> HTTPResponse:

@@ -8,7 +8,6 @@ packed. It costs one copy and one checksum of the video, little beside decoding 
 from __future__ import annotations
 
 import hashlib
-import tempfile
 from pathlib import Path
 
 from pipeline.errors import DecodeError
@@ -17,45 +16,29 @@ from pipeline.files.content import FilePart
 _CHUNK_BYTES = 1 << 20
 
 
-class UnpackedVideo:
-    """A part of a file as a file in a folder of its own, until ``remove``.
+def unpack(part: FilePart, folder: Path) -> Path:
+    """Write a part of a file as a file of its own into a folder, and return its path.
 
     Raises:
-        DecodeError: at stage ``open``; the larger file is missing, cut off or changed.
+        DecodeError: at stage ``open``; the larger file is missing, cut off or changed, or the disk is full.
     """
-
-    def __init__(self, part: FilePart) -> None:
-        self._folder = tempfile.TemporaryDirectory(prefix="clipgru-")
-        self.path = Path(self._folder.name, f"video{Path(part.name).suffix[:10]}")
-        try:
-            _copy(part, self.path)
-        except (DecodeError, KeyboardInterrupt):
-            self.remove()
-            raise
-        except OSError as error:
-            self.remove()
-            cause = f"cannot be unpacked from {part.path} into {self._folder.name}: {error.strerror}"
-            raise DecodeError(part.name, "open", cause) from error
-
-    def remove(self) -> None:
-        """Deletes the file. May be called twice."""
-        self._folder.cleanup()
-
-
-def _copy(part: FilePart, target: Path) -> None:
     if not part.path.is_file():
         raise DecodeError(part.name, "open", f"the shard {part.path} that holds it is missing")
-    content, num_left = hashlib.sha256(), part.num_bytes
-    with part.path.open("rb", buffering=0) as shard, target.open("wb", buffering=0) as stream:
-        shard.seek(part.start_byte)
-        while num_left and (block := shard.read(min(num_left, _CHUNK_BYTES))):
-            content.update(block)
-            stream.write(block)
-            num_left -= len(block)
+    target, content, num_left = folder / f"video{Path(part.name).suffix[:10]}", hashlib.sha256(), part.num_bytes
+    try:
+        with part.path.open("rb", buffering=0) as shard, target.open("wb", buffering=0) as stream:
+            shard.seek(part.start_byte)
+            while num_left and (block := shard.read(min(num_left, _CHUNK_BYTES))):
+                content.update(block)
+                stream.write(block)
+                num_left -= len(block)
+    except OSError as error:
+        cause = f"cannot be unpacked from {part.path} into {folder}: {error.strerror}"
+        raise DecodeError(part.name, "open", cause) from error
     if num_left:
-        raise DecodeError(
-            part.name, "open", f"the shard {part.path} that holds it is cut off, {num_left} bytes before its end"
-        )
+        cause = f"the shard {part.path} that holds it is cut off, {num_left} bytes before its end"
+        raise DecodeError(part.name, "open", cause)
     if content.hexdigest() != part.sha256:
         cause = f"the shard {part.path} has other bytes than were packed: damaged, or replaced without its index"
         raise DecodeError(part.name, "open", cause)
+    return target

@@ -57,7 +57,7 @@ class DecodeWorker:
     def start(self, reading: int, numbers: list[int] | None) -> _Reply:
         """Begins to read the pictures with these numbers, or all of them."""
         assert self._backend is not None
-        self._readings[reading] = self._backend.walk() if numbers is None else self._backend.pick(numbers)
+        self._readings[reading] = self._backend.iter_frames() if numbers is None else self._backend.get_frames(numbers)
         return {}, b""
 
     def next(self, reading: int, with_pixels: bool) -> _Reply:

@@ -6,7 +6,7 @@ import errno
 import os
 import time
 from collections.abc import Iterator
-from contextlib import contextmanager, suppress
+from contextlib import AbstractContextManager, contextmanager, suppress
 from pathlib import Path
 
 from pipeline.errors import UserError
@@ -48,30 +48,23 @@ def try_lock(descriptor: int) -> bool | None:
     return True
 
 
-@contextmanager
-def locked_folder(folder: Path) -> Iterator[None]:
+def locked_folder(folder: Path) -> AbstractContextManager[None]:
     """Hold a folder, made if it is not there, for this process alone. Unfinished files of killed runs directly in it
     are removed.
 
     Raises:
         UserError: another process holds it, or it cannot be made.
     """
-    with _held(folder / LOCK_NAME, folder):
-        remove_stale(folder)
-        yield
+    return _held(folder / LOCK_NAME, folder)
 
 
-@contextmanager
-def locked_file(path: Path) -> Iterator[None]:
+def locked_file(path: Path) -> AbstractContextManager[None]:
     """Hold an output file, which need not exist, for this process alone. Its folder is made if it is not there.
 
     Raises:
         UserError: another process holds it, or no file can be made there.
     """
-    target = Path(os.path.realpath(path))
-    with _held(beside(target, ".lock"), path):
-        remove_stale(target.parent)
-        yield
+    return _held(beside(Path(os.path.realpath(path)), ".lock"), path)
 
 
 def remove_stale(folder: Path) -> None:
@@ -103,6 +96,7 @@ def _held(path: Path, what: Path) -> Iterator[None]:
             held.append(_acquire(path, what))
         # A forked process must not keep the lock when this one is killed. What is let go is no longer in the list.
         os.register_at_fork(after_in_child=lambda: held and os.close(held.pop()))  # type: ignore[func-returns-value]
+        remove_stale(path.parent)
         yield
     finally:
         if held:

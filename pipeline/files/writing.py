@@ -12,7 +12,6 @@ from contextlib import suppress
 from io import FileIO, RawIOBase
 from itertools import count
 from pathlib import Path
-from types import TracebackType
 from typing import BinaryIO, Literal
 
 from pipeline.errors import UserError
@@ -91,9 +90,7 @@ class OutputFile:
     def __enter__(self) -> OutputFile:
         return self
 
-    def __exit__(
-        self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
-    ) -> None:
+    def __exit__(self, kind: type[BaseException] | None, *error: object) -> None:
         if kind is None:
             self.commit()
         self.discard()

@@ -27,7 +27,8 @@ from pipeline.inference.frames import grid_frames
 from pipeline.inference.runtime import ModelDescription, Runtime
 from pipeline.inference.scorers import SCORERS, Scorer
 from pipeline.inference.stats import RunStats
-from pipeline.timeline import WindowScores, merge_segments
+from pipeline.timeline.scores import WindowScores
+from pipeline.timeline.segments import merge_segments
 
 if TYPE_CHECKING:
     from pipeline.checkpoint import ModelFile

@@ -15,7 +15,7 @@ from pipeline.embedding.arrays import Features, joined, stacked
 from pipeline.errors import UserError, no_finite_scores
 from pipeline.inference.runtime import Heads, Readings, State
 from pipeline.sampling import Window
-from pipeline.timeline import WindowScores
+from pipeline.timeline.scores import WindowScores
 
 _MAX_WINDOWS_A_CALL = 8
 

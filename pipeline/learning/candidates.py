@@ -9,7 +9,6 @@ from typing import Any
 
 from pipeline.config import (
     DataConfig,
-    DecodeConfig,
     Experiment,
     ModelConfig,
     SamplingConfig,
@@ -64,7 +63,7 @@ def shared_experiment(root: str, options: LearnOptions, num_frames: int, num_tra
         name="learn",
         seed=options.seed,
         data=DataConfig(root=root, batch_size=_BATCH_SIZE, num_workers=0, val_fraction=0.0, test_fraction=0.0),
-        decode=options.decode.over(DecodeConfig()),
+        decode=options.decode,
         sampling=SamplingConfig(sample_fps=_SAMPLE_FPS, num_frames=num_frames),
         transform=TransformConfig(fit_size_px=_SIZE_PX, input_size_px=_SIZE_PX),
         model=ModelConfig(num_stages=8, dropout=0.3, readout="mean"),

@@ -45,13 +45,8 @@ class Job:
             raise UserError(f"{where}; name the videos by paths that hold on every machine") from error
 
     def to_message(self) -> dict[str, Any]:
-        """Return the fields as JSON values."""
+        """Return the fields as JSON values, for ``read_checked``."""
         return asdict(self) | {"options": to_dict(self.options)}
-
-    @classmethod
-    def from_message(cls, message: dict[str, Any]) -> Job:
-        """Return the job that ``to_message`` packed."""
-        return read_checked(cls, message, "the job")
 
 
 @dataclass(frozen=True)
@@ -129,14 +124,12 @@ class FileResult:
         path = readable(self.path)
         return (dict(zip(ROW_FIELDS, (path, *row), strict=True)) for row in self.rows)
 
-    def to_message(self) -> dict[str, Any]:
-        """Return the fields as JSON values."""
-        return asdict(self)
 
-    @classmethod
-    def from_message(cls, message: object, where: str) -> FileResult:
-        """Return the result that ``to_message`` packed. Raises ``UserError``, which begins with ``where``, if not."""
-        return read_checked(cls, message, where)
+def result_of(answer: dict[str, Any], where: str) -> FileResult:
+    """Return the result that a worker gives, as JSON values. Raises its ``UserError``, if it gives one instead."""
+    if "user_error" in answer:
+        raise UserError(answer["user_error"])
+    return read_checked(FileResult, answer, where)
 
 
 def values_of(row: dict[str, Any]) -> tuple[Any, ...]:

@@ -9,9 +9,8 @@ from __future__ import annotations
 import json
 import os
 from collections.abc import Iterator
-from dataclasses import dataclass
+from dataclasses import asdict, dataclass
 from pathlib import Path
-from types import TracebackType
 from typing import Any
 
 from pipeline.errors import UserError
@@ -103,7 +102,7 @@ class Journal:
     def add(self, result: FileResult) -> None:
         """Add a finished file; it is on disk when this returns."""
         offset = self._stream.seek(0, os.SEEK_END)
-        self._lines.write(_line(result.to_message()))
+        self._lines.write(_line(asdict(result)))
         self._entries[result.path] = _Entry(offset, result.status, result.identity)
 
     def is_done(self, path: str, retry: bool, source: str | None = None) -> bool:
@@ -127,14 +126,12 @@ class Journal:
         """Return the rows of a finished file."""
         self._stream.seek(self._entries[path].offset)
         line = self._stream.readline()
-        return FileResult.from_message(read_json(line, str(self.path)), str(self.path)).table_rows()
+        return read_checked(FileResult, read_json(line, str(self.path)), str(self.path)).table_rows()
 
     def __enter__(self) -> Journal:
         return self
 
-    def __exit__(
-        self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
-    ) -> None:
+    def __exit__(self, *error: object) -> None:
         self.close()
 
     def close(self) -> None:

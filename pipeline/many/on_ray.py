@@ -13,11 +13,12 @@ import logging
 import os
 import warnings
 from collections.abc import Generator, Sequence
+from dataclasses import asdict
 from typing import Any
 
 from pipeline.errors import UserError
 from pipeline.machine import num_cores
-from pipeline.many.job import FileResult, Job
+from pipeline.many.job import FileResult, Job, result_of
 from pipeline.many.worker import PredictionWorker
 
 _RETRIES_OF_A_LOST_ACTOR = 2
@@ -42,7 +43,7 @@ def run_on_ray(job: Job, paths: Sequence[str], num_workers: int | None) -> Gener
     try:
         num_actors = _num_actors(int(ray.cluster_resources().get("CPU", 0)), num_workers)
         for row in _dataset(data, job, paths, min(num_actors, len(paths))).iter_rows():
-            yield _unpacked(json.loads(row["result"]))
+            yield result_of(json.loads(row["result"]), "a Ray actor")
     finally:
         if is_ours:
             ray.shutdown()
@@ -107,15 +108,9 @@ class _RayWorker:
     def _process(self, path: str) -> str:
         try:
             self._job.enter_folder()
-            return json.dumps(self._worker.process(path).to_message())
+            return json.dumps(asdict(self._worker.process(path)))
         except UserError as error:  # as a row: Ray Data would drop the block
             return json.dumps({"user_error": str(error)})
-
-
-def _unpacked(message: dict[str, Any]) -> FileResult:
-    if "user_error" in message:
-        raise UserError(message["user_error"])
-    return FileResult.from_message(message, "a Ray actor")
 
 
 def _import(name: str) -> Any:

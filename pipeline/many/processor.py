@@ -6,10 +6,6 @@ from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
-import numpy as np
-from numpy.typing import NDArray
-
-from pipeline.clip import Prediction, Segment
 from pipeline.decode.remote import is_url
 from pipeline.errors import UserError
 from pipeline.files.content import file_digest
@@ -17,7 +13,7 @@ from pipeline.files.stopping import StopRequest
 from pipeline.inference import load_model
 from pipeline.many.job import FileResult, Job, identify, values_of
 from pipeline.prediction import VideoRun
-from pipeline.report.records import OK, SourceVideo, item_row, readable, video_row
+from pipeline.report.records import OK, RowWriter, SourceVideo, readable
 from pipeline.terminal import PlainConsole
 
 
@@ -32,7 +28,7 @@ class Processor:
         model = load_model(job.model_path, job.options.device)
         if file_digest(Path(job.model_path)) != job.model_sha256:
             raise UserError(f"{job.model_path}: not the model that this run began with; begin anew with a new table")
-        model.open_as(job.options.decode_as(model.file.decode))
+        model.open_as(replace(model.file.decode, **job.options.decode))
         self._job, self._rows = job, _Rows()
         quiet = replace(job.options, quiet=True)
         self._run = VideoRun(model, quiet, self._rows, StopRequest(), PlainConsole(quiet=True))
@@ -49,31 +45,17 @@ class Processor:
         return FileResult(path, self._rows.status, self._rows.error, tuple(self._rows.rows), identity)
 
 
-class _Rows:
+class _Rows(RowWriter):
     """A writer that keeps the rows of the video at hand."""
 
-    wants_frames = False
-
     def begin_video(self, video: SourceVideo) -> None:
-        self._video = video
+        super().begin_video(video)
         self.rows: list[tuple[Any, ...]] = []
         self.status, self.error = OK, ""
 
-    def window(self, prediction: Prediction, probabilities: NDArray[np.float32]) -> None:
-        self.rows.append(values_of(item_row(self._video.path, prediction)))
-
-    def segment(self, segment: Segment) -> None:
-        self.rows.append(values_of(item_row(self._video.path, segment)))
-
-    def frame(self, image: NDArray[np.uint8], time_seconds: float) -> None:
-        raise AssertionError("it wants none")
-
     def end_video(self, status: str, error: str) -> None:
+        super().end_video(status, error)
         self.status, self.error = status, error
-        self.rows.append(values_of(video_row(self._video, status, error)))
 
-    def close(self) -> None:
-        """Nothing to complete."""
-
-    def discard(self) -> None:
-        """Nothing to remove."""
+    def add(self, row: dict[str, Any]) -> None:
+        self.rows.append(values_of(row))

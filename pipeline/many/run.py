@@ -6,7 +6,7 @@ import os
 from collections import Counter
 from collections.abc import Callable, Generator, Sequence
 from contextlib import ExitStack, closing
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
 
@@ -64,7 +64,8 @@ def predict_many(model_path: str, sources: Sequence[str], options: PredictOption
         raise UserError(f"--engine {options.engine} needs Linux or macOS; use --engine local")
     model = load_model_file(model_path)
     pictures, note = model.sampling.num_frames == 1, None if options.quiet else console.print  # as Model.open_as has it
-    plan = _plan(model_path, model, find_videos(sources, options.allow_url, pictures=pictures, note=note), options)
+    allow_url = replace(model.decode, **options.decode).allow_url
+    plan = _plan(model_path, model, find_videos(sources, allow_url, pictures=pictures, note=note), options)
     source = plan.job.source
     import_arrow("pyarrow.parquet")
     journal_path = plan.table.with_name(f"{plan.table.name}.journal")
@@ -101,7 +102,7 @@ def _plan(model_path: str, model: ModelFile, videos: Sequence[Path | str], optio
         "clipgru": __version__,
         "model": job.model_sha256,
         "device": options.device,
-        "stream": options.decode.stream,
+        "decode": {name: options.decode.get(name) for name in ("decoder", "stream")},
     }
     run |= {"timeline": to_dict(options.timeline)}
     run |= {f"inference.{name}": value for name, value in to_dict(options.inference).items()}

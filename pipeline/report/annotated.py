@@ -4,7 +4,6 @@ from __future__ import annotations
 
 from array import array
 from bisect import bisect_left, bisect_right
-from fractions import Fraction
 from pathlib import Path
 
 import numpy as np
@@ -15,28 +14,19 @@ from pipeline.files.writing import check_folder
 from pipeline.report.drawing import Caption, as_shown, draw_caption
 from pipeline.report.mp4 import Mp4File
 from pipeline.report.own import ANNOTATED
-from pipeline.report.records import SourceVideo
+from pipeline.report.records import SourceVideo, Writer
 
 
-class AnnotatedVideo:
-    """An MP4 to which annotated pictures are added one by one, of a file or a camera.
-
-    Args:
-        path: gets its name when the video is closed.
-        average_fps: about how many pictures a second will come; their times are kept whatever it says.
-        no_clobber: refuse to replace a file.
-    """
-
-    def __init__(self, path: Path, average_fps: Fraction, *, no_clobber: bool = False) -> None:
-        self._out = Mp4File(path, average_fps, no_clobber=no_clobber)
+class AnnotatedVideo(Mp4File):
+    """An MP4 to which annotated pictures are added one by one, of a file or a camera."""
 
     def write(
-        self, frame: NDArray[np.uint8], time_seconds: float, label: str = "", score: float = 0.0, segment: str = ""
+        self, image: NDArray[np.uint8], time_seconds: float, label: str = "", score: float = 0.0, segment: str = ""
     ) -> None:
         """Add a picture.
 
         Args:
-            frame: uint8 RGB ``[H, W, 3]`` or ``[3, H, W]``; not changed.
+            image: uint8 RGB ``[H, W, 3]`` or ``[3, H, W]``; not changed.
             time_seconds: from the start of the video; later than the picture before.
             label: the best label now.
             score: its score, 0 to 1.
@@ -44,21 +34,13 @@ class AnnotatedVideo:
 
         Raises:
             UserError: the disk takes no more.
-            ValueError: the frame has another shape.
+            ValueError: the picture has another shape.
         """
-        if frame.ndim != 3 or 3 not in (frame.shape[0], frame.shape[2]):
-            raise ValueError(f"a frame is uint8 RGB [H, W, 3] or [3, H, W], got {list(frame.shape)}")
-        if frame.shape[2] != 3:
-            frame = frame.transpose(1, 2, 0)  # [3, H, W] -> [H, W, 3]
-        self._out.write(draw_caption(frame, Caption(time_seconds, label, score, segment)), time_seconds)
-
-    def close(self, end_seconds: float | None = None) -> None:
-        """Completes the file. The last picture is shown until ``end_seconds``, or as long as an average one."""
-        self._out.close(end_seconds)
-
-    def discard(self) -> None:
-        """Leave no file."""
-        self._out.discard()
+        if image.ndim != 3 or 3 not in (image.shape[0], image.shape[2]):
+            raise ValueError(f"a frame is uint8 RGB [H, W, 3] or [3, H, W], got {list(image.shape)}")
+        if image.shape[2] != 3:
+            image = image.transpose(1, 2, 0)  # [3, H, W] -> [H, W, 3]
+        super().write(draw_caption(image, Caption(time_seconds, label, score, segment)), time_seconds)
 
 
 class PredictionTrack:
@@ -68,7 +50,6 @@ class PredictionTrack:
         self._middles, self._scores, self._labels = array("d"), array("d"), array("i")
         self._names: dict[str, int] = {}
         self._segments: list[Segment] = []
-        self._starts = array("d")
 
     def add_window(self, prediction: Prediction) -> None:
         """Add the next one, in order."""
@@ -79,11 +60,10 @@ class PredictionTrack:
     def add_segment(self, segment: Segment) -> None:
         """Add the next one, in order."""
         self._segments.append(segment)
-        self._starts.append(segment.start_seconds)
 
     def caption(self, time_seconds: float) -> Caption:
         """Return the caption: the window whose middle is nearest, and the segment that the time lies in."""
-        place = bisect_right(self._starts, time_seconds) - 1
+        place = bisect_right(self._segments, time_seconds, key=lambda segment: segment.start_seconds) - 1
         segment = ""
         if place >= 0 and time_seconds < self._segments[place].end_seconds:
             segment = self._segments[place].label
@@ -95,25 +75,22 @@ class PredictionTrack:
         return Caption(time_seconds, list(self._names)[self._labels[nearest]], self._scores[nearest], segment)
 
 
-class AnnotatedVideos:
+class AnnotatedVideos(Writer):
     """``<name>.annotated.mp4`` for each video of a run: its own frame times and size, upright and with square pixels.
 
     Args:
         folder: made if it is not there.
     """
 
-    wants_frames = True
-
     def __init__(self, folder: Path, *, no_clobber: bool = False) -> None:
         self._folder, self._no_clobber = folder, no_clobber
-        self._video = SourceVideo("", "")
-        self._track = PredictionTrack()
-        self._out: AnnotatedVideo | None = None
+        self.begin_video(SourceVideo("", ""))
         check_folder(folder)
 
     def begin_video(self, video: SourceVideo) -> None:
         """Nothing is written before the first picture."""
-        self._video, self._track, self._out = video, PredictionTrack(), None
+        self._video, self._track = video, PredictionTrack()
+        self._out: AnnotatedVideo | None = None
 
     def window(self, prediction: Prediction, probabilities: NDArray[np.float32]) -> None:
         """Kept until the pictures come."""
@@ -122,6 +99,11 @@ class AnnotatedVideos:
     def segment(self, segment: Segment) -> None:
         """Kept until the pictures come."""
         self._track.add_segment(segment)
+
+    @property
+    def wants_frames(self) -> bool:
+        """All of them."""
+        return True
 
     def frame(self, image: NDArray[np.uint8], time_seconds: float) -> None:
         """Drawn and encoded."""
@@ -136,14 +118,7 @@ class AnnotatedVideos:
     def end_video(self, status: str, error: str) -> None:
         """Completes the file with the pictures it got. No picture, no file."""
         if self._out is not None:
-            out, self._out = self._out, None
-            try:
-                out.close(self._video.duration_seconds if status == "ok" else None)
-            finally:
-                out.discard()  # does nothing to a complete file
-
-    def close(self) -> None:
-        """Every file is complete already."""
+            self._out.close(self._video.duration_seconds if status == "ok" else None)
 
     def discard(self) -> None:
         """Files of earlier videos stay; the one begun does not."""

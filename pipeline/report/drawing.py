@@ -35,10 +35,27 @@ class Caption:
 def as_shown(image: Image, sample_aspect_ratio: Fraction) -> Image:
     """``[H, W, 3]`` with pixels of that ratio -> ``[H, W', 3]`` with square ones, as wide as players show it."""
     height, width = image.shape[:2]
-    shown_width = max(1, round(width * sample_aspect_ratio))
-    if shown_width == width:
+    return resized(image, round(width * sample_aspect_ratio), height)
+
+
+def resized(image: Image, width: int, height: int) -> Image:
+    """``[H, W, 3]`` -> ``[height, width, 3]``, of at least one pixel; the same array where that is its size."""
+    if image.shape[:2] == (height, width):
         return image
-    return cv2.resize(image, (shown_width, height), interpolation=cv2.INTER_AREA).astype(np.uint8, copy=False)
+    size = max(1, width), max(1, height)
+    return cv2.resize(image, size, interpolation=cv2.INTER_AREA).astype(np.uint8, copy=False)
+
+
+def shrunk(image: Image, max_side_px: int) -> Image:
+    """``[H, W, 3]`` with sides of at most that."""
+    scale = min(1.0, max_side_px / max(image.shape[:2]))
+    return resized(image, round(scale * image.shape[1]), round(scale * image.shape[0]))
+
+
+def as_jpeg(image: Image, quality: int) -> bytes:
+    """RGB ``[H, W, 3]`` as a JPEG; ``quality`` up to 100."""
+    _, jpeg = cv2.imencode(".jpg", cv2.cvtColor(image, cv2.COLOR_RGB2BGR), [cv2.IMWRITE_JPEG_QUALITY, quality])
+    return jpeg.tobytes()
 
 
 def draw_caption(image: Image, caption: Caption) -> Image:

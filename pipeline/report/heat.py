@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import io
 from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import Any
@@ -13,6 +12,7 @@ from numpy.typing import NDArray
 
 from pipeline.clip import Image
 from pipeline.report.drawing import GREY, TRACK, WHITE
+from pipeline.report.tables import as_png, new_figure
 
 Floats = NDArray[np.float32]
 Box = tuple[int, int, int, int]
@@ -67,31 +67,20 @@ class HeatStrip:
 
 def strip_picture(strip: HeatStrip, drops: Floats, pictures: Sequence[tuple[str, Image]], title: str) -> bytes:
     """A PNG: the marked frames as ``pictures`` with a line of text each, and under them the strip and ``drops [G]``."""
-    from matplotlib.figure import Figure
-
-    figure = Figure(figsize=(max(8.0, 1.6 * len(pictures)), 6.0 if pictures else 4.0), layout="constrained")
-    figure.suptitle(title, fontsize=10)
-    below: Any = figure
+    figure: Any = new_figure(max(8.0, 1.6 * len(pictures)), 6.0 if pictures else 4.0, title, fontsize=10)
+    below = figure
     if pictures:
-        halves: Any = figure.subfigures(2, 1, height_ratios=[1, 1.4])
-        above, below = halves
+        above, below = figure.subfigures(2, 1, height_ratios=[1, 1.4])
         for axes, (note, image) in zip(above.subplots(1, len(pictures), squeeze=False)[0], pictures, strict=True):
             axes.imshow(image)
             axes.set_title(note, fontsize=8)
             axes.axis("off")
     upper, lower = below.subplots(2, 1, sharex=True)
-    colours = [_share(MARK if place in strip.marked else HOT) for place in range(len(strip.values))]
+    colours = [np.divide(MARK if place in strip.marked else HOT, 255) for place in range(len(strip.values))]
     steps = np.diff([*strip.times_seconds, max(strip.end_seconds, strip.times_seconds[-1] + 1e-3)])
     upper.bar(strip.times_seconds, strip.values, steps, align="edge", color=colours)
     upper.set(ylabel="gate open", ylim=(0, 1))
     lower.bar(strip.times_seconds, drops, steps, align="edge", color=colours)
-    lower.axhline(0, color=_share(GREY), linewidth=0.8)
+    lower.axhline(0, color=np.divide(GREY, 255), linewidth=0.8)
     lower.set(ylabel="lost without\nthe frame", xlabel="seconds")
-    buffer = io.BytesIO()
-    figure.savefig(buffer, format="png", dpi=100)
-    return buffer.getvalue()
-
-
-def _share(colour: tuple[int, int, int]) -> tuple[float, float, float]:
-    red, green, blue = colour
-    return red / 255, green / 255, blue / 255
+    return as_png(figure)

@@ -10,11 +10,11 @@ from numpy.typing import NDArray
 
 from pipeline.clip import Prediction, Segment
 from pipeline.files.writing import OutputFile
-from pipeline.report.records import INTERRUPTED, OK, SourceVideo, rounded, segment_record, window_record
+from pipeline.report.records import INTERRUPTED, OK, SourceVideo, Writer, rounded, segment_record, window_record
 from pipeline.schema import to_json
 
 
-class JsonFile:
+class JsonFile(Writer):
     """``{<header>, "videos": [{"path", "duration_seconds", "start_seconds_in_file", "windows", "segments", "status",
     "error"} ...], "status"}``. Times are counted from the first picture, which the file's clock has at
     ``start_seconds_in_file``.

@@ -10,7 +10,7 @@ from numpy.typing import NDArray
 
 from pipeline.clip import Prediction, Segment
 from pipeline.files.writing import LineFile
-from pipeline.report.records import SourceVideo, rounded, segment_record, window_record
+from pipeline.report.records import SourceVideo, Writer, rounded, segment_record, window_record
 from pipeline.schema import to_json
 
 
@@ -36,7 +36,7 @@ class EventLines:
         self._lines.close()
 
 
-class JsonLines:
+class JsonLines(Writer):
     """A run over video files as events: ``run``, then for each video ``video``, ``window`` and ``segment`` as they
     come, and ``end`` with its status.
 

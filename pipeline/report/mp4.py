@@ -8,7 +8,6 @@ from fractions import Fraction
 from pathlib import Path
 
 import av
-import cv2
 import numpy as np
 from av.codec.context import Flags
 from av.video.reformatter import ColorPrimaries, ColorRange, Colorspace, ColorTrc
@@ -17,6 +16,7 @@ from numpy.typing import NDArray
 
 from pipeline.files.failures import OutputError, failures_of
 from pipeline.files.writing import OutputFile
+from pipeline.report.drawing import resized
 from pipeline.report.own import MARK
 
 # As many as MPEG-4 allows: fine enough for a variable frame rate.
@@ -124,9 +124,12 @@ class Mp4File:
         self._pending.commit()
 
     def close(self, end_seconds: float | None = None) -> None:
-        """``finish`` and ``commit``."""
-        self.finish(end_seconds)
-        self.commit()
+        """``finish`` and ``commit``; where one of them fails, leave no file."""
+        try:
+            self.finish(end_seconds)
+            self.commit()
+        finally:
+            self.discard()  # does nothing to a complete file
 
     def discard(self) -> None:
         """Leave no file."""
@@ -141,4 +144,4 @@ def _fitted(image: NDArray[np.uint8], height: int, width: int) -> NDArray[np.uin
         return np.ascontiguousarray(image)
     if 0 <= height - rows <= 1 and 0 <= width - columns <= 1:
         return np.pad(image, ((0, height - rows), (0, width - columns), (0, 0)), mode="edge")
-    return cv2.resize(image, (width, height), interpolation=cv2.INTER_AREA).astype(np.uint8, copy=False)
+    return resized(image, width, height)

@@ -8,28 +8,26 @@ from __future__ import annotations
 
 import base64
 import os
-import re
 from collections.abc import Iterator, Sequence
-from html import escape
 from pathlib import Path
 from typing import Any
 from urllib.parse import quote
 
-import cv2
 import numpy as np
+from markupsafe import Markup
 from numpy.typing import NDArray
 
 from pipeline.clip import Prediction, Segment, VideoInfo
 from pipeline.files.failures import OutputError, failures_of, reason_of
 from pipeline.files.writing import OutputFile, check_folder
-from pipeline.report.drawing import as_shown, clock
+from pipeline.report.drawing import as_shown, shrunk
 from pipeline.report.mp4 import Mp4File, encoder_name
 from pipeline.report.own import PREVIEW
-from pipeline.report.records import OK, SourceVideo, later, rounded, segment_record
+from pipeline.report.records import OK, SourceVideo, Writer, later, rounded, segment_record
 from pipeline.report.strip import ScoreStrip
+from pipeline.report.templates import template
 from pipeline.schema import to_json
 
-_TEMPLATE = Path(__file__).with_name("page.html")
 _NUM_STRIP_LABELS = 8
 _PREVIEW_SIZE_PX = 640
 """The longer side of the copy made for browsers."""
@@ -37,20 +35,19 @@ MAX_SEGMENTS = 2_000
 """Segments listed at most; a page of more would be too large to be read, by people or browsers."""
 
 # What every current browser plays: by suffix, for a page that is opened from disk has no other sign; and by codec.
-_MIME_TYPES = {".mp4": "video/mp4", ".m4v": "video/mp4", ".mov": "video/mp4", ".webm": "video/webm"}
-_MP4, _WEBM = "mov,mp4,m4a,3gp,3g2,mj2", "matroska,webm"  # FFmpeg's names
-_PLAYED_CONTAINERS = {".mp4": _MP4, ".m4v": _MP4, ".mov": _MP4, ".webm": _WEBM}
+_MP4, _WEBM = ("mov,mp4,m4a,3gp,3g2,mj2", "video/mp4"), ("matroska,webm", "video/webm")  # FFmpeg's names, and the web's
+_PLAYED = {".mp4": _MP4, ".m4v": _MP4, ".mov": _MP4, ".webm": _WEBM}
 _PLAYED_CODECS = frozenset({"h264", "vp8", "vp9", "av1", "libdav1d"})
 
 
 def _browsers_play(info: VideoInfo) -> bool:
     """True if a browser can be expected to show the file as it is: by its name and by what is really in it, with no
     other video stream that it might take."""
-    is_named_so = info.container == _PLAYED_CONTAINERS.get(info.path.suffix.lower())
-    return is_named_so and info.codec in _PLAYED_CODECS and info.num_video_streams == 1
+    container, _ = _PLAYED.get(info.path.suffix.lower(), ("", ""))
+    return info.container == container and info.codec in _PLAYED_CODECS and info.num_video_streams == 1
 
 
-class HtmlPages:
+class HtmlPages(Writer):
     """``<name>.html`` for each video of a run, and ``<name>.preview.mp4`` where a copy is too large to be inside.
 
     Args:
@@ -65,18 +62,14 @@ class HtmlPages:
     ) -> None:
         self._folder, self._labels, self._max_bytes = folder, labels, int(1e6 * max_embedded_mb)
         self._no_clobber = no_clobber
-        self._template = _TEMPLATE.read_text(encoding="utf-8")
-        self._video = SourceVideo("", "")
-        self._strip = ScoreStrip()
-        self._segments: list[Segment] = []
-        self._num_segments = 0
-        self._preview: Mp4File | None = None
+        self.begin_video(SourceVideo("", ""))
         check_folder(folder)
 
     def begin_video(self, video: SourceVideo) -> None:
         """Nothing is written before the end."""
-        self._video, self._strip, self._preview = video, ScoreStrip(), None
-        self._segments, self._num_segments = [], 0
+        self._video, self._strip, self._num_segments = video, ScoreStrip(), 0
+        self._segments: list[Segment] = []
+        self._preview: Mp4File | None = None
 
     def window(self, prediction: Prediction, probabilities: NDArray[np.float32]) -> None:
         """Add a window to the strip."""
@@ -100,12 +93,8 @@ class HtmlPages:
         if self._preview is None:
             path = self._folder / f"{self._video.name}{PREVIEW}"
             self._preview = Mp4File(path, self._video.info.average_fps, no_clobber=self._no_clobber)
-        image = as_shown(image, self._video.info.sample_aspect_ratio)
-        scale = min(1.0, _PREVIEW_SIZE_PX / max(image.shape[:2]))
-        if scale < 1:
-            size = (round(image.shape[1] * scale), round(image.shape[0] * scale))
-            image = cv2.resize(image, size, interpolation=cv2.INTER_AREA).astype(np.uint8, copy=False)
-        self._preview.write(image, time_seconds)
+        shown = as_shown(image, self._video.info.sample_aspect_ratio)
+        self._preview.write(shrunk(shown, _PREVIEW_SIZE_PX), time_seconds)
 
     def end_video(self, status: str, error: str) -> None:
         """Writes the page, of whatever was seen. A video that could not be opened has none."""
@@ -124,15 +113,35 @@ class HtmlPages:
         # On the clock of what is played: that of the file, or of a copy that begins with the first picture.
         start = info.start_seconds_in_file if _browsers_play(info) else 0.0
         segments = [later(segment, start) for segment in self._segments]
-        data = _page_data(self._video, segments, self._strip, self._labels, status, error, start)
-        parts = {
-            "title": escape(Path(self._video.path).name),
-            "media": _media_html(source, mime, info),
-            "note": "".join(f'<p class="note" role="status">{escape(note)}</p>' for note in self._notes(status, error)),
-            "segments": _segments_html(segments),
-            "data": to_json(data, ensure_ascii=False).replace("<", "\\u003c"),  # so that no label ends the script
+        data = to_json(self._data(segments, status, error, start), ensure_ascii=False)
+        return template("report/page.html").render(
+            title=Path(self._video.path).name,
+            notes=self._notes(status, error),
+            info=info,
+            source=source,
+            mime=mime,
+            segments=segments,
+            data=Markup(data.replace("<", "\\u003c")),  # so that no label ends the script
+        )
+
+    def _data(self, segments: Sequence[Segment], status: str, error: str, start_seconds: float) -> dict[str, Any]:
+        """Return the data of the page's script: the segments, and the strip of the best labels, whose times, and the
+        video's end, are moved to the player's clock, on which the first picture is at ``start_seconds``."""
+        strip, means = self._strip, self._strip.means()
+        return {
+            "path": self._video.path,
+            "duration_seconds": rounded(start_seconds + self._video.duration_seconds),
+            "status": status,
+            "error": error,
+            "segments": [segment_record(segment) for segment in segments],
+            "strip": {
+                "times_seconds": [rounded(start_seconds + time) for time in strip.times_seconds],
+                "rows": [
+                    {"label": self._labels[k], "scores": [rounded(score) for score in means[:, k]]}
+                    for k in strip.top_labels(_NUM_STRIP_LABELS)
+                ],
+            },
         }
-        return re.sub(r"{{(\w+)}}", lambda found: parts[found[1]], self._template)
 
     def _notes(self, status: str, error: str) -> Iterator[str]:
         if status != OK:
@@ -143,7 +152,7 @@ class HtmlPages:
     def _media(self, info: VideoInfo) -> tuple[str, str]:
         """Return address and type of the video that the page plays; empty if there is none."""
         if _browsers_play(info):
-            mime = _MIME_TYPES[info.path.suffix.lower()]
+            _, mime = _PLAYED[info.path.suffix.lower()]
             try:
                 if info.path.stat().st_size <= self._max_bytes:
                     return _data_address(info.path, mime), mime
@@ -162,9 +171,6 @@ class HtmlPages:
         finally:
             preview.discard()  # does nothing to a file that has its name
 
-    def close(self) -> None:
-        """Every page is complete already."""
-
     def discard(self) -> None:
         """Pages of earlier videos stay."""
         if self._preview is not None:
@@ -179,49 +185,3 @@ def _relative_address(path: Path, folder: Path) -> str:
     with failures_of(folder):
         relative = os.path.relpath(path.resolve(), folder.resolve()).replace(os.sep, "/")
         return quote(os.fsencode(relative))
-
-
-def _page_data(
-    video: SourceVideo,
-    segments: Sequence[Segment],
-    strip: ScoreStrip,
-    labels: Sequence[str],
-    status: str,
-    error: str,
-    start_seconds: float,
-) -> dict[str, Any]:
-    """Return the data of the page's script: the segments, and the strip of the best labels, whose times, and the
-    video's end, are moved to the player's clock, on which the first picture is at ``start_seconds``."""
-    top, means = strip.top_labels(_NUM_STRIP_LABELS), strip.means()
-    return {
-        "path": video.path,
-        "duration_seconds": rounded(start_seconds + video.duration_seconds),
-        "status": status,
-        "error": error,
-        "segments": [segment_record(segment) for segment in segments],
-        "strip": {
-            "times_seconds": [rounded(start_seconds + time) for time in strip.times_seconds],
-            "rows": [{"label": labels[k], "scores": [rounded(score) for score in means[:, k]]} for k in top],
-        },
-    }
-
-
-def _media_html(source: str, mime: str, info: VideoInfo) -> str:
-    """The video element, or a sentence where there is nothing to play."""
-    if not source:
-        return '<p class="note">No browser plays this kind of video, and no copy could be made.</p>'
-    return (
-        f'<video id="video" controls preload="metadata" playsinline width="{info.shown_width}" height="{info.height}">'
-        f'<source src="{escape(source)}" type="{mime}">This browser does not play the video.</video>'
-    )
-
-
-def _segments_html(segments: Sequence[Segment]) -> str:
-    """A list item with a button for each."""
-    items = [
-        f'<li><button type="button" data-index="{index}"><span class="label">{escape(segment.label)}</span> '
-        f'<span class="time">{clock(segment.start_seconds)} &ndash; {clock(segment.end_seconds)}</span> '
-        f'<span class="score">{segment.score:.0%}</span></button></li>'
-        for index, segment in enumerate(segments)
-    ]
-    return "\n".join(items) or '<li class="note">No action found.</li>'

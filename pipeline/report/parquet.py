@@ -8,31 +8,18 @@ from contextlib import suppress
 from pathlib import Path
 from typing import Any
 
-import numpy as np
-from numpy.typing import NDArray
-
-from pipeline.clip import Prediction, Segment
 from pipeline.errors import UserError
 from pipeline.files.failures import failures_of
 from pipeline.files.writing import OutputFile
-from pipeline.report.records import SourceVideo, item_row, video_row
+from pipeline.report.records import ROW_FIELDS, RowWriter
 
 _ROWS_A_GROUP = 20_000
 
-_TYPES = {
-    "path": "string",
-    "kind": "string",
-    "start_seconds": "double",
-    "end_seconds": "double",
-    "label": "string",
-    "score": "double",
-    "status": "string",
-    "error": "string",
-}
+_DOUBLES = ("start_seconds", "end_seconds", "score")
 
 
-class ParquetFile:
-    """Columns as ``_TYPES``; null where a row has no such value. The header goes into the schema's metadata as JSON
+class ParquetFile(RowWriter):
+    """Columns ``ROW_FIELDS``; null where a row has no such value. The header goes into the schema's metadata as JSON
     under ``clipgru``. The same rows give the same bytes.
 
     Raises:
@@ -41,10 +28,10 @@ class ParquetFile:
 
     def __init__(self, path: Path, header: dict[str, Any], *, no_clobber: bool = False) -> None:
         self._arrow, parquet = import_arrow("pyarrow"), import_arrow("pyarrow.parquet")
-        columns = [(name, self._arrow.type_for_alias(kind)) for name, kind in _TYPES.items()]
+        kinds = {name: "double" if name in _DOUBLES else "string" for name in ROW_FIELDS}
+        columns = [(name, self._arrow.type_for_alias(kind)) for name, kind in kinds.items()]
         self._schema = self._arrow.schema(columns, {"clipgru": json.dumps(header, ensure_ascii=False)})
         self._rows: list[dict[str, Any]] = []
-        self._video = SourceVideo("", "")
         self._pending = OutputFile(path, no_clobber=no_clobber)
         try:
             with failures_of(path):
@@ -53,24 +40,8 @@ class ParquetFile:
             self._pending.discard()
             raise
 
-    def begin_video(self, video: SourceVideo) -> None:
-        """The next rows are its."""
-        self._video = video
-
-    def window(self, prediction: Prediction, probabilities: NDArray[np.float32]) -> None:
-        """One row."""
-        self.add(item_row(self._video.path, prediction))
-
-    def segment(self, segment: Segment) -> None:
-        """One row."""
-        self.add(item_row(self._video.path, segment))
-
-    def end_video(self, status: str, error: str) -> None:
-        """One row."""
-        self.add(video_row(self._video, status, error))
-
     def add(self, row: dict[str, Any]) -> None:
-        """One row with the columns of ``_TYPES``, as ``records`` makes them."""
+        """Add a row."""
         self._rows.append(row)
         if len(self._rows) == _ROWS_A_GROUP:
             self._flush()

@@ -6,7 +6,7 @@ from __future__ import annotations
 import os
 from dataclasses import dataclass, replace
 from pathlib import Path
-from typing import Any, Protocol
+from typing import Any
 
 import numpy as np
 from numpy.typing import NDArray
@@ -44,9 +44,9 @@ class SourceVideo:
         return self.info.start_seconds_in_file if self.info else 0.0
 
 
-class Writer(Protocol):
-    """Something that is told of a run as it happens. For each video: ``begin_video``, windows and segments as they
-    come, ``end_video``. At the end ``close`` or ``discard``."""
+class Writer:
+    """An output that is told of a run as it happens; this does nothing. For each video: ``begin_video``, windows and
+    segments as they come, pictures if it wants them, ``end_video``. At the end ``close`` or ``discard``."""
 
     def begin_video(self, video: SourceVideo) -> None:
         """Begin a video: the calls that follow are of it."""
@@ -56,6 +56,14 @@ class Writer(Protocol):
 
     def segment(self, segment: Segment) -> None:
         """Add a segment, which is final."""
+
+    @property
+    def wants_frames(self) -> bool:
+        """True if ``frame`` is to be called with every picture of this video, after all windows and segments."""
+        return False
+
+    def frame(self, image: NDArray[np.uint8], time_seconds: float) -> None:
+        """Add a picture, uint8 RGB ``[H, W, 3]``, not to be written into."""
 
     def end_video(self, status: str, error: str) -> None:
         """End the video. ``status`` is ok, error or interrupted; ``error`` says why."""
@@ -67,15 +75,28 @@ class Writer(Protocol):
         """Give no incomplete file its name: the run failed."""
 
 
-class FrameWriter(Writer, Protocol):
-    """A writer that wants the pictures too, in a second pass, when all windows and segments are known."""
+class RowWriter(Writer):
+    """A writer of rows with the columns ``ROW_FIELDS``; those of a video end with one of kind ``video``."""
 
-    @property
-    def wants_frames(self) -> bool:
-        """True if ``frame`` is to be called with every picture of this video, before ``end_video``."""
+    def begin_video(self, video: SourceVideo) -> None:
+        """Begin a video: the next rows are its."""
+        self._video = video
 
-    def frame(self, image: NDArray[np.uint8], time_seconds: float) -> None:
-        """Add a picture, uint8 RGB ``[H, W, 3]``, not to be written into."""
+    def window(self, prediction: Prediction, probabilities: NDArray[np.float32]) -> None:
+        """Add a row."""
+        self.add(_row("window", window_record(prediction) | {"path": self._video.path}))
+
+    def segment(self, segment: Segment) -> None:
+        """Add a row."""
+        self.add(_row("segment", segment_record(segment) | {"path": self._video.path}))
+
+    def end_video(self, status: str, error: str) -> None:
+        """Add the last row."""
+        self.add(video_row(self._video, status, error))
+
+    def add(self, row: dict[str, Any]) -> None:
+        """Add a row; None where it has no value."""
+        raise NotImplementedError
 
 
 def readable(path: Path | str) -> str:
@@ -116,17 +137,11 @@ def segment_record(segment: Segment) -> dict[str, Any]:
     }
 
 
-def item_row(path: str, item: Prediction | Segment) -> dict[str, Any]:
-    """Return a window or a segment as a row of a table."""
-    kind = "window" if isinstance(item, Prediction) else "segment"
-    record = window_record(item) if isinstance(item, Prediction) else segment_record(item)
-    record = {name: value for name, value in record.items() if name in ROW_FIELDS}
-    return dict.fromkeys(ROW_FIELDS) | {"path": path, "kind": kind} | record
-
-
 def video_row(video: SourceVideo, status: str, error: str) -> dict[str, Any]:
     """Return a video's last row, without times if it could not be opened."""
-    row = dict.fromkeys(ROW_FIELDS) | {"path": video.path, "kind": "video", "status": status, "error": error or None}
-    if video.info is not None:
-        row |= {"start_seconds": 0.0, "end_seconds": rounded(video.duration_seconds)}
-    return row
+    times = {"start_seconds": 0.0, "end_seconds": rounded(video.duration_seconds)} if video.info else {}
+    return _row("video", {"path": video.path, "status": status, "error": error or None} | times)
+
+
+def _row(kind: str, values: dict[str, Any]) -> dict[str, Any]:
+    return dict.fromkeys(ROW_FIELDS) | {"kind": kind} | {name: values[name] for name in ROW_FIELDS if name in values}

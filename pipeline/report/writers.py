@@ -5,7 +5,6 @@ from __future__ import annotations
 import itertools
 from collections.abc import Callable, Iterable, Sequence
 from pathlib import Path
-from types import TracebackType
 from typing import Any
 
 import numpy as np
@@ -23,23 +22,21 @@ from pipeline.report.jsonl import JsonLines
 from pipeline.report.own import ANNOTATED, PREVIEW
 from pipeline.report.page import HtmlPages
 from pipeline.report.parquet import ParquetFile
-from pipeline.report.records import ERROR, FrameWriter, SourceVideo, Writer
+from pipeline.report.records import ERROR, SourceVideo, Writer
 from pipeline.report.subtitles import Subtitles
 
-Make = Callable[[Path, dict[str, Any], PredictOptions], Writer]
+_Make = Callable[[Path, dict[str, Any], PredictOptions], Writer]
 
 # An output's name is its option: a file for all videos, or a folder with a file for each.
-FILES: dict[str, Make] = {
+FILES: dict[str, _Make] = {
     "json": lambda path, header, options: JsonFile(path, header, no_clobber=options.no_clobber),
     "csv": lambda path, header, options: CsvFile(path, no_clobber=options.no_clobber),
     "jsonl": lambda path, header, options: JsonLines(path, header, no_clobber=options.no_clobber),
     "parquet": lambda path, header, options: ParquetFile(path, header, no_clobber=options.no_clobber),
 }
-FOLDERS: dict[str, Make] = {
+FOLDERS: dict[str, _Make] = {
     "srt": lambda folder, header, options: Subtitles(folder, "srt", no_clobber=options.no_clobber),
     "vtt": lambda folder, header, options: Subtitles(folder, "vtt", no_clobber=options.no_clobber),
-}
-_FRAME_FOLDERS: dict[str, Callable[[Path, dict[str, Any], PredictOptions], FrameWriter]] = {
     "video": lambda folder, header, options: AnnotatedVideos(folder, no_clobber=options.no_clobber),
     "html": lambda folder, header, options: HtmlPages(
         folder, header["labels"], options.html_embed_mb, no_clobber=options.no_clobber
@@ -51,7 +48,7 @@ _ENDINGS = {"srt": (".srt",), "vtt": (".vtt",), "video": (ANNOTATED,), "html": (
 
 def targets_of(options: PredictOptions) -> dict[str, str]:
     """Output name -> file, folder or -, of the outputs that the options ask for."""
-    wanted = {name: getattr(options, name) for name in (*FILES, *FOLDERS, *_FRAME_FOLDERS)}
+    wanted = {name: getattr(options, name) for name in (*FILES, *FOLDERS)}
     return {name: target for name, target in wanted.items() if target}
 
 
@@ -73,7 +70,7 @@ def check_video_outputs(options: PredictOptions, inputs: Sequence[Path | str], n
     check_outputs(files, inputs, no_clobber=options.no_clobber)
 
 
-class Writers:
+class Writers(Writer):
     """Passes everything on to each writer. As a context it completes the files at the end, and if an error comes out
     leaves nothing half-written under a final name.
 
@@ -89,20 +86,15 @@ class Writers:
 
     def __init__(self, options: PredictOptions, header: dict[str, Any]) -> None:
         self._all: dict[str, Writer] = {}
-        self._with_frames: dict[str, FrameWriter] = {}
         self._failed: dict[str, OutputError] = {}
         try:
             for name, target in targets_of(options).items():
-                if name in _FRAME_FOLDERS:
-                    self._with_frames[name] = _FRAME_FOLDERS[name](Path(target), header, options)
-                    self._all[name] = self._with_frames[name]
-                else:
-                    self._all[name] = (FILES | FOLDERS)[name](Path(target), header, options)
+                self._all[name] = (FILES | FOLDERS)[name](Path(target), header, options)
         except UserError:
             self.discard()
             raise
 
-    def _tell(self, tell: Callable[[Any], None], names: Iterable[str] | None = None) -> None:
+    def _tell(self, tell: Callable[[Writer], None], names: Iterable[str] | None = None) -> None:
         for name in self._all if names is None else names:
             if name in self._failed:
                 continue
@@ -128,7 +120,7 @@ class Writers:
         self._tell(lambda writer: writer.segment(segment))
 
     def _wanting(self) -> list[str]:
-        return [name for name, writer in self._with_frames.items() if name not in self._failed and writer.wants_frames]
+        return [name for name, writer in self._all.items() if name not in self._failed and writer.wants_frames]
 
     @property
     def wants_frames(self) -> bool:
@@ -166,9 +158,7 @@ class Writers:
     def __enter__(self) -> Writers:
         return self
 
-    def __exit__(
-        self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
-    ) -> None:
+    def __exit__(self, kind: object, error: object, trace: object) -> None:
         try:
             if kind is None:
                 self.close()
@@ -181,17 +171,16 @@ def output_names(videos: Sequence[Path]) -> list[str]:
     name keeps its suffix, and then gets as many parent folders in front as it takes to tell them apart; only links to
     one file come to be numbered."""
     deepest = max((len(video.absolute().parts) for video in videos), default=0)
+    tails = (
+        ["_".join(part for part in path.absolute().parts[-depth:] if part != path.anchor) for path in videos]
+        for depth in range(1, deepest)
+    )
     names: list[str] = []
-    for make in (lambda video: video.stem, *(_tail_namer(depth) for depth in range(1, deepest))):
-        names = [make(video) for video in videos]
+    for names in itertools.chain([[video.stem for video in videos]], tails):
         if _all_differ(names):
             return names
     counts = {name: itertools.count(1) for name in names}
     return [f"{name}-{next(counts[name])}" for name in names]
-
-
-def _tail_namer(depth: int) -> Callable[[Path], str]:
-    return lambda video: "_".join(part for part in video.absolute().parts[-depth:] if part != video.anchor)
 
 
 def _all_differ(names: Iterable[str]) -> bool:

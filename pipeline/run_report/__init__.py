@@ -3,7 +3,7 @@
 journal      which commands worked on a run, when, for how long and on what machine; written as they end
 records      what lies in a run's folder, read into dataclasses
 clips        pictures of a video in a row, for thumbnails that play
-curves, results, health, machine    the page's parts: HTML from records
-comparison   the parts that two runs share, and the paired test
-page         the whole page; run.html, run.css and run.js are its template
+results, learning, origin    the page's sections: values from records, put into the template of the same name
+comparison   the sections about two runs, and the paired test
+page         the whole page; run.html, run.css and run.js are its frame, parts.html has what sections share
 """

@@ -6,14 +6,13 @@ import base64
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 
-import cv2
 import numpy as np
 from numpy.typing import NDArray
 
 from pipeline.config import DecodeConfig
 from pipeline.decode import VideoOpener, VideoReader
 from pipeline.errors import DecodeError
-from pipeline.report.drawing import as_shown
+from pipeline.report.drawing import as_jpeg, as_shown, shrunk
 from pipeline.run_report.records import Answer
 
 NUM_PICTURES = 12
@@ -60,11 +59,13 @@ def _thumbnail(answer: Answer, opener: VideoOpener) -> Thumbnail | None:
             length = end_seconds - answer.start_seconds
             times = [answer.start_seconds + length * (place + 0.5) / NUM_PICTURES for place in range(NUM_PICTURES)]
             ratio = reader.info.sample_aspect_ratio
-            pictures = [_small(as_shown(picture, ratio)) for part in _in_memory(times, reader) for picture in part]
+            shown = (as_shown(picture, ratio) for part in _in_memory(times, reader) for picture in part)
+            pictures = [shrunk(picture, _MAX_SIDE_PX) for picture in shown]
     except DecodeError:
         return None
     height, width = pictures[0].shape[:2]
-    return Thumbnail(_encode(pictures), len(pictures), width, height, answer.start_seconds, end_seconds)
+    row = as_jpeg(np.concatenate(pictures, axis=1), _JPEG_QUALITY)
+    return Thumbnail(row, len(pictures), width, height, answer.start_seconds, end_seconds)
 
 
 def _in_memory(times_seconds: Sequence[float], reader: VideoReader) -> Iterator[NDArray[np.uint8]]:
@@ -73,15 +74,3 @@ def _in_memory(times_seconds: Sequence[float], reader: VideoReader) -> Iterator[
     for place in range(0, len(times_seconds), count):
         frames = reader.at(times_seconds[place : place + count]).frames
         yield frames.permute(0, 2, 3, 1).numpy()  # [T, 3, H, W] -> [T, H, W, 3]
-
-
-def _small(picture: NDArray[np.uint8]) -> NDArray[np.uint8]:
-    scale = min(1.0, _MAX_SIDE_PX / max(picture.shape[:2]))
-    size = (max(1, round(picture.shape[1] * scale)), max(1, round(picture.shape[0] * scale)))
-    return cv2.resize(picture, size, interpolation=cv2.INTER_AREA).astype(np.uint8, copy=False)
-
-
-def _encode(pictures: Sequence[NDArray[np.uint8]]) -> bytes:
-    row = cv2.cvtColor(np.concatenate(pictures, axis=1), cv2.COLOR_RGB2BGR)
-    _, encoded = cv2.imencode(".jpg", row, [cv2.IMWRITE_JPEG_QUALITY, _JPEG_QUALITY])
-    return encoded.tobytes()

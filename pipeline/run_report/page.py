@@ -1,17 +1,18 @@
-"""The whole page of a run, or of two: parts put into run.html, with styles, script and pictures inside."""
+"""The whole page of a run, or of two: sections put into run.html, with styles, script and pictures inside."""
 
 from __future__ import annotations
 
-import re
+from collections.abc import Mapping
 from dataclasses import replace
-from html import escape
 from pathlib import Path
 from typing import Any
+
+from markupsafe import Markup
 
 from pipeline.config import DecodeConfig
 from pipeline.errors import UserError
 from pipeline.files.writing import write_atomically
-from pipeline.report.markup import code, number
+from pipeline.report.templates import Section, template
 from pipeline.run_report.clips import make_thumbnails
 from pipeline.run_report.comparison import comparison_sections
 from pipeline.run_report.learning import curves_section, time_section
@@ -28,7 +29,6 @@ from pipeline.run_report.results import (
 )
 
 REPORT = "report.html"
-FOLDER = Path(__file__).parent
 _MAX_CLIP_BYTES = 3_500_000
 """All thumbnails of a page together, so that a page stays below 5 MB."""
 
@@ -44,13 +44,16 @@ def refuse_foreign_report(folder: Path) -> None:
         raise UserError(f"{path} is there and was not written by clipgru; move it away, or choose a folder by --output")
 
 
-def write_report(folder: Path, output: Path | None = None, num_clips: int = 24) -> Path:
+def write_report(
+    folder: Path, output: Path | None = None, num_clips: int = 24, decode: Mapping[str, Any] | None = None
+) -> Path:
     """Makes the page of a run from what lies in its folder; the same files give the same page.
 
     Args:
         folder: a run's.
         output: the page; default ``report.html`` in the folder.
         num_clips: how many of each evaluation's worst clips are shown.
+        decode: decoding settings in place of the run's.
 
     Raises:
         UserError: the folder holds nothing of a run, or cannot be written to.
@@ -60,9 +63,9 @@ def write_report(folder: Path, output: Path | None = None, num_clips: int = 24) 
         parts = [headline_section(e) for e in run.evaluations]
         parts += [curves_section(run)] if run.curves or run.folds else []
         for evaluation in run.evaluations:
-            parts += _evaluation_sections(run, evaluation, num_clips)
+            parts += _evaluation_sections(run, evaluation, num_clips, decode or {})
         parts += [time_section(run), data_section(run), settings_section(run), machine_section(run)]
-        page = _page(run.name, _subtitle(run), parts)
+        page = template("run_report/run.html").render(title=run.name, subtitle=_subtitle(run), sections=parts)
     path = output or folder / REPORT
     write_atomically(path, page)
     return path
@@ -76,17 +79,20 @@ def write_comparison(first: Path, second: Path, output: Path | None = None) -> P
     """
     runs = read_run(first), read_run(second)
     title = f"{runs[0].name} and {runs[1].name}"
-    subtitle = f"A is {code(str(first))}, B is {code(str(second))}."
+    subtitle = Markup("A is <code>{}</code>, B is <code>{}</code>.").format(first, second)
     path = output or first / f"compare_{runs[1].name}.html"
     with as_written(first):
-        page = _page(title, subtitle, comparison_sections(*runs))
+        sections = comparison_sections(*runs)
+        page = template("run_report/run.html").render(title=title, subtitle=subtitle, sections=sections)
     write_atomically(path, page)
     return path
 
 
-def _evaluation_sections(run: RunRecord, evaluation: EvaluationRecord, num_clips: int) -> list[str]:
-    decode = _decode_config(run.settings)
-    clips = list(make_thumbnails(worst(evaluation, num_clips), decode, _MAX_CLIP_BYTES // len(run.evaluations)))
+def _evaluation_sections(
+    run: RunRecord, evaluation: EvaluationRecord, num_clips: int, decode: Mapping[str, Any]
+) -> list[Section]:
+    config = replace(_decode_config(run.settings), **decode)
+    clips = list(make_thumbnails(worst(evaluation, num_clips), config, _MAX_CLIP_BYTES // len(run.evaluations)))
     return [
         classes_section(evaluation),
         confusion_section(evaluation),
@@ -97,11 +103,12 @@ def _evaluation_sections(run: RunRecord, evaluation: EvaluationRecord, num_clips
 
 
 def _decode_config(settings: dict[str, Any]) -> DecodeConfig:
-    """Decoding settings of the run, with the decoder that reads everything and is always there. Keys of another version
-    are left out: a thumbnail does not depend on them."""
+    """Decoding settings of the run, with the decoder that reads everything and is always there. A run's folder may come
+    from anyone and does not open the network. Keys of another version are left out: a thumbnail does not depend on
+    them."""
     known = DecodeConfig.__dataclass_fields__
     config = DecodeConfig(**{key: value for key, value in settings.get("decode", {}).items() if key in known})
-    return replace(config, decoder="pyav")
+    return replace(config, decoder="pyav", allow_url=False)
 
 
 def _subtitle(run: RunRecord) -> str:
@@ -109,26 +116,11 @@ def _subtitle(run: RunRecord) -> str:
     model = run.settings.get("model", {})
     said = []
     if model:
-        heads = " + ".join(model.get("heads", []))
-        said.append(f"{escape(str(model.get('backbone')))} with {escape(heads)}")
+        said.append(f"{model.get('backbone')} with {' + '.join(model.get('heads', []))}")
     if run.model:
         said.append(f"{len(run.model['labels'])} classes")
         count = run.model.get("provenance", {}).get("num_training_videos")
-        said += [f"trained on {number(count).html} videos"] if count else []
+        said += [f"trained on {count:,} videos"] if count else []
     if run.folds:
         said.append(f"{len(run.folds)} folds")
     return ", ".join(said) + ("." if said else "")
-
-
-def _page(title: str, subtitle: str, sections: list[str]) -> str:
-    titles = [re.findall(r'<section id="([\w-]+)".*?<h2[^>]*>(.*?)</h2>', part, re.DOTALL)[0] for part in sections]
-    parts = {
-        "title": escape(title),
-        "subtitle": subtitle,
-        "contents": "".join(f'<li><a href="#{name}">{words}</a></li>' for name, words in titles),
-        "sections": "\n".join(sections),
-        "style": (FOLDER / "run.css").read_text(encoding="utf-8"),
-        "script": (FOLDER / "run.js").read_text(encoding="utf-8"),
-    }
-    template = (FOLDER / "run.html").read_text(encoding="utf-8")
-    return re.sub(r"{{(\w+)}}", lambda found: parts[found[1]], template)

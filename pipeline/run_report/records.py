@@ -13,25 +13,22 @@ from functools import cached_property
 from pathlib import Path
 from typing import Any
 
+from jinja2 import UndefinedError
+
 from pipeline.checkpoint import read_description
 from pipeline.config import read_yaml
 from pipeline.errors import UserError
 from pipeline.run_report.journal import JOURNAL
 from pipeline.schema import read_checked, read_json
 
-Curve = tuple[tuple[float, float], ...]
+_Curve = tuple[tuple[float, float], ...]
 """(epochs since the start, value), in order."""
 
 _VideoKey = tuple[str, str, float, float | None]
 """Name below the data's root, true label, and the labelled stretch."""
 
-_EPOCH_CURVES = {
-    "train_loss": "train_loss_epoch",
-    "val_loss": "val_loss",
-    "train_accuracy": "train_accuracy",
-    "val_accuracy": "val_accuracy",
-}
-_RUNNING_CURVES = ("clips_per_second", "waiting_share")  # an epoch's last value is the epoch's
+_CURVES = ("train_loss", "val_loss", "train_accuracy", "val_accuracy", "clips_per_second", "waiting_share")
+"""Columns of the logs; of several values of an epoch the last one is the epoch's."""
 _MAX_STEPS = 200
 
 
@@ -104,8 +101,8 @@ class RunRecord:
     folder: Path
     settings: dict[str, Any] = field(default_factory=dict)
     settings_text: str = ""
-    curves: dict[str, Curve] = field(default_factory=dict)
-    folds: dict[str, dict[str, Curve]] = field(default_factory=dict)
+    curves: dict[str, _Curve] = field(default_factory=dict)
+    folds: dict[str, dict[str, _Curve]] = field(default_factory=dict)
     """Curves of each fold of a protocol."""
     evaluations: tuple[EvaluationRecord, ...] = ()
     diagnosis: dict[str, Any] = field(default_factory=dict)
@@ -145,7 +142,7 @@ def as_written(folder: Path) -> Iterator[None]:
     """Raise errors from files that clipgru did not write like this as a ``UserError`` of one line."""
     try:
         yield
-    except (ArithmeticError, AttributeError, LookupError, TypeError, ValueError) as error:
+    except (ArithmeticError, AttributeError, LookupError, TypeError, ValueError, UndefinedError) as error:
         raise UserError(
             f"{folder}: a file in it is not as clipgru writes it ({type(error).__name__}: {error}); "
             "evaluate the model again, or remove the file"
@@ -181,28 +178,22 @@ def _fold_name(folder: Path) -> str:
     return f"seed {seed}, fold {fold}"
 
 
-def read_curves(folder: Path) -> dict[str, Curve]:
+def read_curves(folder: Path) -> dict[str, _Curve]:
     """Curves in the CSV logs of a run, those of resumed parts together: by epoch, and the loss of each step in at most
     200 stretches as ``step_loss``."""
-    rows = [row for log in sorted(folder.glob("logs_*/metrics.csv"), key=_log_number) for row in _rows(log)]
-    curves: dict[str, dict[float, float]] = {name: {} for name in (*_EPOCH_CURVES, *_RUNNING_CURVES)}
-    steps: dict[int, float] = {}
-    for row in rows:
-        epoch = int(row["epoch"]) + 1
-        for name, column in _EPOCH_CURVES.items():
-            if row.get(column):
-                curves[name][epoch] = float(row[column])
-        for name in _RUNNING_CURVES:
-            if row.get(name):
-                curves[name][epoch] = float(row[name])
-        if row.get("train_loss_step"):
-            steps[int(row["step"])] = float(row["train_loss_step"])
-    found = {name: tuple(sorted(points.items())) for name, points in curves.items() if points}
+    logs = sorted(folder.glob("logs_*/metrics.csv"), key=lambda log: int(log.parent.name.removeprefix("logs_")))
+    rows = [row for log in logs for row in _rows(log)]
+    found: dict[str, _Curve] = {}
+    for name in _CURVES:
+        column = "train_loss_epoch" if name == "train_loss" else name
+        points = {int(row["epoch"]) + 1: float(row[column]) for row in rows if row.get(column)}
+        found |= {name: tuple(sorted(points.items()))} if points else {}
+    steps = {int(row["step"]): float(row["train_loss_step"]) for row in rows if row.get("train_loss_step")}
     num_epochs = max((int(row["epoch"]) + 1 for row in rows), default=0)
     return found | ({"step_loss": _thinned(steps, num_epochs)} if steps else {})
 
 
-def _thinned(steps: dict[int, float], num_epochs: int) -> Curve:
+def _thinned(steps: dict[int, float], num_epochs: int) -> _Curve:
     """Means over equal stretches of steps, at the stretches' ends in epochs. Steps count from 0."""
     num_steps = max(steps) + 1
     size = -(-num_steps // _MAX_STEPS)
@@ -215,14 +206,10 @@ def _thinned(steps: dict[int, float], num_epochs: int) -> Curve:
     )
 
 
-def _log_number(path: Path) -> int:
-    return int(path.parent.name.removeprefix("logs_"))
-
-
 def _evaluations(folder: Path) -> tuple[EvaluationRecord, ...]:
     """Of each split, test first; the folder itself may be an evaluation's (``clipgru evaluate --output``)."""
     places = {"evaluation": folder, "folds": folder / "evaluation"}
-    places |= {f"{split}": folder / f"evaluation_{split}" for split in ("test", "val", "all", "train")}
+    places |= {split: folder / f"evaluation_{split}" for split in ("test", "val", "all", "train")}
     return tuple(_evaluation(name, place) for name, place in places.items() if (place / "videos.csv").exists())
 
 
@@ -234,21 +221,11 @@ def _evaluation(name: str, folder: Path) -> EvaluationRecord:
 
 
 def _answer(row: dict[str, str]) -> Answer:
-    return Answer(
-        name=row["name"],
-        path=row["path"],
-        label=row["label"],
-        predicted=row["predicted"] or None,
-        score=_number(row["score"]),
-        label_score=_number(row["label_score"]),
-        error=row["error"],
-        start_seconds=float(row["start_seconds"]),
-        end_seconds=_number(row["end_seconds"]),
-    )
-
-
-def _number(text: str) -> float | None:
-    return float(text) if text else None
+    texts: dict[str, Any] = {name: row[name] for name in ("name", "path", "label", "error")}
+    scores: dict[str, Any] = {
+        name: float(row[name]) if row[name] else None for name in ("score", "label_score", "end_seconds")
+    }
+    return Answer(**texts, predicted=row["predicted"] or None, start_seconds=float(row["start_seconds"]), **scores)
 
 
 def _rows(path: Path) -> list[dict[str, str]]:
@@ -259,12 +236,13 @@ def _rows(path: Path) -> list[dict[str, str]]:
 
 
 def _json(path: Path) -> dict[str, Any]:
-    if not path.exists():
-        return {}
-    return read_checked(dict[str, Any], read_json(path.read_text(encoding="utf-8"), str(path)), str(path))
+    return _mapping(path.read_text(encoding="utf-8"), str(path)) if path.exists() else {}
 
 
 def _json_lines(path: Path) -> list[dict[str, Any]]:
     lines = path.read_text(encoding="utf-8").splitlines() if path.exists() else []
-    places = [f"{path}:{number}" for number in range(1, len(lines) + 1)]
-    return [read_checked(dict[str, Any], read_json(*pair), pair[1]) for pair in zip(lines, places, strict=True)]
+    return [_mapping(line, f"{path}:{number}") for number, line in enumerate(lines, start=1)]
+
+
+def _mapping(text: str, where: str) -> dict[str, Any]:
+    return read_checked(dict[str, Any], read_json(text, where), where)

@@ -9,16 +9,17 @@ from __future__ import annotations
 import math
 import threading
 from collections.abc import Sequence
-from dataclasses import dataclass, replace
+from dataclasses import asdict, dataclass, replace
 from itertools import count
+from typing import Any
 
-import cv2
 import numpy as np
 from numpy.typing import NDArray
 
+from pipeline.report.drawing import as_jpeg, resized
 from pipeline.streaming.status import SourceStatus
 
-_HISTORY_SECONDS = 60.0
+HISTORY_SECONDS = 60.0
 _MAX_WIDTH_PX = 960
 """Wider pictures are made smaller before they are sent."""
 _LONGEST_STEP_SECONDS = 2.0
@@ -119,53 +120,41 @@ def extend_runs(
         start_seconds = time_seconds if is_gap else last.end_seconds
         new = LabelStretch(last.number + 1, start_seconds, time_seconds, label, style)
         runs = (new,) if is_restart else (*runs, new)
-    oldest_seconds = time_seconds - _HISTORY_SECONDS
+    oldest_seconds = time_seconds - HISTORY_SECONDS
     first = next(index for index, run in enumerate(runs) if run.end_seconds >= oldest_seconds)
     return runs[first:]
 
 
-def describe(card: Card, first_run: int = 0) -> dict[str, object]:
+def describe(card: Card, first_run: int = 0) -> dict[str, Any]:
     """A card as plain values that JSON can hold; of its runs only those from number ``first_run`` on."""
-    status = card.status
-    return {
-        "number": card.number,
-        "name": status.name,
-        "state": status.state,
-        "time_seconds": _plain(status.time_seconds),
-        "label": status.label,
-        "top": [{"label": label, "score": _plain(score)} for label, score in status.top],
-        "message": status.message,
-        "frames_in": int(status.frames_in),
-        "frames_used": int(status.frames_used),
-        "frames_dropped": int(status.frames_dropped),
-        "latency_ms": {name: _plain(value) for name, value in status.latency_ms.items()},
-        "stage_ms": {name: _plain(value) for name, value in status.stage_ms.items()},
-        "picture": card.picture.number if card.picture else None,
-        "oldest_run": card.runs[0].number if card.runs else 0,
-        "runs": [_describe_run(run) for run in card.runs if run.number >= first_run],
-    }
+    status = asdict(replace(card.status, picture=None))
+    described: dict[str, Any] = _plain(
+        status
+        | {
+            "number": card.number,
+            "top": [{"label": label, "score": score} for label, score in card.status.top],
+            "picture": card.picture.number if card.picture else None,
+            "oldest_run": card.runs[0].number if card.runs else 0,
+            "runs": [asdict(run) for run in card.runs if run.number >= first_run],
+        }
+    )
+    return described
 
 
-def _describe_run(run: LabelStretch) -> dict[str, object]:
-    return {
-        "number": run.number,
-        "start_seconds": _plain(run.start_seconds),
-        "end_seconds": _plain(run.end_seconds),
-        "label": run.label,
-        "style": run.style,
-    }
-
-
-def _plain(value: float) -> float | None:
+def _plain(value: Any) -> Any:
     """JSON knows neither NaN nor infinity nor numpy's numbers."""
-    return round(float(value), 4) if math.isfinite(value) else None
+    if isinstance(value, dict):
+        return {name: _plain(item) for name, item in value.items()}
+    if isinstance(value, list):
+        return [_plain(item) for item in value]
+    if isinstance(value, float | np.floating):
+        return round(float(value), 4) if math.isfinite(value) else None
+    return int(value) if isinstance(value, np.integer) else value
 
 
 def encode_jpeg(rgb: NDArray[np.uint8]) -> bytes:
     """``uint8 [H, W, 3]``, at most ``_MAX_WIDTH_PX`` wide afterwards."""
     height, width = rgb.shape[:2]
     if width > _MAX_WIDTH_PX:
-        size = (_MAX_WIDTH_PX, max(1, round(height * _MAX_WIDTH_PX / width)))
-        rgb = np.asarray(cv2.resize(rgb, size, interpolation=cv2.INTER_AREA), dtype=np.uint8)
-    _, jpeg = cv2.imencode(".jpg", cv2.cvtColor(rgb, cv2.COLOR_RGB2BGR), [cv2.IMWRITE_JPEG_QUALITY, _JPEG_QUALITY])
-    return jpeg.tobytes()
+        rgb = resized(rgb, _MAX_WIDTH_PX, round(height * _MAX_WIDTH_PX / width))
+    return as_jpeg(rgb, _JPEG_QUALITY)

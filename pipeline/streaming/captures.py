@@ -69,7 +69,9 @@ class CameraCapture:
             self._capture = cv2.VideoCapture(int(address) if address.isdigit() else address)
         if not self._capture.isOpened():
             self._capture.release()
-            raise SignalLost(f"cannot be opened ({_where_to_look(source)})")
+            doubt = "is it on, is the address right, does it ask for a user and a password?"
+            doubt = "in use by another program, or not a camera" if source.kind == "camera" else doubt
+            raise SignalLost(f"cannot be opened ({doubt})")
 
     def read(self) -> tuple[Image | None, float]:
         try:
@@ -85,17 +87,11 @@ class CameraCapture:
         self._capture.release()
 
 
-def _where_to_look(source: Source) -> str:
-    if source.kind == "camera":
-        return "in use by another program, or not a camera"
-    return "is it on, is the address right, does it ask for a user and a password?"
-
-
 def as_rgb(picture: object) -> Image | None:
     """OpenCV's picture as RGB; None if it is no picture in colours."""
-    if not isinstance(picture, np.ndarray) or picture.dtype != np.uint8 or not picture.size:
+    if not isinstance(picture, np.ndarray) or picture.dtype != np.uint8:
         return None
-    if picture.ndim != 3 or picture.shape[2] != 3:
+    if not picture.size or picture.shape[2:] != (3,):
         return None
     return cv2.cvtColor(picture, cv2.COLOR_BGR2RGB).astype(np.uint8, copy=False)
 

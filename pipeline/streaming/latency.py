@@ -5,6 +5,8 @@ from __future__ import annotations
 
 import math
 
+import numpy as np
+
 _LEAST_SECONDS, _MOST_SECONDS, _GROWTH = 1e-5, 1e4, 1.02
 
 
@@ -13,7 +15,7 @@ class LatencyHistogram:
     by 1 % of itself at most."""
 
     def __init__(self) -> None:
-        self._counts = [0] * (math.ceil(math.log(_MOST_SECONDS / _LEAST_SECONDS) / math.log(_GROWTH)) + 1)
+        self._counts = np.zeros(math.ceil(math.log(_MOST_SECONDS / _LEAST_SECONDS) / math.log(_GROWTH)) + 1, int)
         self.count = 0
 
     def add(self, seconds: float) -> None:
@@ -24,12 +26,9 @@ class LatencyHistogram:
 
     def percentile_seconds(self, percent: float) -> float:
         """The least latency that at least ``percent`` of all do not exceed (nearest rank); 0 if there are none."""
-        rank, seen = math.ceil(self.count * percent / 100), 0
-        for place, count in enumerate(self._counts):
-            seen += count
-            if count and seen >= rank:
-                return float(_LEAST_SECONDS * _GROWTH ** (place + 0.5))  # the bin's middle
-        return 0.0
+        rank = max(1, math.ceil(self.count * percent / 100))
+        place = int(np.searchsorted(self._counts.cumsum(), rank))
+        return float(_LEAST_SECONDS * _GROWTH ** (place + 0.5)) if self.count else 0.0  # the bin's middle
 
     def milliseconds(self) -> dict[str, float]:
         """``p50``, ``p95`` and ``p99``; empty if there are none."""

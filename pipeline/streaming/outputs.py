@@ -3,13 +3,12 @@
 from __future__ import annotations
 
 import re
-from collections.abc import Callable, Sequence
-from contextlib import ExitStack
+from collections.abc import Callable, Iterator, Sequence
+from contextlib import ExitStack, contextmanager
 from datetime import datetime
 from fractions import Fraction
 from itertools import count
 from pathlib import Path
-from types import TracebackType
 from typing import Any
 
 from pipeline.clip import Prediction, Segment
@@ -19,21 +18,10 @@ from pipeline.report.annotated import AnnotatedVideo
 from pipeline.report.jsonl import EventLines
 from pipeline.report.records import segment_record, window_record
 from pipeline.streaming.sources import Source
-from pipeline.streaming.streams import Happening, Notice, Shown
+from pipeline.streaming.streams import Notice, OnEvent, Shown, StreamEvent
 from pipeline.terminal import PlainConsole, printable, say
 
 _MAX_STEM_CHARACTERS = 50  # of four bytes each; with time and suffix below the 255 bytes of a name
-
-
-def _write_event(lines: EventLines, name: str, happening: Happening) -> None:
-    """One line; windows and segments as ``clipgru predict`` writes them. Pictures are left out."""
-    if isinstance(happening, Prediction):
-        lines.event("window", path=name, **window_record(happening))
-    elif isinstance(happening, Segment):
-        lines.event("segment", path=name, **segment_record(happening))
-    elif isinstance(happening, Notice):
-        message = {"message": happening.message} if happening.message else {}
-        lines.event(happening.kind, path=name, time_seconds=happening.time_seconds, **message)
 
 
 class EventOutput:
@@ -49,8 +37,15 @@ class EventOutput:
         self._lines = EventLines(path, no_clobber=no_clobber)
         self._lines.event("run", **header)
 
-    def hear(self, name: str, happening: Happening) -> None:
-        _write_event(self._lines, name, happening)
+    def on_event(self, name: str, event: StreamEvent) -> None:
+        """Write a line; windows and segments as ``clipgru predict`` writes them. Pictures are left out."""
+        if isinstance(event, Prediction):
+            self._lines.event("window", path=name, **window_record(event))
+        elif isinstance(event, Segment):
+            self._lines.event("segment", path=name, **segment_record(event))
+        elif isinstance(event, Notice):
+            message = {"message": event.message} if event.message else {}
+            self._lines.event(event.kind, path=name, time_seconds=event.time_seconds, **message)
 
     def close(self) -> None:
         self._lines.close()
@@ -62,17 +57,17 @@ class PeopleOutput:
     def __init__(self, console: PlainConsole, quiet: bool) -> None:
         self._console, self._quiet = console, quiet
 
-    def hear(self, name: str, happening: Happening) -> None:
-        if isinstance(happening, Notice) and happening.is_failure:
-            self._console.print(f"error: {happening.message}", style="red")
+    def on_event(self, name: str, event: StreamEvent) -> None:
+        if isinstance(event, Notice) and event.is_failure:
+            self._console.print(f"error: {event.message}", style="red")
         elif self._quiet:
             return
-        elif isinstance(happening, Segment):
-            start, end, score = happening.start_seconds, happening.end_seconds, happening.score
-            say(printable(f"{name}  {start:9.2f} - {end:9.2f} s  {score:5.1%}  {happening.label}"))
-        elif isinstance(happening, Notice):
-            message = f": {happening.message}" if happening.message else ""
-            text = f"{name}  {happening.time_seconds:9.2f} s  {happening.kind}{message}"
+        elif isinstance(event, Segment):
+            start, end, score = event.start_seconds, event.end_seconds, event.score
+            say(printable(f"{name}  {start:9.2f} - {end:9.2f} s  {score:5.1%}  {event.label}"))
+        elif isinstance(event, Notice):
+            message = f": {event.message}" if event.message else ""
+            text = f"{name}  {event.time_seconds:9.2f} s  {event.kind}{message}"
             self._console.print(printable(text), style="dim")
 
     def close(self) -> None:
@@ -89,22 +84,18 @@ class _Recording:
         self._path, self._fps = path.with_suffix(".mp4"), Fraction(sample_fps).limit_denominator(1001)
         self._video: AnnotatedVideo | None = None
 
-    def hear(self, name: str, happening: Happening) -> None:
-        self._events.hear(name, happening)
-        if isinstance(happening, Shown):
+    def on_event(self, name: str, event: StreamEvent) -> None:
+        self._events.on_event(name, event)
+        if isinstance(event, Shown):
             if self._video is None:
                 self._video = AnnotatedVideo(self._path, self._fps, no_clobber=True)
-            shown = happening
+            shown = event
             self._video.write(shown.picture, shown.time_seconds, shown.label, shown.score, shown.open_label)
 
     def close(self) -> None:
         self._events.close()
         if self._video is not None:
-            video, self._video = self._video, None
-            try:
-                video.close()
-            finally:
-                video.discard()  # does nothing to a complete file
+            self._video.close()
 
 
 def _open_new(folder: Path, stem: str, header: dict[str, Any]) -> tuple[Path, EventOutput]:
@@ -134,10 +125,10 @@ class Recordings:
         self._stems = file_stems(sources)
         self._all: dict[str, _Recording] = {}
 
-    def hear(self, name: str, happening: Happening) -> None:
+    def on_event(self, name: str, event: StreamEvent) -> None:
         if name not in self._all:
             self._all[name] = self._make(self._stems[name])
-        self._all[name].hear(name, happening)
+        self._all[name].on_event(name, event)
 
     def close(self) -> None:
         with ExitStack() as stack:  # each is closed, even if another cannot be
@@ -157,22 +148,15 @@ def file_stems(sources: Sequence[Source]) -> dict[str, str]:
     return stems
 
 
-class Outputs:
-    """All of them as one."""
+@contextmanager
+def told_to_all(outputs: Sequence[EventOutput | PeopleOutput | Recordings]) -> Iterator[OnEvent]:
+    """Hand what happens to all outputs; in the end each is closed, even if another cannot be."""
 
-    def __init__(self, outputs: Sequence[EventOutput | PeopleOutput | Recordings]) -> None:
-        self._all = list(outputs)
+    def on_event(name: str, event: StreamEvent) -> None:
+        for output in outputs:
+            output.on_event(name, event)
 
-    def hear(self, name: str, happening: Happening) -> None:
-        for output in self._all:
-            output.hear(name, happening)
-
-    def __enter__(self) -> Outputs:
-        return self
-
-    def __exit__(
-        self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
-    ) -> None:
-        with ExitStack() as stack:
-            for output in self._all:
-                stack.callback(output.close)
+    with ExitStack() as stack:
+        for output in outputs:
+            stack.callback(output.close)
+        yield on_event

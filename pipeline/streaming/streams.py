@@ -62,8 +62,8 @@ class Shown:
     open_label: str
 
 
-Happening = Prediction | Segment | Notice | Shown
-Heard = Callable[[str, Happening], None]
+StreamEvent = Prediction | Segment | Notice | Shown
+OnEvent = Callable[[str, StreamEvent], None]
 """Is told the source's name and what has happened there."""
 
 
@@ -101,19 +101,19 @@ class Streams:
 
     Args:
         model: embeds and scores.
-        heard: is told of everything that happens, in order.
+        on_event: is told of everything that happens, in order.
         inference: windows or a stream; ``batch_size`` is what a lossless source may put into a step, or less if there
             are many.
         timeline: how scores become segments.
         streaming: how to deal with sources that stall.
         top_k: labels in each prediction.
-        wants_pictures: tell ``heard`` of the pictures too.
+        wants_pictures: tell ``on_event`` of the pictures too.
     """
 
     def __init__(
         self,
         model: Model,
-        heard: Heard,
+        on_event: OnEvent,
         inference: InferenceConfig | None = None,
         timeline: TimelineConfig | None = None,
         streaming: StreamingConfig | None = None,
@@ -125,7 +125,7 @@ class Streams:
         self.num_failed = 0
         self.stage_seconds = dict.fromkeys(("take", "embed", "score", "show"), 0.0)
         self.is_paused = False
-        self._model, self._heard, self._top_k, self._wants_pictures = model, heard, top_k, wants_pictures
+        self._model, self._on_event, self._top_k, self._wants_pictures = model, on_event, top_k, wants_pictures
         self._inference, self._timeline = inference or InferenceConfig(), timeline or TimelineConfig()
         self._streaming = streaming or StreamingConfig()
         self.changed = Condition()
@@ -222,7 +222,7 @@ class Streams:
 
     def _show(self, member: _Member, picture: Image) -> None:
         label, score = member.top[0] if member.top else ("", 0.0)
-        self._heard(member.source.name, Shown(picture, member.time_seconds, label, score, _open_label(member) or ""))
+        self._on_event(member.source.name, Shown(picture, member.time_seconds, label, score, _open_label(member) or ""))
 
     def _frame_seconds(self, index: int) -> float:
         return index / self._model.file.sampling.sample_fps
@@ -231,13 +231,13 @@ class Streams:
         for window in scored.windows:
             prediction = self._model.prediction(window, member.source.name, member.feed.end_seconds, self._top_k)
             member.top = prediction.top_k
-            self._heard(member.source.name, prediction)
+            self._on_event(member.source.name, prediction)
         for segment in scored.segments:
-            self._heard(member.source.name, segment)
+            self._on_event(member.source.name, segment)
 
     def _notice(self, member: _Member, notice: Notice) -> None:
         member.message = f"{notice.kind}: {notice.message}" if notice.message else notice.kind
-        self._heard(member.source.name, notice)
+        self._on_event(member.source.name, notice)
 
     def _poll(self, member: _Member) -> None:
         for event in member.feed.poll(time.monotonic()):

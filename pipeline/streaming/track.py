@@ -12,7 +12,8 @@ from pipeline.inference import Model
 from pipeline.inference.scorers import Scorer
 from pipeline.sampling import Window
 from pipeline.streaming.feeds import Portion
-from pipeline.timeline import Timeline, WindowScores
+from pipeline.timeline.scores import WindowScores
+from pipeline.timeline.segments import Timeline
 
 
 @dataclass(frozen=True)

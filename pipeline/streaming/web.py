@@ -58,6 +58,7 @@ _FILES = {
     "icon.svg": "image/svg+xml",
 }
 """And what each is; what the machine would guess from the name differs from one to the next."""
+_NO_STORE = {"Cache-Control": "no-store"}
 _HEADERS = {
     "Content-Security-Policy": "default-src 'none'; script-src 'self'; style-src 'self'; img-src 'self' blob:; "
     "connect-src 'self'; base-uri 'none'; form-action 'none'; frame-ancestors 'none'",
@@ -104,7 +105,7 @@ class Site:
         if self._num_watchers >= MAX_WATCHERS:
             return PlainTextResponse(f"{MAX_WATCHERS} people are watching, and no more may", status_code=503)
         self._num_watchers += 1  # here, with no wait since the look
-        headers = {**_no_store(), "X-Accel-Buffering": "no"}  # what proxies need to hear to pass events on at once
+        headers = {**_NO_STORE, "X-Accel-Buffering": "no"}  # what proxies need to on_event to pass events on at once
         return _Watching(self._tell(), self._leave, headers)
 
     def _leave(self) -> None:
@@ -159,7 +160,7 @@ class Site:
         return PlainTextResponse("asked for", status_code=202)
 
     async def _status(self, request: Request) -> Response:
-        return JSONResponse({"sources": [describe(card) for card in self._board.cards]}, headers=_no_store())
+        return JSONResponse({"sources": [describe(card) for card in self._board.cards]}, headers=_NO_STORE)
 
     async def _health(self, request: Request) -> Response:
         """Answer a container's health check. Before the first step (a model that loads) all is well."""
@@ -167,16 +168,12 @@ class Site:
         is_well = age_seconds is None or age_seconds < _STALE_SECONDS
         states = {card.status.name: card.status.state for card in self._board.cards}
         answer = {"status": "ok" if is_well else "stale", "seconds_since_step": age_seconds, "sources": states}
-        return JSONResponse(answer, status_code=200 if is_well else 503, headers=_no_store())
+        return JSONResponse(answer, status_code=200 if is_well else 503, headers=_NO_STORE)
 
 
 def _event(name: str, content: object) -> str:
     """One server-sent event; JSON has no line breaks of its own."""
     return f"event: {name}\ndata: {json.dumps(content, allow_nan=False)}\n\n"
-
-
-def _no_store() -> dict[str, str]:
-    return {"Cache-Control": "no-store"}
 
 
 def _file_endpoint(path: Path, kind: str) -> Callable[[Request], Awaitable[Response]]:

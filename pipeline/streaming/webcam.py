@@ -19,7 +19,7 @@ from pipeline.files.writing import write_atomically
 from pipeline.inference import Model
 from pipeline.options import WebcamOptions
 from pipeline.schema import to_json
-from pipeline.streaming.outputs import EventOutput, Outputs, PeopleOutput, Recordings
+from pipeline.streaming.outputs import EventOutput, PeopleOutput, Recordings, told_to_all
 from pipeline.streaming.sources import Source
 from pipeline.streaming.status import Command, SourceStatus, View
 from pipeline.streaming.streams import Streams
@@ -42,10 +42,10 @@ def run_webcam(model: Model, sources: Sequence[Source], options: WebcamOptions, 
         view = _open_view(options, console)
         if view is not None:
             stack.callback(view.close)
-        outputs = stack.enter_context(_open_outputs(model, sources, options, console))
+        heard = stack.enter_context(told_to_all(_open_outputs(model, sources, options, console)))
         streams = Streams(
             model,
-            outputs.hear,
+            heard,
             options.inference,
             options.timeline,
             options.streaming,
@@ -115,17 +115,16 @@ def parse_address(text: str) -> tuple[str, int]:
     return host.strip("[]") or "127.0.0.1", int(port)
 
 
-def _open_outputs(model: Model, sources: Sequence[Source], options: WebcamOptions, console: PlainConsole) -> Outputs:
+def _open_outputs(
+    model: Model, sources: Sequence[Source], options: WebcamOptions, console: PlainConsole
+) -> list[EventOutput | PeopleOutput | Recordings]:
     sampling = model.file.sampling
-    header: dict[str, Any] = {"labels": list(model.labels), "sampling": to_dict(sampling)}
-    outputs: list[EventOutput | PeopleOutput | Recordings] = []
-    if options.record:
-        outputs.append(Recordings(Path(options.record), sources, header, sampling.sample_fps))
-    if options.headless:
-        outputs.append(EventOutput(Path(STDOUT), header))
-    else:
-        outputs.append(PeopleOutput(console, options.quiet))
-    return Outputs(outputs)
+    header = {"labels": list(model.labels), "sampling": to_dict(sampling)}
+    recordings = [Recordings(Path(options.record), sources, header, sampling.sample_fps)] if options.record else []
+    return [
+        *recordings,
+        EventOutput(Path(STDOUT), header) if options.headless else PeopleOutput(console, options.quiet),
+    ]
 
 
 def _report(streams: Streams, options: WebcamOptions, console: PlainConsole) -> None:

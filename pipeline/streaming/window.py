@@ -6,7 +6,6 @@ import os
 import sys
 import time
 import zlib
-from collections import deque
 from collections.abc import Sequence
 
 import cv2
@@ -15,6 +14,7 @@ import numpy as np
 from pipeline.clip import Image
 from pipeline.errors import UserError
 from pipeline.report.drawing import FONT, GREY, WHITE, printable
+from pipeline.streaming.board import HISTORY_SECONDS, Board, Card, LabelStretch
 from pipeline.streaming.status import Command, SourceStatus
 
 Colour = tuple[int, int, int]
@@ -24,44 +24,17 @@ KEYS: dict[int, Command] = {ord("q"): "quit", 27: "quit", ord("p"): "pause", ord
 _TITLE = "clipgru    q quit   p pause   r reset"
 _PICTURE_WIDTH, _PANEL_WIDTH, _HEIGHT, _STRIP_HEIGHT = 480, 320, 360, 40
 _NUM_LABELS = 5
-_STRIP_SECONDS, _STRIP_PARTS = 60.0, 240
 _SHOWS_A_SECOND = 30
 _DARK, _BAR = (30, 30, 30), (16, 128, 98)
-# Of Okabe and Ito, "Color Universal Design", 2008: told apart by colour-blind people too. RGB.
-_COLOURS: tuple[Colour, ...] = (
-    (230, 159, 0),
-    (86, 180, 233),
-    (0, 158, 115),
-    (240, 228, 66),
-    (0, 114, 178),
-    (213, 94, 0),
-    (204, 121, 167),
-)
+# Of Okabe and Ito, "Color Universal Design", 2008: told apart by colour-blind people too.
+_COLOURS = ("e69f00", "56b4e9", "009e73", "f0e442", "0072b2", "d55e00", "cc79a7")
 
 
 def colour_of(label: str | None) -> Colour:
-    """Colour of a label, the same in every run; grey for none."""
-    return (70, 70, 70) if label is None else _COLOURS[zlib.crc32(label.encode()) % len(_COLOURS)]
-
-
-class LabelStrip:
-    """Labels of the last minute, a quarter of a second each."""
-
-    def __init__(self) -> None:
-        self._labels: deque[str | None] = deque([None] * _STRIP_PARTS, maxlen=_STRIP_PARTS)
-        self._part = 0
-
-    def add(self, time_seconds: float, label: str | None) -> None:
-        """Add the label that is open at that time of the source."""
-        part = int(time_seconds * _STRIP_PARTS / _STRIP_SECONDS)
-        self._labels.extend([label] * min(max(part - self._part, 0), _STRIP_PARTS))
-        self._part = max(self._part, part)
-
-    def draw(self, image: Image) -> None:
-        """Fills RGB ``[h, w, 3]``, oldest at the left."""
-        edges = np.linspace(0, image.shape[1], _STRIP_PARTS + 1).astype(int)
-        for place, label in enumerate(self._labels):
-            image[:, edges[place] : edges[place + 1]] = colour_of(label)
+    """Colour of a label, the same in every run; grey for none. RGB."""
+    code = "464646" if label is None else _COLOURS[zlib.crc32(label.encode()) % len(_COLOURS)]
+    red, green, blue = bytes.fromhex(code)
+    return red, green, blue
 
 
 class WindowView:
@@ -72,7 +45,7 @@ class WindowView:
     """
 
     def __init__(self) -> None:
-        self._strips: dict[str, LabelStrip] = {}
+        self._board = Board()
         self._next_show = 0.0
         _check_display()
         try:
@@ -82,13 +55,11 @@ class WindowView:
 
     def show(self, statuses: Sequence[SourceStatus]) -> Sequence[Command]:
         """Draws at most 30 times a second, and looks at the keys. A window that is closed means quit."""
-        self._strips = {status.name: self._strips.get(status.name, LabelStrip()) for status in statuses}
-        for status in statuses:
-            self._strips[status.name].add(status.time_seconds, status.label)
+        self._board.publish(statuses)
         if time.monotonic() < self._next_show or not statuses:
             return []
         self._next_show = time.monotonic() + 1 / _SHOWS_A_SECOND
-        rows = np.concatenate([draw_source(status, self._strips[status.name]) for status in statuses])
+        rows = np.concatenate([draw_source(card) for card in self._board.cards])
         cv2.imshow(_TITLE, cv2.cvtColor(rows, cv2.COLOR_RGB2BGR))
         key = cv2.waitKey(1) & 0xFF
         if cv2.getWindowProperty(_TITLE, cv2.WND_PROP_VISIBLE) < 1:
@@ -112,8 +83,9 @@ def _no_window(reason: str) -> UserError:
     )
 
 
-def draw_source(status: SourceStatus, strip: LabelStrip) -> Image:
-    """RGB: the picture at the left, labels and figures at the right, the strip below."""
+def draw_source(card: Card) -> Image:
+    """RGB: the picture at the left, labels and figures at the right, the strip of the last minute below."""
+    status = card.status
     image = np.full((_HEIGHT + _STRIP_HEIGHT, _PICTURE_WIDTH + _PANEL_WIDTH, 3), _DARK, np.uint8)
     if status.picture is not None:
         _paste(image[:_HEIGHT, :_PICTURE_WIDTH], status.picture)
@@ -125,8 +97,17 @@ def draw_source(status: SourceStatus, strip: LabelStrip) -> Image:
         _draw_score(panel, label, score, 104 + 28 * place)
     for place, line in enumerate(_figures(status)):
         _write(panel, line, 268 + 20 * place, GREY, 0.42)
-    strip.draw(image[_HEIGHT + 8 : -8])
+    _draw_strip(image[_HEIGHT + 8 : -8], card.runs, status.time_seconds)
     return image
+
+
+def _draw_strip(image: Image, runs: Sequence[LabelStretch], end_seconds: float) -> None:
+    """Fills RGB ``[h, w, 3]`` with the last minute, oldest at the left."""
+    width, image[:] = image.shape[1], colour_of(None)
+    for run in runs:
+        ages = (end_seconds - run.start_seconds, end_seconds - run.end_seconds)
+        left, right = (round(width * (1 - min(age / HISTORY_SECONDS, 1.0))) for age in ages)
+        image[:, left:right] = colour_of(run.label)
 
 
 def _draw_score(panel: Image, label: str, score: float, top: int) -> None:

@@ -9,15 +9,3 @@
 Every step runs as the video does: a frame's score is final once no later window can cover it, and a segment is final
 once its label has changed for good, so memory does not grow with the length of the video.
 """
-
-from __future__ import annotations
-
-from pipeline.timeline.scores import WindowScores, frame_scores
-from pipeline.timeline.segments import Timeline, merge_segments
-
-__all__ = [
-    "Timeline",
-    "WindowScores",
-    "frame_scores",
-    "merge_segments",
-]

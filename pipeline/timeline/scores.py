@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 from collections import deque
-from collections.abc import Iterable, Iterator
 from dataclasses import dataclass
 
 import numpy as np
@@ -97,18 +96,3 @@ class MovingAverage:
         if len(self._ring) == 1:
             return index, self._ring[0][1]
         return index, np.mean([scores for _, scores in self._ring], axis=0, dtype=np.float32)
-
-
-def frame_scores(windows: Iterable[WindowScores]) -> Iterator[FrameScore]:
-    """Probabilities of each grid frame: the mean over the windows that cover it.
-
-    Args:
-        windows: in the order of their starts, together covering every frame from the first one's start.
-
-    Yields:
-        Grid index and float32 ``[K]``, in order, as soon as no later window can cover the frame.
-    """
-    means = FrameMeans()
-    for scored in windows:
-        yield from means.push(scored)
-    yield from means.flush()

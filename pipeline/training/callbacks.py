@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import csv
 import io
 import time
 from dataclasses import asdict
@@ -19,6 +18,7 @@ from pipeline.errors import UserError
 from pipeline.files.stopping import Interrupted, StopRequest
 from pipeline.files.writing import write_atomically
 from pipeline.ranks import ALONE, Ranks
+from pipeline.report.tables import csv_text
 from pipeline.terminal import PlainConsole
 from pipeline.training.module import BadRows, ClipClassifier, add_bad_videos
 
@@ -58,9 +58,7 @@ class StopOnSignal(Callback):
         if number and (self._checkpoint is None or self._checkpoint.exists()):
             self._end(number)
 
-    def on_train_end(self, trainer: Trainer, pl_module: LightningModule) -> None:
-        """Stop if asked to, as at the start of an epoch: resuming has nothing left to train."""
-        self.on_train_epoch_start(trainer, pl_module)
+    on_train_end = on_train_epoch_start  # resuming has nothing left to train then
 
     def _end(self, number: int) -> NoReturn:
         again = f"continue with --resume ({self._checkpoint})" if self._checkpoint else "the same command begins again"
@@ -103,9 +101,7 @@ class Throughput(Callback):
         self._epoch_start = self._batch_end = time.perf_counter()
         self._waited_seconds, self._clips = 0.0, 0
 
-    def on_train_epoch_start(self, trainer: Trainer, pl_module: LightningModule) -> None:
-        """Start the clocks anew: figures are of one epoch."""
-        self.on_train_start(trainer, pl_module)
+    on_train_epoch_start = on_train_start  # figures are of one epoch
 
     def on_train_batch_start(self, trainer: Trainer, pl_module: LightningModule, batch: ClipBatch, _: int) -> None:
         """Count the time since the last batch ended as waiting."""
@@ -147,11 +143,8 @@ def _check_bad_videos(bad: list[BadVideo], num_videos: int, max_bad_fraction: fl
     """
     if not bad:
         return
-    text = io.StringIO()
-    writer = csv.DictWriter(text, ["path", "stage", "cause", "times"], extrasaction="ignore")
-    writer.writeheader()
-    writer.writerows(asdict(video) for video in sorted(bad, key=lambda video: (video.path, video.stretch[0])))
-    write_atomically(report, text.getvalue())
+    rows = [asdict(video) for video in sorted(bad, key=lambda video: (video.path, video.stretch[0]))]
+    write_atomically(report, csv_text(rows, ("path", "stage", "cause", "times")))
     if len(bad) > max_bad_fraction * num_videos:
         raise UserError(
             f"{len(bad)} of {num_videos} videos cannot be read, more than data.max_bad_fraction {max_bad_fraction}; "
@@ -187,10 +180,6 @@ class EpochLines(Callback):
     def on_train_epoch_end(self, trainer: Trainer, pl_module: LightningModule) -> None:
         """Print the epoch's figures."""
         wanted = ("train_loss_epoch", "train_accuracy", "val_accuracy", "val_loss", "clips_per_second", "waiting_share")
-        figures = [
-            f"{name.removesuffix('_epoch')} {float(trainer.callback_metrics[name]):.3f}"
-            for name in wanted
-            if name in trainer.callback_metrics
-        ]
-        line = f"epoch {trainer.current_epoch + 1}/{trainer.max_epochs}  " + "  ".join(figures)
-        self._console.print(line)
+        known = {name: float(trainer.callback_metrics[name]) for name in wanted if name in trainer.callback_metrics}
+        figures = "  ".join(f"{name.removesuffix('_epoch')} {value:.3f}" for name, value in known.items())
+        self._console.print(f"epoch {trainer.current_epoch + 1}/{trainer.max_epochs}  {figures}")

@@ -23,7 +23,7 @@ from pipeline.checkpoint import ModelFile, provenance_of, save_model
 from pipeline.config import Experiment, MachineConfig, to_yaml
 from pipeline.datasets.annotations import name_some
 from pipeline.datasets.datamodule import VideoDataModule, uses_cuda
-from pipeline.datasets.features import FrozenBackbone, can_keep_features
+from pipeline.datasets.features import FrozenBackbone
 from pipeline.datasets.identities import Contents, Unseen
 from pipeline.datasets.loading import lost_workers
 from pipeline.datasets.settled import Splits, read_splits, require_classes
@@ -110,7 +110,6 @@ def train(
 
 def _train(experiment: Experiment, splits: Splits | None, *, resume: bool, quiet: bool) -> TrainingResult:
     run_dir = experiment.run_dir
-    _check_settings_agree(experiment)
     last = run_dir / "checkpoints" / "last.ckpt"
     ranks = join(experiment.machine)
     quiet = quiet or not ranks.is_first
@@ -188,45 +187,6 @@ def _cache_features(data: VideoDataModule, module: ClipClassifier, quiet: bool) 
         module.eval()
         data.cache_features(FrozenBackbone(module.recognizer, module.transform), lambda: progress.advance(task))
         module.train()
-
-
-def _check_settings_agree(experiment: Experiment) -> None:
-    training = experiment.training
-    if experiment.data.cache == "features":
-        if training.backbone_lr_scale != 0:
-            raise UserError(
-                "data.cache features keeps what a frozen backbone says of each frame: set "
-                "training.backbone_lr_scale 0, or data.cache none"
-            )
-        if not can_keep_features(experiment.clips):
-            raise UserError(
-                "data.cache features keeps the change from each frame to the next, and these clips do not consist of "
-                "neighbours: set sampling.mode dense and sampling.short_video hold_last, transform.input rgb, "
-                "or data.cache none"
-            )
-        if training.mixup_alpha or training.cutmix_alpha:
-            raise UserError("data.cache features cannot mix pictures; set training.mixup_alpha and cutmix_alpha to 0")
-    _check_changes_are_seen(experiment)
-    drawn, num_frames = training.train_frames, experiment.sampling.num_frames
-    if drawn is not None and drawn > num_frames:
-        raise UserError(
-            f"training.train_frames ({drawn}) is more than a clip has, sampling.num_frames ({num_frames}): lower "
-            "it, or leave it unset to learn from all"
-        )
-    starts_at_random = experiment.model.weights == "none" and training.initial_model is None
-    if starts_at_random and training.freeze_batch_norm:
-        raise UserError(
-            "model.weights none starts from random weights, whose batch-norm statistics must be learned: "
-            "set training.freeze_batch_norm false"
-        )
-
-
-def _check_changes_are_seen(experiment: Experiment) -> None:
-    if experiment.transform.input == "rgb" and experiment.model.rgb_diff_scale != 1:
-        raise UserError(
-            "model.rgb_diff_scale enlarges the change since the frame before, and single pictures have none: "
-            "set transform.input rgb_diff or rgb+rgb_diff, or model.rgb_diff_scale 1"
-        )
 
 
 def _check_run_dir(run_dir: Path, last: Path, resume: bool) -> None:

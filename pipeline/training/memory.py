@@ -59,16 +59,15 @@ def _kept_bytes(module: ClipClassifier) -> tuple[int, int]:
     backbone = copy.deepcopy(module.recognizer.backbone).to("meta")
     pictures = torch.empty(num_frames * experiment.transform.num_pictures, 3, side, side, device="meta")
     kept: dict[int, Tensor] = {}
-    largest = 0
+    maps = [0]
 
     def keep(tensor: Tensor) -> Tensor:
         kept[tensor.untyped_storage()._cdata] = tensor  # held, so that no two share an address
         return tensor
 
     def look(layer: nn.Module, inputs: object, output: object) -> None:
-        nonlocal largest
         if isinstance(output, Tensor):
-            largest = max(largest, output.untyped_storage().nbytes())
+            maps.append(output.untyped_storage().nbytes())
 
     hooks = [layer.register_forward_hook(look) for layer in backbone.modules()]
     with torch.autograd.graph.saved_tensors_hooks(keep, lambda tensor: tensor):
@@ -77,7 +76,7 @@ def _kept_bytes(module: ClipClassifier) -> tuple[int, int]:
         hook.remove()
     weights = {parameter.untyped_storage()._cdata for parameter in (*backbone.parameters(), *backbone.buffers())}
     sizes = [tensor.untyped_storage().nbytes() for place, tensor in kept.items() if place not in weights]
-    return sum(sizes), largest
+    return sum(sizes), max(maps)
 
 
 def check_step_fits(module: ClipClassifier, precision: str) -> None:

@@ -14,7 +14,6 @@ from lightning.pytorch.utilities.types import OptimizerLRScheduler
 from torch import Tensor, nn
 from torch.nn.modules.batchnorm import _BatchNorm
 from torchmetrics.classification import MulticlassAccuracy
-from torchvision import tv_tensors
 from torchvision.transforms import v2
 
 from pipeline.config import Experiment, TrainingConfig
@@ -99,18 +98,22 @@ class ClipClassifier(LightningModule):
         step can be skipped, a gradient of zero."""
         self._note_bad(batch)
         loss, weight = self.loss(batch)
-        loss, mean_loss, num_clips = self._share(loss, weight, len(batch.labels))
+        loss, self._mean_loss, num_clips = self._share(loss, weight, len(batch.labels))
         if num_clips == 0:
             return loss if self.ranks.count > 1 else None
-        if not math.isfinite(mean_loss):
+        self.log("train_loss", self._mean_loss, prog_bar=True, on_step=True, on_epoch=True, batch_size=num_clips)
+        self.log("train_accuracy", self.train_accuracy, prog_bar=True, on_step=False, on_epoch=True)
+        return loss
+
+    def on_after_backward(self) -> None:
+        """Refuse a loss that is no finite number before the weights learn from it. This waits for the GPU, so it comes
+        when all work of the backward pass is queued there."""
+        if not math.isfinite(self._mean_loss):
             error = UserError(
-                f"the loss became {mean_loss} in epoch {self.current_epoch}; "
+                f"the loss became {float(self._mean_loss)} in epoch {self.current_epoch}; "
                 "lower training.learning_rate, or train with training.precision fp32"
             )
             self.ranks.refuse(error)
-        self.log("train_loss", mean_loss, prog_bar=True, on_step=True, on_epoch=True, batch_size=num_clips)
-        self.log("train_accuracy", self.train_accuracy, prog_bar=True, on_step=False, on_epoch=True)
-        return loss
 
     def loss(self, batch: ClipBatch) -> tuple[Tensor, Tensor]:
         """Mean loss of the clips and what it weighs against other ranks' means; 0 and 0 where there are none."""
@@ -124,22 +127,23 @@ class ClipClassifier(LightningModule):
             logits, targets, self.class_weights, label_smoothing=self.experiment.training.label_smoothing
         )
         if self.class_weights is None or targets.is_floating_point():
-            return loss, torch.tensor(float(len(logits)), device=self.device)
+            return loss, loss.new_full((), len(logits), dtype=torch.float32)
         return loss, self.class_weights[targets].sum()
 
-    def _share(self, loss: Tensor, weight: Tensor, num_clips: int) -> tuple[Tensor, float, int]:
+    def _share(self, loss: Tensor, weight: Tensor, num_clips: int) -> tuple[Tensor, Tensor, int]:
         """This rank's part of the loss of all clips of all ranks' batches, that loss, and how many clips they are.
 
         The ranks' gradients are averaged; scaled so, the average is the gradient of one large batch, also where ranks
-        have fewer clips because some could not be read.
+        have fewer clips because some could not be read. A rank alone reads nothing back from its device.
         """
         if self.ranks.count == 1:
-            return loss, float(loss.detach()), num_clips
+            return loss, loss.detach(), num_clips
         own = torch.stack([loss.detach().float() * weight, weight, torch.full_like(weight, num_clips)])
-        weighted, total, clips = self.ranks.sum(own.double()).tolist()
-        if not clips:
-            return loss, 0.0, 0
-        return loss * (weight * self.ranks.count / total), weighted / total, int(clips)
+        weighted, total, clips = self.ranks.sum(own.double()).float()
+        num_clips = int(clips)
+        if num_clips == 0:
+            return loss, torch.zeros_like(weight), 0
+        return loss * (weight * self.ranks.count / total), weighted / total, num_clips
 
     def _forward(self, batch: ClipBatch) -> tuple[Tensor, Tensor]:
         """Logits ``[B, K]`` and targets: class indices ``[B]``, or ``[B, K]`` shares where clips are mixed."""
@@ -147,8 +151,9 @@ class ClipClassifier(LightningModule):
             return self.recognizer.classify(self._drawn(batch.frames)), batch.labels
         clips, targets = self._drawn(self.transform.train(batch.frames)), batch.labels
         if self._mix is not None:
-            clips, targets = self._mix(tv_tensors.Video(clips), targets)
-            clips = clips.as_subclass(Tensor)
+            # A clip goes as one picture of T C channels: [B, T, C, H, W] -> [B, T C, H, W] and back.
+            mixed, targets = self._mix(clips.flatten(1, 2), targets)
+            clips = mixed.unflatten(1, clips.shape[1:3])
         return self.recognizer(clips), targets
 
     def _drawn(self, clips: Tensor) -> Tensor:
@@ -227,7 +232,7 @@ def draw_frames(clips: Tensor, count: int) -> Tensor:
 
     This is not a matter of sampling: what a transform says of a frame, its change, needs the frame before it."""
     batch, steps = clips.shape[:2]
-    edges = torch.tensor(part_edges(steps, count), device=clips.device)
+    edges = torch.tensor(part_edges(steps, count)).to(clips.device, non_blocking=True)
     lengths = edges[1:] - edges[:-1]
     places = edges[:-1] + (torch.rand(batch, count, device=clips.device) * lengths).long()
     return clips[torch.arange(batch, device=clips.device)[:, None], places]

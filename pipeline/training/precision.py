@@ -64,7 +64,8 @@ def _has_amx() -> bool:
 
 def _slow_in_bf16(config: ModelConfig, recognizer: Recognizer) -> str:
     """Convolutions of the network that take longer in bf16 than in fp32 although there is AMX; empty if none matter."""
-    learning = [layer for layer in recognizer.backbone.modules() if isinstance(layer, nn.Conv2d) and _learns(layer)]
+    layers = [layer for layer in recognizer.backbone.modules() if isinstance(layer, nn.Conv2d)]
+    learning = [layer for layer in layers if layer.weight.requires_grad]
     if any(layer.groups > 1 for layer in learning):
         return "depthwise convolutions that learn"
     if MAP_HEADS.isdisjoint(config.heads):
@@ -74,10 +75,6 @@ def _slow_in_bf16(config: ModelConfig, recognizer: Recognizer) -> str:
     if not learning and recognizer.temporal.fast and config.hidden_channels >= MIN_CHANNELS:
         return "large 3x3 convolutions, which fp32 does with fewer multiplications,"
     return ""
-
-
-def _learns(layer: nn.Conv2d) -> bool:
-    return layer.weight.requires_grad
 
 
 def _lacks_bf16() -> bool:

@@ -24,13 +24,13 @@ def fit_frames(frames: Tensor, config: TransformConfig, sample_aspect_ratio: Fra
     out of the shape in which pixels of that ratio are shown."""
     size = config.fit_size_px
     if config.fit == "stretch":
-        return _resize(frames, size, size)
+        return resize(frames, size, size)
     height, width = frames.shape[-2:]
-    return _center(_resize(frames, *size_before_crop(height, width, size, sample_aspect_ratio)), size)
+    return _center(resize(frames, *size_before_crop(height, width, size, sample_aspect_ratio)), size)
 
 
-def _resize(frames: Tensor, height: int, width: int) -> Tensor:
-    """Resize as torchvision's ``resize`` of tensors does, to the bit."""
+def resize(frames: Tensor, height: int, width: int) -> Tensor:
+    """Resize uint8 ``[T, 3, H, W]`` as torchvision's ``resize`` of tensors does, to the bit."""
     if frames.shape[-2:] == (height, width):
         return frames
     if len(frames) == 1:  # torch takes one picture for planes, whatever its strides, unless the batch's stride says so
@@ -63,13 +63,15 @@ class ClipTransform:
         return self.to_input(_center(frames, self.config.input_size_px))
 
     def to_input(self, frames: Tensor) -> Tensor:
-        """uint8 ``[..., T + L, 3, I, I]`` -> normalised float ``[..., T, 3 P, I, I]``, P pictures of each frame.
+        """``[..., T + L, 3, I, I]``, uint8 or float from 0 to 255, the latter overwritten -> normalised float
+        ``[..., T, 3 P, I, I]``, P pictures of each frame.
 
         ``rgb_diff`` gives the change of the normalised picture since the frame before, so that each output frame
         needs its predecessor (L is 1, else 0). ``rgb+rgb_diff`` gives the picture, then its change.
         """
         mean, std = (
-            torch.tensor(value, device=frames.device).view(3, 1, 1)
+            # non_blocking: a plain copy to a GPU waits for all work that is under way there.
+            torch.tensor(value).view(3, 1, 1).to(frames.device, non_blocking=True)
             for value in (self.normalization.mean, self.normalization.std)
         )
         pictures = frames.float().div_(255).sub_(mean).div_(std)

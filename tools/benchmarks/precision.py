@@ -106,7 +106,8 @@ def _seconds(steps: dict[str, Callable[[], object]], rounds: int, device: str) -
 def _step(experiment: Experiment, from_features: bool, precision: str, device: str) -> Callable[[], object]:
     """One whole step as Lightning makes it, without a trainer."""
     torch.manual_seed(0)
-    experiment = replace(experiment, model=replace(experiment.model, weights="none"))
+    training = replace(experiment.training, initial_model="random weights, which cost the same")
+    experiment = replace(experiment, model=replace(experiment.model, weights="none"), training=training)
     module = ClipClassifier(experiment, _NUM_CLASSES).to(device)
     optimizer = torch.optim.AdamW(parameter_groups(module.recognizer, experiment.training))
     batch = _batch(module, experiment, from_features).to(device)

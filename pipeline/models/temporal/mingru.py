@@ -22,7 +22,29 @@ from pipeline.models.temporal import fast
 from pipeline.models.temporal.head import Kernel, State, TemporalHead, size_keeping
 
 
-class MinGRU(TemporalHead):
+class _Minimal(TemporalHead):
+    """The recurrence over gates of any shape."""
+
+    streams = True
+
+    def recur(self, projected: Tensor, state: State = None) -> tuple[Tensor, State]:
+        """``[B, T, 2 hidden, ...]`` -> ``[B, T, hidden, ...]`` and the last state ``[B, hidden, ...]``."""
+        h = self.initial_state(projected) if state is None else state.to(_state_dtype(state))
+        x_z, x_n = projected.to(h.dtype).chunk(2, dim=2)
+        zs, ns = torch.sigmoid(x_z), torch.where(x_n >= 0, x_n + 0.5, torch.sigmoid(x_n))
+        outputs = []
+        for z, n in zip(zs.unbind(1), ns.unbind(1), strict=True):
+            h = torch.lerp(h, n, z)  # (1 - z) . h + z . n
+            outputs.append(h)
+        states = torch.stack(outputs, dim=1)
+        return states.to(projected.dtype), states[:, -1]
+
+    def update_gate(self, x: Tensor, before: Tensor) -> Tensor:
+        """z, whatever the states before."""
+        return torch.sigmoid(self.project(x).chunk(2, dim=2)[0])
+
+
+class MinGRU(_Minimal):
     """Minimal GRU over vectors.
 
     Args:
@@ -30,7 +52,6 @@ class MinGRU(TemporalHead):
         hidden_channels: D of the state.
     """
 
-    streams = True
     reads_maps = False
 
     def __init__(self, num_features: int, hidden_channels: int) -> None:
@@ -47,16 +68,8 @@ class MinGRU(TemporalHead):
         gates: Tensor = self.gates(x)
         return gates
 
-    def recur(self, projected: Tensor, state: State = None) -> tuple[Tensor, State]:
-        """``[B, T, 2 hidden]`` -> ``[B, T, hidden]`` and the last state ``[B, hidden]``."""
-        return _run(self, projected, state)
 
-    def update_gate(self, x: Tensor, before: Tensor) -> Tensor:
-        """z, whatever the states before."""
-        return torch.sigmoid(self.project(x).chunk(2, dim=2)[0])
-
-
-class ConvMinGRU(TemporalHead):
+class ConvMinGRU(_Minimal):
     """Minimal GRU over feature maps: the matrix products are convolutions.
 
     Args:
@@ -66,7 +79,6 @@ class ConvMinGRU(TemporalHead):
         norm: ``group`` normalises the gates (GroupNorm, one group a gate).
     """
 
-    streams = True
     reads_maps = True
 
     def __init__(self, num_features: int, hidden_channels: int, kernel_size: Kernel = 3, *, norm: str = "none") -> None:
@@ -92,27 +104,6 @@ class ConvMinGRU(TemporalHead):
         gates: Tensor = self.norm(self.gates(maps))
         return gates.reshape(*x.shape[:2], *gates.shape[1:])  # -> [B, T, ...]
 
-    def recur(self, projected: Tensor, state: State = None) -> tuple[Tensor, State]:
-        """``[B, T, 2 hidden, H, W]`` -> ``[B, T, hidden, H, W]`` and the last state ``[B, hidden, H, W]``."""
-        return _run(self, projected, state)
-
-    def update_gate(self, x: Tensor, before: Tensor) -> Tensor:
-        """z, whatever the states before."""
-        return torch.sigmoid(self.project(x).chunk(2, dim=2)[0])
-
 
 def _state_dtype(x: Tensor) -> torch.dtype:
     return torch.promote_types(x.dtype, torch.float32)
-
-
-def _run(head: TemporalHead, projected: Tensor, state: State) -> tuple[Tensor, Tensor]:
-    """``projected [B, T, 2 hidden, ...]`` -> the outputs ``[B, T, hidden, ...]`` and the last state."""
-    h = head.initial_state(projected) if state is None else state.to(_state_dtype(state))
-    x_z, x_n = projected.to(h.dtype).chunk(2, dim=2)
-    zs, ns = torch.sigmoid(x_z), torch.where(x_n >= 0, x_n + 0.5, torch.sigmoid(x_n))
-    outputs = []
-    for z, n in zip(zs.unbind(1), ns.unbind(1), strict=True):
-        h = torch.lerp(h, n, z)  # (1 - z) . h + z . n
-        outputs.append(h)
-    states = torch.stack(outputs, dim=1)
-    return states.to(projected.dtype), states[:, -1]

@@ -18,62 +18,48 @@ from pipeline.models.temporal.head import State, TemporalHead, cannot_stream
 from pipeline.models.temporal.mingru import ConvMinGRU, MinGRU
 from pipeline.models.temporal.pooling import Change, Mean
 
-
-def _recurrent(layer: Callable[..., nn.RNNBase]) -> Callable[[int, ModelConfig], TemporalHead]:
-    def build(num_features: int, config: ModelConfig) -> TemporalHead:
-        return Recurrent(
-            layer(num_features, config.hidden_channels, batch_first=True, bidirectional=config.bidirectional)
-        )
-
-    return build
+_Build = Callable[[int, ModelConfig], TemporalHead]
 
 
-def _both_ways(build_one: Callable[[], TemporalHead], config: ModelConfig) -> TemporalHead:
-    return Bidirectional(build_one(), build_one()) if config.bidirectional else build_one()
-
-
-def _kernel(config: ModelConfig) -> tuple[int, int]:
-    return SCAN_ORDERS[config.scan].kernel(config.kernel_size)
-
-
-def _convgru(num_features: int, config: ModelConfig) -> TemporalHead:
-    return _both_ways(
-        lambda: ConvGRU(
-            num_features,
-            config.hidden_channels,
-            _kernel(config),
-            reset_after=config.reset_after,
-            norm=config.norm,
-        ),
-        config,
+def _both_ways(build: _Build) -> _Build:
+    """The head itself, or two of it that read in both directions."""
+    return lambda num_features, config: (
+        Bidirectional(build(num_features, config), build(num_features, config))
+        if config.bidirectional
+        else build(num_features, config)
     )
 
 
-def _convlstm(num_features: int, config: ModelConfig) -> TemporalHead:
-    return _both_ways(lambda: ConvLSTM(num_features, config.hidden_channels, _kernel(config), norm=config.norm), config)
+def _recurrent(layer: Callable[..., nn.RNNBase]) -> _Build:
+    return lambda num_features, config: Recurrent(
+        layer(num_features, config.hidden_channels, batch_first=True, bidirectional=config.bidirectional)
+    )
 
 
-def _mingru(num_features: int, config: ModelConfig) -> TemporalHead:
-    return _both_ways(lambda: MinGRU(num_features, config.hidden_channels), config)
-
-
-def _convmingru(num_features: int, config: ModelConfig) -> TemporalHead:
+def _of_maps(head: type[ConvGRU] | type[ConvLSTM] | type[ConvMinGRU], *settings: str) -> _Build:
+    """A head of maps, with those settings that it alone has."""
     return _both_ways(
-        lambda: ConvMinGRU(num_features, config.hidden_channels, _kernel(config), norm=config.norm), config
+        lambda num_features, config: head(
+            num_features,
+            config.hidden_channels,
+            SCAN_ORDERS[config.scan].kernel(config.kernel_size),
+            norm=config.norm,
+            **{name: getattr(config, name) for name in settings},
+        )
     )
 
 
 # name -> (input channels, settings) -> head
-TEMPORAL_HEADS: dict[str, Callable[[int, ModelConfig], TemporalHead]] = {
+TEMPORAL_HEADS: dict[str, _Build] = {
     "mean": lambda num_features, config: Mean(num_features),
     "change": lambda num_features, config: Change(num_features),
     "rnn": _recurrent(nn.RNN),
     "lstm": _recurrent(nn.LSTM),
     "gru": _recurrent(nn.GRU),
-    "convlstm": _convlstm,
-    "convgru": _convgru,
-    "mingru": _mingru,
-    "convmingru": _convmingru,
+    "convlstm": _of_maps(ConvLSTM),
+    "convgru": _of_maps(ConvGRU, "reset_after"),
+    "mingru": _both_ways(lambda num_features, config: MinGRU(num_features, config.hidden_channels)),
+    "convmingru": _of_maps(ConvMinGRU),
 }
 MAP_HEADS = frozenset(("convlstm", "convgru", "convmingru"))
 
@@ -134,27 +120,27 @@ class Stack(TemporalHead):
 
     def project(self, x: Tensor) -> Tensor:
         """The first head's half that reads each frame alone; where steps are recomputed, that is left to ``recur``."""
-        if x.ndim == 5 and not self.reads_maps:
-            x = x.mean(dim=(3, 4))  # [B, T, C, H, W] -> [B, T, C]
-        x = drop_features(x, self.dropout, self.training)
+        x = self._prepared(x, self.heads[0])
         return x if self._recomputes(self.heads[0]) else self.heads[0].project(x)
 
     def recur(self, projected: Tensor, state: State = None) -> tuple[Tensor, State]:
         """What ``project`` gave -> the last head's output and every head's state."""
         states = self.initial_state(projected) if state is None else state
-        first = self.heads[0]
-        if self._recomputes(first):
-            x, next_state = self._run_in_pieces(first, projected, states[0])
-        else:
-            x, next_state = first.recur(projected, states[0])
-        next_states = [next_state]
-        for head, head_state in zip(self.heads[1:], states[1:], strict=True):
-            if x.ndim == 5 and not head.reads_maps:
-                x = x.mean(dim=(3, 4))  # [B, T, C, H, W] -> [B, T, C]
-            x = drop_features(x, self.dropout, self.training)
-            x, next_state = self._run_in_pieces(head, x, head_state) if self._recomputes(head) else head(x, head_state)
+        x, next_states = projected, []
+        for place, (head, head_state) in enumerate(zip(self.heads, states, strict=True)):
+            if place > 0:
+                x = self._prepared(x, head)
+            if self._recomputes(head):
+                x, next_state = self._run_in_pieces(head, x, head_state)
+            else:
+                x, next_state = head.recur(x, head_state) if place == 0 else head(x, head_state)
             next_states.append(next_state)
         return x, tuple(next_states)
+
+    def _prepared(self, x: Tensor, head: TemporalHead) -> Tensor:
+        if x.ndim == 5 and not head.reads_maps:
+            x = x.mean(dim=(3, 4))  # [B, T, C, H, W] -> [B, T, C]
+        return drop_features(x, self.dropout, self.training)
 
     def _recomputes(self, head: TemporalHead) -> bool:
         return self.training and self.checkpoint_steps > 0 and head.streams

@@ -1,0 +1,39 @@
+"""Options of the commands: how to run and where to write. The settings of an experiment are in ``config``."""
+
+from pipeline.options.models import (
+    DemoOptions,
+    DiagnoseOptions,
+    EvaluateOptions,
+    ExplainOptions,
+    ExportOptions,
+    LearnOptions,
+    ReportOptions,
+    ScoreOptions,
+    TrainOptions,
+)
+from pipeline.options.videos import (
+    CheckOptions,
+    DoctorOptions,
+    PredictOptions,
+    ShardOptions,
+    WebcamOptions,
+    name_sources,
+)
+
+__all__ = [
+    "CheckOptions",
+    "DemoOptions",
+    "DiagnoseOptions",
+    "DoctorOptions",
+    "EvaluateOptions",
+    "ExplainOptions",
+    "ExportOptions",
+    "LearnOptions",
+    "PredictOptions",
+    "ReportOptions",
+    "ScoreOptions",
+    "ShardOptions",
+    "TrainOptions",
+    "WebcamOptions",
+    "name_sources",
+]
