@@ -94,37 +94,48 @@ def score_files(predictions: Sequence[Path], truth: Path, options: ScoreOptions)
     Raises:
         UserError: a file is malformed, or the two sides have no video in common.
     """
+    right, found = _read_sides(predictions, truth, options)
+    names, found_names = (dict.fromkeys(video.name for video in side) for side in (right, found))
+    missing = tuple(name for name in names if name not in found_names)
+    without_truth = tuple(name for name in found_names if name not in names)
+    if found and len(missing) == len(names):
+        raise UserError(
+            f"no predicted video has truth: {found[0].name!r} and others here, {right[0].name!r} and others in "
+            f"{truth}; name the videos alike"
+        )
+    background, has_steps = options.background or _BACKGROUND, any(video.steps is not None for video in right)
+    has_clock = options.sample_fps is not None or not has_steps
+    pairs = pair_videos(right, found, options.sample_fps, background)
+    figures = judge_timelines(pairs, _settings(options, has_clock))
+    stride = round((options.sample_fps or 1.0) / pairs[0].sample_fps) if has_steps else 1
+    notes = [
+        *_name_notes(missing, without_truth),
+        *_time_notes(right, found, has_clock, stride),
+        *_label_notes(figures, background),
+    ]
+    return Score(figures, missing, without_truth, tuple(notes))
+
+
+def _read_sides(
+    predictions: Sequence[Path], truth: Path, options: ScoreOptions
+) -> tuple[list[LabelledVideo], list[LabelledVideo]]:
+    """The truth, and the predictions under its names."""
     right = read_timelines(truth, options.truth_format, options.split)
     found = [video for path in predictions for video in read_timelines(path, options.format)]
     if not right:
         raise UserError(f"{truth}: no video" + (f" of the split {options.split!r}" if options.split else ""))
-    found = rename_as(right, found)
-    names, found_names = ([video.name for video in side] for side in (right, found))
-    missing = tuple(name for name in names if name not in set(found_names))
-    without_truth = tuple(name for name in found_names if name not in set(names))
-    if found and len(missing) == len(right):
-        raise UserError(
-            f"no predicted video has truth: {found_names[0]!r} and others here, {names[0]!r} and others in {truth}; "
-            "name the videos alike"
-        )
-    has_clock = options.sample_fps is not None or all(video.steps is None for video in right)
-    figures = judge_timelines(
-        pair_videos(right, found, options.sample_fps, options.background or _BACKGROUND),
-        TimelineSettings(
-            options.tolerance_seconds,
-            options.sample_fps,
-            has_clock,
-            options.late_seconds,
-            options.resamples,
-            options.seed,
-        ),
+    return right, rename_as(right, found)
+
+
+def _settings(options: ScoreOptions, has_clock: bool) -> TimelineSettings:
+    return TimelineSettings(
+        spot_tolerances_seconds=options.tolerance_seconds,
+        spot_fps=options.sample_fps,
+        has_clock=has_clock,
+        late_seconds=options.late_seconds,
+        num_resamples=options.resamples,
+        seed=options.seed,
     )
-    notes = [
-        *_name_notes(missing, without_truth),
-        *_time_notes(right, found, has_clock),
-        *_label_notes(figures, options.background or _BACKGROUND),
-    ]
-    return Score(figures, missing, without_truth, tuple(notes))
 
 
 def _name_notes(missing: Sequence[str], without_truth: Sequence[str]) -> list[str]:
@@ -135,7 +146,14 @@ def _name_notes(missing: Sequence[str], without_truth: Sequence[str]) -> list[st
     return [f"{text}. {name_some(names)}" for text, names in said.items() if names]
 
 
-def _time_notes(right: Sequence[LabelledVideo], found: Sequence[LabelledVideo], has_clock: bool) -> list[str]:
+def _time_notes(
+    right: Sequence[LabelledVideo], found: Sequence[LabelledVideo], has_clock: bool, stride: int
+) -> list[str]:
+    if stride > 1:
+        return [
+            f"predictions are of one step in {stride}, and compared at these",
+            *_time_notes(right, found, has_clock, 1),
+        ]
     if not has_clock:
         return ["the truth has a label a step, at no known rate: figures in seconds and hours need --sample_fps"]
     known = {video.name for side in (right, found) for video in side if video.steps or video.duration_seconds}

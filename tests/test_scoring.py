@@ -83,3 +83,16 @@ def test_it_needs_no_torch(folder: Path) -> None:
     words = [sys.executable, "-c", code, "score", "found.json", "truth.csv"]
     root = Path(__file__).parent.parent
     assert subprocess.run(words, env={"PYTHONPATH": str(root)}, capture_output=True).returncode == 0
+
+
+def test_published_predictions_of_all_splits_at_once(shared_data: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    """ED-TCN on 50 Salads, counted together over its 50 videos; each of five folders has ten of them."""
+    root = shared_data / "salads50"
+    folders = [str(root / f"split{k}" / "ed_tcn_predictions") for k in range(1, 6)]
+    assert main(["score", *folders, str(root / "split1" / "groundTruth"), "--json", "--resamples", "0"]) == 0
+    out, err = capsys.readouterr()
+    answer = json.loads(out)
+    assert "one step in 5" in err
+    assert (answer["num_videos"], answer["missing"]) == (50, [])
+    for name, percent in {"f1_10": 67.1, "f1_25": 63.0, "f1_50": 51.9, "edit": 59.8}.items():
+        assert 100 * answer[name] == pytest.approx(percent, abs=0.05)

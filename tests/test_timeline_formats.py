@@ -3,12 +3,13 @@
 from __future__ import annotations
 
 import json
+from fractions import Fraction
 from pathlib import Path
 
 import numpy as np
 import pytest
 
-from pipeline.clip import Prediction, Segment
+from pipeline.clip import Prediction, Segment, VideoInfo
 from pipeline.datasets.timelines.formats import TIMELINE_READERS, read_timelines
 from pipeline.datasets.timelines.names import rename_as
 from pipeline.datasets.timelines.text_files import MS_TCN_HEADING
@@ -162,7 +163,8 @@ def test_what_predict_writes_comes_back(kind: str, tmp_path: Path) -> None:
         "jsonl": lambda: JsonLines(path, {"labels": ["run"]}),
         "csv": lambda: CsvFile(path),
     }[kind]()
-    writer.begin_video(SourceVideo("sub/a.mp4", "a"))
+    info = VideoInfo(Path("sub/a.mp4"), 100, 64, 48, Fraction(25), 4.0, 0, "h264", "mp4")
+    writer.begin_video(SourceVideo("sub/a.mp4", "a", info))
     writer.window(Prediction("sub/a.mp4", 0.0, 1.0, "run", 0.75, (("run", 0.75),)), np.ones(1, np.float32))
     writer.segment(Segment(0.25, 1.5, "run", 0.5))
     writer.segment(Segment(2.0, 3.0, "jump", 0.875))
@@ -170,9 +172,21 @@ def test_what_predict_writes_comes_back(kind: str, tmp_path: Path) -> None:
     writer.begin_video(SourceVideo("sub/b.mp4", "b"))
     writer.end_video("error", "it is broken")
     writer.close()
-    first, second = read_timelines(path)
-    assert first.spans == (LabelledSpan(0.25, 1.5, "run", 0.5), LabelledSpan(2.0, 3.0, "jump", 0.875))
-    assert (first.name, second.name, second.spans) == ("sub/a.mp4", "sub/b.mp4", ())
+    (video,) = read_timelines(path)
+    assert (video.name, video.duration_seconds) == ("sub/a.mp4", 4.0)
+    assert video.spans == (LabelledSpan(0.25, 1.5, "run", 0.5), LabelledSpan(2.0, 3.0, "jump", 0.875))
+
+
+def test_segments_by_video(tmp_path: Path) -> None:
+    run = {"start_seconds": 1, "end_seconds": 2.5, "label": "run"}
+    content = {"a.mp4": [run | {"score": 0.5}], "b.mp4": {"duration_seconds": 9, "segments": [run]}, "c.mp4": []}
+    found = read_timelines(write(tmp_path, {"s.json": json.dumps(content, indent=1)}) / "s.json")
+    assert [(video.name, video.duration_seconds) for video in found] == [
+        ("a.mp4", None),
+        ("b.mp4", 9.0),
+        ("c.mp4", None),
+    ]
+    assert [video.spans for video in found[:2]] == [(LabelledSpan(1, 2.5, "run", s),) for s in (0.5, 1.0)]
 
 
 @pytest.mark.parametrize(
@@ -199,6 +213,13 @@ def test_what_predict_writes_comes_back(kind: str, tmp_path: Path) -> None:
         ({"o.json": '{"videos": [{"path": "v"}]}'}, r"videos\[0\]: needs path and segments"),
         ({"o.jsonl": '{"event": "run"}\n{"path": "v"}\n'}, r"o.jsonl:2: no event"),
         ({"d.txt": "v 1 2\nv 1\n"}, r"d.txt:2: expected VIDEO START END"),
+        (
+            {"s.json": '{"v": [{"start_seconds": 1, "end_seconds": 0, "label": "a"}]}'},
+            r"s.json: v\[0\]: .*before it starts",
+        ),
+        ({"s.json": '{"v": [1]}'}, r"s.json: v: must be segments"),
+        ({"s.json": '{"v": {"segments": 3}}'}, r"s.json: v: needs a list of segments"),
+        ({"y.json": '{"v": 3}'}, r"does not tell its format"),
         ({"x.json": "{}"}, r"does not tell its format.*--format"),
         ({"x.csv": "a,b\n1,2\n"}, r"does not tell its format"),
     ],

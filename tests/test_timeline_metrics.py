@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import math
+from dataclasses import replace
 from fractions import Fraction
 from functools import reduce
 from operator import add
@@ -303,6 +304,21 @@ def test_frames_are_ranked_by_the_best_span_over_them() -> None:
     assert judged.figures["frame_map"].value == pytest.approx(average_precision_score(targets, scores))
 
 
+def test_frames_are_ranked_by_a_models_own_scores_where_these_are_given() -> None:
+    """Two labels at once, against the same arrays in one piece."""
+    rng = np.random.default_rng(0)
+    truth = {"v": [(0, 40, "a"), (30, 60, "b")], "w": [(10, 20, "a")]}
+    scores = {name: {label: rng.random(100) for label in "ab"} for name in truth}
+    pairs = [replace(pair, frame_scores=scores[pair.name]) for pair in pair_videos(videos_of(truth, 100.0), [], 1.0)]
+    judged = judge_timelines(pairs, TimelineSettings(num_resamples=200))
+    targets = np.zeros((200, 2), bool)
+    targets[0:40, 0] = targets[30:60, 1] = targets[110:120, 0] = True
+    together = np.stack([np.concatenate([scores[name][label] for name in truth]) for label in "ab"], axis=1)
+    assert judged.figures["frame_map"].value == pytest.approx(frame_average_precision(together, targets).mean())
+    balanced = frame_average_precision(together, targets, calibrated=True)
+    assert judged.figures["frame_calibrated_map"].value == pytest.approx(balanced.mean())
+
+
 def test_two_spans_without_length_match_as_in_activitynets_code() -> None:
     """0 / 0 is below no threshold there."""
     assert math.isnan(naive_iou((1, 1), (2, 2)))
@@ -414,6 +430,12 @@ def test_intervals_are_the_same_each_time_and_hold_the_figure() -> None:
     spread = 1.96 * np.std(by_video, ddof=1) / math.sqrt(len(by_video))
     assert accuracies.value == pytest.approx(np.mean(by_video))
     assert accuracies.high - accuracies.low == pytest.approx(2 * spread, rel=0.15)  # of a normal one
+
+
+def test_one_video_has_no_interval() -> None:
+    judged = judge_timelines(pair_videos(*many_videos(1, np.random.default_rng(1))))
+    assert math.isfinite(judged.figures["edit"].value)
+    assert math.isnan(judged.figures["edit"].low)
 
 
 def test_the_summary_is_json_with_units_in_its_names() -> None:

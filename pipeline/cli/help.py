@@ -24,6 +24,10 @@ _PURPOSES: dict[str, dict[str, tuple[str, ...]]] = {
         _FIRST: ("config", "data.root", "split", "output", "device", "clips", "mirror"),
         "A protocol of folds": ("protocol", "seeds", "no_baseline"),
     },
+    "score": {
+        _FIRST: ("json", "split", "sample_fps", "background", "format", "truth_format"),
+        "Thresholds and intervals": ("tolerance_seconds", "late_seconds", "resamples", "seed"),
+    },
     "diagnose": {_FIRST: ("data.root", "split", "output", "device")},
     "predict": {
         _FIRST: (

@@ -74,7 +74,8 @@ class ScoreOptions:
     """Reading of predictions and truth, and thresholds of the figures."""
 
     format: str | None = None
-    """Format of the predictions: activitynet, epic, manifest, ms_tcn, predict or thumos; unset: told by the content."""
+    """Format of the predictions: activitynet, epic, manifest, ms_tcn, predict, segments or thumos; unset: told by the
+    content."""
     truth_format: str | None = None
     """Format of the truth, likewise."""
     split: str | None = None

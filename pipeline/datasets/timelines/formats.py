@@ -3,10 +3,16 @@
 from __future__ import annotations
 
 import json
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 from pathlib import Path
+from typing import Any
 
-from pipeline.datasets.timelines.json_files import read_activitynet, read_predicted_json, read_predicted_lines
+from pipeline.datasets.timelines.json_files import (
+    read_activitynet,
+    read_predicted_json,
+    read_predicted_lines,
+    read_segments,
+)
 from pipeline.datasets.timelines.tables import read_epic, read_manifest_spans, read_predicted_rows
 from pipeline.datasets.timelines.text_files import MS_TCN_HEADING, read_ms_tcn, read_thumos
 from pipeline.errors import UserError, unknown_name
@@ -15,7 +21,7 @@ from pipeline.timeline.labelled import LabelledVideo
 _HEAD_BYTES = 65_536
 
 
-def read_predicted(path: Path, split: str | None = None) -> list[LabelledVideo]:
+def _read_predicted(path: Path, split: str | None = None) -> list[LabelledVideo]:
     """Read what ``clipgru predict`` writes with ``--json``, ``--jsonl`` or ``--csv``; ``split`` does nothing.
 
     Raises:
@@ -32,7 +38,8 @@ TIMELINE_READERS: dict[str, Callable[[Path, str | None], list[LabelledVideo]]] =
     "epic": read_epic,
     "manifest": read_manifest_spans,
     "ms_tcn": read_ms_tcn,
-    "predict": read_predicted,
+    "predict": _read_predicted,
+    "segments": read_segments,
     "thumos": read_thumos,
 }
 """Format to reader of ``(path, split)``; data/README.md shows each."""
@@ -90,7 +97,9 @@ def _format_of_file(path: Path) -> str | None:
     columns = {word.strip(' "').lower() for separator in ",;\t" for word in first.split(separator)}
     if {"path", "kind"} <= columns:
         return "predict"
-    return "epic" if "start_timestamp" in columns else "manifest" if {"path", "label"} <= columns else None
+    if "start_timestamp" in columns:
+        return "epic"
+    return "manifest" if {"path", "label"} <= columns else None
 
 
 def _format_of_text(path: Path, first: str) -> str | None:
@@ -109,18 +118,25 @@ def _is_number(word: str) -> bool:
 
 
 def _format_of_json(path: Path, first: str) -> str | None:
-    """By the keys of the first line, or else of the whole."""
+    """The format of the first line, or else of the whole."""
     for text in (first, None):
         try:
-            keys = json.loads(path.read_text(encoding="utf-8-sig") if text is None else text)
+            content = json.loads(path.read_text(encoding="utf-8-sig") if text is None else text)
         except (ValueError, RecursionError):
             continue
-        if "event" in keys or "videos" in keys:
-            return "predict"
-        if "database" in keys or "results" in keys:
-            return "activitynet"
-        return "manifest" if "path" in keys else None
+        return _format_of_keys(content)
     return None
+
+
+def _format_of_keys(content: Mapping[str, Any]) -> str | None:
+    for format, keys in {"predict": {"event", "videos"}, "activitynet": {"database", "results"}}.items():
+        if keys & content.keys():
+            return format
+    if "path" in content:
+        return "manifest"
+    values = content.values()
+    is_by_video = all(isinstance(value, list) or (isinstance(value, dict) and "segments" in value) for value in values)
+    return "segments" if content and is_by_video else None
 
 
 def _head(path: Path) -> str:

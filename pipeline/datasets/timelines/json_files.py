@@ -61,8 +61,32 @@ def _segment(item: object, where: str, needs_score: bool) -> LabelledSpan:
     return read_span(where, start, end, values.get("label", values.get("action")), score)
 
 
+def read_segments(path: Path, split: str | None = None) -> list[LabelledVideo]:
+    """Read JSON of segments by video, as the motion set's truth: ``{"a.mp4": [{"start_seconds", "end_seconds", "label",
+    "score"}, ...]}``, or ``{"a.mp4": {"duration_seconds", "segments": [...]}}``. ``split`` does nothing.
+
+    Raises:
+        UserError: the file is not of that form; names the file and the key.
+    """
+    content = _mapping(read_json(read_text(path), str(path)), str(path), "videos by name")
+    return [_video(name, value, f"{path}: {name}") for name, value in content.items()]
+
+
+def _video(name: str, value: object, where: str) -> LabelledVideo:
+    video: Mapping[str, Any] = {"segments": value} if isinstance(value, list) else _mapping(value, where, "a list, or")
+    items, duration = video.get("segments"), video.get("duration_seconds")
+    if not isinstance(items, list):
+        raise UserError(f"{where}: needs a list of segments")
+    spans = tuple(
+        _span({"score": 1.0} | dict(_mapping(each, where, "segments")), f"{where}[{k}]") for k, each in enumerate(items)
+    )
+    seconds = None if duration is None else read_number(where, "duration_seconds", duration)
+    return LabelledVideo(composed(name), spans, seconds)
+
+
 def read_predicted_json(path: Path) -> list[LabelledVideo]:
-    """Read what ``clipgru predict --json`` writes: the segments of each video, and its duration.
+    """Read what ``clipgru predict --json`` writes: the segments of each video, and its duration. Videos that could not
+    be opened, which have none, are passed over.
 
     Raises:
         UserError: the file is not of that form; names the file and the key.
@@ -71,7 +95,8 @@ def read_predicted_json(path: Path) -> list[LabelledVideo]:
     videos = content.get("videos")
     if not isinstance(videos, list):
         raise UserError(f"{path}: no list of videos, which clipgru predict --json writes")
-    return [_predicted_video(video, f"{path}: videos[{index}]") for index, video in enumerate(videos)]
+    found = [_predicted_video(video, f"{path}: videos[{index}]") for index, video in enumerate(videos)]
+    return [video for video in found if video.duration_seconds]
 
 
 def _predicted_video(item: object, where: str) -> LabelledVideo:
@@ -79,18 +104,19 @@ def _predicted_video(item: object, where: str) -> LabelledVideo:
     segments = video.get("segments")
     if not isinstance(segments, list) or not isinstance(video.get("path"), str):
         raise UserError(f"{where}: needs path and segments, as clipgru predict --json writes them")
-    spans = tuple(_predicted_span(each, f"{where}.segments[{index}]") for index, each in enumerate(segments))
+    spans = tuple(_span(each, f"{where}.segments[{index}]") for index, each in enumerate(segments))
     seconds = read_number(where, "duration_seconds", video.get("duration_seconds", 0))
     return LabelledVideo(composed(video["path"]), spans, seconds or None)
 
 
-def _predicted_span(item: object, where: str) -> LabelledSpan:
+def _span(item: object, where: str) -> LabelledSpan:
     values = _mapping(item, where, "an object")
     return read_span(where, *(values.get(key, "") for key in ("start_seconds", "end_seconds", "label", "score")))
 
 
 def read_predicted_lines(path: Path) -> list[LabelledVideo]:
-    """Read what ``clipgru predict --jsonl`` writes, an event a line; windows are passed over.
+    """Read what ``clipgru predict --jsonl`` writes, an event a line; windows are passed over, and videos that could not
+    be opened.
 
     Raises:
         UserError: a malformed line, named ``file:line``.
@@ -101,11 +127,12 @@ def read_predicted_lines(path: Path) -> list[LabelledVideo]:
         event = _mapping(read_json(line, place), place, "one object")
         if "event" not in event:
             raise UserError(f"{place}: no event, which each line of clipgru predict --jsonl has")
-        if event["event"] in ("video", "segment"):
-            name = composed(str(event.get("path", "")))
-            rows.append((name, _predicted_span(event, place) if event["event"] == "segment" else None))
-            if event.get("duration_seconds"):
-                durations[name] = read_number(place, "duration_seconds", event["duration_seconds"])
+        name = composed(str(event.get("path", "")))
+        if event["event"] == "segment":
+            rows.append((name, _span(event, place)))
+        elif event["event"] == "video" and event.get("duration_seconds"):
+            rows.append((name, None))
+            durations[name] = read_number(place, "duration_seconds", event["duration_seconds"])
     return join_spans(rows, durations)
 
 

@@ -71,7 +71,8 @@ def _action(values: Mapping[str, str]) -> str:
 
 
 def read_predicted_rows(path: Path) -> list[LabelledVideo]:
-    """Read the CSV that ``clipgru predict --csv`` writes: rows of kind segment and video; windows are passed over.
+    """Read the CSV that ``clipgru predict --csv`` writes: rows of kind segment and video; windows are passed over,
+    and videos that could not be opened.
 
     Raises:
         UserError: a malformed line, named ``file:line``.
@@ -90,7 +91,7 @@ def _predicted_spans(records: list[Record]) -> Iterator[tuple[str, LabelledSpan 
         if values["kind"] == "segment":
             columns = ("start_seconds", "end_seconds", "label", "score")
             yield values["path"], read_span(place, *(values[column] for column in columns))
-        elif values["kind"] in ("window", "video"):
+        elif values["kind"] == "video" and values["end_seconds"]:
             yield values["path"], None
-        else:
+        elif values["kind"] not in ("window", "video"):
             raise UserError(f"{place}: {unknown_name('kind', values['kind'], ('window', 'segment', 'video'))}")

@@ -67,8 +67,9 @@ class RankedDetections:
             counts = weights[rows][:, self.videos]
             seen, total = counts.cumsum(axis=1), weights[rows] @ self.num_truth
             for criterion, is_right in enumerate(self.is_right):
-                hits = counts * is_right
-                precision = np.nan_to_num(ratio(hits.cumsum(axis=1), seen))
+                places = np.flatnonzero(is_right)  # precision is highest where a prediction is right
+                hits = counts[:, places]
+                precision = np.nan_to_num(ratio(hits.cumsum(axis=1), seen[:, places]))
                 interpolated = np.maximum.accumulate(precision[:, ::-1], axis=1)[:, ::-1]
                 values[criterion, rows] = ratio((hits * interpolated).sum(axis=1), total)
         return values

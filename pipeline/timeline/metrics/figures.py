@@ -18,9 +18,9 @@ from pipeline.timeline.metrics.onsets import find_onsets
 from pipeline.timeline.metrics.pairs import VideoPair
 from pipeline.timeline.metrics.segments import SegmentCounts, edit_score, match_segments
 
-F1_IOUS = (0.1, 0.25, 0.5)
-DETECTION_IOUS = tuple(percent / 100 for percent in range(10, 100, 5))
-_AVERAGED_IOUS = tuple(range(DETECTION_IOUS.index(0.5), len(DETECTION_IOUS)))  # ActivityNet's 0.5 to 0.95
+_F1_IOUS = (0.1, 0.25, 0.5)
+_DETECTION_IOUS = tuple(percent / 100 for percent in range(10, 100, 5))
+_AVERAGED_IOUS = tuple(range(_DETECTION_IOUS.index(0.5), len(_DETECTION_IOUS)))  # ActivityNet's 0.5 to 0.95
 
 _Values = dict[str, NDArray[np.float64]]
 
@@ -38,7 +38,7 @@ class TimelineSettings:
     late_seconds: float = 2.0
     """Time after the end of a true segment in which an answer still finds it."""
     num_resamples: int = 1000
-    """Resamples of the videos for the 95 % intervals; 0: none."""
+    """Resamples of the videos for the 95 % intervals; 0, or a single video: no intervals."""
     seed: int = 0
 
 
@@ -87,7 +87,7 @@ def resample_videos(num_videos: int, num_resamples: int = 1000, seed: int = 0) -
 
 
 def judge_timelines(pairs: Sequence[VideoPair], settings: TimelineSettings | None = None) -> TimelineFigures:
-    """Compute every figure of predicted timelines.
+    """Compute every figure of predicted timelines, each with a percentile bootstrap interval over the videos.
 
     Args:
         pairs: the videos, one at least.
@@ -99,7 +99,8 @@ def judge_timelines(pairs: Sequence[VideoPair], settings: TimelineSettings | Non
     settings = settings or TimelineSettings()
     judged = _Judged(pairs, settings)
     values = judged.figures(np.ones((1, len(pairs))))
-    resampled = judged.figures(resample_videos(len(pairs), settings.num_resamples, settings.seed))
+    num_resamples = settings.num_resamples if len(pairs) > 1 else 0  # one video alone has no spread
+    resampled = judged.figures(resample_videos(len(pairs), num_resamples, settings.seed))
     predicted = {span.label for pair in pairs for span in pair.predicted}
     return TimelineFigures(
         {name: Figure(float(value[0]), *_interval(resampled[name])) for name, value in values.items()},
@@ -113,6 +114,7 @@ def judge_timelines(pairs: Sequence[VideoPair], settings: TimelineSettings | Non
 
 
 def _interval(resampled: NDArray[np.float64]) -> tuple[float, float]:
+    """Percentiles of the resamples that have the figure."""
     known = resampled[np.isfinite(resampled)]
     if not len(known):
         return float("nan"), float("nan")
@@ -125,7 +127,7 @@ class _Judged:
 
     def __init__(self, pairs: Sequence[VideoPair], settings: TimelineSettings) -> None:
         self.labels = sorted({span.label for pair in pairs for span in pair.truth})
-        self.counts = {iou: [match_segments(p.predicted, p.truth, iou) for p in pairs] for iou in F1_IOUS}
+        self.counts = {iou: [match_segments(p.predicted, p.truth, iou) for p in pairs] for iou in _F1_IOUS}
         self._edits = np.array([edit_score(pair.predicted, pair.truth) for pair in pairs])
         self._frames = np.array(
             [(c.num_right, c.num_frames, c.num_right_in_action, c.num_in_action) for c in map(count_frames, pairs)],
@@ -136,7 +138,7 @@ class _Judged:
         self._ranked: list[tuple[RankedFrames, RankedDetections, RankedDetections]] = [
             (
                 rank_frames(pairs, label),
-                rank_detections(pairs, label, DETECTION_IOUS),
+                rank_detections(pairs, label, _DETECTION_IOUS),
                 rank_spots(pairs, label, tolerances, fps),
             )
             for label in self.labels
@@ -172,8 +174,8 @@ class _Judged:
     def _of_detections(self, weights: Weights) -> _Values:
         num = len(weights)
         at_iou = [detections.average_precision(weights) for _, detections, _ in self._ranked]
-        maps = [mean_over_labels([each[k] for each in at_iou], num) for k in range(len(DETECTION_IOUS))]
-        values = {f"map_iou_{round(100 * iou)}": maps[k] for k, iou in enumerate(DETECTION_IOUS)}
+        maps = [mean_over_labels([each[k] for each in at_iou], num) for k in range(len(_DETECTION_IOUS))]
+        values = {f"map_iou_{round(100 * iou)}": maps[k] for k, iou in enumerate(_DETECTION_IOUS)}
         values["map_iou_50_to_95"] = np.mean([maps[k] for k in _AVERAGED_IOUS], axis=0)
         return values
 
@@ -197,7 +199,7 @@ class _Judged:
                 "num_predicted_segments": float(len(detections.videos)),
                 "frame_ap": float(plain[0]),
                 "frame_calibrated_ap": float(calibrated[0]),
-                **{f"ap_iou_{round(100 * iou)}": float(at_iou[k, 0]) for k, iou in enumerate(DETECTION_IOUS)},
+                **{f"ap_iou_{round(100 * iou)}": float(at_iou[k, 0]) for k, iou in enumerate(_DETECTION_IOUS)},
                 **(self._label_in_seconds(label, spots) if self._settings.has_clock else {}),
             }
         return table

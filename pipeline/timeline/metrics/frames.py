@@ -61,8 +61,12 @@ def count_frames(pair: VideoPair) -> FrameCounts:
 
 
 def rank_frames(pairs: Sequence[VideoPair], label: str) -> RankedFrames:
-    """Rank all frames by their score for a label: the greatest score of the predicted spans of that label that cover
-    the frame, and below all others where none does."""
+    """Rank all frames by their score for a label: that of the pair's ``frame_scores``, or else the greatest score of
+    the predicted spans of that label that cover the frame, and below all others where none does.
+
+    Raises:
+        UserError: a score is not finite.
+    """
     groups = [_groups(pair, label) for pair in pairs]
     scores, positives, negatives = (np.concatenate(column) for column in zip(*groups, strict=True))
     finite_scores(scores[scores != -np.inf], f"predictions of {label!r}")
@@ -72,11 +76,9 @@ def rank_frames(pairs: Sequence[VideoPair], label: str) -> RankedFrames:
 
 def _groups(pair: VideoPair, label: str) -> tuple[NDArray[np.float64], NDArray[np.float64], NDArray[np.float64]]:
     """The distinct scores of a video's frames; how many frames of each have the label, and how many have not."""
-    scores = np.full(pair.num_frames, -np.inf)
-    for span in pair.predicted:
-        if span.label == label:
-            frames = _frames_of(pair, span)
-            scores[frames] = np.maximum(scores[frames], span.score)
+    scores = _scores_of_spans(pair, label)
+    if pair.frame_scores is not None:
+        scores = np.asarray(pair.frame_scores[label], np.float64)
     distinct, places = np.unique(scores, return_inverse=True)
     places = places.reshape(-1)  # numpy 2.0 gives it the shape of its input
     is_true = _is_covered(pair, pair.truth, label)
@@ -84,6 +86,15 @@ def _groups(pair: VideoPair, label: str) -> tuple[NDArray[np.float64], NDArray[n
         np.bincount(at, minlength=len(distinct)).astype(np.float64) for at in (places, places[is_true])
     )
     return distinct, positives, totals - positives
+
+
+def _scores_of_spans(pair: VideoPair, label: str) -> NDArray[np.float64]:
+    scores = np.full(pair.num_frames, -np.inf)
+    for span in pair.predicted:
+        if span.label == label:
+            frames = _frames_of(pair, span)
+            scores[frames] = np.maximum(scores[frames], span.score)
+    return scores
 
 
 def _is_covered(pair: VideoPair, spans: Sequence[Span], label: str) -> NDArray[np.bool_]:

@@ -3,15 +3,17 @@
 from __future__ import annotations
 
 import math
-from collections.abc import Collection, Sequence
-from dataclasses import dataclass, replace
+from collections.abc import Collection, Mapping, Sequence
+from dataclasses import dataclass, field, replace
+
+import numpy as np
+from numpy.typing import NDArray
 
 from pipeline.errors import UserError
 from pipeline.sampling import grid_range
 from pipeline.timeline.labelled import LabelledVideo, Span, spans_of_steps, without_labels
 
-GRID_FPS = 10.0
-"""Rate at which the frames of spans are compared if none is given."""
+_GRID_FPS = 10.0  # at which the frames of spans are compared if no rate is given
 
 
 @dataclass(frozen=True)
@@ -26,6 +28,8 @@ class VideoPair:
     """Grid frames a second."""
     num_frames: int
     """Grid frames that are compared."""
+    frame_scores: Mapping[str, NDArray[np.floating]] | None = field(default=None, compare=False)
+    """Label -> a model's score at each grid frame ``[num_frames]``, to rank frames by in place of the spans' scores."""
 
 
 def pair_videos(
@@ -109,7 +113,7 @@ def _pair(
         steps, grid_fps = truth.steps[::stride], step_fps
         truth = replace(truth, steps=steps, duration_seconds=len(steps) / step_fps)
     else:
-        grid_fps = sample_fps or GRID_FPS
+        grid_fps = sample_fps or _GRID_FPS
     truth, found = _in_seconds(truth, step_fps), _in_seconds(found, step_fps)
     duration = _duration(truth, found)
     true, predicted = (without_labels(side.spans, background) for side in (truth, found))
