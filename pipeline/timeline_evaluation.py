@@ -36,7 +36,7 @@ TIMELINE_FILES = ("summary.json", "segments.csv")
 
 
 @dataclass(frozen=True)
-class TimelineResult:
+class _TimelineResult:
     """A video, what is true of it, and the answer."""
 
     name: str
@@ -55,7 +55,7 @@ class TimelineEvaluation:
     """Results of every video, and what follows from them. Shares are 0 to 1."""
 
     labels: tuple[str, ...]
-    results: tuple[TimelineResult, ...]
+    results: tuple[_TimelineResult, ...]
     figures: TimelineFigures
     """By the times of true and predicted segments."""
     on_grid: TimelineFigures
@@ -74,7 +74,7 @@ class TimelineEvaluation:
         more["on_grid"] = {name: figure.value for name, figure in self.on_grid.figures.items()}
         return self.figures.summary() | more | {"num_errors": self.num_errors}
 
-    def _frame_map(self, results: Sequence[TimelineResult]) -> float:
+    def _frame_map(self, results: Sequence[_TimelineResult]) -> float:
         """Mean over labels, background left out, of the average precision of the scores at each grid frame."""
         scores, targets = (np.concatenate([getattr(r, name) for r in results]) for name in ("scores", "targets"))
         if targets.ndim == 1:
@@ -124,7 +124,7 @@ def _special(model: Model) -> tuple[str, str]:
     return model.file.sequence.background_label, model.file.sequence.unlabelled_label
 
 
-def _figures(model: Model, results: Sequence[TimelineResult]) -> TimelineFigures:
+def _figures(model: Model, results: Sequence[_TimelineResult]) -> TimelineFigures:
     sides = [
         [LabelledVideo(r.name, tuple(getattr(r, side)), r.duration_seconds) for r in results]
         for side in ("truth", "predicted")
@@ -133,7 +133,7 @@ def _figures(model: Model, results: Sequence[TimelineResult]) -> TimelineFigures
     return judge_timelines(pairs)
 
 
-def _figures_on_grid(model: Model, results: Sequence[TimelineResult]) -> TimelineFigures:
+def _figures_on_grid(model: Model, results: Sequence[_TimelineResult]) -> TimelineFigures:
     fps = model.file.sampling.sample_fps
     sides = []
     for side in ("truth", "predicted"):
@@ -153,7 +153,9 @@ def _on_grid(segment: Segment, sample_fps: float) -> Segment | None:
     return replace(segment, start_seconds=first / sample_fps, end_seconds=stop / sample_fps) if stop > first else None
 
 
-def _result(model: Model, video: TimelineVideo, inference: InferenceConfig, timeline: TimelineConfig) -> TimelineResult:
+def _result(
+    model: Model, video: TimelineVideo, inference: InferenceConfig, timeline: TimelineConfig
+) -> _TimelineResult:
     file, name = model.file, video.row.name or video.row.path.name
     try:
         with model.opener.open(video.row.source) as reader:
@@ -168,10 +170,10 @@ def _result(model: Model, video: TimelineVideo, inference: InferenceConfig, time
         truth = _segments(video, None)
         end_seconds = max((segment.end_seconds for segment in truth), default=0.0)
         empty = np.zeros((0, len(model.labels)), np.float32)
-        return TimelineResult(name, end_seconds, truth, (), empty, np.zeros(0, np.int64), str(error))
+        return _TimelineResult(name, end_seconds, truth, (), empty, np.zeros(0, np.int64), str(error))
     scores = frames.means(len(model.labels))
     targets = frame_targets(video, len(scores), file.sampling.sample_fps, model.labels, file.sequence).numpy()
-    return TimelineResult(name, end_seconds, _segments(video, end_seconds), tuple(predicted), scores, targets)
+    return _TimelineResult(name, end_seconds, _segments(video, end_seconds), tuple(predicted), scores, targets)
 
 
 class _FrameScores:

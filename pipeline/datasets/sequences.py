@@ -115,7 +115,7 @@ def delayed(features: Tensor, targets: Tensor, num_frames: int) -> tuple[Tensor,
     return torch.cat([features, held]), torch.cat([nothing, targets])
 
 
-class Piece(NamedTuple):
+class _Piece(NamedTuple):
     """Consecutive grid frames ``[start, stop)`` of a video."""
 
     video: int
@@ -123,7 +123,7 @@ class Piece(NamedTuple):
     stop: int
 
 
-def walk(num_frames: Sequence[int], num_lanes: int, sequence_frames: int, seed: Sequence[int]) -> list[list[Piece]]:
+def walk(num_frames: Sequence[int], num_lanes: int, sequence_frames: int, seed: Sequence[int]) -> list[list[_Piece]]:
     """One pass over all videos: for each step the pieces that are read side by side, in fixed lanes; an idle lane has
     an empty piece. Another seed gives other videos to a lane, in another order; the number of steps stays the same.
 
@@ -136,7 +136,7 @@ def walk(num_frames: Sequence[int], num_lanes: int, sequence_frames: int, seed: 
     rng = np.random.default_rng(list(seed))
     shuffled = rng.permutation(len(num_frames)).tolist()
     pieces = {video: _pieces(video, num_frames[video], sequence_frames) for video in shuffled}
-    lanes: list[list[Piece]] = [[] for _ in range(min(num_lanes, len(num_frames)))]
+    lanes: list[list[_Piece]] = [[] for _ in range(min(num_lanes, len(num_frames)))]
     groups: list[list[int]] = [[] for _ in lanes]
     # The longest first, each to the lane that has least: equal numbers of steps whatever the seed.
     for video in sorted(shuffled, key=lambda video: -len(pieces[video])):
@@ -146,13 +146,13 @@ def walk(num_frames: Sequence[int], num_lanes: int, sequence_frames: int, seed: 
         for video in rng.permutation(videos).tolist():
             pieces_of_lane += pieces[video]
     length = max(map(len, lanes), default=0)
-    return [[lane[step] if step < len(lane) else Piece(0, 0, 0) for lane in lanes] for step in range(length)]
+    return [[lane[step] if step < len(lane) else _Piece(0, 0, 0) for lane in lanes] for step in range(length)]
 
 
-def _pieces(video: int, num_frames: int, sequence_frames: int) -> list[Piece]:
+def _pieces(video: int, num_frames: int, sequence_frames: int) -> list[_Piece]:
     # The last one alone may be shorter: what fills it up would spoil a state that is carried on.
     length = sequence_frames or num_frames
-    return [Piece(video, start, min(start + length, num_frames)) for start in range(0, num_frames, length)]
+    return [_Piece(video, start, min(start + length, num_frames)) for start in range(0, num_frames, length)]
 
 
 @dataclass(frozen=True)
@@ -173,8 +173,8 @@ class SequenceBatch:
 
     def to(self, device: Any, **kwargs: Any) -> SequenceBatch:
         """The same batch on another device."""
-        parts = (part.to(device, **kwargs) for part in (self.features, self.targets, self.begins))
-        return SequenceBatch(*parts, self.has_targets)
+        features, targets, begins = (part.to(device, **kwargs) for part in (self.features, self.targets, self.begins))
+        return SequenceBatch(features, targets, begins, self.has_targets)
 
 
 class Sequences(Dataset[SequenceBatch]):
@@ -196,7 +196,7 @@ class Sequences(Dataset[SequenceBatch]):
         self._seed, self._epoch = seed, -1
         self.steps = self._steps(0)
 
-    def _steps(self, epoch: int) -> list[list[Piece]]:
+    def _steps(self, epoch: int) -> list[list[_Piece]]:
         if epoch != self._epoch:
             lengths = [len(targets) for targets in self._targets]
             self._epoch, self.steps = epoch, walk(lengths, *self._walk, (self._seed, epoch))
@@ -210,7 +210,7 @@ class Sequences(Dataset[SequenceBatch]):
         return _joined([(self._features, self._targets, piece) for piece in self._steps(epoch)[step]])
 
 
-def _joined(pieces: Sequence[tuple[Sequence[Tensor], Sequence[Tensor], Piece]]) -> SequenceBatch:
+def _joined(pieces: Sequence[tuple[Sequence[Tensor], Sequence[Tensor], _Piece]]) -> SequenceBatch:
     length = max(piece.stop - piece.start for _, _, piece in pieces)
     features, targets = [], []
     for some_features, some_targets, (video, start, stop) in pieces:

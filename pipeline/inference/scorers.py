@@ -122,7 +122,7 @@ class StreamScorer:
         return _frame_scores(first, self._first_frame, readings)
 
 
-class WholeScorer:
+class _WholeScorer:
     """Scores every grid frame once all of a video is there: for models that read both ways. Holds all its features."""
 
     def __init__(self, heads: Heads, first_frame: int = 0, delay_frames: int = 0) -> None:
@@ -158,7 +158,7 @@ def _scores(windows: list[Window], readings: Readings) -> list[WindowScores]:
     return [WindowScores(*row) for row in rows]
 
 
-Scorer = WindowScorer | StreamScorer | WholeScorer
+Scorer = WindowScorer | StreamScorer | _WholeScorer
 
 
 def _windows(heads: Heads, file: ModelDescription, config: InferenceConfig) -> Scorer:
@@ -184,7 +184,7 @@ def _stream(heads: Heads, file: ModelDescription, config: InferenceConfig) -> Sc
 
 
 def _whole(heads: Heads, file: ModelDescription, config: InferenceConfig) -> Scorer:
-    return WholeScorer(heads, file.transform.frames_for(0), file.sequence.delay_frames)
+    return _WholeScorer(heads, file.transform.frames_for(0), file.sequence.delay_frames)
 
 
 # mode -> (heads, the model's file, settings) -> scorer

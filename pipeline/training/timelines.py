@@ -203,7 +203,7 @@ class SequenceDataModule(VideoDataModule):
         for part in ("train", "val"):
             rows: Sequence[VideoRow] = getattr(self.splits, part)
             videos = timeline_videos(rows)
-            found = video_features(self.experiment, backbone, [video.row for video in videos], progress, self.ranks)
+            found = _video_features(self.experiment, backbone, [video.row for video in videos], progress, self.ranks)
             features, targets = [], []
             for video, given in zip(videos, found, strict=True):
                 if isinstance(given, BadVideo):
@@ -266,7 +266,7 @@ def settle_features(experiment: Experiment, splits: Splits) -> Experiment:
     return replace(experiment, model=replace(experiment.model, num_features=count, features_fps=fps))
 
 
-def video_features(
+def _video_features(
     experiment: Experiment,
     backbone: FrozenBackbone,
     rows: Sequence[VideoRow],
