@@ -37,7 +37,7 @@ _SHOWN = {
 
 
 @dataclass(frozen=True)
-class Score:
+class _Score:
     """Figures of a set of predictions, and what was missing on either side."""
 
     figures: TimelineFigures
@@ -83,7 +83,7 @@ def _shown(name: str, figure: Figure) -> str:
     return f"{value:>6}{unit}" + ("" if low == "-" else f"  ({low} to {high})")
 
 
-def score_files(predictions: Sequence[Path], truth: Path, options: ScoreOptions) -> Score:
+def score_files(predictions: Sequence[Path], truth: Path, options: ScoreOptions) -> _Score:
     """Compare predictions with the truth.
 
     Args:
@@ -113,7 +113,7 @@ def score_files(predictions: Sequence[Path], truth: Path, options: ScoreOptions)
         *_time_notes(right, found, has_clock, stride),
         *_label_notes(figures, background),
     ]
-    return Score(figures, missing, without_truth, tuple(notes))
+    return _Score(figures, missing, without_truth, tuple(notes))
 
 
 def _read_sides(

@@ -126,7 +126,7 @@ def test_scores_in_sequences_are_those_of_the_whole_video(tmp_path: Path, heads:
     learner = learner_of(experiment).eval()
     videos = [torch.randn(n, 4) for n in (21, 8, 13)]
     targets = [torch.zeros(len(video), dtype=torch.int64) for video in videos]
-    dataset, seen = Sequences(videos, targets, 2, 8, seed=3), {}
+    dataset, seen = Sequences([[pair] for pair in zip(videos, targets, strict=True)], 2, 8, seed=3), {}
     with torch.no_grad():
         for step, pieces in enumerate(dataset.steps):
             batch = dataset[0, step]

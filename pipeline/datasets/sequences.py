@@ -7,6 +7,7 @@ Several videos are walked along side by side, each in a lane of the batch; a lan
 
 from __future__ import annotations
 
+import math
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass, replace
 from itertools import pairwise
@@ -59,9 +60,14 @@ def timeline_labels(labels: Sequence[str], config: SequenceConfig) -> tuple[str,
 
 
 def frame_targets(
-    video: TimelineVideo, num_frames: int, sample_fps: float, labels: Sequence[str], config: SequenceConfig
+    video: TimelineVideo,
+    num_frames: int,
+    sample_fps: float,
+    labels: Sequence[str],
+    config: SequenceConfig,
+    offset_seconds: float = 0.0,
 ) -> Tensor:
-    """The targets at each grid frame of a video of so many.
+    """The targets at each grid frame of a video of so many, or so long after each.
 
     Returns:
         labels one: int64 ``[G]``, places in ``labels`` or ``IGNORED``; several: float32 ``[G, K]``, 0, 1 or nan.
@@ -72,7 +78,7 @@ def frame_targets(
     places = {label: place for place, label in enumerate(labels)}
     shown = np.zeros((num_frames, len(labels)), np.float32)
     unlabelled = np.zeros(num_frames, bool)
-    for row, stretch in ((row, _frames_of(row, num_frames, sample_fps)) for row in video.stretches):
+    for row, stretch in ((row, _frames_of(row, num_frames, sample_fps, offset_seconds)) for row in video.stretches):
         if row.label == config.unlabelled_label:
             unlabelled[stretch] = True
         elif row.label in places and row.label != config.background_label:
@@ -86,11 +92,12 @@ def frame_targets(
     return torch.from_numpy(targets)
 
 
-def _frames_of(row: VideoRow, num_frames: int, sample_fps: float) -> slice:
-    end_seconds = num_frames / sample_fps if row.end_seconds is None else row.end_seconds
-    if not row.label or end_seconds <= row.start_seconds:
+def _frames_of(row: VideoRow, num_frames: int, sample_fps: float, offset_seconds: float) -> slice:
+    end = (math.inf if row.end_seconds is None else row.end_seconds) - offset_seconds
+    start, end = max(0.0, row.start_seconds - offset_seconds), min(end, num_frames / sample_fps)
+    if not row.label or end <= start:
         return slice(0, 0)
-    grid = grid_range(sample_fps, row.start_seconds, end_seconds)
+    grid = grid_range(sample_fps, start, end)
     return slice(min(grid.start, num_frames), min(grid.stop, num_frames))
 
 
@@ -155,6 +162,10 @@ def _pieces(video: int, num_frames: int, sequence_frames: int) -> list[_Piece]:
     return [_Piece(video, start, min(start + length, num_frames)) for start in range(0, num_frames, length)]
 
 
+Copies = Sequence[tuple[Tensor, Tensor]]
+"""Of one video: features and targets, as they are and changed a little."""
+
+
 @dataclass(frozen=True)
 class SequenceBatch:
     """Pieces of several videos, side by side, each filled up to the longest."""
@@ -181,24 +192,22 @@ class Sequences(Dataset[SequenceBatch]):
     """Batches of a walk along videos in memory; a key is (epoch, step).
 
     Args:
-        features: of each video, ``[G, D, ...]``.
-        targets: likewise, ``[G]`` or ``[G, K]``.
+        videos: of each its copies, of which an epoch draws one: features ``[G, D, ...]`` and targets ``[G]`` or ``[G,
+            K]``; G is the same for all copies.
         num_lanes: videos side by side.
         sequence_frames: as ``walk``.
         seed: likewise.
     """
 
-    def __init__(
-        self, features: Sequence[Tensor], targets: Sequence[Tensor], num_lanes: int, sequence_frames: int, seed: int
-    ) -> None:
-        self._features, self._targets = features, targets
+    def __init__(self, videos: Sequence[Copies], num_lanes: int, sequence_frames: int, seed: int) -> None:
+        self._videos = videos
         self._walk = num_lanes, sequence_frames
         self._seed, self._epoch = seed, -1
         self.steps = self._steps(0)
 
     def _steps(self, epoch: int) -> list[list[_Piece]]:
         if epoch != self._epoch:
-            lengths = [len(targets) for targets in self._targets]
+            lengths = [len(copies[0][1]) for copies in self._videos]
             self._epoch, self.steps = epoch, walk(lengths, *self._walk, (self._seed, epoch))
         return self.steps
 
@@ -207,19 +216,23 @@ class Sequences(Dataset[SequenceBatch]):
 
     def __getitem__(self, key: tuple[int, int]) -> SequenceBatch:
         epoch, step = key
-        return _joined([(self._features, self._targets, piece) for piece in self._steps(epoch)[step]])
+        return _joined([(self._drawn(piece.video, epoch), piece) for piece in self._steps(epoch)[step]])
+
+    def _drawn(self, video: int, epoch: int) -> tuple[Tensor, Tensor]:
+        copies = self._videos[video]
+        return copies[int(np.random.default_rng([self._seed, epoch, video, 1]).integers(len(copies)))]
 
 
-def _joined(pieces: Sequence[tuple[Sequence[Tensor], Sequence[Tensor], _Piece]]) -> SequenceBatch:
-    length = max(piece.stop - piece.start for _, _, piece in pieces)
+def _joined(pieces: Sequence[tuple[tuple[Tensor, Tensor], _Piece]]) -> SequenceBatch:
+    length = max(piece.stop - piece.start for _, piece in pieces)
     features, targets = [], []
-    for some_features, some_targets, (video, start, stop) in pieces:
+    for (all_features, all_targets), (_, start, stop) in pieces:
         missing = length - (stop - start)
-        part, wanted = some_features[video][start:stop].float(), some_targets[video][start:stop]
+        part, wanted = all_features[start:stop].float(), all_targets[start:stop]
         ignored = torch.nan if wanted.is_floating_point() else IGNORED
         features.append(torch.cat([part, part.new_zeros(missing, *part.shape[1:])]))
         targets.append(torch.cat([wanted, wanted.new_full((missing, *wanted.shape[1:]), ignored)]))
-    begins = torch.tensor([piece.start == 0 for _, _, piece in pieces])
+    begins = torch.tensor([piece.start == 0 for _, piece in pieces])
     joined = torch.stack(targets)
     has_targets = bool((~joined.isnan() if joined.is_floating_point() else joined != IGNORED).any())
     return SequenceBatch(torch.stack(features), joined, begins, has_targets)

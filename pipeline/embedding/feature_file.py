@@ -69,14 +69,17 @@ def _open(path: Path) -> NDArray[Any]:
     return table
 
 
-def at_grid(steps: NDArray[Any], features_fps: float, sample_fps: float) -> NDArray[np.float32]:
-    """The step that stands at the time of each grid frame: ``[T, D]`` -> float32 ``[G, D]``.
+def at_grid(
+    steps: NDArray[Any], features_fps: float, sample_fps: float, offset_seconds: float = 0.0
+) -> NDArray[np.float32]:
+    """The step that stands so long after the time of each grid frame: ``[T, D]`` -> float32 ``[G, D]``; after the end,
+    the last one.
 
     Raises:
         UserError: a value is not finite.
     """
     times = np.array(grid_seconds(grid_range(sample_fps, 0.0, len(steps) / features_fps), sample_fps))
-    places = np.minimum((times * features_fps + 1e-6).astype(np.int64), len(steps) - 1)
+    places = np.minimum(((times + offset_seconds) * features_fps + 1e-6).astype(np.int64), len(steps) - 1)
     features = np.ascontiguousarray(steps[places], np.float32)
     if not np.isfinite(features).all():
         raise UserError("a feature is not a finite number; make the file again")

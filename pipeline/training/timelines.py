@@ -24,8 +24,10 @@ from pipeline.datasets.features import FeatureCache, FrozenBackbone
 from pipeline.datasets.grids import cache_store
 from pipeline.datasets.sequences import (
     IGNORED,
+    Copies,
     SequenceBatch,
     Sequences,
+    TimelineVideo,
     WalkSampler,
     class_shares,
     delayed,
@@ -195,40 +197,39 @@ class SequenceDataModule(VideoDataModule):
     def __init__(self, experiment: Experiment, splits: Splits, ranks: Ranks = ALONE) -> None:
         super().__init__(experiment, splits, ranks)
         self.bad: list[BadVideo] = []
-        self._parts: dict[str, tuple[list[Tensor], list[Tensor]]] = {}
+        self._videos: dict[str, list[Copies]] = {}
 
     def cache_features(self, backbone: FrozenBackbone, progress: Callable[[], None]) -> None:
         """Read every video once: its features from its file, from the cache, or made now. Those that cannot be read are
         left out and named in ``bad``."""
-        for part in ("train", "val"):
-            rows: Sequence[VideoRow] = getattr(self.splits, part)
+        for part, rows in (("train", self.splits.train), ("val", self.splits.val)):
             videos = timeline_videos(rows)
-            found = _video_features(self.experiment, backbone, [video.row for video in videos], progress, self.ranks)
-            features, targets = [], []
-            for video, given in zip(videos, found, strict=True):
-                if isinstance(given, BadVideo):
-                    self.bad.append(given)
-                    continue
-                fps, config = self.experiment.sampling.sample_fps, self.experiment.sequence
-                wanted = frame_targets(video, len(given), fps, self.splits.labels, config)
-                some, shifted = delayed(given, wanted, config.delay_frames)
-                features.append(some)
-                targets.append(shifted)
-            self._parts[part] = features, targets
-        if not self._parts["train"][0]:
+            is_training = part == "train"
+            found = _copies_of(self.experiment, backbone, videos, progress, self.ranks, is_training=is_training)
+            self.bad += [bad for bad in found if isinstance(bad, BadVideo)]
+            self._videos[part] = [
+                [self._with_targets(video, *copy) for copy in copies]
+                for video, copies in zip(videos, found, strict=True)
+                if not isinstance(copies, BadVideo)
+            ]
+        if not self._videos["train"]:
             raise UserError(f"none of the training videos can be read: {self.bad[0].path}: {self.bad[0].cause}")
+
+    def _with_targets(self, video: TimelineVideo, features: Tensor, offset_seconds: float) -> tuple[Tensor, Tensor]:
+        fps, config = self.experiment.sampling.sample_fps, self.experiment.sequence
+        targets = frame_targets(video, len(features), fps, self.splits.labels, config, offset_seconds)
+        return delayed(features, targets, config.delay_frames)
 
     @property
     def train_targets(self) -> list[Tensor]:
-        """Of each training video."""
-        return self._parts["train"][1]
+        """Of each training video as it is."""
+        return [copies[0][1] for copies in self._videos["train"]]
 
     def train_dataloader(self) -> DataLoader[Any]:
         """The walk along the training videos."""
-        features, targets = self._parts["train"]
         config = self.experiment
         dataset = Sequences(
-            features, targets, config.data.batch_size, config.sequence.sequence_frames, seed=config.seed
+            self._videos["train"], config.data.batch_size, config.sequence.sequence_frames, seed=config.seed
         )
         loader = sequence_loader(dataset)
         assert isinstance(loader.sampler, WalkSampler)
@@ -240,8 +241,8 @@ class SequenceDataModule(VideoDataModule):
 
     def val_dataloader(self) -> DataLoader[Any] | list[Any]:
         """Whole validation videos, one by one."""
-        features, targets = self._parts["val"]
-        return sequence_loader(Sequences(features, targets, 1, 0, seed=0)) if features else []
+        videos = self._videos["val"]
+        return sequence_loader(Sequences(videos, 1, 0, seed=0)) if videos else []
 
     def transfer_batch_to_device(self, batch: Any, device: torch.device, dataloader_idx: int) -> Any:
         """Everything goes to the device."""
@@ -266,33 +267,43 @@ def settle_features(experiment: Experiment, splits: Splits) -> Experiment:
     return replace(experiment, model=replace(experiment.model, num_features=count, features_fps=fps))
 
 
-def _video_features(
+def _copies_of(
     experiment: Experiment,
     backbone: FrozenBackbone,
-    rows: Sequence[VideoRow],
+    videos: Sequence[TimelineVideo],
     progress: Callable[[], None],
-    ranks: Ranks = ALONE,
-) -> list[Tensor | BadVideo]:
-    """The features of whole videos at their grid frames, ``[G, D, ...]`` each, or why there are none."""
-    if experiment.model.backbone != FILE_FEATURES:
-        settings = experiment.clips
-        rows = [VideoRow(row.path, "", row.group, name=row.name, part=row.part) for row in rows]
-        cache = FeatureCache(backbone, cache_store(settings.data), settings)
-        found = read_features(cache, rows, [""], settings, 0, progress, ranks)
-        return [some if isinstance(some, BadVideo) else some[0] for some in found]
-    features: list[Tensor | BadVideo] = []
-    for row in rows:
-        features.append(_features_of_file(experiment, row))
-        progress()
-    return features
+    ranks: Ranks,
+    *,
+    is_training: bool,
+) -> list[list[tuple[Tensor, float]] | BadVideo]:
+    """Of whole videos the features at their grid frames, ``[G, D, ...]``, and so many seconds after each; for training
+    more copies of them; or why there are none."""
+    if experiment.model.backbone == FILE_FEATURES:
+        found = []
+        for video in videos:
+            found.append(_copies_of_file(experiment, video.row, is_training=is_training))
+            progress()
+        return found
+    settings = experiment.clips
+    rows = [VideoRow(v.row.path, "", v.row.group, name=v.row.name, part=v.row.part) for v in videos]
+    cache = FeatureCache(backbone, cache_store(settings.data), settings)
+    num_copies = settings.data.feature_copies if is_training else 0
+    kept = read_features(cache, rows, [""], settings, num_copies, progress, ranks)
+    return [some if isinstance(some, BadVideo) else [(copy, 0.0) for copy in some] for some in kept]
 
 
-def _features_of_file(experiment: Experiment, row: VideoRow) -> Tensor | BadVideo:
-    config = experiment.model
+def _copies_of_file(
+    experiment: Experiment, row: VideoRow, *, is_training: bool
+) -> list[tuple[Tensor, float]] | BadVideo:
+    """Where a file has several steps for each grid frame, a training may begin at any of them."""
+    config, sample_fps = experiment.model, experiment.sampling.sample_fps
     assert config.num_features is not None
     assert config.features_fps is not None
+    num_phases = int(config.features_fps / sample_fps + 1e-6) if is_training else 1
+    offsets = [phase / config.features_fps for phase in range(num_phases)]
     try:
         steps = read_feature_file(row.path, config.num_features)
-        return torch.from_numpy(at_grid(steps, config.features_fps, experiment.sampling.sample_fps))
+        grids = [at_grid(steps, config.features_fps, sample_fps, offset) for offset in offsets]
     except DecodeError as error:
         return BadVideo(str(row.path), error.stage, error.cause)
+    return [(torch.from_numpy(grid), offset) for grid, offset in zip(grids, offsets, strict=True)]

@@ -39,7 +39,7 @@ def frame_average_precision(scores: ArrayLike, targets: ArrayLike, *, calibrated
 
 
 @dataclass(frozen=True)
-class FrameCounts:
+class _FrameCounts:
     """Right frames of one video, by its labels at each frame: all of them must be right, and no other there."""
 
     num_right: int
@@ -49,7 +49,7 @@ class FrameCounts:
     num_in_action: int
 
 
-def count_frames(pair: VideoPair) -> FrameCounts:
+def count_frames(pair: VideoPair) -> _FrameCounts:
     """Compare the labels of each grid frame of a video."""
     labels = sorted({span.label for span in (*pair.truth, *pair.predicted)})
     truth, found = ([_is_covered(pair, spans, label) for label in labels] for spans in (pair.truth, pair.predicted))
@@ -57,7 +57,7 @@ def count_frames(pair: VideoPair) -> FrameCounts:
     for right, ours in zip(truth, found, strict=True):
         is_right &= right == ours
         is_action |= right
-    return FrameCounts(int(is_right.sum()), len(is_right), int(is_right[is_action].sum()), int(is_action.sum()))
+    return _FrameCounts(int(is_right.sum()), len(is_right), int(is_right[is_action].sum()), int(is_action.sum()))
 
 
 def rank_frames(pairs: Sequence[VideoPair], label: str) -> RankedFrames:

@@ -15,7 +15,7 @@ from pipeline.timeline.metrics.segments import bounds
 
 
 @dataclass(frozen=True)
-class Onsets:
+class _Onsets:
     """Answers to the true segments of V videos.
 
     A predicted span is an answer that lasts from its start to its end; one of no length, at its moment. It answers a
@@ -63,11 +63,11 @@ def _median(values: NDArray[np.float64], counts: NDArray[np.float64]) -> NDArray
     return np.where(half[:, 0] > 0, (values[low] + values[high]) / 2, np.nan)
 
 
-def find_onsets(pairs: Sequence[VideoPair], late_seconds: float = 0.0, label: str | None = None) -> Onsets:
+def find_onsets(pairs: Sequence[VideoPair], late_seconds: float = 0.0, label: str | None = None) -> _Onsets:
     """Look for the answers to the true segments of each video; of one label, or of all."""
     found = [_answers(pair, late_seconds, label) for pair in pairs]
     delays = [first[np.isfinite(first)] for first, _ in found]
-    return Onsets(
+    return _Onsets(
         np.concatenate(delays),
         np.repeat(np.arange(len(pairs)), [len(times) for times in delays]),
         np.array([len(first) for first, _ in found], np.float64),
