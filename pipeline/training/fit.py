@@ -59,6 +59,7 @@ from pipeline.training.resuming import described_videos, refuse_other_run
 from pipeline.training.timelines import (
     SequenceDataModule,
     TimelineLearner,
+    fewer_threads,
     settle_features,
     timeline_class_weights,
 )
@@ -165,7 +166,7 @@ def _train(experiment: Experiment, splits: Splits | None, *, resume: bool, quiet
                 write_atomically(run_dir / "data.json", to_json(summary, indent=1, ensure_ascii=False))
         if _reads_features(experiment):
             _cache_features(data, module.to(trainer.strategy.root_device), quiet)
-        with stop.listening(), gpu_memory_errors(experiment):
+        with stop.listening(), gpu_memory_errors(experiment), fewer_threads(experiment):
             trainer.fit(module, datamodule=data, ckpt_path=str(last) if resume else None, weights_only=True)
     with lost_workers():
         return _finish(experiment, data, module, trainer, known)

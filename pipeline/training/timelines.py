@@ -7,7 +7,8 @@ et al., "MiniROAD", ICCV 2023). Some sequences begin anew, so that a model can b
 
 from __future__ import annotations
 
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterator, Sequence
+from contextlib import contextmanager
 from dataclasses import replace
 from typing import Any
 
@@ -41,6 +42,7 @@ from pipeline.embedding.feature_file import at_grid, count_features, read_featur
 from pipeline.errors import DecodeError, UserError
 from pipeline.models.backbones import FILE_FEATURES
 from pipeline.models.temporal.head import State
+from pipeline.models.temporal.stack import MAP_HEADS
 from pipeline.ranks import ALONE, Ranks
 from pipeline.timeline.frames import frame_runs, segmental_f1
 from pipeline.training.module import ClipClassifier
@@ -247,6 +249,19 @@ class SequenceDataModule(VideoDataModule):
     def transfer_batch_to_device(self, batch: Any, device: torch.device, dataloader_idx: int) -> Any:
         """Everything goes to the device."""
         return batch.to(device, non_blocking=True)
+
+
+@contextmanager
+def fewer_threads(experiment: Experiment) -> Iterator[None]:
+    """A recurrence over vectors is a chain of small products, in which threads mostly wait for one another: one thread
+    takes a third of the time of two, and leaves the other core free. Everything else keeps its threads."""
+    before = torch.get_num_threads()
+    if experiment.task == "timeline" and MAP_HEADS.isdisjoint(experiment.model.heads):
+        torch.set_num_threads(1)
+    try:
+        yield
+    finally:
+        torch.set_num_threads(before)
 
 
 def settle_features(experiment: Experiment, splits: Splits) -> Experiment:
