@@ -33,6 +33,9 @@ def furnish(folder: Path, motion_root: Path) -> Path:
     _ucf101(folder / "data" / "ucf101", {"Archery": jump, "Walk": walk})
     _hmdb51(folder / "data" / "hmdb51", {"sit_up": jump, "wave": walk})
     _ut_interaction(folder / "data" / "set1", list(clips.values()))
+    for name in ("ceiling", "long_videos"):
+        _stretches(folder / "data" / name, jump)
+    _ms_tcn(folder / "data" / "salads50" / "split1")
     for number, clip in enumerate(clips["turns_clockwise"][:3]):
         _copy(clip, folder / "archive" / f"{number}{clip.suffix}")
     _copy(next((motion_root / "untrimmed").glob("*.mp4")), folder / "long_video.mp4")
@@ -127,6 +130,30 @@ def _ut_interaction(root: Path, clips: Sequence[Sequence[Path]]) -> None:
     for label in range(len(UT_INTERACTION_LABELS)):
         for sequence, path in enumerate(clips[label][:2], start=1):
             _copy(path, root / f"{label}_{sequence}_{label}.avi")
+
+
+def _stretches(root: Path, clips: Sequence[Path]) -> None:
+    """Videos that each show one thing and then another, and a table of when."""
+    lines = ["path,label,start_seconds,end_seconds"]
+    for number, clip in enumerate(clips):
+        _copy(clip, root / f"{number}{clip.suffix}")
+        lines += [
+            f"{number}{clip.suffix},{label},{start},{start + 0.5}" for label, start in (("sit", 0.2), ("fall", 0.9))
+        ]
+    _write(root / "manifest.csv", "\n".join(lines).encode())
+
+
+def _ms_tcn(root: Path) -> None:
+    """Features of four videos, and a label for each step."""
+    rng, names = np.random.default_rng(0), ["a", "b", "c", "d"]
+    (root / "features").mkdir(parents=True)
+    for number, name in enumerate(names):
+        labels = np.repeat(["cut", "background", "mix"], 20 + number)
+        np.save(root / "features" / f"{name}.npy", rng.normal(size=(6, len(labels))).astype(np.float16))
+        _write(root / "groundTruth" / f"{name}.txt", "\n".join(labels).encode())
+    _write(root / "mapping.txt", b"0 cut\n1 mix\n2 background\n")
+    for part, some in (("train", names[:3]), ("test", names[3:])):
+        _write(root / "splits" / f"{part}.split1.bundle", "".join(f"{name}.txt\n" for name in some).encode())
 
 
 def _pictures(folder: Path) -> None:

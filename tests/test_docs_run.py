@@ -18,7 +18,7 @@ import subprocess
 import sys
 from collections.abc import Callable, Iterator
 from concurrent.futures import ThreadPoolExecutor
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from itertools import pairwise
 from pathlib import Path
 
@@ -224,6 +224,9 @@ def sandbox(
     monkeypatch.chdir(folder)
     small = MotionSetConfig(num_train_clips=2, num_val_clips=1, num_test_clips=1, size_px=48, num_untrimmed=0)
     monkeypatch.setattr("pipeline.datasets.motion.MotionSetConfig", lambda: small)
+    long = replace(small, num_train_clips=0, num_val_clips=0, num_test_clips=0, num_untrimmed=3, untrimmed_seconds=12.0)
+    monkeypatch.setattr("pipeline.datasets.motion._TIMELINE_SET", long)
+    monkeypatch.setattr("pipeline.datasets.motion._TIMELINE_PARTS", {"train": 1, "val": 1, "test": 1})
     monkeypatch.setattr("torchvision.datasets.cifar.check_integrity", lambda path, md5: Path(path).is_file())
     camera = MjpegServer()
     threads = torch.get_num_threads()
