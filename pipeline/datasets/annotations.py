@@ -66,6 +66,8 @@ class Annotations:
     """Files that are listed but not there, where this is normal (Kinetics). Report them."""
     may_share_groups: bool = False
     """The published split itself has one source on both sides, and is taken as it is (HMDB51)."""
+    may_lack_classes: bool = False
+    """A held-out part of the published split may lack a class: few long videos do not show everything."""
     notes: tuple[str, ...] = ()
     """Texts to report: files left alone though they look like data, or read as something that they may not be."""
 

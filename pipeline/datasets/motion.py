@@ -192,7 +192,7 @@ def read_motion_timeline(root: Path) -> Annotations:
             for path, segments in itertools.islice(videos, count)
             for segment in segments
         )
-    return Annotations(MOTION_CLASSES, splits)
+    return Annotations(MOTION_CLASSES, splits, may_lack_classes=True)
 
 
 def _state(root: Path, config: MotionSetConfig, complete: bool) -> dict[str, Any]:

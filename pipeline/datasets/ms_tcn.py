@@ -41,7 +41,7 @@ def read_ms_tcn(root: Path, split: int, steps_a_second: float | None) -> Annotat
         if bundle.exists() or part != "val":
             names = [Path(line).stem for _, line in read_lines(bundle)]
             splits[part] = tuple(row for name in names for row in _rows(root, name, labels, steps_a_second))
-    return Annotations(labels, splits, may_share_groups=True)
+    return Annotations(labels, splits, may_share_groups=True, may_lack_classes=True)
 
 
 def _bundle(folder: Path, part: str, split: int) -> Path:

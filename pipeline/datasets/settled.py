@@ -103,7 +103,8 @@ def make_splits(annotations: Annotations, config: DataConfig, seed: int) -> Spli
             part,
             labels,
             may_share_groups=annotations.may_share_groups,
-            test_may_lack_classes=bool(annotations.absent),  # downloads that are no longer to be had
+            # Downloads that are no longer to be had, or long videos.
+            test_may_lack_classes=bool(annotations.absent) or annotations.may_lack_classes,
         )
     absent = annotations.absent
     gone = [f"{len(absent)} listed videos are not there and left out, the first: {absent[0]}"] if absent else []
