@@ -64,7 +64,8 @@ def naive_detection_ap(truth: Videos, predictions: Videos, label: str, min_iou: 
         near = [(iou, true) for iou, true in near if iou >= min_iou or math.isnan(iou)]
         flags.append(bool(near))
         if near:
-            free[name].remove(max(near, key=lambda pair: math.inf if math.isnan(pair[0]) else pair[0])[1])
+            # Of equal ones the last.
+            free[name].remove(max(reversed(near), key=lambda pair: math.inf if math.isnan(pair[0]) else pair[0])[1])
     return naive_interpolated_ap(flags, num_truth)
 
 

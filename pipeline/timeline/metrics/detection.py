@@ -25,12 +25,16 @@ _TOLERANCE_SECONDS = 1e-9  # 1.3 - 1.2 is more than 0.1
 def rank_detections(pairs: Sequence[VideoPair], label: str, min_ious: Sequence[float]) -> RankedDetections:
     """Judge the predictions of a label at each least IoU.
 
-    In order of score over all videos, equal scores as numpy's default sort leaves them, each prediction takes the true
-    segment of its video and label that has the largest IoU among those not yet taken.
+    In order of score over all videos, of equal scores the later first, each prediction takes the true segment of its
+    video and label that has the largest IoU among those not yet taken, of equal ones the later: as ActivityNet's code
+    does where numpy's default sort keeps the order, which depends on the processor.
     """
     thresholds = np.asarray(min_ious, np.float64)
     return _rank(
-        pairs, label, lambda scores: scores.argsort()[::-1], lambda ours, theirs: _overlap(ours, theirs, thresholds)
+        pairs,
+        label,
+        lambda scores: scores.argsort(kind="stable")[::-1],
+        lambda ours, theirs: _overlap(ours, theirs, thresholds),
     )
 
 
@@ -38,7 +42,7 @@ def _overlap(predicted: NDArray[np.float64], truth: NDArray[np.float64], thresho
     is_free = np.ones((len(thresholds), len(truth)), bool)
     is_right = np.zeros((len(thresholds), len(predicted)), bool)
     for place, overlaps in enumerate(temporal_iou(predicted, truth)):
-        for index in overlaps.argsort()[::-1]:
+        for index in overlaps.argsort(kind="stable")[::-1]:
             if overlaps[index] < thresholds.min():
                 break
             takes = is_free[:, index] & ~is_right[:, place] & ~(overlaps[index] < thresholds)
