@@ -82,6 +82,21 @@ class ModelFile:
         value out of range."""
         return replace(self, decode=replace(self.decode, **given))
 
+    def require_clips(self, command: str) -> None:
+        """Refuse a model of timelines where ``command`` knows clips alone. Raises ``UserError``."""
+        if self.task == "timeline":
+            raise UserError(
+                f"{command} looks at clips, and this model answers at every moment of long videos (task timeline); "
+                "clipgru evaluate and clipgru predict take it"
+            )
+
+    def require_network(self, command: str) -> None:
+        """Refuse a model that reads files of features where ``command`` needs its pictures. Raises ``UserError``."""
+        if self.recognizer.config.backbone == "features":
+            raise UserError(
+                f"{command} needs a backbone, and this model reads features from files (model.backbone features)"
+            )
+
     def clips_on(self, data: DataConfig, num_clips: int | None = None) -> ClipSettings:
         """Settings by which clips of other data are read for this model.
 

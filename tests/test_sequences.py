@@ -14,7 +14,9 @@ import torch
 from hypothesis import given
 from hypothesis import strategies as st
 
-from pipeline.config import DataConfig, Experiment, InferenceConfig, SequenceConfig
+from pipeline.checkpoint import load_model_file, save_model
+from pipeline.cli import main
+from pipeline.config import DataConfig, Experiment, InferenceConfig, SequenceConfig, TimelineConfig
 from pipeline.datasets.annotations import VideoRow
 from pipeline.datasets.sequences import (
     IGNORED,
@@ -26,7 +28,10 @@ from pipeline.datasets.sequences import (
     walk,
 )
 from pipeline.errors import UserError
-from pipeline.inference import Model
+from pipeline.export.files import export_onnx
+from pipeline.inference import Model, load_model
+from pipeline.sampling import Window
+from pipeline.timeline.scores import WindowScores
 from pipeline.timeline_evaluation import evaluate_timelines
 from pipeline.training.fit import train
 from pipeline.training.timelines import TimelineLearner
@@ -237,3 +242,77 @@ def test_a_bidirectional_model_answers_once_the_whole_video_is_read() -> None:
     np.testing.assert_allclose(
         [s.probabilities for s in scored], file.calibration.probabilities(expected)[0].numpy(), atol=1e-6
     )
+
+
+def test_a_delayed_model_streams_the_same_from_an_exported_file(tmp_path: Path, motion_root: Path) -> None:
+    (long_video,) = (motion_root / "untrimmed").glob("*.mp4")
+    file = small_model(heads=("gru",), refinement_stages=1)
+    file = replace(file, task="timeline", sequence=SequenceConfig(delay_frames=3))
+    save_model(tmp_path / "m.safetensors", file)
+    export_onnx(load_model_file(tmp_path / "m.safetensors"), tmp_path / "m")
+    expected = list(Model(file).predict(long_video))
+    assert [round(5 * p.start_seconds) for p in expected[:3]] == [0, 1, 2]  # the time that they speak of
+    for name in ("m.safetensors", "m.clip.onnx", "m.step.onnx"):
+        found = list(load_model(tmp_path / name).predict(long_video))
+        assert [p.start_seconds for p in found] == [p.start_seconds for p in expected]
+        np.testing.assert_allclose([p.score for p in found], [p.score for p in expected], atol=1e-5)
+
+
+def test_a_delayed_answer_on_a_stream_comes_late_and_says_when() -> None:
+    """The scores are those of the same network without delay, of frames three further on."""
+    file = small_model(heads=("gru",))
+    plain = Model(replace(file, task="timeline"))
+    late = Model(replace(file, task="timeline", sequence=SequenceConfig(delay_frames=3)))
+    frames = np.random.default_rng(0).integers(0, 256, (9, 3, 40, 40), dtype=np.uint8)
+    features = plain.embedder().push(frames)
+    expected = plain.scorer(InferenceConfig()).push(features)
+    scorer = late.scorer(InferenceConfig())
+    found = scorer.push(features)
+    assert [s.window.start for s in found] == list(range(6))
+    for ours, theirs in zip(found, expected[3:], strict=True):
+        np.testing.assert_allclose(ours.probabilities, theirs.probabilities, atol=1e-6)
+    assert [s.window.start for s in scorer.finish()] == [6, 7, 8]
+    assert scorer.finish() == []
+
+
+def test_what_needs_pictures_refuses_a_model_of_features(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    experiment = timeline_experiment(tmp_path)
+    train(replace(experiment, training=replace(experiment.training, epochs=1)), quiet=True)
+    model, features = str(experiment.run_dir / "model.safetensors"), str(tmp_path / "7.npy")
+    assert main(["predict", model, features, "--json", str(tmp_path / "7.json"), "--quiet"]) == 0
+    assert main(["evaluate", model, "--quiet"]) == 0
+    for command, message in (
+        (["predict", model, features, "--html", str(tmp_path / "pages")], "a file of features has no pictures"),
+        (["webcam", model, features, "--replay", "--headless"], "no camera gives it pictures"),
+        (["export", model], "this model reads features from files"),
+        (["diagnose", model], "clipgru diagnose looks at clips"),
+    ):
+        capsys.readouterr()
+        assert main(command) == 2
+        assert message in capsys.readouterr().err
+
+
+def test_several_labels_have_segments_of_their_own_that_may_overlap() -> None:
+    file = small_model(3, heads=("gru",))
+    model = Model(replace(file, task="timeline", sequence=SequenceConfig(labels="several")))
+    tracks = model.timeline(TimelineConfig(min_seconds=0.0), 10.0)
+    scores = np.array([[0.9, 0.1, 0.2], [0.8, 0.7, 0.1], [0.2, 0.9, 0.1], [0.1, 0.2, 0.1]], np.float32)
+    found = [s for k, row in enumerate(scores) for s in tracks.push(WindowScores(Window(k, k + 1), row))]
+    found += tracks.finish()
+    spans = [(s.label, s.start_seconds, s.end_seconds) for s in found]
+    assert spans == [("class 0", 0.0, 0.4), ("class 1", 0.2, 0.6)]
+
+
+@pytest.mark.parametrize(
+    ("change", "message"),
+    [
+        ({"training": {"backbone_lr_scale": 0.1}}, "set training.backbone_lr_scale 0"),
+        ({"model": {"backbone": "tiny"}}, "set data.cache features"),
+        ({"machine": {"devices": 2}}, "set machine.devices 1"),
+    ],
+)
+def test_what_timelines_cannot_do_is_refused(tmp_path: Path, change: dict[str, Any], message: str) -> None:
+    experiment = timeline_experiment(tmp_path)
+    changed = {name: replace(getattr(experiment, name), **values) for name, values in change.items()}
+    with pytest.raises(UserError, match=message):
+        replace(experiment, **changed)

@@ -58,6 +58,7 @@ def diagnose_command(args: Sequence[str]) -> int:
     refuse_foreign_report(home)
     with locked_folder(folder):
         model = load_model_file(arguments.model_file, pick_device(options.device))
+        model.require_clips("clipgru diagnose")
         model = model.decoded_as(given_settings(arguments, "decode"))
         judged = rows_to_judge(model, given_settings(arguments, "data"), options.split)
         say_notes(judged.notes, options.quiet)
@@ -94,6 +95,7 @@ def explain_sampling_command(args: Sequence[str]) -> int:
         from pipeline.files.writing import write_atomically
 
         model = load_model_file(arguments.model_file).decoded_as(given_settings(arguments, "decode"))
+        model.require_clips("clipgru explain-sampling")
         sheet = sampling_sheet(model, Path(arguments.video), arguments.seed)
         write_atomically(Path(arguments.output), sheet)
     console().print(f"written: {arguments.output}")
@@ -126,6 +128,7 @@ def explain_command(args: Sequence[str]) -> int:
         from pipeline.inference import pick_device
 
         model = load_model_file(arguments.model_file, pick_device(options.device)).decoded_as(options.decode)
+        model.require_network("clipgru explain")
         with VideoOpener(model.decode).open(arguments.video) as reader:
             memory = remember(model, reader)
             written = write_explanation(memory, reader, model.transform, video, options.top)

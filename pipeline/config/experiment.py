@@ -77,6 +77,7 @@ class Experiment:
     def __post_init__(self) -> None:
         _ = self.clips  # which has rules of its own
         self._check_cached_features()
+        self._check_timeline()
         num_drawn, num_frames = self.training.train_frames, self.sampling.num_frames
         require(
             num_drawn is None or num_drawn <= num_frames,
@@ -95,6 +96,23 @@ class Experiment:
             self.model.rgb_diff_scale == 1 or self.transform.input != "rgb",
             "model.rgb_diff_scale enlarges the change since the frame before, and single pictures have none: set "
             "transform.input rgb_diff or rgb+rgb_diff, or model.rgb_diff_scale 1",
+        )
+
+    def _check_timeline(self) -> None:
+        if self.task != "timeline":
+            return
+        require(
+            self.training.backbone_lr_scale == 0,
+            "task timeline learns from features that are made once: set training.backbone_lr_scale 0",
+        )
+        require(
+            self.data.cache == "features" or self.model.backbone == "features",
+            "task timeline learns from features that are made once: set data.cache features, or model.backbone "
+            "features for those from files",
+        )
+        require(
+            self.machine.devices == 1 and self.machine.num_nodes == 1,
+            "task timeline trains on one device: set machine.devices 1 and machine.num_nodes 1",
         )
 
     def _check_cached_features(self) -> None:

@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Sequence
 from fractions import Fraction
 from pathlib import Path
-from typing import Any
+from typing import Any, NoReturn
 
 import numpy as np
 from numpy.typing import NDArray
@@ -86,6 +86,18 @@ def at_grid(
     return features
 
 
+class _NoPictures:
+    """The decoder of a file that has none."""
+
+    def iter_frames(self) -> NoReturn:
+        """Refuse."""
+        raise UserError("a file of features has no pictures: leave out the outputs that show them (--html, --video)")
+
+    def get_frames(self, numbers: Sequence[int]) -> NoReturn:
+        """Refuse."""
+        self.iter_frames()
+
+
 class FeatureReader(VideoReader):
     """A file of features in the place of an open video: it has a length, and no pictures.
 
@@ -95,6 +107,7 @@ class FeatureReader(VideoReader):
 
     def __init__(self, path: Path, num_features: int, features_fps: float) -> None:
         self._steps, self._fps = read_feature_file(path, num_features), features_fps
+        self._backend = _NoPictures()
         rate, num_steps = Fraction(features_fps).limit_denominator(1001), len(self._steps)
         self._info = VideoInfo(path, num_steps, 0, 0, rate, num_steps / features_fps, 0, "features", "npy")
 

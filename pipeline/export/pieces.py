@@ -107,7 +107,8 @@ def state_slots(recognizer: Recognizer, features: Tensor) -> tuple[tuple[StateSl
     with torch.no_grad():
         of_one, of_all = (recognizer.score_projected(some[:, :1])[1] for some in (features[:1], features))
     slots, zeros = [], []
-    for number, (name, one, several) in enumerate(zip(recognizer.config.heads, of_one, of_all, strict=True)):
+    names = [*recognizer.config.heads, *["refinement"] * recognizer.config.refinement_stages]
+    for number, (name, one, several) in enumerate(zip(names, of_one, of_all, strict=True)):
         pairs = list(zip(leaves(one), leaves(several), strict=True))
         for place, (small, large) in enumerate(pairs):
             ending = f"_{place}" if len(pairs) > 1 else ""

@@ -16,6 +16,7 @@ import numpy as np
 from pipeline.clip import Image, Prediction, Segment
 from pipeline.config import InferenceConfig, StreamingConfig, TimelineConfig
 from pipeline.embedding.frames import embed_together
+from pipeline.errors import UserError
 from pipeline.inference import Model
 from pipeline.streaming.feeds import Feed, Portion, open_feed
 from pipeline.streaming.grabber import EventKind, SourceEvent
@@ -121,6 +122,8 @@ class Streams:
         top_k: int = 5,
         wants_pictures: bool = False,
     ) -> None:
+        if model.feature_form:
+            raise UserError("this model reads files of features (model.backbone features): no camera gives it pictures")
         self.num_steps = 0
         self.num_failed = 0
         self.stage_seconds = dict.fromkeys(("take", "embed", "score", "show"), 0.0)
