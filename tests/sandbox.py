@@ -35,7 +35,7 @@ def furnish(folder: Path, motion_root: Path) -> Path:
     _ut_interaction(folder / "data" / "set1", list(clips.values()))
     for name in ("ceiling", "long_videos"):
         _stretches(folder / "data" / name, jump)
-    _ms_tcn(folder / "data" / "salads50" / "split1")
+    furnish_ms_tcn(folder / "data" / "salads50" / "split1")
     for number, clip in enumerate(clips["turns_clockwise"][:3]):
         _copy(clip, folder / "archive" / f"{number}{clip.suffix}")
     _copy(next((motion_root / "untrimmed").glob("*.mp4")), folder / "long_video.mp4")
@@ -143,7 +143,7 @@ def _stretches(root: Path, clips: Sequence[Path]) -> None:
     _write(root / "manifest.csv", "\n".join(lines).encode())
 
 
-def _ms_tcn(root: Path) -> None:
+def furnish_ms_tcn(root: Path) -> None:
     """Features of four videos, and a label for each step."""
     rng, names = np.random.default_rng(0), ["a", "b", "c", "d"]
     (root / "features").mkdir(parents=True)

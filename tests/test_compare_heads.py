@@ -26,7 +26,7 @@ def test_every_head_and_a_stack_is_compared() -> None:
     import compare_heads
 
     named = {head for heads in compare_heads.HEADS.values() for head in heads}
-    assert named == set(TEMPORAL_HEADS)
+    assert named == set(TEMPORAL_HEADS) - {"none"}  # of a clip it would read the last frame alone
     assert ("gru", "lstm") in compare_heads.HEADS.values()
 
 

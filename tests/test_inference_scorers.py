@@ -12,7 +12,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 from torch import Tensor
 
-from pipeline.config import InferenceConfig, SamplingConfig
+from pipeline.config import InferenceConfig
 from pipeline.errors import UserError
 from pipeline.inference.scorers import SCORERS, Scorer, StreamScorer, WindowScorer
 from pipeline.inference.torch_runtime import TorchHeads
@@ -119,9 +119,10 @@ def test_memory_of_a_scorer_is_one_window() -> None:
 
 
 def test_settings_choose_the_scorer() -> None:
-    recognizer, sampling = recognizer_of(("gru",)), SamplingConfig(sample_fps=5, num_frames=8)
-    assert isinstance(SCORERS["windows"](TorchHeads(recognizer), sampling, InferenceConfig(), 0), WindowScorer)
+    file = small_model(heads=("gru",))
+    heads = TorchHeads(file.recognizer)
+    assert isinstance(SCORERS["windows"](heads, file, InferenceConfig()), WindowScorer)
     stream = InferenceConfig(mode="stream", reset_seconds=2)
-    assert isinstance(SCORERS["stream"](TorchHeads(recognizer), sampling, stream, 0), StreamScorer)
+    assert isinstance(SCORERS["stream"](heads, file, stream), StreamScorer)
     with pytest.raises(UserError, match="less than one grid frame"):
-        SCORERS["stream"](TorchHeads(recognizer), sampling, replace(stream, reset_seconds=0.05), 0)
+        SCORERS["stream"](heads, file, replace(stream, reset_seconds=0.05))

@@ -17,7 +17,10 @@ from hypothesis import strategies as st
 from pipeline.checkpoint import load_model_file, save_model
 from pipeline.cli import main
 from pipeline.config import DataConfig, Experiment, InferenceConfig, SequenceConfig, TimelineConfig
+from pipeline.datasets import motion
 from pipeline.datasets.annotations import VideoRow
+from pipeline.datasets.formats import read_annotations
+from pipeline.datasets.motion import MotionSetConfig
 from pipeline.datasets.sequences import (
     IGNORED,
     Sequences,
@@ -35,6 +38,7 @@ from pipeline.timeline.scores import WindowScores
 from pipeline.timeline_evaluation import evaluate_timelines
 from pipeline.training.fit import train
 from pipeline.training.timelines import TimelineLearner
+from tests.sandbox import furnish_ms_tcn
 from tests.small import small_experiment, small_model
 
 LABELS = ("jump", "run", "background")
@@ -190,8 +194,6 @@ def test_a_trained_timeline_streams_and_its_delay_pays(tmp_path: Path, delay: in
 
 
 def _rows(folder: Path) -> list[VideoRow]:
-    from pipeline.datasets.formats import read_annotations
-
     found = read_annotations(DataConfig(format="manifest", root=str(folder)))
     return [row for rows in found.splits.values() for row in rows]
 
@@ -316,3 +318,38 @@ def test_what_timelines_cannot_do_is_refused(tmp_path: Path, change: dict[str, A
     changed = {name: replace(getattr(experiment, name), **values) for name, values in change.items()}
     with pytest.raises(UserError, match=message):
         replace(experiment, **changed)
+
+
+def test_the_layout_of_ms_tcn_gives_stretches_of_features(tmp_path: Path) -> None:
+    furnish_ms_tcn(tmp_path / "split1")
+    data = DataConfig(format="ms_tcn", root=str(tmp_path / "split{split}"), features_fps=2.0)
+    found = read_annotations(data)
+    assert found.labels == ("cut", "mix", "background")
+    assert {row.group for row in found.splits["train"]} == {"a", "b", "c"}
+    first = [(r.label, r.start_seconds, r.end_seconds) for r in found.splits["train"] if r.group == "b"]
+    assert first == [("cut", 0.0, 10.5), ("background", 10.5, 21.0), ("mix", 21.0, 31.5)]
+    for change, message in (
+        ({"features_fps": None}, "set data.features_fps"),
+        ({"root": str(tmp_path / "absent")}, "does not exist"),
+    ):
+        with pytest.raises(UserError, match=message):
+            read_annotations(replace(data, **change))
+    (tmp_path / "split1" / "groundTruth" / "a.txt").write_text("cut\nchop\n")
+    with pytest.raises(UserError, match=r"a\.txt:2: expected a label of mapping\.txt"):
+        read_annotations(data)
+
+
+def test_long_motion_videos_are_made_and_read(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    small = MotionSetConfig(
+        num_train_clips=0, num_val_clips=0, num_test_clips=0, size_px=32, num_untrimmed=3, untrimmed_seconds=9.0
+    )
+    monkeypatch.setattr(motion, "_TIMELINE_SET", small)
+    monkeypatch.setattr(motion, "_TIMELINE_PARTS", {"train": 1, "val": 1, "test": 1})
+    found = read_annotations(DataConfig(format="motion_timeline", root=str(tmp_path / "set")))
+    truth = motion.read_segments(tmp_path / "set")
+    for part in ("train", "val", "test"):
+        rows = found.splits[part]
+        (path,) = {row.path for row in rows}
+        assert [(r.label, r.start_seconds, r.end_seconds) for r in rows] == [
+            (s.label, s.start_seconds, s.end_seconds) for s in truth[path]
+        ]

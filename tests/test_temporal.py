@@ -20,7 +20,7 @@ from pipeline.models.temporal.stack import TEMPORAL_HEADS, build_temporal, drop_
 from tests.reference import convolutional_cells
 
 HEAD_NAMES = list(TEMPORAL_HEADS)
-WITHOUT_WEIGHTS = ("mean", "change")
+WITHOUT_WEIGHTS = ("none", "mean", "change")
 
 
 def make_input(head: nn.Module, batch: int = 2, steps: int = 7, channels: int = 5, side: int = 4) -> Tensor:
