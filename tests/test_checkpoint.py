@@ -272,7 +272,7 @@ def test_a_checksum_cannot_be_taken_away(plain_model: bytes, tmp_path: Path) -> 
         load_model_file(path)
 
 
-OLD_FILE = Path(__file__).parent / "files" / "model_format_1.safetensors"
+OLD_FILE = Path(__file__).parent / "samples" / "model_format_1.safetensors"
 
 
 def test_a_file_of_the_first_format_loads_and_scores_as_it_did(tmp_path: Path) -> None:

@@ -21,7 +21,7 @@ from pipeline.errors import DecodeError, UserError
 
 Image = NDArray[np.uint8]
 
-MADE = Path(__file__).parent / "files"
+MADE = Path(__file__).parent / "samples"
 
 # name: (encoder, container format, pixel format, encoder options, container options)
 KINDS: dict[str, tuple[str, str, str, dict[str, str], dict[str, str]]] = {
