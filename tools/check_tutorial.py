@@ -49,7 +49,7 @@ def install_commands(tutorial: str) -> list[str]:
 
 def clipgru_commands(tutorial: str) -> list[str]:
     """Those of the other sections, found as the test that runs them finds them."""
-    from tests.test_docs import commands_in
+    from tests.docs.test_docs import commands_in
 
     return commands_in(tutorial)
 
