@@ -30,6 +30,7 @@ from pipeline.inference.frames import grid_frames
 from pipeline.inference.runtime import ModelDescription, Runtime
 from pipeline.inference.scorers import SCORERS, Scorer
 from pipeline.inference.stats import RunStats
+from pipeline.sampling import lengthen
 from pipeline.timeline.scores import WindowScores
 from pipeline.timeline.segments import Timeline
 from pipeline.timeline.tracks import Tracks
@@ -252,7 +253,9 @@ class Model:
     ) -> Generator[Image | NDArray[np.float32], None, None]:
         """Fitted grid frames, uint8 ``[n, 3, S, S]``, or what a file of features has for them, ``[n, D]``."""
         if isinstance(reader, FeatureReader):
-            yield reader.at_grid(self.file.sampling.sample_fps)
+            features, sampling = reader.at_grid(self.file.sampling.sample_fps), self.file.sampling
+            num_needed = max(len(features), self.num_needed(config))
+            yield features[lengthen(range(len(features)), num_needed, sampling.short_video)]
             return
         frames = grid_frames(reader, self.file.sampling, self.fit, self.num_needed(config), stats)
         with closing(read_ahead(frames, _BATCHES_AHEAD * config.batch_size)) as ahead:

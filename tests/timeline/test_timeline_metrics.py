@@ -444,3 +444,11 @@ def test_the_summary_is_json_with_units_in_its_names() -> None:
     assert {"delay_mean_seconds", "false_alarms_per_hour", "found_share", "map_iou_50", "edit"} < summary.keys()
     assert summary["interval_95"].keys() == judged.figures.keys()
     assert set(summary["labels"]) == set(judged.labels)
+
+
+def test_a_video_without_frames_has_no_figures_of_frames() -> None:
+    truth = LabelledVideo("v", (LabelledSpan(0.0, 1.0, "a"),), 0.0)
+    found = judge_timelines(pair_videos([truth], [LabelledVideo("v")], 2.0), TimelineSettings(num_resamples=0)).figures
+    assert np.isnan(found["frame_map"].value)
+    assert np.isnan(found["frame_accuracy"].value)
+    assert found["f1_50"].value == 0.0

@@ -113,6 +113,8 @@ class RankedFrames:
         for one positive (De Geest et al., "Online Action Detection", ECCV 2016). One row of weights is exact; of more,
         which give an interval, scores are ranked in 1,024 levels at most.
         """
+        if not self._num_levels:
+            return np.full(len(weights), np.nan), np.full(len(weights), np.nan)
         right = self._by_level(self._positives, weights)
         hits, alarms = right.cumsum(axis=1), self._by_level(self._negatives, weights).cumsum(axis=1)
         total = hits[:, -1:]
