@@ -5,8 +5,8 @@
 
 Every fold trains on its training part alone, without sight of its test videos. Folds are the official splits, or with
 --by_group the groups of a manifest, each left out once. Figures of feature sets are those at the grid frames, as
-published ones are (``on_grid``); the rest are by time. Options such as ``--sequence.delay_frames 5`` change the
-config's settings, as for ``clipgru train``.
+published ones are (``on_grid``); the rest are by time. What follows ``--`` changes the config's settings, as for
+``clipgru train``: ``-- --sequence.delay_frames 5``.
 
 Finished folds stay in the run folder and are not trained again.
 """
@@ -15,6 +15,8 @@ from __future__ import annotations
 
 import argparse
 import json
+import shlex
+import sys
 from collections.abc import Iterator, Sequence
 from dataclasses import replace
 from pathlib import Path
@@ -96,8 +98,9 @@ def main() -> None:
     parser.add_argument("--windows", action="store_true", help="score the same models by windows too")
     parser.add_argument("--runs", default="runs", help="folder of the runs")
     parser.add_argument("--output", help="write NAME.md and NAME.json")
-    arguments, settings = parser.parse_known_args()
-    experiment = read_experiment(Path(arguments.config), settings)
+    parser.add_argument("settings", nargs="*", help="after --, as for clipgru train")
+    arguments = parser.parse_args()
+    experiment = read_experiment(Path(arguments.config), arguments.settings)
     data = replace(experiment.data, root=arguments.root or experiment.data.root)
     experiment = replace(experiment, data=data, output_dir=arguments.runs)
     rows: dict[str, list[dict[str, float]]] = {}
@@ -116,10 +119,7 @@ def main() -> None:
     text = table(rows, names)
     print(text)
     if arguments.output:
-        command = "python tools/benchmark_timelines.py " + " ".join(
-            [f"--{name} {value}" for name, value in vars(arguments).items() if value and name not in ("root", "runs")]
-            + list(settings)
-        )
+        command = shlex.join(["python", "tools/benchmark_timelines.py", *sys.argv[1:]])
         Path(f"{arguments.output}.md").write_text(f"Written by\n\n    {command}\n\n{text}\n", encoding="utf-8")
         Path(f"{arguments.output}.json").write_text(json.dumps(kept, indent=1) + "\n", encoding="utf-8")
 

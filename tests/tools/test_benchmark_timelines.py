@@ -20,7 +20,7 @@ def test_a_small_benchmark(tmp_path: Path, monkeypatch: pytest.MonkeyPatch, caps
     for number in (1, 2):
         furnish_ms_tcn(tmp_path / f"split{number}")
     words = f"--config {ROOT}/configs/salads50.yaml --root {tmp_path}/split{{split}} --official_splits 2 --windows"
-    places = f"--runs {tmp_path}/runs --output {tmp_path}/record --training.epochs 1 --model.hidden_channels 4"
+    places = f"--runs {tmp_path}/runs --output {tmp_path}/record -- --training.epochs 1 --model.hidden_channels 4"
     monkeypatch.setattr(sys, "argv", ["benchmark_timelines.py", *words.split(), *places.split()])
     benchmark_timelines.main()
     kept = json.loads((tmp_path / "record.json").read_text())
