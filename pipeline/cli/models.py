@@ -13,6 +13,7 @@ from typing import TYPE_CHECKING, Any
 from pipeline.cli.parser import (
     EXIT_SOME_FAILED,
     add_experiment,
+    add_given,
     add_no_clobber,
     add_options,
     config_files,
@@ -22,7 +23,7 @@ from pipeline.cli.parser import (
     read_options,
     to_experiment,
 )
-from pipeline.config import Experiment, MachineConfig
+from pipeline.config import Experiment, InferenceConfig, MachineConfig, TimelineConfig
 from pipeline.errors import UserError
 from pipeline.files.lock import locked_folder
 from pipeline.files.outputs import check_outputs, claimed, files_in
@@ -120,6 +121,8 @@ def evaluate_command(args: Sequence[str]) -> int:
     help_text = "A model file; leave it out with --protocol."
     parser.add_argument("model_file", nargs="?", type=str, metavar="MODEL", help=help_text)
     add_experiment(parser)
+    add_given(parser, "inference", InferenceConfig)
+    add_given(parser, "timeline", TimelineConfig)
     add_options(parser, EvaluateOptions)
     add_no_clobber(parser)
     arguments = parser.parse_args(list(args))
@@ -133,6 +136,8 @@ def evaluate_command(args: Sequence[str]) -> int:
 
     if read_description(Path(arguments.model_file)).get("task") == "timeline":
         return _evaluate_timelines(arguments, given, options, args)
+    if given_settings(given, "inference") or given_settings(given, "timeline"):
+        raise UserError("--inference.* and --timeline.* are for models of timelines; this one is judged by clips")
     return _evaluate_model(arguments, given, options, args)
 
 
@@ -221,7 +226,15 @@ def _evaluate_timelines(arguments: Any, given: Any, options: EvaluateOptions, ar
         say_notes(judged.notes, options.quiet)
         with Progress(console=console(), disable=options.quiet or not sys.stderr.isatty()) as progress:
             task = progress.add_task("evaluating", total=len({row.path for row in judged.rows}))
-            evaluation = evaluate_timelines(Model(file), judged.rows, progress=lambda: progress.advance(task))
+            evaluation = evaluate_timelines(
+                Model(file),
+                judged.rows,
+                inference=InferenceConfig(**given_settings(given, "inference")),
+                timeline=TimelineConfig(
+                    **{"background_label": file.sequence.background_label, **given_settings(given, "timeline")}
+                ),
+                progress=lambda: progress.advance(task),
+            )
         summary = evaluation.summary() | {"num_left_out": len(judged.left_out or ())}
         written = write_timelines(evaluation, folder, summary)
     note_command(home, "evaluate", args, began)
@@ -242,6 +255,11 @@ def say_notes(notes: Iterable[str], quiet: bool) -> None:
 
 
 def _evaluate_protocol(experiment: Experiment, options: EvaluateOptions, args: Sequence[str]) -> int:
+    if experiment.task == "timeline":
+        raise UserError(
+            "--protocol judges models of clips; train and evaluate a model of timelines on each fold by itself, as "
+            "tools/benchmark_timelines.py does"
+        )
     from pipeline.protocols import EvaluationSettings, ProtocolResult, run_protocol, write_folds
     from pipeline.ranks import current_rank
     from pipeline.run_report.journal import note_command, now

@@ -163,7 +163,7 @@ def read_segments(root: Path) -> dict[Path, tuple[Segment, ...]]:
     return {source.parent / name: segments for name, segments in found.items()}
 
 
-_TIMELINE_PARTS = {"train": 48, "val": 4, "test": 8}
+_TIMELINE_PARTS = {"train": 144, "val": 6, "test": 10}
 _TIMELINE_SET = MotionSetConfig(
     num_train_clips=0,
     num_val_clips=0,

@@ -282,12 +282,20 @@ def test_what_needs_pictures_refuses_a_model_of_features(tmp_path: Path, capsys:
     train(replace(experiment, training=replace(experiment.training, epochs=1)), quiet=True)
     model, features = str(experiment.run_dir / "model.safetensors"), str(tmp_path / "7.npy")
     assert main(["predict", model, features, "--json", str(tmp_path / "7.json"), "--quiet"]) == 0
-    assert main(["evaluate", model, "--quiet"]) == 0
+    assert main(["evaluate", model, "--quiet", "--timeline.min_seconds", "1"]) == 0
+    save_model(tmp_path / "clips.safetensors", small_model())
+    timeline = ["--data.format", "manifest", "--data.root", str(tmp_path), "--task", "timeline"]
     for command, message in (
         (["predict", model, features, "--html", str(tmp_path / "pages")], "a file of features has no pictures"),
         (["webcam", model, features, "--replay", "--headless"], "no camera gives it pictures"),
         (["export", model], "this model reads features from files"),
         (["diagnose", model], "clipgru diagnose looks at clips"),
+        (["evaluate", str(tmp_path / "clips.safetensors"), "--timeline.min_seconds", "1"], "for models of timelines"),
+        (
+            ["evaluate", "--protocol", "own_split", *timeline, "--data.cache", "features"]
+            + ["--training.backbone_lr_scale", "0"],
+            "--protocol judges models of clips",
+        ),
     ):
         capsys.readouterr()
         assert main(command) == 2
