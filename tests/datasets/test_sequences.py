@@ -285,6 +285,7 @@ def test_what_needs_pictures_refuses_a_model_of_features(tmp_path: Path, capsys:
     assert main(["evaluate", model, "--quiet", "--timeline.min_seconds", "1"]) == 0
     save_model(tmp_path / "clips.safetensors", small_model())
     timeline = ["--data.format", "manifest", "--data.root", str(tmp_path), "--task", "timeline"]
+    timeline += ["--data.cache", "features", "--training.backbone_lr_scale", "0"]
     for command, message in (
         (["predict", model, features, "--html", str(tmp_path / "pages")], "a file of features has no pictures"),
         (["webcam", model, features, "--replay", "--headless"], "no camera gives it pictures"),
@@ -292,8 +293,7 @@ def test_what_needs_pictures_refuses_a_model_of_features(tmp_path: Path, capsys:
         (["diagnose", model], "clipgru diagnose looks at clips"),
         (["evaluate", str(tmp_path / "clips.safetensors"), "--timeline.min_seconds", "1"], "for models of timelines"),
         (
-            ["evaluate", "--protocol", "own_split", *timeline, "--data.cache", "features"]
-            + ["--training.backbone_lr_scale", "0"],
+            ["evaluate", "--protocol", "own_split", *timeline],
             "--protocol judges models of clips",
         ),
     ):
