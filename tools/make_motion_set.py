@@ -24,9 +24,11 @@ def main() -> int:
         ("num_val_clips", "validation clips of each class"),
         ("num_test_clips", "test clips of each class"),
         ("num_untrimmed", "long videos with segments"),
+        ("untrimmed_seconds", "length of a long video"),
         ("seed", "another seed makes other videos"),
     ):
-        parser.add_argument(f"--{name}", type=int, default=getattr(default, name), help=f"{words} (%(default)s)")
+        usual = getattr(default, name)
+        parser.add_argument(f"--{name}", type=type(usual), default=usual, help=f"{words} (%(default)s)")
     sizes = vars(parser.parse_args())
     root = sizes.pop("root")
     try:

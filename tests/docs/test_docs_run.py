@@ -68,6 +68,9 @@ ELSEWHERE = {
     "clipgru COMMAND --help": "test_cli.py, for every command",
     "clipgru evaluate runs/mine/model.safetensors --machine.devices 4": "test_ranks.py, with two",
     "clipgru predict model.safetensors archive --engine ray --parquet all.parquet": "test_many.py",
+    "clipgru score live.json data/motion_77/untrimmed/segments.json --sample_fps 10": (
+        "test_scoring.py; the commands before it are in the log"
+    ),
     "clipgru predict --jsonl": "words of commands that are run in whole",
     "clipgru cache info": "test_files_cache.py",
 }
