@@ -186,9 +186,9 @@ def test_a_trained_timeline_streams_and_its_delay_pays(tmp_path: Path, delay: in
     assert model.mode(InferenceConfig()) == "stream"
     rows = [row for row in _rows(tmp_path) if row.path.name == "7.npy"]
     found = evaluate_timelines(model, rows).on_grid.figures
-    assert found["frame_accuracy"].value > (0.95 if delay else 0.75)
+    assert found["frame_accuracy"].value > (0.9 if delay else 0.7)
     if not delay:
-        assert found["frame_accuracy"].value < 0.9  # the first frame of each stretch cannot be known
+        assert found["frame_accuracy"].value < 0.89  # the first frame of each stretch cannot be known
     scores = [s.window.start for s in model.score_windows(model.opener.open(tmp_path / "7.npy"))]
     assert scores == list(range(39))
 
