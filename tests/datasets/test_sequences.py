@@ -361,3 +361,18 @@ def test_long_motion_videos_are_made_and_read(tmp_path: Path, monkeypatch: pytes
         assert [(r.label, r.start_seconds, r.end_seconds) for r in rows] == [
             (s.label, s.start_seconds, s.end_seconds) for s in truth[path]
         ]
+
+
+@pytest.mark.parametrize("heads", [("convgru",), ("gru",), ("change", "mingru"), ("lstm",)])
+def test_a_state_that_is_saved_in_mid_stream_goes_on_to_the_bit(tmp_path: Path, heads: Any) -> None:
+    file = small_model(heads=heads, refinement_stages=1)
+    model = Model(replace(file, task="timeline"))
+    frames = np.random.default_rng(0).integers(0, 256, (12, 3, 40, 40), dtype=np.uint8)
+    features = model.embedder().push(frames)
+    _, state = model.heads.score_steps(features[:5], None)
+    expected, _ = model.heads.score_steps(features[5:], state)
+    torch.save(state, tmp_path / "state.pt")
+    found, _ = model.heads.score_steps(features[5:], torch.load(tmp_path / "state.pt", weights_only=True))
+    assert np.array_equal(found.probabilities, expected.probabilities)
+    whole, _ = model.heads.score_steps(features, None)
+    np.testing.assert_allclose(whole.probabilities[5:], expected.probabilities, atol=1e-6)
