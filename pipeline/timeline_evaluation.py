@@ -31,6 +31,7 @@ from pipeline.timeline.metrics import (
     judge_timelines,
     pair_videos,
 )
+from pipeline.timeline.scores import FrameMeans, FrameScore
 
 TIMELINE_FILES = ("summary.json", "segments.csv")
 
@@ -160,42 +161,31 @@ def _result(
     try:
         with model.opener.open(video.row.source) as reader:
             end_seconds = reader.info.duration_seconds
-            tracks, frames, predicted = model.timeline(timeline, end_seconds), _FrameScores(), []
+            tracks, means = model.timeline(timeline, end_seconds), FrameMeans()
+            frames: list[FrameScore] = []
+            predicted: list[Segment] = []
             with closing(model.score_windows(reader, inference)) as windows:
                 for scored in windows:
-                    frames.push(scored.window.start, scored.window.stop, scored.probabilities)
+                    frames += means.push(scored)
                     predicted += tracks.push(scored)
             predicted += tracks.finish()
+            frames += means.flush()
     except DecodeError as error:
         truth = _segments(video, None)
         end_seconds = max((segment.end_seconds for segment in truth), default=0.0)
         empty = np.zeros((0, len(model.labels)), np.float32)
         return _TimelineResult(name, end_seconds, truth, (), empty, np.zeros(0, np.int64), str(error))
-    scores = frames.means(len(model.labels))
+    scores = _by_frame(frames, len(model.labels))
     targets = frame_targets(video, len(scores), file.sampling.sample_fps, model.labels, file.sequence).numpy()
     return _TimelineResult(name, end_seconds, _segments(video, end_seconds), tuple(predicted), scores, targets)
 
 
-class _FrameScores:
-    """Means over the windows that cover a grid frame."""
-
-    def __init__(self) -> None:
-        self._sums: list[NDArray[np.float64]] = []
-        self._counts: list[int] = []
-
-    def push(self, start: int, stop: int, probabilities: NDArray[np.float32]) -> None:
-        while len(self._sums) < stop:
-            self._sums.append(np.zeros(len(probabilities)))
-            self._counts.append(0)
-        for frame in range(start, stop):
-            self._sums[frame] += probabilities
-            self._counts[frame] += 1
-
-    def means(self, num_labels: int) -> NDArray[np.float32]:
-        """``[G, K]``; 0 where there is none, as before the second frame of a model of changes."""
-        if not self._sums:
-            return np.zeros((0, num_labels), np.float32)
-        return np.stack(self._sums).astype(np.float32) / np.maximum(self._counts, 1)[:, None].astype(np.float32)
+def _by_frame(scored: Sequence[FrameScore], num_labels: int) -> NDArray[np.float32]:
+    """``[G, K]``; 0 where there is none, as before the second frame of a model of changes."""
+    means = np.zeros((scored[-1][0] + 1 if scored else 0, num_labels), np.float32)
+    for index, scores in scored:
+        means[index] = scores
+    return means
 
 
 def _segments(video: TimelineVideo, end_seconds: float | None) -> tuple[Segment, ...]:

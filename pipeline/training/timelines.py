@@ -44,7 +44,8 @@ from pipeline.models.backbones import FILE_FEATURES
 from pipeline.models.temporal.head import State
 from pipeline.models.temporal.stack import MAP_HEADS
 from pipeline.ranks import ALONE, Ranks
-from pipeline.timeline.frames import frame_runs, segmental_f1
+from pipeline.timeline.labelled import Span, spans_of_steps, without_labels
+from pipeline.timeline.metrics.segments import match_segments
 from pipeline.training.module import ClipClassifier
 
 _CLIPPED_AT = 4.0
@@ -169,9 +170,13 @@ def _figures(seen: Sequence[tuple[Tensor, Tensor]], background: int) -> dict[str
     for scores, targets in seen:
         known, predicted = targets != IGNORED, scores.argmax(dim=-1)
         accuracies.append(float((predicted == targets)[known].float().mean()))
-        ours, theirs = (frame_runs(some[known].tolist(), background) for some in (predicted, targets))
-        f1s.append(segmental_f1(ours, theirs, min_iou=0.25))
+        ours, theirs = (_spans(some[known].tolist(), background) for some in (predicted, targets))
+        f1s.append(match_segments(ours, theirs, min_iou=0.25).f1)
     return {"val_accuracy": float(np.mean(accuracies)), "val_f1_25": float(np.mean(f1s))}
+
+
+def _spans(labels: Sequence[int], background: int) -> tuple[Span, ...]:
+    return without_labels(spans_of_steps([str(label) for label in labels], 1.0), [str(background)])
 
 
 def _is_target(targets: Tensor) -> Tensor:
