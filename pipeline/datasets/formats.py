@@ -13,7 +13,7 @@ from typing import TYPE_CHECKING
 from pipeline.config import DataConfig, DecodeConfig, require
 from pipeline.datasets.annotations import Annotations
 from pipeline.datasets.folders import read_folder
-from pipeline.datasets.ms_tcn import read_ms_tcn
+from pipeline.datasets.ms_tcn import read_ms_tcn_rows
 from pipeline.datasets.official import read_hmdb51, read_ucf101, read_ut_interaction
 from pipeline.datasets.shards import read_shards
 from pipeline.datasets.tables import read_kinetics, read_manifest, read_manifest_rows, refuse_links
@@ -109,7 +109,7 @@ def _read_motion_timeline(config: DataConfig) -> Annotations:
 
 
 def _read_ms_tcn(config: DataConfig) -> Annotations:
-    return read_ms_tcn(Path(config.root), config.split, config.features_fps)
+    return read_ms_tcn_rows(Path(config.root), config.split, config.features_fps)
 
 
 def _pictures(open_pictures: _PicturesOpener) -> DataFormat:

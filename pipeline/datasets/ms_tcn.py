@@ -10,16 +10,17 @@ Source: https://github.com/yabufarha/ms-tcn (Farha and Gall, CVPR 2019).
 
 from __future__ import annotations
 
-from itertools import groupby
 from pathlib import Path
 
-from pipeline.datasets.annotations import Annotations, VideoRow, is_video, read_lines, require_folder
+from pipeline.datasets.annotations import Annotations, VideoRow, is_video, require_folder
+from pipeline.datasets.timelines.text_files import read_mapping, read_ms_tcn
 from pipeline.errors import UserError
+from pipeline.timeline.labelled import LabelledVideo, spans_of_steps
 
 _FEATURE_SUFFIX = ".npy"
 
 
-def read_ms_tcn(root: Path, split: int, steps_a_second: float | None) -> Annotations:
+def read_ms_tcn_rows(root: Path, split: int, steps_a_second: float | None) -> Annotations:
     """The labelled stretches of every video of an official split.
 
     Args:
@@ -34,13 +35,14 @@ def read_ms_tcn(root: Path, split: int, steps_a_second: float | None) -> Annotat
     require_folder(root)
     if steps_a_second is None:
         raise UserError("data.format ms_tcn: set data.features_fps to the lines of groundTruth a second")
-    labels = _labels(root / "mapping.txt")
+    mapping = read_mapping(root)
+    labels = tuple(mapping[index] for index in sorted(mapping, key=int))
     splits = {}
     for part in ("train", "val", "test"):
         bundle = _bundle(root / "splits", part, split)
         if bundle.exists() or part != "val":
-            names = [Path(line).stem for _, line in read_lines(bundle)]
-            splits[part] = tuple(row for name in names for row in _rows(root, name, labels, steps_a_second))
+            videos = read_ms_tcn(bundle)
+            splits[part] = tuple(row for video in videos for row in _rows(root, video, steps_a_second))
     return Annotations(labels, splits, may_share_groups=True, may_lack_classes=True)
 
 
@@ -50,30 +52,13 @@ def _bundle(folder: Path, part: str, split: int) -> Path:
     return found[0] if len(found) == 1 and not numbered.exists() else numbered
 
 
-def _labels(path: Path) -> tuple[str, ...]:
-    labels: dict[int, str] = {}
-    for place, line in read_lines(path):
-        index, _, label = line.partition(" ")
-        if not index.isdigit() or not label.strip() or int(index) in labels:
-            raise UserError(f"{place}: expected a new number and a label, got {line[:80]!r}")
-        labels[int(index)] = label.strip()
-    if sorted(labels) != list(range(len(labels))):
-        raise UserError(f"{path}: the numbers must be 0 to {len(labels) - 1}, each once")
-    return tuple(labels[index] for index in range(len(labels)))
-
-
-def _rows(root: Path, name: str, labels: tuple[str, ...], steps_a_second: float) -> list[VideoRow]:
-    lines = read_lines(root / "groundTruth" / f"{name}.txt")
-    unknown = next((place for place, label in lines if label not in labels), None)
-    if unknown or not lines:
-        raise UserError(f"{unknown or root / 'groundTruth' / f'{name}.txt'}: expected a label of mapping.txt a line")
-    path, rows, start = _video(root, name), [], 0
-    for label, run in groupby(label for _, label in lines):
-        stop = start + len(list(run))
-        times = start / steps_a_second, stop / steps_a_second
-        rows.append(VideoRow(path, label, name, *times, name=path.relative_to(root).as_posix()))
-        start = stop
-    return rows
+def _rows(root: Path, video: LabelledVideo, steps_a_second: float) -> list[VideoRow]:
+    path = _video(root, video.name)
+    name = path.relative_to(root).as_posix()
+    return [
+        VideoRow(path, span.label, video.name, span.start_seconds, span.end_seconds, name=name)
+        for span in spans_of_steps(video.steps or (), steps_a_second)
+    ]
 
 
 def _video(root: Path, name: str) -> Path:

@@ -343,7 +343,7 @@ def test_the_layout_of_ms_tcn_gives_stretches_of_features(tmp_path: Path) -> Non
         with pytest.raises(UserError, match=message):
             read_annotations(replace(data, **change))
     (tmp_path / "split1" / "groundTruth" / "a.txt").write_text("cut\nchop\n")
-    with pytest.raises(UserError, match=r"a\.txt:2: expected a label of mapping\.txt"):
+    with pytest.raises(UserError, match=r"a\.txt:2: the label 'chop' is not in mapping\.txt"):
         read_annotations(data)
 
 

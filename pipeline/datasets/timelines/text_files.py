@@ -36,7 +36,7 @@ def read_ms_tcn(path: Path, split: str | None = None) -> list[LabelledVideo]:
     bundle = path if path.suffix == ".bundle" else _bundle_of(path, split)
     root = bundle.parent.parent if bundle else path
     folder = root / "groundTruth" if (root / "groundTruth").is_dir() else root
-    mapping = _mapping(root if folder != root else root.parent if root.name == "groundTruth" else root)
+    mapping = read_mapping(root if folder != root else root.parent if root.name == "groundTruth" else root)
     listed = [place_and_name[1] for place_and_name in read_lines(bundle)] if bundle else sorted(_label_files(folder))
     if not listed:
         raise UserError(f"{bundle or folder}: no label file; expected VIDEO.txt with a label a line")
@@ -79,15 +79,15 @@ def _stem(name: str) -> str:
     return composed(name.removesuffix(".txt"))
 
 
-def _mapping(root: Path) -> dict[str, str]:
-    """Index -> label."""
+def read_mapping(root: Path) -> dict[str, str]:
+    """Return the labels of ``mapping.txt`` by index; none where there is no such file. Raises ``UserError``."""
     if not (root / "mapping.txt").is_file():
         return {}
     mapping = {}
     for place, line in read_lines(root / "mapping.txt"):
         index, _, label = line.partition(" ")
-        if not index.isdecimal() or not label.strip():
-            raise UserError(f"{place}: expected an index and a label, such as '3 cut_tomato', got {line[:80]!r}")
+        if not index.isdecimal() or not label.strip() or index in mapping:
+            raise UserError(f"{place}: expected an index and a label, each once, such as '3 cut_tomato', got {line[:80]!r}")
         mapping[index] = composed(label.strip())
     return mapping
 
