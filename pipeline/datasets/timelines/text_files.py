@@ -87,7 +87,9 @@ def read_mapping(root: Path) -> dict[str, str]:
     for place, line in read_lines(root / "mapping.txt"):
         index, _, label = line.partition(" ")
         if not index.isdecimal() or not label.strip() or index in mapping:
-            raise UserError(f"{place}: expected an index and a label, each once, such as '3 cut_tomato', got {line[:80]!r}")
+            raise UserError(
+                f"{place}: expected an index and a label, each once, such as '3 cut_tomato', got {line[:80]!r}"
+            )
         mapping[index] = composed(label.strip())
     return mapping
 
