@@ -13,11 +13,11 @@ from collections.abc import Callable, Sequence
 from contextlib import suppress
 from pathlib import Path
 
+from pipeline.cli.evaluate import evaluate_command
 from pipeline.cli.export import export_command
 from pipeline.cli.insight import diagnose_command, explain_command, explain_sampling_command
 from pipeline.cli.models import (
     demo_command,
-    evaluate_command,
     learn_command,
     report_command,
     train_command,

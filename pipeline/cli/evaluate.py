@@ -1,0 +1,261 @@
+"""The command that measures a model: evaluate, by clips, by whole videos, or over the folds of a protocol."""
+
+from __future__ import annotations
+
+import sys
+from collections.abc import Sequence
+from contextlib import ExitStack
+from dataclasses import replace
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+from pipeline.cli.models import end_with_report, rounded, say_notes
+from pipeline.cli.parser import (
+    EXIT_SOME_FAILED,
+    add_experiment,
+    add_given,
+    add_no_clobber,
+    add_options,
+    config_files,
+    console,
+    given_settings,
+    make_parser,
+    read_options,
+    to_experiment,
+)
+from pipeline.config import Experiment, InferenceConfig, MachineConfig, TimelineConfig
+from pipeline.errors import UserError
+from pipeline.files.lock import locked_folder
+from pipeline.files.outputs import check_outputs, files_in
+from pipeline.files.stopping import Interrupted
+from pipeline.options import (
+    EvaluateOptions,
+)
+from pipeline.schema import to_json
+
+if TYPE_CHECKING:
+    from pipeline.evaluation import Evaluation
+    from pipeline.protocols import FoldResult
+    from pipeline.ranks import Ranks
+
+
+def evaluate_command(args: Sequence[str]) -> int:
+    """clipgru evaluate"""
+    parser = make_parser(
+        "evaluate",
+        "Measure MODEL on the test videos of the data it was trained on, or of other data given by --data.* options. "
+        "With --protocol instead of MODEL: train and test each fold of an experiment.",
+    )
+    # Not "model": that is the group of the architecture's settings.
+    help_text = "A model file; leave it out with --protocol."
+    parser.add_argument("model_file", nargs="?", type=str, metavar="MODEL", help=help_text)
+    add_experiment(parser)
+    add_given(parser, "inference", InferenceConfig)
+    add_given(parser, "timeline", TimelineConfig)
+    add_options(parser, EvaluateOptions)
+    add_no_clobber(parser)
+    arguments = parser.parse_args(list(args))
+    options = read_options(EvaluateOptions, parser, arguments)
+    if bool(arguments.model_file) == bool(options.protocol):
+        raise UserError("clipgru evaluate needs either a MODEL file or --protocol with --config; see --help")
+    if options.protocol:
+        return _evaluate_protocol(to_experiment(parser, arguments), options, args)
+    given = parser.parse_args(list(args), defaults=False)
+    from pipeline.checkpoint import read_description
+
+    if read_description(Path(arguments.model_file)).get("task") == "timeline":
+        return _evaluate_timelines(arguments, given, options, args)
+    if given_settings(given, "inference") or given_settings(given, "timeline"):
+        raise UserError("--inference.* and --timeline.* are for models of timelines; this one is judged by clips")
+    return _evaluate_model(arguments, given, options, args)
+
+
+def _evaluate_model(arguments: Any, given: Any, options: EvaluateOptions, args: Sequence[str]) -> int:
+    from pipeline.ranks import join
+    from pipeline.run_report.journal import now
+    from pipeline.run_report.page import refuse_foreign_report
+
+    machine = MachineConfig(**given_settings(given, "machine"))
+    began, ranks = now(), join(machine)
+    home = Path(options.output or Path(arguments.model_file).parent)
+    folder = home if options.output else home / f"evaluation_{options.split}"
+    with ExitStack() as held:
+        with ranks.agreement():
+            if ranks.is_first:
+                refuse_foreign_report(home)
+                held.enter_context(locked_folder(folder))
+        evaluation, summary = _evaluate_rows(arguments, given, options, folder, ranks, machine.fast_heads)
+        if not ranks.is_first:
+            return 0
+        _write_results(evaluation, folder, summary, options.quiet)
+    end_with_report(home, "evaluate", args, began, options.quiet)
+    print(to_json(rounded(summary), indent=1))
+    return EXIT_SOME_FAILED if evaluation.num_errors else 0
+
+
+def _evaluate_rows(
+    arguments: Any, given: Any, options: EvaluateOptions, folder: Path, ranks: Ranks, fast_heads: bool
+) -> tuple[Evaluation, dict[str, float]]:
+    """The evaluation and its summary."""
+    from rich.progress import Progress
+
+    from pipeline.checkpoint import load_model_file
+    from pipeline.datasets.annotations import annotation_files
+    from pipeline.evaluation import EVALUATION_FILES, evaluate_model
+    from pipeline.inference import pick_device
+    from pipeline.models.temporal.fast import set_fast
+    from pipeline.unseen import rows_to_judge
+
+    with ranks.agreement():
+        model = load_model_file(arguments.model_file, ranks.device or pick_device(options.device))
+        set_fast(model.recognizer, fast_heads)
+        model = model.decoded_as(given_settings(given, "decode"))
+        with ranks.in_turn():
+            judged = rows_to_judge(model, given_settings(given, "data"), options.split)
+        data = judged.data
+        inputs = [arguments.model_file, *config_files(arguments), *annotation_files(data.root, data.annotations)]
+        check_outputs(files_in(folder, EVALUATION_FILES), inputs, no_clobber=arguments.no_clobber)
+    say_notes(judged.notes, options.quiet or not ranks.is_first)
+    is_quiet = options.quiet or not ranks.is_first or not sys.stderr.isatty()
+    with Progress(console=console(), disable=is_quiet) as progress, ranks.agreement():
+        task = progress.add_task("evaluating", total=len(judged.rows) / ranks.count)
+        evaluation = evaluate_model(
+            model,
+            judged.rows,
+            judged.data,
+            num_clips=options.clips,
+            mirror=options.mirror,
+            progress=lambda n: progress.advance(task, n),
+            ranks=ranks,
+        )
+    evaluation = replace(evaluation, left_out=judged.left_out)
+    return evaluation, evaluation.summary() | judged.figures
+
+
+def _evaluate_timelines(arguments: Any, given: Any, options: EvaluateOptions, args: Sequence[str]) -> int:
+    """clipgru evaluate, of a model of timelines: whole videos through the engine."""
+    from rich.progress import Progress
+
+    from pipeline.checkpoint import load_model_file
+    from pipeline.datasets.annotations import annotation_files
+    from pipeline.inference import Model, pick_device
+    from pipeline.run_report.journal import note_command, now
+    from pipeline.scoring import figure_lines
+    from pipeline.timeline_evaluation import TIMELINE_FILES, evaluate_timelines, write_timelines
+    from pipeline.unseen import rows_to_judge
+
+    began, home = now(), Path(options.output or Path(arguments.model_file).parent)
+    folder = home if options.output else home / f"evaluation_{options.split}"
+    file = load_model_file(arguments.model_file, pick_device(options.device))
+    file = file.decoded_as(given_settings(given, "decode"))
+    judged = rows_to_judge(file, given_settings(given, "data"), options.split)
+    inputs = [arguments.model_file, *annotation_files(judged.data.root, judged.data.annotations)]
+    with locked_folder(folder):
+        check_outputs(files_in(folder, TIMELINE_FILES), inputs, no_clobber=arguments.no_clobber)
+        say_notes(judged.notes, options.quiet)
+        with Progress(console=console(), disable=options.quiet or not sys.stderr.isatty()) as progress:
+            task = progress.add_task("evaluating", total=len({row.path for row in judged.rows}))
+            evaluation = evaluate_timelines(
+                Model(file),
+                judged.rows,
+                inference=InferenceConfig(**given_settings(given, "inference")),
+                timeline=TimelineConfig(
+                    **{"background_label": file.sequence.background_label, **given_settings(given, "timeline")}
+                ),
+                progress=lambda: progress.advance(task),
+            )
+        summary = evaluation.summary() | {"num_left_out": len(judged.left_out or ())}
+        written = write_timelines(evaluation, folder, summary)
+    note_command(home, "evaluate", args, began)
+    if not options.quiet:
+        for line in figure_lines(evaluation.figures):
+            console().print(line)
+        console().print(f"written: {', '.join(map(str, written))}")
+    print(
+        to_json({name: round(value, 4) for name, value in summary.items() if isinstance(value, float | int)}, indent=1)
+    )
+    return EXIT_SOME_FAILED if evaluation.num_errors else 0
+
+
+def _evaluate_protocol(experiment: Experiment, options: EvaluateOptions, args: Sequence[str]) -> int:
+    if experiment.task == "timeline":
+        raise UserError(
+            "--protocol judges models of clips; train and evaluate a model of timelines on each fold by itself, as "
+            "tools/benchmark_timelines.py does"
+        )
+    from pipeline.protocols import EvaluationSettings, ProtocolResult, run_protocol, write_folds
+    from pipeline.ranks import current_rank
+    from pipeline.run_report.journal import note_command, now
+    from pipeline.run_report.page import refuse_foreign_report
+
+    began, home = now(), Path(options.output or experiment.run_dir)
+    refuse_foreign_report(home)
+    folds: list[FoldResult] = []
+    assert options.protocol is not None
+    running = run_protocol(
+        experiment,
+        options.protocol,
+        num_seeds=options.seeds,
+        baseline=not options.no_baseline,
+        evaluation=EvaluationSettings(options.clips, options.mirror),
+        quiet=options.quiet,
+    )
+    try:
+        for fold in running:
+            folds.append(fold)
+            if not options.quiet and current_rank() == 0:
+                so_far = ProtocolResult(tuple(folds)).whole(fold.kind)
+                console().print(
+                    f"{fold.kind}, seed {fold.seed}, fold {fold.fold}: top-1 {fold.evaluation.top1:.3f}   "
+                    f"so far {so_far.top1:.3f}"
+                )
+    except Interrupted as interrupted:
+        if current_rank() > 0:
+            return 0
+        note_command(experiment.run_dir, "evaluate", args, began, "interrupted")
+        raise Interrupted(interrupted.signal_number, "the same command goes on with this fold") from None
+    if current_rank() > 0:
+        return 0
+    result = ProtocolResult(tuple(folds))
+    folder = home if options.output else home / "evaluation"
+    with locked_folder(folder):
+        write_folds(result, folder)
+        _write_results(result.whole(), folder, result.summary(), options.quiet)
+    end_with_report(home, "evaluate", args, began, options.quiet)
+    print(to_json(rounded(result.summary()), indent=1))
+    return EXIT_SOME_FAILED if result.whole().num_errors else 0
+
+
+def _write_results(evaluation: Evaluation, folder: Path, summary: dict[str, float], quiet: bool) -> None:
+    from pipeline.evaluation import write_evaluation
+
+    written = write_evaluation(evaluation, folder, summary)
+    if not quiet:
+        _print_classes(evaluation)
+        _print_reliability(evaluation)
+        console().print(f"written: {', '.join(map(str, written))}")
+
+
+def _print_classes(evaluation: Evaluation) -> None:
+    from rich.table import Table
+
+    table = Table("class", "videos", "right", "recall")
+    for label, recall in evaluation.class_recall.items():
+        count = sum(result.label == label for result in evaluation.results)
+        shown = "-" if recall is None else f"{recall:.1%}"
+        table.add_row(label, str(count), str(round((recall or 0) * count)), shown)
+    table.add_row("all", str(evaluation.num_videos), "", f"{evaluation.top1:.1%}", style="bold")
+    console().print(table, soft_wrap=False)
+
+
+def _print_reliability(evaluation: Evaluation) -> None:
+    from rich.table import Table
+
+    from pipeline.evaluation import reliability_rows
+
+    before, after = (evaluation.reliability(calibrated=calibrated).expected_error for calibrated in (False, True))
+    title = f"expected calibration error {before:.3f} before, {after:.3f} after"
+    table = Table("calibration", "score up to", "videos", "mean score", "right", title=title)
+    for row in reliability_rows(evaluation):
+        table.add_row(*(str(value) for value in row.values()))
+    console().print(table, soft_wrap=False)
