@@ -53,7 +53,7 @@ from pipeline.training.callbacks import (
 from pipeline.training.initial import start_from, videos_seen_by
 from pipeline.training.log import CsvLog
 from pipeline.training.memory import check_step_fits, gpu_memory_errors
-from pipeline.training.module import ClipClassifier, add_bad_videos, balanced_class_weights
+from pipeline.training.module import ClipClassifier, balanced_class_weights
 from pipeline.training.precision import settle_precision
 from pipeline.training.resuming import described_videos, refuse_other_run
 from pipeline.training.timelines import (
@@ -61,7 +61,6 @@ from pipeline.training.timelines import (
     TimelineLearner,
     fewer_threads,
     settle_features,
-    timeline_class_weights,
 )
 
 RUN_FILES = ("config.yaml", "data.json", "bad_videos.csv", "model.safetensors")
@@ -204,12 +203,8 @@ def _cache_features(data: VideoDataModule, module: ClipClassifier, quiet: bool) 
         module.eval()
         data.cache_features(FrozenBackbone(module.recognizer, module.transform), lambda: progress.advance(task))
         module.train()
-        if isinstance(data, SequenceDataModule):
-            add_bad_videos(module.bad_videos, data.bad)
-            if module.experiment.training.class_weights == "balanced":
-                greatest = module.experiment.sequence.max_class_weight
-                weights = timeline_class_weights(data.train_targets, len(data.splits.labels), greatest)
-                module.class_weights = weights.to(module.device)
+        if isinstance(data, SequenceDataModule) and isinstance(module, TimelineLearner):
+            module.note(data)
 
 
 def _check_run_dir(run_dir: Path, last: Path, resume: bool) -> None:

@@ -46,7 +46,7 @@ from pipeline.models.temporal.stack import MAP_HEADS
 from pipeline.ranks import ALONE, Ranks
 from pipeline.timeline.labelled import Span, spans_of_steps, without_labels
 from pipeline.timeline.metrics.segments import match_segments
-from pipeline.training.module import ClipClassifier
+from pipeline.training.module import ClipClassifier, add_bad_videos
 
 _CLIPPED_AT = 4.0
 _FOCUS = 2.0  # gamma of the focal loss, as its paper has it
@@ -70,6 +70,14 @@ class TimelineLearner(ClipClassifier):
         self._state: State = None
         self._carries = experiment.sequence.carry_state and self.recognizer.temporal.streams
         self._seen: list[tuple[Tensor, Tensor]] = []
+
+    def note(self, data: SequenceDataModule) -> None:
+        """Take over what reading the videos has shown: those that are bad, and how often each label occurs."""
+        add_bad_videos(self.bad_videos, data.bad)
+        if self.experiment.training.class_weights == "balanced":
+            num_classes = self.recognizer.classifier.out_features
+            weights = _class_weights(data.train_targets, num_classes, self._sequence.max_class_weight)
+            self.class_weights = weights.to(self.device)
 
     def training_step(self, batch: SequenceBatch, batch_idx: int) -> Tensor | None:  # type: ignore[override]
         """The mean loss of the grid frames that have a target, summed over the stages."""
@@ -188,7 +196,7 @@ def _detached(state: State) -> State:
     return tuple(_detached(part) for part in state) if isinstance(state, tuple) else state.detach()
 
 
-def timeline_class_weights(targets: Sequence[Tensor], num_classes: int, greatest: float) -> Tensor:
+def _class_weights(targets: Sequence[Tensor], num_classes: int, greatest: float) -> Tensor:
     """``[K]`` weights in inverse proportion to each class's grid frames, none more than ``greatest`` times the mean."""
     if targets[0].is_floating_point():
         shares = torch.cat(list(targets)).nanmean(dim=0).clamp(1e-6, 1)
