@@ -9,7 +9,7 @@ from dataclasses import replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from pipeline.cli.models import end_with_report, rounded, say_notes
+from pipeline.cli.endings import end_with_report, rounded, say_notes
 from pipeline.cli.parser import (
     EXIT_SOME_FAILED,
     add_experiment,

@@ -8,7 +8,7 @@ from itertools import product
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from pipeline.cli.models import say_notes
+from pipeline.cli.endings import say_notes
 from pipeline.cli.parser import (
     add_data,
     add_no_clobber,

@@ -7,7 +7,7 @@ from collections.abc import Sequence
 from dataclasses import replace
 from pathlib import Path
 
-from pipeline.cli.models import end_with_report, say_notes
+from pipeline.cli.endings import end_with_report, say_notes
 from pipeline.cli.parser import (
     EXIT_SOME_FAILED,
     add_data,

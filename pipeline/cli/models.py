@@ -2,11 +2,10 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Sequence
-from datetime import datetime
+from collections.abc import Sequence
 from pathlib import Path
-from typing import TYPE_CHECKING
 
+from pipeline.cli.endings import rounded
 from pipeline.cli.parser import (
     EXIT_SOME_FAILED,
     add_experiment,
@@ -27,9 +26,6 @@ from pipeline.options import (
     TrainOptions,
 )
 from pipeline.schema import to_json
-
-if TYPE_CHECKING:
-    pass
 
 
 def train_command(args: Sequence[str]) -> int:
@@ -99,22 +95,6 @@ def learn_command(args: Sequence[str]) -> int:
     return EXIT_SOME_FAILED if learned.bad else 0
 
 
-def say_notes(notes: Iterable[str], quiet: bool) -> None:
-    """Print notes on the data to standard error, unless ``quiet``."""
-    for note in () if quiet else notes:
-        console().print(f"note: {note}")
-
-
-def end_with_report(folder: Path, command: str, args: Sequence[str], began: datetime, quiet: bool) -> None:
-    from pipeline.run_report.journal import note_command
-    from pipeline.run_report.page import write_report
-
-    note_command(folder, command, args, began)
-    report = write_report(folder)
-    if not quiet:
-        console().print(f"report: {report}")
-
-
 def report_command(args: Sequence[str]) -> int:
     """clipgru report"""
     parser = make_parser(
@@ -156,8 +136,3 @@ def demo_command(args: Sequence[str]) -> int:
     except Interrupted as interrupted:
         raise Interrupted(interrupted.signal_number, "the same command begins again") from None
     return 0
-
-
-def rounded(figures: dict[str, float]) -> dict[str, float]:
-    """Figures to four digits, as they are printed."""
-    return {name: round(value, 4) for name, value in figures.items()}

@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Sequence
 from pathlib import Path
 
-from pipeline.cli.models import say_notes
+from pipeline.cli.endings import say_notes
 from pipeline.cli.parser import add_options, make_parser, read_options
 from pipeline.options import ScoreOptions
 from pipeline.schema import to_json

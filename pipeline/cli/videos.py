@@ -8,7 +8,7 @@ from collections.abc import Sequence
 from dataclasses import replace
 from pathlib import Path
 
-from pipeline.cli.models import say_notes
+from pipeline.cli.endings import say_notes
 from pipeline.cli.parser import (
     add_no_clobber,
     add_options,

@@ -1,6 +1,6 @@
 """The formats that ``data.format`` names, in one table. Light: no video is opened and torch is not imported.
 
-Readers that load decoders are imported when they are called.
+Readers that load decoders or numpy are imported when they are called.
 """
 
 from __future__ import annotations
@@ -13,7 +13,6 @@ from typing import TYPE_CHECKING
 from pipeline.config import DataConfig, DecodeConfig, require
 from pipeline.datasets.annotations import Annotations
 from pipeline.datasets.folders import read_folder
-from pipeline.datasets.ms_tcn import read_ms_tcn_rows
 from pipeline.datasets.official import read_hmdb51, read_ucf101, read_ut_interaction
 from pipeline.datasets.shards import read_shards
 from pipeline.datasets.tables import read_kinetics, read_manifest, read_manifest_rows, refuse_links
@@ -109,6 +108,8 @@ def _read_motion_timeline(config: DataConfig) -> Annotations:
 
 
 def _read_ms_tcn(config: DataConfig) -> Annotations:
+    from pipeline.datasets.ms_tcn import read_ms_tcn_rows
+
     return read_ms_tcn_rows(Path(config.root), config.split, config.features_fps)
 
 

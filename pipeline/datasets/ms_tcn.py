@@ -35,8 +35,7 @@ def read_ms_tcn_rows(root: Path, split: int, steps_a_second: float | None) -> An
     require_folder(root)
     if steps_a_second is None:
         raise UserError("data.format ms_tcn: set data.features_fps to the lines of groundTruth a second")
-    mapping = read_mapping(root)
-    labels = tuple(mapping[index] for index in sorted(mapping, key=int))
+    labels = _labels(root)
     splits = {}
     for part in ("train", "val", "test"):
         bundle = _bundle(root / "splits", part, split)
@@ -52,12 +51,23 @@ def _bundle(folder: Path, part: str, split: int) -> Path:
     return found[0] if len(found) == 1 and not numbered.exists() else numbered
 
 
+def _labels(root: Path) -> tuple[str, ...]:
+    mapping = read_mapping(root)
+    if not mapping:
+        raise UserError(f"{root / 'mapping.txt'}: expected lines of a number and a label, and there are none")
+    if sorted(map(int, mapping)) != list(range(len(mapping))):
+        raise UserError(f"{root / 'mapping.txt'}: the numbers must be 0 to {len(mapping) - 1}, each once")
+    return tuple(mapping[index] for index in sorted(mapping, key=int))
+
+
 def _rows(root: Path, video: LabelledVideo, steps_a_second: float) -> list[VideoRow]:
+    if not video.steps:
+        raise UserError(f"{root / 'groundTruth' / video.name}.txt: it is empty; each line is the label of a step")
     path = _video(root, video.name)
     name = path.relative_to(root).as_posix()
     return [
         VideoRow(path, span.label, video.name, span.start_seconds, span.end_seconds, name=name)
-        for span in spans_of_steps(video.steps or (), steps_a_second)
+        for span in spans_of_steps(video.steps, steps_a_second)
     ]
 
 

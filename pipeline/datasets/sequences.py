@@ -53,7 +53,7 @@ def timeline_videos(rows: Sequence[VideoRow]) -> tuple[TimelineVideo, ...]:
 
 
 def timeline_labels(labels: Sequence[str], config: SequenceConfig) -> tuple[str, ...]:
-    """What a model answers: the labels of the rows, and, where it is one at each moment, the background's too."""
+    """Labels that a model answers with: those of the rows and, where there is one at each moment, the background."""
     special = (config.background_label, config.unlabelled_label)
     named = tuple(label for label in labels if label and label not in special)
     return named if config.labels == "several" else (*named, config.background_label)

@@ -1,4 +1,4 @@
-"""How a recogniser learns timelines: from long videos, with the state carried on from sequence to sequence.
+"""Training on timelines: from long videos, with the state carried on from sequence to sequence.
 
 Truncated backpropagation through time: batches walk along the videos (``datasets.sequences``), each begins with the
 state that the one before ended with, and the gradient stops between them (Werbos, 1990; for online action detection An
@@ -323,7 +323,7 @@ def _copies_of(
 def _copies_of_file(
     experiment: Experiment, row: VideoRow, *, is_training: bool
 ) -> list[tuple[Tensor, float]] | BadVideo:
-    """Where a file has several steps for each grid frame, a training may begin at any of them."""
+    """One copy for each step that a training may begin at, where a file has several steps for each grid frame."""
     config, sample_fps = experiment.model, experiment.sampling.sample_fps
     assert config.num_features is not None
     assert config.features_fps is not None

@@ -342,9 +342,25 @@ def test_the_layout_of_ms_tcn_gives_stretches_of_features(tmp_path: Path) -> Non
     ):
         with pytest.raises(UserError, match=message):
             read_annotations(replace(data, **change))
-    (tmp_path / "split1" / "groundTruth" / "a.txt").write_text("cut\nchop\n")
-    with pytest.raises(UserError, match=r"a\.txt:2: the label 'chop' is not in mapping\.txt"):
-        read_annotations(data)
+
+
+@pytest.mark.parametrize(
+    ("file", "content", "message"),
+    [
+        ("groundTruth/a.txt", "cut\nchop\n", r"a\.txt:2: the label 'chop' is not in mapping\.txt"),
+        ("groundTruth/a.txt", "", r"a\.txt: it is empty; each line is the label of a step"),
+        ("mapping.txt", "", r"mapping\.txt: expected lines of a number and a label"),
+        ("mapping.txt", None, r"mapping\.txt: expected lines of a number and a label"),
+        ("mapping.txt", "0 cut\n1 mix\n3 background\n", r"mapping\.txt: the numbers must be 0 to 2, each once"),
+        ("mapping.txt", "0 cut\n0 mix\n", r"mapping\.txt:2: expected an index and a label, each once"),
+    ],
+)
+def test_a_broken_layout_of_ms_tcn_is_refused(tmp_path: Path, file: str, content: str | None, message: str) -> None:
+    furnish_ms_tcn(tmp_path)
+    broken = tmp_path / file
+    broken.unlink() if content is None else broken.write_text(content)
+    with pytest.raises(UserError, match=message):
+        read_annotations(DataConfig(format="ms_tcn", root=str(tmp_path), features_fps=2.0))
 
 
 def test_long_motion_videos_are_made_and_read(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:

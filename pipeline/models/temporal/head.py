@@ -18,13 +18,13 @@ class TemporalHead(nn.Module):
     """
 
     streams: bool
-    """Whether a state can be carried on; false for heads that read the future."""
+    """True if a state can be carried on; false for heads that read the future."""
     reads_maps: bool
-    """Whether the input is ``[B, T, C, H, W]`` rather than ``[B, T, D]``."""
+    """True if the input is ``[B, T, C, H, W]`` rather than ``[B, T, D]``."""
     num_outputs: int
     """Channels or features of the output."""
     fast: bool = True
-    """Whether the forms written by hand for a CPU may be used; see ``fast.applies``."""
+    """True if the forms written by hand for a CPU may be used; see ``fast.applies``."""
 
     def initial_state(self, x: Tensor) -> State:
         """The state before the first frame, for input like ``x``."""

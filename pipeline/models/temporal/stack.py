@@ -81,7 +81,7 @@ class Bidirectional(TemporalHead):
         return self.forwards.initial_state(x), self.backwards.initial_state(x)
 
     def project(self, x: Tensor) -> Tensor:
-        """What both heads read, joined along the channels."""
+        """The inputs of both heads, joined along the channels."""
         return torch.cat([self.forwards.project(x), self.backwards.project(x)], dim=2)
 
     def recur(self, projected: Tensor, state: State = None) -> tuple[Tensor, State]:
@@ -125,7 +125,7 @@ class Stack(TemporalHead):
         return x if self._recomputes(self.heads[0]) else self.heads[0].project(x)
 
     def recur(self, projected: Tensor, state: State = None) -> tuple[Tensor, State]:
-        """What ``project`` gave -> the last head's output and every head's state."""
+        """The output of ``project`` -> the last head's output and every head's state."""
         states = self.initial_state(projected) if state is None else state
         x, next_states = projected, []
         for place, (head, head_state) in enumerate(zip(self.heads, states, strict=True)):

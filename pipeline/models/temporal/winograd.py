@@ -222,7 +222,7 @@ class _Tiles:
         return products
 
     def products(self, maps: Tensor) -> Tensor:
-        """Where ``join`` takes products of such maps from, and ``transformed`` leaves its own: ``[36, tiles, C]``."""
+        """Memory that ``transformed`` leaves its products in and ``join`` takes them from: ``[36, tiles, C]``."""
         num_maps, channels, height, width = maps.shape
         shape = self.side, self.side, _count(height), _count(width), num_maps, channels
         if self._cut.shape != shape or self._cut.dtype != maps.dtype:

@@ -1,4 +1,4 @@
-"""How well predicted timelines agree with true ones, as the field's published tools measure it. Pure numpy.
+"""Agreement of predicted timelines with true ones, as the field's published tools measure it. Pure numpy.
 
 pairs              truth and predictions of a video side by side, in seconds, on one grid
 frames             accuracy; average precision of each label against the rest

@@ -123,7 +123,7 @@ def _interval(resampled: NDArray[np.float64]) -> tuple[float, float]:
 
 
 class _Judged:
-    """What is matched, counted and ranked once, for the figures of any resample."""
+    """Matches, counts and ranks, made once for the figures of any resample."""
 
     def __init__(self, pairs: Sequence[VideoPair], settings: TimelineSettings) -> None:
         self.labels = sorted({span.label for pair in pairs for span in pair.truth})
