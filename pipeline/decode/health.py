@@ -28,6 +28,7 @@ from pipeline.decode.causes import framing_fault, is_cut_off
 from pipeline.decode.complaints import complaints, log_alone
 from pipeline.decode.container import ONE_THREAD, Header, OpenVideo, ffmpeg_errors, is_blank
 from pipeline.decode.index import VideoIndex, check_length
+from pipeline.decode.mp4 import count_hidden
 from pipeline.decode.notes import notes_of, ratio_of
 from pipeline.decode.orientation import orientation_of
 from pipeline.decode.reader import VideoFile
@@ -124,7 +125,7 @@ class _Facts:
 
     num_packets: int = 0
     num_hidden: int = 0
-    """Packets that an edit list hides."""
+    """Pictures that an edit list hides."""
     num_frames: int = 0
     num_exact: int = 0
     num_errors: int = 0
@@ -166,6 +167,8 @@ def examine(path: Path, config: DecodeConfig) -> Examination:
                 with video, complaints(facts.complaints, but=sounds):
                     claimed_seconds = (video.container.duration or 0) / av.time_base
                     _decode_all(video, header, index, facts)
+        if header.is_timed and header.num_frames:
+            facts.num_hidden = max(facts.num_hidden, count_hidden(path))  # FFmpeg gives no packets of most
     except DecodeError as error:
         return Examination.of_unreadable(path, f"{error.stage}: {error.cause}")
     reasons = _reasons(path, header, index, facts, claimed_seconds)

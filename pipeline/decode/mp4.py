@@ -114,7 +114,26 @@ def _rows(box: memoryview, dtype: np.dtype[np.void] | str, skipped: int = 0) -> 
     return np.frombuffer(box, dtype, int(count), offset=_FULL_BOX_BYTES + skipped + 4)
 
 
-def _table_of(moov: memoryview, first_dts: int) -> SampleTable:
+@dataclass(frozen=True)
+class _Track:
+    """The only video track, before its edit list. M samples."""
+
+    tables: _Boxes
+    sizes: NDArray[np.int64]
+    steps: NDArray[np.int64]
+    """``[M]``: ticks to the next decoding time."""
+    offsets: NDArray[np.int64]
+    """``[M]``: from decoding to display times."""
+    edits: NDArray[np.void] | None
+    ticks_per_movie_tick: Fraction
+
+    @property
+    def times(self) -> NDArray[np.int64]:
+        """``[M]``: display times, as the edit list counts."""
+        return np.cumsum(self.steps) - self.steps + self.offsets
+
+
+def _track_of(moov: memoryview) -> _Track:
     inside = _boxes(moov)
     _require_plain(b"mvex" not in inside and b"cmov" not in inside)
     tracks = [_boxes(trak) for trak in inside.get(b"trak", ())]
@@ -125,21 +144,41 @@ def _table_of(moov: memoryview, first_dts: int) -> SampleTable:
     tables = _boxes(_only(_boxes(_only(boxes, b"minf")), b"stbl"))
     sizes = _sizes(tables)
     steps = _expanded(_rows(_only(tables, b"stts"), _RUN), len(sizes))
-    dts = np.cumsum(steps) - steps
     offsets = np.zeros(len(sizes), np.int64)
     if b"ctts" in tables:
         offsets = _expanded(_rows(_only(tables, b"ctts"), _SIGNED_RUN), len(sizes))
     movie_rate, track_rate = (_ticks_per_second(_only(*where)) for where in ((inside, b"mvhd"), (boxes, b"mdhd")))
-    _check_edits(track, dts + offsets, Fraction(track_rate, movie_rate))
-    dts += first_dts
+    return _Track(tables, sizes, steps, offsets, _edits(track), Fraction(track_rate, movie_rate))
+
+
+def _table_of(moov: memoryview, first_dts: int) -> SampleTable:
+    track = _track_of(moov)
+    _check_edits(track)
+    dts = np.cumsum(track.steps) - track.steps + first_dts
     return SampleTable(
         dts=dts,
-        pts=dts + offsets + max(0, -int(offsets.min())),
-        num_ticks_shown=steps,
-        is_key=_keyframes(tables, len(sizes)),
-        sizes=sizes,
-        positions=_positions(tables, sizes),
+        pts=dts + track.offsets + max(0, -int(track.offsets.min())),
+        num_ticks_shown=track.steps,
+        is_key=_keyframes(track.tables, len(track.sizes)),
+        sizes=track.sizes,
+        positions=_positions(track.tables, track.sizes),
     )
+
+
+def count_hidden(path: Path) -> int:
+    """Return the number of samples that the edit list hides, as of a recording that was trimmed; 0 where that cannot be
+    told."""
+    try:
+        track = _track_of(_read_index_box(path))
+    except (_NotPlainError, ValueError, struct.error):
+        return 0
+    if track.edits is None:
+        return 0
+    is_shown = np.zeros(len(track.sizes), np.bool_)
+    for edit in track.edits[track.edits["start"] >= 0]:  # -1: nothing is shown for a while
+        start, num_ticks = int(edit["start"]), int(edit["duration"]) * track.ticks_per_movie_tick
+        is_shown |= (track.times >= start) & (track.times < float(start + num_ticks))
+    return int((~is_shown).sum())
 
 
 def _sizes(tables: _Boxes) -> NDArray[np.int64]:
@@ -195,16 +234,23 @@ def _ticks_per_second(box: memoryview) -> int:
     return int(ticks)
 
 
-def _check_edits(track: _Boxes, times: NDArray[np.int64], ticks_per_movie_tick: Fraction) -> None:
-    """An edit list may move the whole track so that its first picture is at 0, and nothing else."""
+def _edits(track: _Boxes) -> NDArray[np.void] | None:
+    """The rows of the edit list; None without one."""
     lists = [inside for edits in track.get(b"edts", ()) for inside in _boxes(edits).get(b"elst", ())]
     if not lists:
-        return
+        return None
     version = lists[0][0] if len(lists) == 1 else -1
     _require_plain(version in _EDITS)
-    edits = _rows(lists[0], _EDITS[version])
+    return _rows(lists[0], _EDITS[version])
+
+
+def _check_edits(track: _Track) -> None:
+    """An edit list may move the whole track so that its first picture is at 0, and nothing else."""
+    edits, times = track.edits, track.times
+    if edits is None:
+        return
     _require_plain(len(edits) == 1 and edits["start"][0] == times.min() and edits["rate"][0] == _NORMAL_RATE)
-    num_ticks = int(edits["duration"][0]) * ticks_per_movie_tick
+    num_ticks = int(edits["duration"][0]) * track.ticks_per_movie_tick
     _require_plain(int(times.max() - times.min()) < num_ticks)  # else the end of the edit hides pictures
 
 

@@ -34,6 +34,8 @@ _SLACK_TICKS = 1.25
 # _Ticks may be longer where the file shows that it rounds to them: its steps are of at least so many and differ by one.
 _MAX_PLAIN_TICK_SECONDS, _MIN_ROUNDED_STEP = 1e-3, 3
 _MIN_SLACK_SECONDS = 1e-6
+# MPEG-TS and -PS have no field for it.
+_WITHOUT_DURATION = ("mpegts", "mpeg")
 
 
 @dataclass(frozen=True)
@@ -146,7 +148,8 @@ def _counted_rate(num_frames: int, stamps: Stamps, header: Header) -> tuple[Frac
     known; else that of the usual step, or of the duration; 0 if nothing tells it."""
     steps = [_usual_step(given) * header.seconds_per_tick for given in (stamps.pts, stamps.dts)]
     witnesses = [(1 / step, "as most of its pictures follow each other") for step in steps if step]
-    if header.duration_seconds > 0:
+    # A duration that FFmpeg makes of the first and the last times says nothing where recordings are joined.
+    if header.duration_seconds > 0 and not (witnesses and header.container in _WITHOUT_DURATION):
         words = f"to fill the {float(header.duration_seconds):.6g} s that its header says"
         witnesses.append((num_frames / header.duration_seconds, words))
     for rate in _header_rates(header):

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import logging
+import struct
 import threading
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager, suppress
@@ -345,3 +346,37 @@ def test_what_an_edit_list_hides_is_not_missed(tmp_path: Path) -> None:
     health = examine(path, DecodeConfig()).health
     assert (health.verdict, health.reasons) == (USABLE, ())
     assert (health.num_frames_claimed, health.num_frames, health.duration_seconds) == (20, 15, 0.6)
+
+
+@pytest.mark.parametrize(
+    ("edits", "num_shown"),
+    [
+        ([(-1, 4.0), (0.0, 1.0)], 25),  # the end is trimmed, and the first picture comes late
+        ([(-1, 0.04), (1.0, 1.2)], 30),  # whole groups of pictures before and behind
+        ([(0.0, 0.4), (1.6, 0.4)], 20),  # a cut in the middle
+    ],
+)
+def test_a_trimmed_recording_is_not_damaged(tmp_path: Path, edits: list[tuple[float, float]], num_shown: int) -> None:
+    """As phones and QuickTime trim: all pictures are there, and the edit list shows some."""
+    path = tmp_path / "trimmed.mp4"
+    with av.open(str(path), "w") as container:
+        stream = container.add_stream("mpeg4", rate=25, options={"g": "5"})
+        stream.width, stream.height, stream.pix_fmt = 128, 96, "yuv420p"
+        packets = []
+        for number in range(55):
+            packets += stream.encode(av.VideoFrame.from_ndarray(videos.picture(number), format="rgb24"))
+        for packet in [*packets, *stream.encode()]:
+            assert packet.pts is not None
+            packet.pts = packet.dts = packet.pts + 1  # an empty edit comes first
+            container.mux(packet)
+    content = path.read_bytes()
+    place = content.index(b"elst") + 8
+    (movie_rate,) = struct.unpack_from(">I", content, content.index(b"mvhd") + 16)
+    (track_rate,) = struct.unpack_from(">I", content, content.index(b"mdhd") + 16)
+    rows = [(round(length * movie_rate), round(start * track_rate) if start >= 0 else -1) for start, length in edits]
+    assert content[place : place + 4] == struct.pack(">I", len(rows))
+    listed = b"".join(struct.pack(">IiI", *row, 1 << 16) for row in rows)
+    path.write_bytes(content[: place + 4] + listed + content[place + 4 + len(listed) :])
+    health = examine(path, DecodeConfig()).health
+    assert (health.verdict, health.reasons) == (USABLE, ())
+    assert (health.num_frames_claimed, health.num_frames) == (55, num_shown)
