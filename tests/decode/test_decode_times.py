@@ -236,7 +236,7 @@ RESTARTED = np.concatenate([even(50), even(50)])
     [
         (Stamps(RESTARTED, NONE), header(25, 25, seconds=2), 25, "as its header says"),
         (Stamps(RESTARTED, NONE), header(60000, 1000, seconds=2), 25, "as most of its pictures follow each other"),
-        # Two jittered recordings, joined: of their first and last times FFmpeg makes the duration, and of that the rate.
+        # Two jittered recordings, joined: FFmpeg makes duration and rate of their first and last times.
         (Stamps(RESTARTED, NONE), header(54, 54, seconds=2, container="mpegts"), 25, "as most of its pictures follow"),
         (Stamps(NONE, NONE), header(60000, 1000, seconds=4), 25, "to fill the 4 s that its header says"),
         (Stamps(NONE, NONE), header(25, 30), 30, "as its header says"),
