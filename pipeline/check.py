@@ -30,6 +30,7 @@ from pipeline.machine import num_processes
 from pipeline.options import CheckOptions
 from pipeline.report.tables import csv_text
 from pipeline.schema import to_json
+from pipeline.sources import shown_path
 from pipeline.terminal import PlainConsole, printable
 
 if TYPE_CHECKING:
@@ -155,10 +156,10 @@ def _make_report(found: Found, examinations: Sequence[Examination], same_content
     misfits = find_misfits(labelled, known)
     too_many = _too_many_bad(labelled, files, len(misfits.outside), found.max_bad_fraction)
     return _CheckReport(
-        files=files,
+        files=tuple(replace(health, path=shown_path(health.path)) for health in files),
         same_bytes=bytes_groups,
         same_pictures=pictures,
-        labels_without_file=tuple(dict.fromkeys(absent)),
+        labels_without_file=tuple(map(shown_path, dict.fromkeys(absent))),
         files_without_label=tuple(dict.fromkeys(found.without_label)),
         shared_groups=_shared_groups(rows),
         leaks=_leaks(rows, (*bytes_groups, *pictures)),

@@ -12,6 +12,7 @@ from pipeline.datasets.timelines.formats import read_timelines
 from pipeline.datasets.timelines.names import rename_as
 from pipeline.errors import UserError
 from pipeline.options import ScoreOptions
+from pipeline.sources import shown_path
 from pipeline.timeline.labelled import LabelledVideo
 from pipeline.timeline.metrics import Figure, TimelineFigures, TimelineSettings, judge_timelines, pair_videos
 
@@ -49,8 +50,9 @@ class _Score:
 
     def summary(self) -> dict[str, Any]:
         """Everything as plain values for JSON."""
-        names = {"missing": list(self.missing), "without_truth": list(self.without_truth), "notes": list(self.notes)}
-        return self.figures.summary() | names
+        names = {"missing": self.missing, "without_truth": self.without_truth}
+        shown = {key: [shown_path(name) for name in some] for key, some in names.items()}
+        return self.figures.summary() | shown | {"notes": list(self.notes)}
 
     def lines(self) -> list[str]:
         """Return the figures as lines for people."""

@@ -24,6 +24,8 @@ _ADDRESS_IN_PATH = re.compile(
     rf"(?<![a-z])(?:(?:{_SCHEMES})(?::|%3a)(?:[/\\]|%2f)|[a-z][\w+.-]+:(?://|/[^@]{{0,500}}@)).*",
     re.IGNORECASE | re.DOTALL,
 )
+# Up to a quote or a space, without what ends a sentence.
+_ADDRESS_IN_TEXT = re.compile(rf"(?<![a-z])(?:{_SCHEMES}):[/\\]{{1,2}}[^\s'\"<>|]*[^\s'\"<>|.,:;)]", re.IGNORECASE)
 _HOST = re.compile(r"(?:[\w.-]+|\[[0-9a-f:.]+(?:%\w+)?\])(?::\d{1,5})?", re.IGNORECASE)
 _AT = re.compile("@|%(?:25)*40")
 _PATH = re.compile(r"[\w ./*-]*", re.ASCII)
@@ -80,6 +82,11 @@ def shown_path(path: str | Path) -> str:
     """Return the path of a file as it is; if it was made of an address, what may be seen of that."""
     found = _ADDRESS_IN_PATH.search(str(path))
     return shown_source(found[0]) if found else str(path)
+
+
+def shown_text(text: str) -> str:
+    """Return a message with what may be seen of each network address in it."""
+    return _ADDRESS_IN_TEXT.sub(lambda found: shown_source(found[0]), text)
 
 
 def file_name_of(address: str) -> str:

@@ -16,6 +16,7 @@ from pipeline.cli import main
 from pipeline.errors import DecodeError, UserError
 from pipeline.options import PredictOptions, WebcamOptions, name_sources
 from pipeline.prediction import find_videos
+from pipeline.run_report.journal import note_command, now
 from pipeline.sources import HIDDEN, distinct_names, file_name_of, shown_path, shown_source
 from pipeline.streaming.outputs import file_stems
 from pipeline.streaming.sources import parse_sources
@@ -91,6 +92,34 @@ def test_a_secret_is_nowhere_to_be_seen() -> None:
         assert_hidden(file_name_of(source), secret, source)
         error = DecodeError(source, "open", "no answer")
         assert str(error) == str(pickle.loads(pickle.dumps(error)))
+
+
+def test_messages_tables_and_journals_hide_the_addresses_that_a_file_brought(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capfd: pytest.CaptureFixture[str]
+) -> None:
+    """A password in a table, a config or an option is in no message, JSON or journal."""
+    monkeypatch.chdir(tmp_path)
+    url, head = "rtsp://zuser:Xq7vveryS@127.0.0.1:9/live", "path,label,start_seconds,end_seconds"
+    Path("truth.csv").write_text(f"{head}\n{url},run,0,1\n")
+    Path("other.csv").write_text(f"{head}\na.mp4,run,0,1\n")
+    Path("both.csv").write_text(f"{head}\n{url},run,0,1\na.mp4,run,0,1\n")
+    Path("config.yaml").write_text(f"data:\n  format: {url}\n")
+    for words in (
+        ["score", "other.csv", "truth.csv"],
+        ["score", "other.csv", "both.csv", "--json"],
+        ["score", "both.csv", "other.csv"],
+        ["check", "truth.csv", "--json", "check.json"],
+        ["check", "config.yaml"],
+        ["check", "z:Xq7vveryS@127.0.0.1/live"],
+    ):
+        main(words)
+        said = capfd.readouterr()
+        assert_hidden(said.out + said.err, "Xq7vveryS", str(words))
+    assert_hidden(Path("check.json").read_text(), "Xq7vveryS")
+    note_command(tmp_path, "evaluate", ["m.safetensors", f"--data.root={url}", url], now())
+    journal = (tmp_path / "commands.jsonl").read_text()
+    assert_hidden(journal, "Xq7vveryS")
+    assert "clipgru evaluate m.safetensors '--data.root=rtsp://***@127.0.0.1:9/live'" in journal
 
 
 @pytest.mark.parametrize(

@@ -37,7 +37,7 @@ from pipeline.errors import UserError, unknown_name
 from pipeline.files.failures import reason_of
 from pipeline.files.stopping import Interrupted, exit_code_of
 from pipeline.machine import core_quota, keep_freed_memory, num_cores
-from pipeline.sources import shown_source
+from pipeline.sources import shown_source, shown_text
 from pipeline.version import __version__
 
 _DESCRIPTION = """Video action recognition with a CNN and a convolutional GRU.
@@ -143,15 +143,15 @@ def _run(args: Sequence[str]) -> int:
 
 def _without_secrets(message: str, args: Sequence[str]) -> str:
     """The message without what may be a password in words of the command line that it repeats: any may be an address,
-    and one that no option took is perhaps another source."""
+    and one that no option took is perhaps another source. Files, such as a config, may have brought more."""
     is_unknown = "unrecognized arguments" in message
     for word in sorted(args, key=len, reverse=True):
         value = word.partition("=")[2] if word.startswith("-") else word
-        if value and (is_unknown or re.search(r"[\w.+-]{2,}:(?:/|.*@)|[?;#=]", value)) and not os.path.exists(value):
+        if value and (is_unknown or re.search(r"[\w.+-]{2,}:/|\w:.*@|[?;#=]", value)) and not os.path.exists(value):
             path = Path(value)  # of which an error may name a folder
             for form in (value, str(path), *(str(folder) for folder in path.parents if "@" in str(folder))):
                 message = message.replace(form, shown_source(value))
-    return message
+    return shown_text(message)
 
 
 def _end_with(message: str, code: int = EXIT_USER_ERROR, prefix: str = "clipgru: error") -> int:

@@ -10,6 +10,7 @@ from pathlib import Path
 from pipeline.errors import UserError
 from pipeline.files.content import FilePart
 from pipeline.report.own import is_own
+from pipeline.sources import shown_path
 
 VIDEO_SUFFIXES = frozenset([
     ".264", ".265", ".3g2", ".3gp", ".asf", ".avi", ".divx", ".dv", ".dvr-ms", ".f4v", ".flv", ".gif", ".gxf",
@@ -74,7 +75,7 @@ class Annotations:
 
 def name_some(names: Iterable[object]) -> str:
     """The first few names and how many there are: ``12: a, b, c, d, e, ...``."""
-    listed = [str(name) for name in names]
+    listed = [shown_path(str(name)) for name in names]
     dots = ", ..." if len(listed) > _NUM_NAMED else ""
     return f"{len(listed)}: {', '.join(listed[:_NUM_NAMED])}{dots}"
 

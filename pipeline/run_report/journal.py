@@ -14,6 +14,7 @@ from typing import Any
 import torch
 
 from pipeline.files.writing import LineFile
+from pipeline.sources import shown_path
 from pipeline.version import __version__
 
 JOURNAL = "commands.jsonl"
@@ -25,12 +26,12 @@ def note_command(folder: Path, command: str, args: Sequence[str], began: datetim
     Args:
         folder: the run's.
         command: ``train``, ``evaluate`` or ``diagnose``.
-        args: as they were given to it.
+        args: as they were given to it; of addresses the journal has what may be seen.
         began: when, with its time zone.
         outcome: ``done``, or what ended it before.
     """
     line = {
-        "command": shlex.join(["clipgru", command, *args]),
+        "command": shlex.join(["clipgru", command, *map(_shown, args)]),
         "began": began.astimezone(timezone.utc).isoformat(timespec="seconds"),
         "seconds": round((datetime.now(timezone.utc) - began).total_seconds(), 1),
         "outcome": outcome,
@@ -40,6 +41,11 @@ def note_command(folder: Path, command: str, args: Sequence[str], began: datetim
     journal = LineFile(folder / JOURNAL, "a")
     journal.write(json.dumps(line, ensure_ascii=False) + "\n")
     journal.close()
+
+
+def _shown(word: str) -> str:
+    option, equals, value = word.partition("=") if word.startswith("-") else ("", "", word)
+    return option + equals + shown_path(value)
 
 
 def now() -> datetime:
