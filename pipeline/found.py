@@ -16,6 +16,7 @@ from pipeline.datasets.settled import read_splits
 from pipeline.datasets.tables import MANIFEST_SUFFIXES
 from pipeline.decode.picture import PICTURE_SUFFIXES
 from pipeline.errors import UserError
+from pipeline.sources import shown_text
 
 _CONFIG_SUFFIXES = (".yaml", ".yml")
 
@@ -105,7 +106,7 @@ def _training_on(source: str, data: DataConfig, seed: int = 0) -> Training:
     try:
         splits = read_splits(data, seed)
     except UserError as error:
-        return Training(source, refused=str(error))
+        return Training(source, refused=shown_text(str(error)))
     counts = {name: Counter(row.label for row in getattr(splits, name)) for name in ("train", "val", "test")}
     by_part = {name: dict(sorted(counted.items())) for name, counted in counts.items() if counted}
     return Training(source, splits.labels, by_part, splits.notes)
@@ -130,7 +131,7 @@ def _add_rows(found: Found, kind: DataFormat, data: DataConfig) -> list[VideoRow
     try:
         annotations = (kind.list_rows or kind.read)(data)
     except UserError as error:
-        found.problems.append(str(error))
+        found.problems.append(shown_text(str(error)))
         return []
     rows = [(split, row) for split, rows in annotations.splits.items() for row in rows]
     rows += [("", VideoRow(path, "", str(path))) for path in annotations.absent]

@@ -104,12 +104,14 @@ def test_messages_tables_and_journals_hide_the_addresses_that_a_file_brought(
     Path("other.csv").write_text(f"{head}\na.mp4,run,0,1\n")
     Path("both.csv").write_text(f"{head}\n{url},run,0,1\na.mp4,run,0,1\n")
     Path("config.yaml").write_text(f"data:\n  format: {url}\n")
+    Path("root.yaml").write_text(f"data:\n  format: manifest\n  annotations: truth.csv\n  root: {url}\n")
     for words in (
         ["score", "other.csv", "truth.csv"],
         ["score", "other.csv", "both.csv", "--json"],
         ["score", "both.csv", "other.csv"],
         ["check", "truth.csv", "--json", "check.json"],
         ["check", "config.yaml"],
+        ["check", "root.yaml"],
         ["check", "z:Xq7vveryS@127.0.0.1/live"],
     ):
         main(words)
