@@ -7,6 +7,7 @@ from collections import Counter, defaultdict
 from collections.abc import Iterator, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import asdict, dataclass, fields, replace
+from functools import partial
 from hashlib import sha256
 from itertools import chain, combinations
 from pathlib import Path
@@ -19,10 +20,12 @@ from rich.table import Table
 from pipeline.config import DataConfig, DecodeConfig
 from pipeline.datasets.annotations import VideoRow
 from pipeline.datasets.formats import format_of
+from pipeline.datasets.ms_tcn import FEATURE_SUFFIX
 from pipeline.datasets.stretches import find_misfits
 from pipeline.decode import VideoOpener
 from pipeline.decode.health import DEGRADED, UNUSABLE, USABLE, Examination, FileHealth
 from pipeline.duplicates import Groups, same_bytes, same_pictures
+from pipeline.embedding.feature_file import check_feature_file
 from pipeline.errors import DecodeError, UserError
 from pipeline.files.writing import write_atomically
 from pipeline.found import Found, Training, find
@@ -99,7 +102,19 @@ class _CheckReport:
 def _examine_all(files: Sequence[Path], config: DecodeConfig, workers: int) -> Iterator[Examination]:
     """The health of each file, in order, each in one of some processes that are killed when they hang."""
     with VideoOpener(replace(config, isolate=True)) as opener, ThreadPoolExecutor(workers) as threads:
-        yield from threads.map(opener.examine, files)
+        yield from threads.map(partial(_examine_file, opener), files)
+
+
+def _examine_file(opener: VideoOpener, path: Path) -> Examination:
+    """The health of a video, or of a file of features in its place."""
+    if path.suffix.lower() != FEATURE_SUFFIX:
+        return opener.examine(path)
+    try:
+        check_feature_file(path)
+    except DecodeError as error:
+        return Examination.of_unreadable(path, f"{error.stage}: {error.cause}")
+    health = FileHealth(str(path), USABLE, (), path.stat().st_size, "features", FEATURE_SUFFIX[1:])
+    return Examination(health, np.empty((0, 16, 16), np.uint8))
 
 
 @dataclass(frozen=True)

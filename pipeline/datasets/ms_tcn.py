@@ -17,7 +17,8 @@ from pipeline.datasets.timelines.text_files import read_mapping, read_ms_tcn
 from pipeline.errors import UserError
 from pipeline.timeline.labelled import LabelledVideo, spans_of_steps
 
-_FEATURE_SUFFIX = ".npy"
+FEATURE_SUFFIX = ".npy"
+"""Of files of features in the place of videos."""
 
 
 def read_ms_tcn_rows(root: Path, split: int, steps_a_second: float | None) -> Annotations:
@@ -72,10 +73,10 @@ def _rows(root: Path, video: LabelledVideo, steps_a_second: float) -> list[Video
 
 
 def _video(root: Path, name: str) -> Path:
-    features = root / "features" / f"{name}{_FEATURE_SUFFIX}"
+    features = root / "features" / f"{name}{FEATURE_SUFFIX}"
     if features.is_file():
         return features
     found = [path for path in sorted((root / "videos").glob(f"{name}.*")) if is_video(path.name)]
     if not found:
-        raise UserError(f"{root}: there is neither features/{name}{_FEATURE_SUFFIX} nor a video videos/{name}.*")
+        raise UserError(f"{root}: there is neither features/{name}{FEATURE_SUFFIX} nor a video videos/{name}.*")
     return found[0]

@@ -5,6 +5,7 @@ from __future__ import annotations
 from collections.abc import Sequence
 from fractions import Fraction
 from pathlib import Path
+from tokenize import TokenError
 from typing import Any, NoReturn
 
 import numpy as np
@@ -13,10 +14,14 @@ from numpy.typing import NDArray
 from pipeline.clip import VideoInfo
 from pipeline.config import DecodeConfig
 from pipeline.decode import VideoOpener, VideoReader
+from pipeline.decode.container import check_regular_file
 from pipeline.errors import DecodeError, UserError
 from pipeline.sampling import grid_range, grid_seconds
 
 _MAX_VALUES = 2**31
+# All that numpy raises about a header, which is a Python literal and may be of any form.
+_HEADER_ERRORS = (OSError, ValueError, TypeError, OverflowError, SyntaxError, TokenError, MemoryError, RecursionError)
+_VALUES_A_LOOK = 1 << 24
 
 
 def read_feature_file(path: Path, num_features: int) -> NDArray[Any]:
@@ -55,34 +60,49 @@ def count_features(paths: Sequence[Path]) -> int:
     )
 
 
+def check_feature_file(path: Path) -> None:
+    """Read a whole file of features. Raises ``DecodeError`` if it is none, or one of its numbers is not finite."""
+    steps = _open(path)
+    rows_a_look = max(1, _VALUES_A_LOOK // steps.shape[1])
+    for start in range(0, len(steps), rows_a_look):
+        _check_finite(path, steps[start : start + rows_a_look])
+
+
 def _open(path: Path) -> NDArray[Any]:
+    check_regular_file(path)
     array: Any
     try:
-        array = np.load(path, mmap_mode="r", allow_pickle=False)
-    except (OSError, ValueError, EOFError) as error:
-        raise DecodeError(path, "open", f"no feature file: {error}") from None
-    is_table = isinstance(array, np.ndarray) and array.ndim == 2 and array.dtype.kind == "f"
+        # Not load, which takes archives and pickles too.
+        array = np.lib.format.open_memmap(path, mode="r")
+    except _HEADER_ERRORS as error:
+        raise DecodeError(path, "open", f"no feature file: {str(error).rstrip('.')}") from None
+    is_table = array.ndim == 2 and array.dtype.kind == "f"
     if not is_table or not 0 < array.size < _MAX_VALUES:
-        found = f"{array.dtype} {list(array.shape)}" if isinstance(array, np.ndarray) else type(array).__name__
+        found = f"{array.dtype} {list(array.shape)}"
         raise DecodeError(path, "open", f"no feature file: it holds {found}, not a table of floats")
     table: NDArray[Any] = array
     return table
 
 
+def _check_finite(path: Path, features: NDArray[Any]) -> None:
+    if not np.isfinite(features).all():
+        raise DecodeError(path, "decode", "a feature is not a finite number; make the file again")
+
+
 def at_grid(
-    steps: NDArray[Any], features_fps: float, sample_fps: float, offset_seconds: float = 0.0
+    path: Path, steps: NDArray[Any], features_fps: float, sample_fps: float, offset_seconds: float = 0.0
 ) -> NDArray[np.float32]:
-    """The step that stands so long after the time of each grid frame: ``[T, D]`` -> float32 ``[G, D]``; after the end,
-    the last one.
+    """The step of a file that stands so long after the time of each grid frame: ``[T, D]`` -> float32 ``[G, D]``; after
+    the end, the last one.
 
     Raises:
-        UserError: a value is not finite.
+        DecodeError: a value is not finite.
     """
     times = np.array(grid_seconds(grid_range(sample_fps, 0.0, len(steps) / features_fps), sample_fps))
     places = np.minimum(((times + offset_seconds) * features_fps + 1e-6).astype(np.int64), len(steps) - 1)
-    features = np.ascontiguousarray(steps[places], np.float32)
-    if not np.isfinite(features).all():
-        raise UserError("a feature is not a finite number; make the file again")
+    with np.errstate(over="ignore"):  # told below
+        features = np.ascontiguousarray(steps[places], np.float32)
+    _check_finite(path, features)
     return features
 
 
@@ -117,8 +137,8 @@ class FeatureReader(VideoReader):
         return self._info
 
     def at_grid(self, sample_fps: float) -> NDArray[np.float32]:
-        """The features of its grid frames, ``[G, D]``. Raises ``UserError`` if one is not finite."""
-        return at_grid(self._steps, self._fps, sample_fps)
+        """The features of its grid frames, ``[G, D]``. Raises ``DecodeError`` if one is not finite."""
+        return at_grid(self._info.path, self._steps, self._fps, sample_fps)
 
     def close(self) -> None:
         """Do nothing: the file is closed with the last view of it."""

@@ -349,6 +349,8 @@ def test_the_layout_of_ms_tcn_gives_stretches_of_features(tmp_path: Path) -> Non
     [
         ("groundTruth/a.txt", "cut\nchop\n", r"a\.txt:2: the label 'chop' is not in mapping\.txt"),
         ("groundTruth/a.txt", "", r"a\.txt: it is empty; each line is the label of a step"),
+        ("splits/train.split1.bundle", "a.txt\n../mapping.txt\n", r"names files outside of .*1: \.\./mapping\.txt"),
+        ("splits/train.split1.bundle", "/etc/hostname\n", r"names files outside of .*1: /etc/hostname"),
         ("mapping.txt", "", r"mapping\.txt: expected lines of a number and a label"),
         ("mapping.txt", None, r"mapping\.txt: expected lines of a number and a label"),
         ("mapping.txt", "0 cut\n1 mix\n3 background\n", r"mapping\.txt: the numbers must be 0 to 2, each once"),

@@ -31,7 +31,7 @@ def read_ms_tcn(path: Path, split: str | None = None) -> list[LabelledVideo]:
         split: of a root, take the videos of ``splits/SPLIT*.bundle``; such as test, or test.split2.
 
     Raises:
-        UserError: no label file, one that a bundle names is missing, or a label is unknown.
+        UserError: no label file, one that a bundle names is missing or outside, or a label is unknown.
     """
     bundle = path if path.suffix == ".bundle" else _bundle_of(path, split)
     root = bundle.parent.parent if bundle else path
@@ -40,6 +40,9 @@ def read_ms_tcn(path: Path, split: str | None = None) -> list[LabelledVideo]:
     listed = [place_and_name[1] for place_and_name in read_lines(bundle)] if bundle else sorted(_label_files(folder))
     if not listed:
         raise UserError(f"{bundle or folder}: no label file; expected VIDEO.txt with a label a line")
+    outside = [name for name in listed if Path(name).is_absolute() or ".." in Path(name).parts]
+    if outside:
+        raise UserError(f"{bundle} names files outside of {folder}, which are not read. {name_some(outside)}")
     absent = [name for name in listed if not (folder / name).is_file()]
     if absent:
         raise UserError(f"{bundle} names label files that are not in {folder}. {name_some(absent)}")
