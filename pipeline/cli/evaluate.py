@@ -114,6 +114,7 @@ def _evaluate_rows(
             judged = rows_to_judge(model, given_settings(given, "data"), options.split)
         data = judged.data
         inputs = [arguments.model_file, *config_files(arguments), *annotation_files(data.root, data.annotations)]
+        inputs += [row.path for row in judged.rows]
         check_outputs(files_in(folder, EVALUATION_FILES), inputs, no_clobber=arguments.no_clobber)
     say_notes(judged.notes, options.quiet or not ranks.is_first)
     is_quiet = options.quiet or not ranks.is_first or not sys.stderr.isatty()
@@ -149,7 +150,8 @@ def _evaluate_timelines(arguments: Any, given: Any, options: EvaluateOptions, ar
     file = load_model_file(arguments.model_file, pick_device(options.device))
     file = file.decoded_as(given_settings(given, "decode"))
     judged = rows_to_judge(file, given_settings(given, "data"), options.split)
-    inputs = [arguments.model_file, *annotation_files(judged.data.root, judged.data.annotations)]
+    inputs = [arguments.model_file, *config_files(arguments), *(row.path for row in judged.rows)]
+    inputs += annotation_files(judged.data.root, judged.data.annotations)
     with locked_folder(folder):
         check_outputs(files_in(folder, TIMELINE_FILES), inputs, no_clobber=arguments.no_clobber)
         say_notes(judged.notes, options.quiet)

@@ -64,6 +64,7 @@ def diagnose_command(args: Sequence[str]) -> int:
         say_notes(judged.notes, options.quiet)
         data = judged.data
         inputs = [arguments.model_file, *config_files(arguments), *annotation_files(data.root, data.annotations)]
+        inputs += [row.path for row in judged.rows]
         check_outputs(files_in(folder, DIAGNOSIS_FILES), inputs, no_clobber=arguments.no_clobber)
         with Progress(console=console(), disable=options.quiet or not sys.stderr.isatty()) as progress:
             task = progress.add_task("diagnosing", total=len(judged.rows))

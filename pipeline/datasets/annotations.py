@@ -5,6 +5,7 @@ from __future__ import annotations
 import os
 from collections.abc import Iterable, Sequence, Set
 from dataclasses import dataclass
+from glob import escape, glob
 from pathlib import Path
 
 from pipeline.errors import UserError
@@ -160,10 +161,15 @@ def list_videos(
     return Listing(*(tuple(sorted(paths)) for paths in (*found, own)))
 
 
+_MS_TCN_FILES = ("mapping.txt", "splits/*.bundle", "groundTruth/*")
+
+
 def annotation_files(root: str | Path, annotations: str | Path | None = None) -> list[Path]:
-    """Return the paths where annotations may be, existing or not: the usual files in the root, and the file named, or
-    the files in the folder named."""
+    """Return the paths where annotations may be, existing or not: the usual files in the root, those of MS-TCN's layout,
+    and the file named, or the files in the folder named."""
     usual = [Path(root, name) for name in ("manifest.csv", "manifest.jsonl", "groups.csv")]
+    roots = escape(str(root)).replace("{split}", "*")
+    usual += [Path(name) for part in _MS_TCN_FILES for name in glob(f"{roots}/{part}")]
     named = [Path(annotations)] if annotations else []
     return usual + [file for path in named for file in (path.iterdir() if path.is_dir() else [path])]
 

@@ -283,6 +283,10 @@ def test_what_needs_pictures_refuses_a_model_of_features(tmp_path: Path, capsys:
     model, features = str(experiment.run_dir / "model.safetensors"), str(tmp_path / "7.npy")
     assert main(["predict", model, features, "--json", str(tmp_path / "7.json"), "--quiet"]) == 0
     assert main(["evaluate", model, "--quiet", "--timeline.min_seconds", "1"]) == 0
+    (experiment.run_dir / "evaluation_test" / "segments.csv").unlink()
+    (experiment.run_dir / "evaluation_test" / "segments.csv").symlink_to(features)
+    assert main(["evaluate", model, "--quiet"]) == 2
+    assert "segments.csv would be written over the input" in capsys.readouterr().err
     save_model(tmp_path / "clips.safetensors", small_model())
     timeline = ["--data.format", "manifest", "--data.root", str(tmp_path), "--task", "timeline"]
     timeline += ["--data.cache", "features", "--training.backbone_lr_scale", "0"]

@@ -108,3 +108,16 @@ def test_check_looks_at_features_as_features(tmp_path: Path, capsys: pytest.Capt
     said = capsys.readouterr().err
     assert "4 files: 3 usable, 0 degraded, 1 unusable" in said
     assert "no feature file" in said
+
+
+def test_check_writes_over_no_file_of_the_layout(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    for number in (1, 2):
+        furnish_ms_tcn(tmp_path / f"set{number}")
+    data = f"data:\n  format: ms_tcn\n  root: {tmp_path / 'set{split}'}\n  features_fps: 2\n"
+    (tmp_path / "config.yaml").write_text(data)
+    for name in ("mapping.txt", "splits/train.split1.bundle", "groundTruth/a.txt", "features/a.npy"):
+        path = tmp_path / "set1" / name
+        before = path.read_bytes()
+        assert main(["check", str(tmp_path / "config.yaml"), "--csv", str(path)]) == 2
+        assert "would be written over the input" in capsys.readouterr().err
+        assert path.read_bytes() == before
