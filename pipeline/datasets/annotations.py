@@ -165,8 +165,8 @@ _MS_TCN_FILES = ("mapping.txt", "splits/*.bundle", "groundTruth/*")
 
 
 def annotation_files(root: str | Path, annotations: str | Path | None = None) -> list[Path]:
-    """Return the paths where annotations may be, existing or not: the usual files in the root, those of MS-TCN's layout,
-    and the file named, or the files in the folder named."""
+    """Return the paths where annotations may be, existing or not: the usual files in the root, those of MS-TCN's
+    layout, and the file named, or the files in the folder named."""
     usual = [Path(root, name) for name in ("manifest.csv", "manifest.jsonl", "groups.csv")]
     roots = escape(str(root)).replace("{split}", "*")
     usual += [Path(name) for part in _MS_TCN_FILES for name in glob(f"{roots}/{part}")]
