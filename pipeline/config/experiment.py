@@ -80,7 +80,7 @@ class Experiment:
         self._check_timeline()
         num_drawn, num_frames = self.training.train_frames, self.sampling.num_frames
         require(
-            num_drawn is None or num_drawn <= num_frames,
+            self.task == "timeline" or num_drawn is None or num_drawn <= num_frames,
             f"training.train_frames ({num_drawn}) is more than a clip has, sampling.num_frames ({num_frames}): lower "
             "it, or leave it unset to learn from all",
         )
@@ -102,17 +102,30 @@ class Experiment:
         if self.task != "timeline":
             return
         require(
-            self.training.backbone_lr_scale == 0,
-            "task timeline learns from features that are made once: set training.backbone_lr_scale 0",
+            not (self.training.mixup_alpha or self.training.cutmix_alpha),
+            "task timeline has no clips to mix: set training.mixup_alpha and training.cutmix_alpha 0",
+        )
+        if self.model.backbone == "features":
+            require(
+                self.training.backbone_lr_scale == 0 and self.transform.input == "rgb",
+                "model.backbone features reads files, of which nothing is learned and nothing looked at: set "
+                "training.backbone_lr_scale 0 and transform.input rgb",
+            )
+        num_drawn, sequence_frames = self.training.train_frames, self.sequence.sequence_frames
+        require(
+            num_drawn is None or self.training.backbone_lr_scale > 0,
+            "training.train_frames says from how many frames of a sequence the backbone learns, and this one does not: "
+            "leave it unset, or set training.backbone_lr_scale above 0 and data.cache none",
         )
         require(
-            self.data.cache == "features" or self.model.backbone == "features",
-            "task timeline learns from features that are made once: set data.cache features, or model.backbone "
-            "features for those from files",
+            self.learns_from_features or sequence_frames > 0,
+            "sequence.sequence_frames 0 holds whole videos, which as pictures do not fit in memory: set it to some "
+            "hundred frames, or data.cache features and training.backbone_lr_scale 0",
         )
         require(
-            self.machine.devices == 1 and self.machine.num_nodes == 1,
-            "task timeline trains on one device: set machine.devices 1 and machine.num_nodes 1",
+            num_drawn is None or num_drawn <= sequence_frames,
+            f"training.train_frames ({num_drawn}) is more than a sequence has, sequence.sequence_frames "
+            f"({sequence_frames}): lower it, or leave it unset to learn from all",
         )
 
     def _check_cached_features(self) -> None:
@@ -128,6 +141,11 @@ class Experiment:
             "data.cache features cannot mix pictures: set training.mixup_alpha and training.cutmix_alpha 0, or "
             "data.cache none",
         )
+
+    @property
+    def learns_from_features(self) -> bool:
+        """True if batches hold features that are made once, by a frozen backbone or another program."""
+        return self.data.cache == "features" or self.model.backbone == "features"
 
     @property
     def clips(self) -> ClipSettings:

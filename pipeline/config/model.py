@@ -102,7 +102,8 @@ class TrainingConfig:
     epochs: int = 20
     """Passes over the training set."""
     train_frames: int | None = None
-    """Learn from so many frames of each clip, one drawn from each of as many equal parts; unset: from all."""
+    """Learn from so many frames of each clip, one from each of as many equal parts; unset: from all. task timeline:
+    the backbone learns from so many frames of each sequence, the heads from all."""
     initial_model: str | None = None
     """A model file to start from, trained on other data: its backbone, and its temporal heads if they are the same."""
     optimizer: Literal["adamw", "sgd"] = "adamw"

@@ -101,14 +101,23 @@ def _loader(
     return ClipLoader(
         dataset,
         batch_sampler=RankBatches(order, batch_size, ranks, training=training),
-        num_workers=workers,
-        collate_fn=InMemory() if workers and can_send_in_memory() else collate,
-        timeout=timeout_seconds if workers else 0,
-        worker_init_fn=_start_worker,
-        persistent_workers=training and workers > 0,
-        prefetch_factor=prefetched if workers else None,
-        pin_memory=uses_cuda(settings.machine),
+        **loading_options(settings, workers, prefetched, timeout_seconds, training=training),
     )
+
+
+def loading_options(
+    settings: ClipSettings, workers: int, prefetched: int, timeout_seconds: float, *, training: bool
+) -> dict[str, Any]:
+    """Options of a ``ClipLoader`` whose workers each have so many batches ready."""
+    return {
+        "num_workers": workers,
+        "collate_fn": InMemory() if workers and can_send_in_memory() else collate,
+        "timeout": timeout_seconds if workers else 0,
+        "worker_init_fn": _start_worker,
+        "persistent_workers": training and workers > 0,
+        "prefetch_factor": prefetched if workers else None,
+        "pin_memory": uses_cuda(settings.machine),
+    }
 
 
 @lost_workers()

@@ -49,6 +49,11 @@ class DecodedClips:
             grid = self._grid(reader, row)
             return None if len(grid) > _MAX_FRAMES_KEPT else (grid, self._frames(reader, list(grid)))
 
+    def num_frames(self, row: VideoRow) -> int:
+        """Open the video and count the row's grid frames. Raises ``DecodeError``."""
+        with self._opener.open(row.source) as reader:
+            return len(self._grid(reader, row))
+
     def _grid(self, reader: VideoReader, row: VideoRow) -> range:
         duration_seconds = reader.info.duration_seconds
         if row.start_seconds >= duration_seconds:

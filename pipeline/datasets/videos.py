@@ -126,7 +126,8 @@ def whole_grid(grid: range, key: SampleKey, settings: ClipSettings) -> list[list
     return [list(grid)]
 
 
-def _clip_source(settings: ClipSettings) -> ClipSource:
+def clip_source(settings: ClipSettings) -> ClipSource:
+    """Return the source of clips that the data settings name."""
     data = settings.data
     if open_pictures := format_of(data).open_pictures:
         return PictureClips(open_pictures(data, settings.decode), Path(data.root), settings.transform)
@@ -151,7 +152,7 @@ class VideoDataset(Dataset[Sample]):
         self.settings = settings
         self.choose = choose
         self._label_index = {label: index for index, label in enumerate(labels)}
-        self._source = _clip_source(settings)
+        self._source = clip_source(settings)
 
     def __len__(self) -> int:
         return len(self.rows)

@@ -44,13 +44,17 @@ def read_feature_file(path: Path, num_features: int) -> NDArray[Any]:
 
 
 def count_features(paths: Sequence[Path]) -> int:
-    """D of files of one kind: the side that all have in common, the first if both are.
+    """D of files of one kind: the side that all have in common, the first if both are. Files that cannot be read do not
+    count.
 
     Raises:
-        DecodeError: one is no feature file.
+        DecodeError: none is a feature file.
         UserError: they have no side in common.
     """
-    shapes = [_open(path).shape for path in paths]
+    found = [_shape_of(path) for path in paths]
+    shapes = [shape for shape in found if not isinstance(shape, DecodeError)]
+    if not shapes and isinstance(found[0], DecodeError):
+        raise found[0]
     for axis in (0, 1):
         if len({shape[axis] for shape in shapes}) == 1:
             return int(shapes[0][axis])
@@ -66,6 +70,13 @@ def check_feature_file(path: Path) -> None:
     rows_a_look = max(1, _VALUES_A_LOOK // steps.shape[1])
     for start in range(0, len(steps), rows_a_look):
         _check_finite(path, steps[start : start + rows_a_look])
+
+
+def _shape_of(path: Path) -> tuple[int, ...] | DecodeError:
+    try:
+        return _open(path).shape
+    except DecodeError as error:
+        return error
 
 
 def _open(path: Path) -> NDArray[Any]:

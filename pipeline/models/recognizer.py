@@ -26,12 +26,12 @@ from pipeline.models.temporal.stack import MAP_HEADS, build_temporal, drop_featu
 _PIXELS_A_CALL = 4 * 224 * 224
 
 
-class _OutputNorm(nn.BatchNorm1d):
-    """Batch norm of ``[N, C]`` that, for a batch of one, which has no variance, takes the statistics known so far."""
+class _FeatureNorm(nn.BatchNorm1d):
+    """Batch norm that, for one value a feature, which has no variance, takes the statistics known so far."""
 
     def forward(self, x: Tensor) -> Tensor:
-        """``[N, C]`` -> ``[N, C]``."""
-        if not self.training or len(x) > 1:
+        """``[N, C]`` or ``[N, C, n]`` -> the same."""
+        if not self.training or x.numel() > self.num_features:
             normalized: Tensor = super().forward(x)
             return normalized
         return F.batch_norm(x, self.running_mean, self.running_var, self.weight, self.bias, eps=self.eps)
@@ -72,9 +72,9 @@ class Recognizer(nn.Module):
         self.temporal = build_temporal(self._num_inputs(input_size_px), config)
         # Published backbones end in features of very unequal scale; a recurrent head learns several times faster, and
         # better, from equal ones.
-        self.feature_norm = nn.BatchNorm1d(self.num_features) if config.feature_norm == "batch" else nn.Identity()
+        self.feature_norm = _FeatureNorm(self.num_features) if config.feature_norm == "batch" else nn.Identity()
         num_outputs = self.temporal.num_outputs
-        self.output_norm = _OutputNorm(num_outputs) if config.classifier_batch_norm else nn.Identity()
+        self.output_norm = _FeatureNorm(num_outputs) if config.classifier_batch_norm else nn.Identity()
         self.classifier = nn.Linear(num_outputs, num_classes)
         stages = [Refinement(num_classes, config) for _ in range(config.refinement_stages)]
         self.refinements: Sequence[Refinement] = nn.ModuleList(stages)  # type: ignore[assignment]
@@ -114,9 +114,10 @@ class Recognizer(nn.Module):
         """Features ``[B, T, D, ...]`` -> class scores after each step ``[B, T, K]`` (logits) and the state."""
         return self.score_projected(self.project(features), state)
 
-    def project(self, features: Tensor) -> Tensor:
-        """Features ``[B, T, D, ...]`` -> ``[B, T, ...]``: all that the temporal heads do with each frame alone."""
-        normalized = self.normalize(features)
+    def project(self, features: Tensor, is_frame: Tensor | None = None) -> Tensor:
+        """Features ``[B, T, D, ...]`` -> ``[B, T, ...]``: all that the temporal heads do with each frame alone. In
+        training a batch norm measures the frames for which ``is_frame [B, T]`` is true; unset: all."""
+        normalized = self.normalize(features, is_frame)
         return normalized if self.config.scan != "none" else self.temporal.project(normalized)
 
     def score_projected(self, projected: Tensor, state: State = None) -> tuple[Tensor, State]:
@@ -124,13 +125,16 @@ class Recognizer(nn.Module):
         stages, state = self.score_stages(projected, state)
         return stages[-1], state
 
-    def score_stages(self, projected: Tensor, state: State = None) -> tuple[list[Tensor], State]:
+    def score_stages(
+        self, projected: Tensor, state: State = None, is_frame: Tensor | None = None
+    ) -> tuple[list[Tensor], State]:
         """The scores of each stage, ``[B, T, K]`` each, from the output of ``project``: what the heads say, and what
-        each refinement makes of it. The state is one of each head and of each refinement."""
+        each refinement makes of it. The state is one of each head and of each refinement; ``is_frame`` as for
+        ``project``."""
         num_heads = len(self.config.heads)
         states = (None,) * (num_heads + len(self.refinements)) if state is None else state
         outputs, state = self._recur(projected, None if state is None else states[:num_heads])
-        scores = self._classify_steps(outputs)
+        scores = self._classify_steps(outputs, is_frame if self.config.scan == "none" else None)
         if self.config.scan != "none":
             # [B, T S, K] -> [B, T, S, K]; a frame's score is read out of its parts as a clip's is of its frames.
             return [self.read_out(scores.unflatten(1, (projected.shape[1], -1)), dim=2)], state
@@ -148,11 +152,11 @@ class Recognizer(nn.Module):
         pairs = zip(self.refinements, state[num_heads:], strict=True)
         return (*kept, *(refinement.forget(part, lanes) for refinement, part in pairs))
 
-    def _classify_steps(self, outputs: Tensor) -> Tensor:
+    def _classify_steps(self, outputs: Tensor, is_frame: Tensor | None = None) -> Tensor:
         """The last head's outputs ``[B, T, C, ...]`` -> class scores of each step ``[B, T, K]``."""
         if outputs.ndim == 5:
             outputs = outputs.mean(dim=(3, 4))  # [B, T, C, h, w] -> [B, T, C]
-        outputs = self.output_norm(outputs.flatten(0, 1)).reshape(outputs.shape)
+        outputs = _normed(self.output_norm, outputs.flatten(0, 1), is_frame).reshape(outputs.shape)
         scores: Tensor = self.classifier(drop_features(outputs, self.config.dropout, self.training))
         return scores
 
@@ -163,12 +167,14 @@ class Recognizer(nn.Module):
         outputs: tuple[Tensor, State] = self.temporal(steps if self.temporal.reads_maps else steps.flatten(2), state)
         return outputs
 
-    def normalize(self, features: Tensor) -> Tensor:
-        """Features ``[B, T, D, ...]`` as the temporal heads read them, of the same shape."""
+    def normalize(self, features: Tensor, is_frame: Tensor | None = None) -> Tensor:
+        """Features ``[B, T, D, ...]`` as the temporal heads read them, of the same shape; ``is_frame`` as for
+        ``project``."""
         batch, steps, channels = features.shape[:3]
         # [B, T, D, h, w] -> [B T, D, h w]; [B, T, D] -> [B T, D, 1]
-        normalized: Tensor = self.feature_norm(features.reshape(batch * steps, channels, -1))
-        return normalized.reshape(features.shape)
+        return _normed(self.feature_norm, features.reshape(batch * steps, channels, -1), is_frame).reshape(
+            features.shape
+        )
 
     def read_out(self, scores: Tensor, dim: int = 1) -> Tensor:
         """Scores after each step ``[B, T, K]`` -> scores of the clip ``[B, K]``."""
@@ -185,3 +191,13 @@ class Recognizer(nn.Module):
             return self.read_out(self.score(features)[0])
         outputs, _ = self._recur(self.project(features), None)
         return self._classify_steps(outputs[:, -1:]).squeeze(1)  # no other step is asked, or measured by output_norm
+
+
+def _normed(norm: nn.Module, rows: Tensor, is_row: Tensor | None) -> Tensor:
+    """``norm(rows)``, ``[N, D, ...]``; with ``is_row`` (bool, of N) of those rows alone, and 0 for the rest."""
+    if is_row is None or not norm.training:
+        normalized: Tensor = norm(rows)
+        return normalized
+    kept = is_row.flatten()
+    found: Tensor = norm(rows[kept])
+    return found.new_zeros(rows.shape).index_put((kept.nonzero()[:, 0],), found)

@@ -27,6 +27,7 @@ from pipeline.datasets.datamodule import VideoDataModule, uses_cuda
 from pipeline.datasets.features import FrozenBackbone
 from pipeline.datasets.identities import Contents, Unseen
 from pipeline.datasets.loading import lost_workers
+from pipeline.datasets.sequence_data import SequenceDataModule
 from pipeline.datasets.sequences import timeline_labels
 from pipeline.datasets.settled import Splits, read_splits, require_classes
 from pipeline.datasets.summary import summarize_splits
@@ -56,12 +57,7 @@ from pipeline.training.memory import check_step_fits, gpu_memory_errors
 from pipeline.training.module import ClipClassifier, balanced_class_weights
 from pipeline.training.precision import settle_precision
 from pipeline.training.resuming import described_videos, refuse_other_run
-from pipeline.training.timelines import (
-    SequenceDataModule,
-    TimelineLearner,
-    fewer_threads,
-    settle_features,
-)
+from pipeline.training.timelines import TimelineLearner, fewer_threads, settle_features
 
 RUN_FILES = ("config.yaml", "data.json", "bad_videos.csv", "model.safetensors")
 """Files that a training writes into its run folder, beside checkpoints and logs."""
@@ -135,7 +131,7 @@ def _train(experiment: Experiment, splits: Splits | None, *, resume: bool, quiet
         module, data = _build_module(experiment, splits, ranks), _DATA[experiment.task](experiment, splits, ranks)
         device = torch.device("cuda" if uses_cuda(experiment.machine) else "cpu")
         experiment, settled = settle_precision(experiment, module.recognizer, device)
-        if device.type == "cpu" and not _reads_features(experiment):
+        if device.type == "cpu" and not experiment.learns_from_features:
             check_step_fits(module, experiment.training.precision)
         notes = [*splits.notes, settled]
         initial = None if resume else experiment.training.initial_model
@@ -163,16 +159,12 @@ def _train(experiment: Experiment, splits: Splits | None, *, resume: bool, quiet
             if not resume:
                 summary = summarize_splits(splits, experiment.decode) | described_videos(splits, known)
                 write_atomically(run_dir / "data.json", to_json(summary, indent=1, ensure_ascii=False))
-        if _reads_features(experiment):
+        if experiment.task == "timeline" or experiment.learns_from_features:
             _cache_features(data, module.to(trainer.strategy.root_device), quiet)
         with stop.listening(), gpu_memory_errors(experiment), fewer_threads(experiment):
             trainer.fit(module, datamodule=data, ckpt_path=str(last) if resume else None, weights_only=True)
     with lost_workers():
         return _finish(experiment, data, module, trainer, known)
-
-
-def _reads_features(experiment: Experiment) -> bool:
-    return experiment.task == "timeline" or experiment.data.cache == "features"
 
 
 def _read_contents(experiment: Experiment, splits: Splits, quiet: bool, ranks: Ranks) -> Contents:
@@ -199,7 +191,8 @@ def _say(texts: Iterable[str], quiet: bool) -> None:
 def _cache_features(data: VideoDataModule, module: ClipClassifier, quiet: bool) -> None:
     num_videos = len(data.splits.train) + len(data.splits.val)
     with Progress(console=PlainConsole(), disable=not _shows_bar(quiet), transient=True) as progress:
-        task = progress.add_task("embedding each frame once", total=num_videos)
+        said = "embedding each frame once" if data.experiment.learns_from_features else "opening each video"
+        task = progress.add_task(said, total=num_videos)
         module.eval()
         data.cache_features(FrozenBackbone(module.recognizer, module.transform), lambda: progress.advance(task))
         module.train()

@@ -118,9 +118,7 @@ class ClipClassifier(LightningModule):
     def loss(self, batch: ClipBatch) -> tuple[Tensor, Tensor]:
         """Mean loss of the clips and what it weighs against other ranks' means; 0 and 0 where there are none."""
         if len(batch.labels) == 0:
-            # Still a function of every weight: the ranks meet where its gradient is ready.
-            nothing = torch.stack([parameter.sum() for parameter in self.parameters() if parameter.requires_grad])
-            return nothing.sum() * 0.0, torch.zeros((), device=self.device)
+            return self._no_loss(), torch.zeros((), device=self.device)
         logits, targets = self._forward(batch)
         self.train_accuracy(logits, batch.labels)
         loss = F.cross_entropy(
@@ -129,6 +127,10 @@ class ClipClassifier(LightningModule):
         if self.class_weights is None or targets.is_floating_point():
             return loss, loss.new_full((), len(logits), dtype=torch.float32)
         return loss, self.class_weights[targets].sum()
+
+    def _no_loss(self) -> Tensor:
+        """0, and still a function of every weight: the ranks meet where its gradient is ready."""
+        return torch.stack([parameter.sum() for parameter in self.parameters() if parameter.requires_grad]).sum() * 0.0
 
     def _share(self, loss: Tensor, weight: Tensor, num_clips: int) -> tuple[Tensor, Tensor, int]:
         """This rank's part of the loss of all clips of all ranks' batches, that loss, and how many clips they are.

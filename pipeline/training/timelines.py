@@ -7,7 +7,7 @@ et al., "MiniROAD", ICCV 2023). Some sequences begin anew, so that a model can b
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
 from dataclasses import replace
 from typing import Any
@@ -16,36 +16,21 @@ import numpy as np
 import torch
 import torch.nn.functional as F
 from torch import Tensor
-from torch.utils.data import DataLoader
 
 from pipeline.config import Experiment
-from pipeline.datasets.annotations import VideoRow
-from pipeline.datasets.datamodule import VideoDataModule, read_features
-from pipeline.datasets.features import FeatureCache, FrozenBackbone
-from pipeline.datasets.grids import cache_store
-from pipeline.datasets.sequences import (
-    IGNORED,
-    Copies,
-    SequenceBatch,
-    Sequences,
-    TimelineVideo,
-    WalkSampler,
-    class_shares,
-    delayed,
-    frame_targets,
-    sequence_loader,
-    timeline_videos,
-)
+from pipeline.datasets.sequence_data import SequenceDataModule
+from pipeline.datasets.sequences import IGNORED, class_shares, has_target
 from pipeline.datasets.settled import Splits
-from pipeline.datasets.videos import BadVideo
-from pipeline.embedding.feature_file import at_grid, count_features, read_feature_file
-from pipeline.errors import DecodeError, UserError
+from pipeline.datasets.walks import LaneFrames, SequenceBatch
+from pipeline.embedding.feature_file import count_features
+from pipeline.errors import UserError
 from pipeline.models.backbones import FILE_FEATURES
 from pipeline.models.temporal.head import State
 from pipeline.models.temporal.stack import MAP_HEADS
 from pipeline.ranks import ALONE, Ranks
 from pipeline.timeline.labelled import Span, spans_of_steps, without_labels
 from pipeline.timeline.metrics.segments import match_segments
+from pipeline.training.lanes import embed_lanes
 from pipeline.training.module import ClipClassifier, add_bad_videos
 
 _CLIPPED_AT = 4.0
@@ -70,6 +55,7 @@ class TimelineLearner(ClipClassifier):
         self._state: State = None
         self._carries = experiment.sequence.carry_state and self.recognizer.temporal.streams
         self._seen: list[tuple[Tensor, Tensor]] = []
+        self._kept: list[tuple[Tensor, Tensor]] = []
 
     def note(self, data: SequenceDataModule) -> None:
         """Take over what reading the videos has shown: those that are bad, and how often each label occurs."""
@@ -80,47 +66,81 @@ class TimelineLearner(ClipClassifier):
             self.class_weights = weights.to(self.device)
 
     def training_step(self, batch: SequenceBatch, batch_idx: int) -> Tensor | None:  # type: ignore[override]
-        """The mean loss of the grid frames that have a target, summed over the stages."""
-        stages, state = self.recognizer.score_stages(self.recognizer.project(batch.features), self._begin(batch))
-        self._state = _detached(state) if self._carries else None
-        if not batch.has_targets:
+        """The mean loss of the grid frames that have a target, of all ranks, summed over the stages. A batch without a
+        target is a skipped step; with several ranks, where no step can be skipped, a gradient of zero."""
+        add_bad_videos(self.bad_videos, batch.bad)
+        sizes = self.ranks.sum(self._sizes(batch.targets)) / self.ranks.count
+        loss = self._stages_loss(batch, sizes) if batch.has_frames else self._no_loss()
+        self._mean_loss = self.ranks.sum(loss.detach()) / self.ranks.count
+        if self.ranks.count == 1 and not batch.has_targets:
             return None
-        loss = torch.stack([self.stage_loss(scores, batch.targets) for scores in stages]).sum()
-        self._mean_loss = loss.detach()
         self.log("train_loss", self._mean_loss, prog_bar=True, on_step=True, on_epoch=True, batch_size=len(batch))
         return loss
+
+    def _stages_loss(self, batch: SequenceBatch, sizes: Tensor) -> Tensor:
+        is_frame = None if batch.is_full else batch.is_frame
+        projected = self.recognizer.project(self._features(batch), is_frame)
+        stages, state = self.recognizer.score_stages(projected, self._begin(batch), is_frame)
+        # A lane that was filled up from its start, as where a piece could not be read, has nothing to go on from.
+        self._state = self.recognizer.forget(_detached(state), ~batch.is_frame[:, 0]) if self._carries else None
+        return torch.stack([self.stage_loss(scores, batch.targets, sizes) for scores in stages]).sum()
+
+    def _features(self, batch: SequenceBatch) -> Tensor:
+        """``[B, T, D, ...]``, from its frames if it has these."""
+        if isinstance(batch.features, LaneFrames):
+            return embed_lanes(self.recognizer, self.transform, batch.features)
+        return batch.features
 
     def _begin(self, batch: SequenceBatch) -> State:
         """The state that the batch goes on from; of videos that begin, and of a few more, the initial one."""
         if self._state is None:
             return None
         drawn = torch.rand(len(batch.begins), device=self.device) < self._sequence.state_dropout
-        return self.recognizer.forget(self._state, batch.begins | drawn)
+        return self.recognizer.forget(_detached(self._state, self.device), batch.begins | drawn)
 
-    def stage_loss(self, scores: Tensor, targets: Tensor) -> Tensor:
-        """Loss of one stage: scores ``[B, T, K]`` (logits), targets ``[B, T]`` or ``[B, T, K]`` -> a number."""
+    def stage_loss(self, scores: Tensor, targets: Tensor, sizes: Tensor | None = None) -> Tensor:
+        """Loss of one stage: scores ``[B, T, K]`` (logits), targets ``[B, T]`` or ``[B, T, K]`` -> a number.
+
+        Args:
+            scores: of the stage.
+            targets: of its grid frames.
+            sizes: what the sums of both terms are divided by, ``[2]``; unset: those of these targets alone.
+        """
+        fit_size, smoothing_size = (self._sizes(targets) if sizes is None else sizes).clamp_min(1e-9).to(scores.dtype)
         if targets.is_floating_point():
             fit, levels = self._fit_several(scores, targets), F.logsigmoid(scores)
         else:
             fit, levels = self._fit_one(scores, targets), F.log_softmax(scores, dim=-1)
         if not self._sequence.smoothing_weight or scores.shape[1] < 2:
-            return fit
+            return torch.as_tensor(fit / fit_size)
         change = (levels[:, 1:] - levels[:, :-1].detach()).abs().clamp_max(_CLIPPED_AT).square()
-        known = _is_target(targets)[:, 1:]
-        smoothing = change[known].mean() if known.any() else change.sum() * 0
-        return fit + self._sequence.smoothing_weight * smoothing
+        smoothing = change[has_target(targets)[:, 1:]].sum() / smoothing_size
+        return torch.as_tensor(fit / fit_size + self._sequence.smoothing_weight * smoothing)
+
+    def _sizes(self, targets: Tensor) -> Tensor:
+        """The number of targets (or their class weights' sum) and of smoothed log-probabilities, float64 ``[2]``."""
+        is_target = has_target(targets)
+        num_steps = is_target[:, 1:].sum() * self.recognizer.classifier.out_features
+        fit = (~targets.isnan()).sum() if targets.is_floating_point() else is_target.sum()
+        if self.class_weights is not None and not targets.is_floating_point() and self._sequence.loss != "focal":
+            fit = self.class_weights[targets[is_target]].sum()
+        return torch.stack([fit.double(), num_steps.double()])
 
     def _fit_one(self, scores: Tensor, targets: Tensor) -> Tensor:
         flat, wanted = scores.flatten(0, 1), targets.flatten()
-        smoothing = self.experiment.training.label_smoothing
-        if self._sequence.loss == "cross_entropy":
-            return F.cross_entropy(flat, wanted, self.class_weights, ignore_index=IGNORED, label_smoothing=smoothing)
+        is_focal = self._sequence.loss == "focal"
         losses = F.cross_entropy(
-            flat, wanted, self.class_weights, ignore_index=IGNORED, label_smoothing=smoothing, reduction="none"
+            flat,
+            wanted,
+            self.class_weights,
+            ignore_index=IGNORED,
+            label_smoothing=self.experiment.training.label_smoothing,
+            reduction="none" if is_focal else "sum",
         )
-        known = wanted != IGNORED
+        if not is_focal:
+            return losses
         own = flat.softmax(dim=1).gather(1, wanted.clamp_min(0)[:, None])[:, 0]
-        return (losses * (1 - own) ** _FOCUS)[known].mean()
+        return (losses * (1 - own) ** _FOCUS)[wanted != IGNORED].sum()
 
     def _fit_several(self, scores: Tensor, targets: Tensor) -> Tensor:
         known = ~targets.isnan()
@@ -129,7 +149,7 @@ class TimelineLearner(ClipClassifier):
         if self._sequence.loss == "focal":
             probabilities = scores.sigmoid()
             losses = losses * (wanted * (1 - probabilities) + (1 - wanted) * probabilities) ** _FOCUS
-        return losses[known].mean()
+        return losses[known].sum()
 
     def on_train_epoch_start(self) -> None:
         """An epoch begins with every video at its start."""
@@ -138,15 +158,22 @@ class TimelineLearner(ClipClassifier):
 
     def on_validation_epoch_start(self) -> None:
         """Begin to collect."""
-        self._seen = []
+        self._seen, self._kept = [], []
 
     def validation_step(self, batch: SequenceBatch, batch_idx: int) -> None:  # type: ignore[override]
-        """Scores of a whole video."""
-        scores, _ = self.recognizer.score(batch.features)
-        self._seen.append((scores[0].float().cpu(), batch.targets[0].cpu()))
+        """Scores of a whole video, once all its pieces are there."""
+        add_bad_videos(self.bad_videos, batch.bad)
+        if batch.has_frames:
+            self._kept.append((self._features(batch), batch.targets))
+        if batch.ends[0] and self._kept:
+            features, targets = (torch.cat(parts, dim=1) for parts in zip(*self._kept, strict=True))
+            scores, _ = self.recognizer.score(features)
+            self._seen.append((scores[0].float().cpu(), targets[0].cpu()))
+            self._kept = []
 
     def on_validation_epoch_end(self) -> None:
-        """Frame accuracy, segmental F1 and loss over the validation videos."""
+        """Frame accuracy, segmental F1 and loss over the validation videos of all ranks that have a target."""
+        self._seen = [pair for part in self.ranks.gather(self._seen) for pair in part if has_target(pair[1]).any()]
         if not self._seen:
             return
         losses = [float(self.stage_loss(s[None].to(self.device), t[None].to(self.device))) for s, t in self._seen]
@@ -157,12 +184,12 @@ class TimelineLearner(ClipClassifier):
     def on_save_checkpoint(self, checkpoint: dict[str, Any]) -> None:
         """A checkpoint in mid-epoch holds the states of the videos that are under way."""
         super().on_save_checkpoint(checkpoint)
-        checkpoint["sequence_state"] = self._state
+        checkpoint["sequence_states"] = self.ranks.gather(_detached(self._state, torch.device("cpu")))
 
     def on_load_checkpoint(self, checkpoint: dict[str, Any]) -> None:
         """Go on with them."""
         super().on_load_checkpoint(checkpoint)
-        self._state = checkpoint.get("sequence_state")
+        self._state = checkpoint["sequence_states"][self.ranks.index]
 
 
 def _figures(seen: Sequence[tuple[Tensor, Tensor]], background: int) -> dict[str, float]:
@@ -187,13 +214,10 @@ def _spans(labels: Sequence[int], background: int) -> tuple[Span, ...]:
     return without_labels(spans_of_steps([str(label) for label in labels], 1.0), [str(background)])
 
 
-def _is_target(targets: Tensor) -> Tensor:
-    """``[B, T]`` or ``[B, T, K]`` -> bool ``[B, T]``."""
-    return ~targets.isnan().any(dim=-1) if targets.is_floating_point() else targets != IGNORED
-
-
-def _detached(state: State) -> State:
-    return tuple(_detached(part) for part in state) if isinstance(state, tuple) else state.detach()
+def _detached(state: State, device: torch.device | None = None) -> State:
+    if isinstance(state, tuple):
+        return tuple(_detached(part, device) for part in state)
+    return state if state is None else state.detach().to(device or state.device)
 
 
 def _class_weights(targets: Sequence[Tensor], num_classes: int, greatest: float) -> Tensor:
@@ -206,70 +230,16 @@ def _class_weights(targets: Sequence[Tensor], num_classes: int, greatest: float)
     return weights.clamp_max(greatest)
 
 
-class SequenceDataModule(VideoDataModule):
-    """Features and targets of whole videos in memory, and walks along them."""
-
-    def __init__(self, experiment: Experiment, splits: Splits, ranks: Ranks = ALONE) -> None:
-        super().__init__(experiment, splits, ranks)
-        self.bad: list[BadVideo] = []
-        self._videos: dict[str, list[Copies]] = {}
-
-    def cache_features(self, backbone: FrozenBackbone, progress: Callable[[], None]) -> None:
-        """Read every video once: its features from its file, from the cache, or made now. Those that cannot be read are
-        left out and named in ``bad``."""
-        for part, rows in (("train", self.splits.train), ("val", self.splits.val)):
-            videos = timeline_videos(rows)
-            is_training = part == "train"
-            found = _copies_of(self.experiment, backbone, videos, progress, self.ranks, is_training=is_training)
-            self.bad += [bad for bad in found if isinstance(bad, BadVideo)]
-            self._videos[part] = [
-                [self._with_targets(video, *copy) for copy in copies]
-                for video, copies in zip(videos, found, strict=True)
-                if not isinstance(copies, BadVideo)
-            ]
-        if not self._videos["train"]:
-            raise UserError(f"none of the training videos can be read: {self.bad[0].path}: {self.bad[0].cause}")
-
-    def _with_targets(self, video: TimelineVideo, features: Tensor, offset_seconds: float) -> tuple[Tensor, Tensor]:
-        fps, config = self.experiment.sampling.sample_fps, self.experiment.sequence
-        targets = frame_targets(video, len(features), fps, self.splits.labels, config, offset_seconds)
-        return delayed(features, targets, config.delay_frames)
-
-    @property
-    def train_targets(self) -> list[Tensor]:
-        """Of each training video as it is."""
-        return [copies[0][1] for copies in self._videos["train"]]
-
-    def train_dataloader(self) -> DataLoader[Any]:
-        """The walk along the training videos."""
-        config = self.experiment
-        dataset = Sequences(
-            self._videos["train"], config.data.batch_size, config.sequence.sequence_frames, seed=config.seed
-        )
-        loader = sequence_loader(dataset)
-        assert isinstance(loader.sampler, WalkSampler)
-        epoch, num_samples = self._resume_at
-        num_done = num_samples // (config.data.batch_size * self.ranks.count)
-        loader.sampler.skip(epoch, num_done)
-        loader.sampler.set_epoch(epoch if num_done < len(loader.sampler) else epoch + 1)
-        return loader
-
-    def val_dataloader(self) -> DataLoader[Any] | list[Any]:
-        """Whole validation videos, one by one."""
-        videos = self._videos["val"]
-        return sequence_loader(Sequences(videos, 1, 0, seed=0)) if videos else []
-
-    def transfer_batch_to_device(self, batch: Any, device: torch.device, dataloader_idx: int) -> Any:
-        """Everything goes to the device."""
-        return batch.to(device, non_blocking=True)
-
-
 @contextmanager
 def fewer_threads(experiment: Experiment) -> Iterator[None]:
     """A recurrence over vectors is a chain of small products, in which threads mostly wait for one another: one thread
     takes a third of the time of two, and leaves the other core free. Everything else keeps its threads."""
     before = torch.get_num_threads()
-    if experiment.task == "timeline" and MAP_HEADS.isdisjoint(experiment.model.heads):
+    if (
+        experiment.task == "timeline"
+        and experiment.learns_from_features
+        and MAP_HEADS.isdisjoint(experiment.model.heads)
+    ):
         torch.set_num_threads(1)
     try:
         yield
@@ -293,45 +263,3 @@ def settle_features(experiment: Experiment, splits: Splits) -> Experiment:
         )
     count = experiment.model.num_features or count_features(list(dict.fromkeys(row.path for row in splits.train)))
     return replace(experiment, model=replace(experiment.model, num_features=count, features_fps=fps))
-
-
-def _copies_of(
-    experiment: Experiment,
-    backbone: FrozenBackbone,
-    videos: Sequence[TimelineVideo],
-    progress: Callable[[], None],
-    ranks: Ranks,
-    *,
-    is_training: bool,
-) -> list[list[tuple[Tensor, float]] | BadVideo]:
-    """Of whole videos the features at their grid frames, ``[G, D, ...]``, and so many seconds after each; for training
-    more copies of them; or why there are none."""
-    if experiment.model.backbone == FILE_FEATURES:
-        found = []
-        for video in videos:
-            found.append(_copies_of_file(experiment, video.row, is_training=is_training))
-            progress()
-        return found
-    settings = experiment.clips
-    rows = [VideoRow(v.row.path, "", v.row.group, name=v.row.name, part=v.row.part) for v in videos]
-    cache = FeatureCache(backbone, cache_store(settings.data), settings)
-    num_copies = settings.data.feature_copies if is_training else 0
-    kept = read_features(cache, rows, [""], settings, num_copies, progress, ranks)
-    return [some if isinstance(some, BadVideo) else [(copy, 0.0) for copy in some] for some in kept]
-
-
-def _copies_of_file(
-    experiment: Experiment, row: VideoRow, *, is_training: bool
-) -> list[tuple[Tensor, float]] | BadVideo:
-    """One copy for each step that a training may begin at, where a file has several steps for each grid frame."""
-    config, sample_fps = experiment.model, experiment.sampling.sample_fps
-    assert config.num_features is not None
-    assert config.features_fps is not None
-    num_phases = int(config.features_fps / sample_fps + 1e-6) if is_training else 1
-    offsets = [phase / config.features_fps for phase in range(num_phases)]
-    try:
-        steps = read_feature_file(row.path, config.num_features)
-        grids = [at_grid(row.path, steps, config.features_fps, sample_fps, offset) for offset in offsets]
-    except DecodeError as error:
-        return BadVideo(str(row.path), error.stage, error.cause)
-    return [(torch.from_numpy(grid), offset) for grid, offset in zip(grids, offsets, strict=True)]

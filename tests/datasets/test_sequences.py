@@ -21,15 +21,9 @@ from pipeline.datasets import motion
 from pipeline.datasets.annotations import VideoRow
 from pipeline.datasets.formats import read_annotations
 from pipeline.datasets.motion import MotionSetConfig
-from pipeline.datasets.sequences import (
-    IGNORED,
-    Sequences,
-    delayed,
-    frame_targets,
-    timeline_labels,
-    timeline_videos,
-    walk,
-)
+from pipeline.datasets.sequence_features import Sequences
+from pipeline.datasets.sequences import IGNORED, delayed, frame_targets, timeline_labels, timeline_videos
+from pipeline.datasets.walks import walk
 from pipeline.errors import UserError
 from pipeline.export.files import export_onnx
 from pipeline.inference import Model, load_model
@@ -70,9 +64,14 @@ def test_overlapping_stretches_need_several_labels() -> None:
 
 
 def test_a_delayed_answer_is_the_label_of_so_many_frames_before() -> None:
-    features, targets = delayed(torch.arange(4.0)[:, None], torch.tensor([5, 6, 7, 8]), 2)
-    assert features[:, 0].tolist() == [0, 1, 2, 3, 3, 3]
+    """The last frame is held for as long."""
+    targets = delayed(torch.tensor([5, 6, 7, 8]), 2)
     assert targets.tolist() == [IGNORED, IGNORED, 5, 6, 7, 8]
+    dataset = Sequences([[(torch.arange(4.0)[:, None], targets)]], 1, 5, seed=0)
+    first, last = (dataset[0, step] for step in range(len(dataset)))
+    assert first.features[0, :, 0].tolist() == [0, 1, 2, 3, 3]
+    assert last.features[0, :, 0].tolist() == [3]
+    assert last.targets.tolist() == [[8]]
 
 
 @given(
@@ -137,7 +136,7 @@ def test_scores_in_sequences_are_those_of_the_whole_video(tmp_path: Path, heads:
     targets = [torch.zeros(len(video), dtype=torch.int64) for video in videos]
     dataset, seen = Sequences([[pair] for pair in zip(videos, targets, strict=True)], 2, 8, seed=3), {}
     with torch.no_grad():
-        for step, pieces in enumerate(dataset.steps):
+        for step, pieces in enumerate(dataset.walk.steps(0)):
             batch = dataset[0, step]
             state = learner._begin(batch)
             scores, learner._state = learner.recognizer.score(batch.features, state)
@@ -321,8 +320,10 @@ def test_several_labels_have_segments_of_their_own_that_may_overlap() -> None:
     ("change", "message"),
     [
         ({"training": {"backbone_lr_scale": 0.1}}, "set training.backbone_lr_scale 0"),
-        ({"model": {"backbone": "tiny"}}, "set data.cache features"),
-        ({"machine": {"devices": 2}}, "set machine.devices 1"),
+        ({"transform": {"input": "rgb_diff"}}, "and transform.input rgb"),
+        ({"training": {"mixup_alpha": 0.2}}, "set training.mixup_alpha"),
+        ({"training": {"train_frames": 4}}, "set training.backbone_lr_scale above 0 and data.cache none"),
+        ({"model": {"backbone": "tiny"}, "sequence": {"sequence_frames": 0}}, "set it to some hundred frames"),
     ],
 )
 def test_what_timelines_cannot_do_is_refused(tmp_path: Path, change: dict[str, Any], message: str) -> None:
