@@ -28,6 +28,7 @@ from pipeline.models.recognizer import Recognizer
 from pipeline.models.temporal.stack import TEMPORAL_HEADS
 from pipeline.ranks import Ranks, join
 from pipeline.training.fit import train
+from tests.long_videos import frame_experiment, make_long_videos
 from tests.small import small_experiment
 
 pytestmark = pytest.mark.timeout(900)  # pairs of processes, each of which loads torch: slow where the cores are busy
@@ -201,6 +202,54 @@ def test_the_command_evaluates_with_two_processes_and_speaks_once(
     table = list(csv.DictReader((tmp_path / "videos.csv").read_text().splitlines()))
     assert [row["path"] for row in table] == [video["path"] for video in first["results"]]
     assert [row["predicted"] or None for row in table] == [video["predicted"] for video in first["results"]]
+
+
+def plain_timeline(root: Path, folder: Path, batch_size: int) -> Experiment:
+    """Nothing left to chance but the frames that the backbone learns from, which do not depend on the ranks."""
+    plain = plain_experiment(root, folder)
+    experiment = frame_experiment(root, folder, epochs=2)
+    return replace(
+        experiment,
+        model=replace(plain.model, heads=("gru",), refinement_stages=1),
+        training=replace(
+            plain.training, epochs=2, train_frames=3, label_smoothing=0.0, learning_rate=0.05, accumulate_batches=2
+        ),
+        data=replace(experiment.data, batch_size=batch_size, max_bad_fraction=0.5),
+        sequence=replace(experiment.sequence, state_dropout=0.0),
+        transform=plain.transform,
+    )
+
+
+def of_features(experiment: Experiment, cache: Path) -> Experiment:
+    return replace(
+        experiment,
+        name="features",
+        data=replace(experiment.data, cache="features", cache_dir=str(cache)),
+        training=replace(experiment.training, backbone_lr_scale=0.0, train_frames=None),
+        sequence=replace(experiment.sequence, loss="focal"),
+    )
+
+
+def test_two_processes_walk_along_timelines_as_one_does_with_twice_the_lanes(tmp_path: Path) -> None:
+    """Lanes end before others, a video cannot be read; stopped and resumed; then once more of features."""
+    root = make_long_videos(tmp_path)
+    (root / "1.mp4").write_bytes((root / "1.mp4").read_bytes()[:200])
+    experiment = replace(plain_timeline(root, tmp_path / "two", 2), machine=TWO)
+    (tmp_path / "config.yaml").write_text(to_yaml(experiment))
+    (tmp_path / "features.yaml").write_text(to_yaml(of_features(experiment, tmp_path / "cache")))
+    done = run("tests.two_ranks", tmp_path / "config.yaml", tmp_path, "stop", "resume", "features.yaml")
+    assert done.stdout.splitlines() == [f"{100 + signal.SIGTERM} 0", "0 0", "0 0"], done.stderr
+    first, second = (json.loads((tmp_path / f"rank_{index}.json").read_text()) for index in range(2))
+    assert first["digests"] == second["digests"]
+    assert first["metrics"] == second["metrics"]
+    alone = plain_timeline(root, tmp_path / "one", 4)
+    for ours in (alone, of_features(alone, tmp_path / "cache_of_one")):
+        expected = train(ours, quiet=True)
+        theirs = load_model_file(tmp_path / "two" / ours.name / "model.safetensors")
+        for name, value in expected.model.recognizer.state_dict().items():
+            found = theirs.recognizer.state_dict()[name]
+            torch.testing.assert_close(found, value, atol=2e-4, rtol=2e-3, msg=lambda text, name=name: name + text)
+        assert theirs.metrics == pytest.approx(expected.metrics, rel=1e-3)
 
 
 def test_a_process_that_dies_ends_the_run(root: Path, tmp_path: Path) -> None:

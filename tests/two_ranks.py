@@ -1,7 +1,8 @@
 """Train and evaluate in two processes for test_ranks.py: ``python -m tests.two_ranks CONFIG FOLDER MODE ...``.
 
-Each process trains, evaluates, and writes to FOLDER what it came to. A MODE is ``resume``, or what happens to the
-second process when its third batch is done: ``die`` or ``stop`` (SIGTERM, heard after the fourth). With one MODE
+Each process trains, evaluates a model of clips, and writes to FOLDER what it came to. A MODE is ``resume``, or what
+happens to the second process when its third batch is done: ``die`` or ``stop`` (SIGTERM, heard after the fourth); or
+the name of another config in FOLDER, with which nothing happens. With one MODE
 Lightning starts the second process; with several each is run in two forks of this process, which is spared to import
 everything anew, and the exit codes are printed, a line for each MODE.
 """
@@ -17,6 +18,7 @@ import sys
 import traceback
 from dataclasses import asdict
 from pathlib import Path
+from typing import Any
 
 from pipeline.cli.parser import read_experiment
 from pipeline.datasets.formats import read_annotations
@@ -26,7 +28,25 @@ from pipeline.files.stopping import Interrupted
 from pipeline.ranks import current_rank, join
 from pipeline.training.fit import train
 from pipeline.training.module import ClipClassifier
+from pipeline.training.timelines import TimelineLearner
 from tests.ports import free_port
+
+
+def note_weights(module: WatchedClassifier | WatchedLearner) -> None:
+    if current_rank() == 1 and len(WatchedClassifier.digests) == 2:
+        if WatchedClassifier.mode == "die":
+            os._exit(3)
+        if WatchedClassifier.mode == "stop":
+            os.kill(os.getpid(), signal.SIGTERM)
+    content = b"".join(parameter.detach().numpy().tobytes() for parameter in module.recognizer.parameters())
+    WatchedClassifier.digests.append(hashlib.sha256(content).hexdigest())
+
+
+class WatchedLearner(TimelineLearner):
+    """Notes its weights after each step."""
+
+    def on_train_batch_end(self, outputs: object, batch: object, batch_idx: int) -> None:
+        note_weights(self)
 
 
 class WatchedClassifier(ClipClassifier):
@@ -38,13 +58,7 @@ class WatchedClassifier(ClipClassifier):
     num_good: list[int] = []  # noqa: RUF012
 
     def on_train_batch_end(self, outputs: object, batch: object, batch_idx: int) -> None:
-        if current_rank() == 1 and len(self.rows) == 2:
-            if self.mode == "die":
-                os._exit(3)
-            if self.mode == "stop":
-                os.kill(os.getpid(), signal.SIGTERM)
-        content = b"".join(parameter.detach().numpy().tobytes() for parameter in self.recognizer.parameters())
-        self.digests.append(hashlib.sha256(content).hexdigest())
+        note_weights(self)
         self.num_good.append(len(batch.labels))  # type: ignore[attr-defined]
         self.rows.append(batch.rows.tolist() + [row for row, _ in batch.bad])  # type: ignore[attr-defined]
 
@@ -54,22 +68,24 @@ def run(config: Path, folder: Path, mode: str) -> int:
     from pipeline.training import fit
 
     fit.ClipClassifier = WatchedClassifier  # type: ignore[misc]
+    fit.TimelineLearner = WatchedLearner  # type: ignore[misc]
     WatchedClassifier.mode = mode
-    experiment = read_experiment(config)
+    experiment = read_experiment(folder / mode if mode.endswith(".yaml") else config)
     try:
         result = train(experiment, resume=mode == "resume", quiet=True)
     except Interrupted as interrupted:
         return 100 + interrupted.signal_number if current_rank() == 0 else 0
     ranks = join(experiment.machine)
-    rows = make_splits(read_annotations(experiment.data), experiment.data, experiment.seed).test
-    evaluation = evaluate_model(result.model, rows, experiment.data, ranks=ranks)
-    facts = {
+    facts: dict[str, Any] = {
         "digests": WatchedClassifier.digests,
         "rows": WatchedClassifier.rows,
         "num_good": WatchedClassifier.num_good,
         "metrics": result.metrics,
-        "results": [asdict(video) for video in evaluation.results],
     }
+    if experiment.task == "clip":
+        rows = make_splits(read_annotations(experiment.data), experiment.data, experiment.seed).test
+        evaluation = evaluate_model(result.model, rows, experiment.data, ranks=ranks)
+        facts["results"] = [asdict(video) for video in evaluation.results]
     (folder / f"rank_{ranks.index}.json").write_text(json.dumps(facts))
     return 0
 
