@@ -72,6 +72,9 @@ class ModelFile:
     sequence: SequenceConfig = field(default_factory=SequenceConfig)
     """task timeline: what it answers at each, and how late."""
 
+    def __post_init__(self) -> None:
+        self.recognizer.let_labels_overlap(self.task == "timeline" and self.sequence.labels == "several")
+
     @property
     def normalization(self) -> Normalization:
         """Mean and standard deviation that the weights expect."""

@@ -145,6 +145,11 @@ class Recognizer(nn.Module):
             following.append(after)
         return stages, tuple(following)
 
+    def let_labels_overlap(self, may_overlap: bool) -> None:
+        """Let the refinements read each label's probability by itself, or their distribution."""
+        for refinement in self.refinements:
+            refinement.may_overlap = may_overlap
+
     def forget(self, state: State, lanes: Tensor) -> State:
         """The state, begun anew for those of the batch whose ``lanes [B]`` are true."""
         num_heads = len(self.config.heads)

@@ -56,6 +56,7 @@ class TimelineLearner(ClipClassifier):
         self._carries = experiment.sequence.carry_state and self.recognizer.temporal.streams
         self._seen: list[tuple[Tensor, Tensor]] = []
         self._kept: list[tuple[Tensor, Tensor]] = []
+        self.recognizer.let_labels_overlap(experiment.sequence.labels == "several")
 
     def note(self, data: SequenceDataModule) -> None:
         """Take over what reading the videos has shown: those that are bad, and how often each label occurs."""
@@ -163,13 +164,20 @@ class TimelineLearner(ClipClassifier):
     def validation_step(self, batch: SequenceBatch, batch_idx: int) -> None:  # type: ignore[override]
         """Scores of a whole video, once all its pieces are there."""
         add_bad_videos(self.bad_videos, batch.bad)
+        scored = self.scored(batch)
+        if scored is not None:
+            self._seen.append(scored)
+
+    def scored(self, batch: SequenceBatch) -> tuple[Tensor, Tensor] | None:
+        """Scores (logits) ``[G, K]`` and targets ``[G, ...]`` of a whole video, on the CPU, when ``batch`` is the last
+        of its pieces, else None. Batches of a validation come in order, each with a lane of one video."""
         if batch.has_frames:
             self._kept.append((self._features(batch), batch.targets))
-        if batch.ends[0] and self._kept:
-            features, targets = (torch.cat(parts, dim=1) for parts in zip(*self._kept, strict=True))
-            scores, _ = self.recognizer.score(features)
-            self._seen.append((scores[0].float().cpu(), targets[0].cpu()))
-            self._kept = []
+        if not batch.ends[0] or not self._kept:
+            return None
+        features, targets = (torch.cat(parts, dim=1) for parts in zip(*self._kept, strict=True))
+        self._kept = []
+        return self.recognizer.score(features)[0][0].float().cpu(), targets[0].cpu()
 
     def on_validation_epoch_end(self) -> None:
         """Frame accuracy, segmental F1 and loss over the validation videos of all ranks that have a target."""

@@ -19,6 +19,9 @@ class Refinement(nn.Module):
     Args:
         num_classes: K.
         config: width, direction and dropout of the GRU.
+
+    Attributes:
+        may_overlap: each label has a probability of its own, and several may be there at a time.
     """
 
     def __init__(self, num_classes: int, config: ModelConfig) -> None:
@@ -26,6 +29,7 @@ class Refinement(nn.Module):
         layer = nn.GRU(num_classes, config.hidden_channels, batch_first=True, bidirectional=config.bidirectional)
         self.head, self.dropout = Recurrent(layer), config.dropout
         self.classifier = nn.Linear(self.head.num_outputs, num_classes)
+        self.may_overlap = False
 
     def forget(self, state: State, lanes: Tensor) -> State:
         """As a head."""
@@ -33,6 +37,7 @@ class Refinement(nn.Module):
 
     def forward(self, scores: Tensor, state: State = None) -> tuple[Tensor, State]:
         """Scores ``[B, T, K]`` (logits) of the stage before -> those of this one, and the state after the last step."""
-        outputs, state = self.head(scores.softmax(dim=-1), state)
+        probabilities = scores.sigmoid() if self.may_overlap else scores.softmax(dim=-1)
+        outputs, state = self.head(probabilities, state)
         refined: Tensor = self.classifier(drop_features(outputs, self.dropout, self.training))
         return refined, state
