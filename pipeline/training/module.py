@@ -60,7 +60,7 @@ class ClipClassifier(LightningModule):
         self.transform = TrainTransform(experiment.transform, self.recognizer.backbone.normalization)
         self.bad_videos: BadRows = {}
         self.came_from: dict[str, Any] | None = None
-        self.train_accuracy = MulticlassAccuracy(num_classes, average="micro")
+        self.train_accuracy = MulticlassAccuracy(max(2, num_classes), average="micro")  # a timeline may have one label
         self.register_buffer("class_weights", class_weights, persistent=False)
         self.class_weights: Tensor | None
         self._mix = _mixing(experiment.training, num_classes)

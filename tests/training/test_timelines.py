@@ -13,7 +13,10 @@ import torch
 import torch.nn.functional as F
 
 from pipeline.config import Experiment
+from pipeline.datasets.sequence_data import SequenceDataModule
 from pipeline.datasets.sequence_features import Sequences
+from pipeline.datasets.sequences import timeline_labels
+from pipeline.datasets.settled import read_splits
 from pipeline.errors import UserError
 from pipeline.models.recognizer import Recognizer
 from pipeline.training.fit import train
@@ -76,9 +79,13 @@ def test_a_step_of_a_single_frame_is_one(tmp_path: Path) -> None:
 
 
 @pytest.mark.parametrize(
-    "settings", [{"bidirectional": True}, {"refinement_stages": 1}, {"heads": ("change", "mingru")}]
+    ("settings", "sequence"),
+    [
+        ({"bidirectional": True, "refinement_stages": 1}, {"sequence_frames": 0, "delay_frames": 50}),
+        ({"bidirectional": True}, {"sequence_frames": 8}),
+        ({"heads": ("change", "mingru")}, {"sequence_frames": 2, "delay_frames": 50, "state_dropout": 1.0}),
+    ],
 )
-@pytest.mark.parametrize("sequence", [{"sequence_frames": 0}, {"sequence_frames": 1}, {"delay_frames": 50}])
 def test_odd_settings_train(tmp_path: Path, settings: dict[str, Any], sequence: dict[str, Any]) -> None:
     """Whole videos, single frames, answers later than a video is long; in both directions with a state to carry on."""
     experiment = timeline_experiment(tmp_path, **sequence)
@@ -87,29 +94,44 @@ def test_odd_settings_train(tmp_path: Path, settings: dict[str, Any], sequence: 
     assert np.isfinite(train(experiment, quiet=True).metrics["val_loss"])
 
 
-@pytest.mark.parametrize("labels", ["one", "several"])
-def test_one_label_is_enough(tmp_path: Path, labels: Any) -> None:
-    experiment = timeline_experiment(tmp_path, labels=labels)
-    table = tmp_path / "manifest.csv"
-    table.write_text(table.read_text().replace("run", "jump"))
-    experiment = few_epochs(replace(experiment, model=replace(experiment.model, refinement_stages=1)))
-    result = train(experiment, quiet=True)
-    assert result.model.labels == (("jump",) if labels == "several" else ("jump", "background"))
-    assert np.isfinite(result.metrics["val_loss"])
+@pytest.mark.parametrize(("labels", "num_classes"), [("one", 2), ("several", 1)])
+@pytest.mark.parametrize("loss", ["cross_entropy", "focal"])
+def test_one_label_is_enough(tmp_path: Path, labels: Any, num_classes: int, loss: Any) -> None:
+    experiment = timeline_experiment(tmp_path, labels=labels, loss=loss)
+    model = replace(experiment.model, num_features=4, features_fps=2.0, refinement_stages=1)
+    learner = without_log(TimelineLearner(replace(experiment, model=model), num_classes))
+    targets = torch.arange(9) % 2
+    videos = [[(torch.randn(9, 4), targets if labels == "one" else targets[:, None].float())]]
+    dataset = Sequences(videos, 1, 6, seed=0)
+    for step in range(2):
+        loss = learner.training_step(dataset[0, step], step)
+        loss.backward()
+        assert torch.isfinite(loss)
+    assert learner.recognizer.refinements[0].head.layer.weight_ih_l0.grad.abs().sum() > 0
+    dataset = Sequences(videos, 1, 0, seed=0)
+    learner.on_validation_epoch_start()
+    found: dict[str, float] = {}
+    learner.log = lambda name, value, **_: found.update({name: float(value)})  # type: ignore[method-assign]
+    learner.log_dict = lambda values, **_: found.update(values)  # type: ignore[method-assign]
+    learner.validation_step(dataset[0, 0], 0)
+    learner.on_validation_epoch_end()
+    assert np.isfinite([*found.values()]).all()
 
 
 def test_videos_that_nobody_has_looked_at_are_walked_along_and_not_judged(tmp_path: Path) -> None:
-    experiment = timeline_experiment(tmp_path)
-    table = tmp_path / "manifest.csv"
-    np.save(tmp_path / "8.npy", np.load(tmp_path / "6.npy"))
-    lines = [line for line in table.read_text().splitlines() if not line.startswith("0.npy")]
-    lines += ["0.npy,unlabelled,0,20,train", "8.npy,unlabelled,0,20,val"]
-    table.write_text("\n".join(lines) + "\n")
-    assert np.isfinite(train(few_epochs(experiment), quiet=True).metrics["val_accuracy"])
-    lines = [line.replace("6.npy", "9.npy") if line.endswith("test") else line for line in lines if "6.npy" not in line]
-    table.write_text("\n".join(lines) + "\n")
-    with pytest.raises(UserError, match="no grid frame of the validation videos has a label"):
-        train(replace(few_epochs(experiment), name="again"), quiet=True)
+    experiment = few_epochs(timeline_experiment(tmp_path))
+    splits = read_splits(experiment.data, 0)
+    unlabelled = {
+        part: row("unlabelled", 0.0, 30.0, str(tmp_path / name))
+        for part, name in (("train", "0.npy"), ("val", "7.npy"))
+    }
+    train_rows = [some for some in splits.train if some.path.name != "0.npy"] + [unlabelled["train"]]
+    some = replace(splits, train=tuple(train_rows), val=(*splits.val, unlabelled["val"]), test=())
+    assert np.isfinite(train(experiment, some, quiet=True).metrics["val_accuracy"])
+    for part, words in (("train", "training"), ("val", "validation")):
+        none = replace(some, **{part: (unlabelled[part],)})
+        with pytest.raises(UserError, match=f"no grid frame of the {words} videos has a label"):
+            train(replace(experiment, name=part), none, quiet=True)
 
 
 @pytest.mark.parametrize(
@@ -133,13 +155,14 @@ def test_a_broken_feature_file_is_named_and_counted(tmp_path: Path, content: Any
         (bad,) = csv.DictReader(file)
     assert bad["path"].endswith("2.npy")
     assert cause in bad["cause"]
-    for part, number in (("training", "0"), ("validation", "6")):
+    broken = (tmp_path / "2.npy").read_bytes()
+    for part in ("training", "validation"):
         videos = [n for n in range(7) if (n < 6) == (part == "training")]
         before = {n: (tmp_path / f"{n}.npy").read_bytes() for n in videos}
         for n in videos:
-            (tmp_path / f"{n}.npy").write_bytes((tmp_path / "2.npy").read_bytes() if n != 2 else before[2])
+            (tmp_path / f"{n}.npy").write_bytes(broken)
         again = replace(experiment, name=part, model=replace(experiment.model, num_features=4))
-        with pytest.raises(UserError, match=f"none of the {part} videos can be read: .*{number}.npy"):
+        with pytest.raises(UserError, match=f"none of the {part} videos can be read: .*[0-6].npy: .*{cause}"):
             train(again, quiet=True)
         for n in videos:
             (tmp_path / f"{n}.npy").write_bytes(before[n])
@@ -148,10 +171,6 @@ def test_a_broken_feature_file_is_named_and_counted(tmp_path: Path, content: Any
 @pytest.mark.parametrize("features_fps", [5.0, 3.3, 2.0])
 def test_steps_of_any_rate_have_the_labels_of_their_times(tmp_path: Path, features_fps: float) -> None:
     """The number of each step is its feature; with another beginning the labels are those of other times."""
-    from pipeline.datasets.sequence_data import SequenceDataModule
-    from pipeline.datasets.sequences import timeline_labels
-    from pipeline.datasets.settled import read_splits
-
     experiment = timeline_experiment(tmp_path)
     num_steps = int(20 * features_fps)
     for number in range(8):
@@ -159,7 +178,7 @@ def test_steps_of_any_rate_have_the_labels_of_their_times(tmp_path: Path, featur
     (tmp_path / "manifest.csv").write_text(
         "path,label,start_seconds,end_seconds,split\n"
         + "".join(f"{n}.npy,jump,1.3,7.9,train\n{n}.npy,run,7.9,20,train\n" for n in range(6))
-        + "6.npy,jump,1.3,7.9,val\n7.npy,run,1.3,7.9,test\n"
+        + "".join(f"{n}.npy,jump,1.3,7.9,{part}\n{n}.npy,run,7.9,20,{part}\n" for n, part in ((6, "val"), (7, "test")))
     )
     model = replace(experiment.model, num_features=4, features_fps=features_fps)
     experiment = replace(experiment, model=model, data=replace(experiment.data, features_fps=features_fps))
@@ -167,13 +186,11 @@ def test_steps_of_any_rate_have_the_labels_of_their_times(tmp_path: Path, featur
     splits = replace(splits, labels=timeline_labels(splits.labels, experiment.sequence))
     data = SequenceDataModule(experiment, splits)
     data.cache_features(None, lambda: None)  # type: ignore[arg-type]
-    phases = set()
     for epoch in range(4):
         loader = data.train_dataloader()
         loader.sampler.set_epoch(epoch)
         for batch in loader:
             steps, targets = batch.features[..., 0][batch.is_frame], batch.targets[batch.is_frame]
-            phases |= set((steps % (features_fps / 2.0)).round().tolist()) if features_fps == 2.0 else {0.0}
             times = (steps + 1) / features_fps - 1e-6  # the step lasts until the next
             spoken = torch.where(times < 1.3, 2, torch.where(steps / features_fps >= 7.9, 1, 0))
             sure = (times < 1.3) | ((steps / features_fps >= 1.3) & (times < 7.9)) | (steps / features_fps >= 7.9)
