@@ -25,7 +25,8 @@ from pipeline.confidence import wilson_interval
 from pipeline.config import Experiment
 from pipeline.evaluation import Evaluation
 from pipeline.export.assembly import assemble
-from pipeline.export.int8 import Cost, calibration_clips, measure_cost, quantize
+from pipeline.export.cost import Cost, measure_cost
+from pipeline.export.int8 import calibration_clips, quantize
 from pipeline.export.pieces import make_pieces
 from pipeline.protocols import MODEL, PROTOCOLS, Fold
 from pipeline.schema import read_checked, read_json

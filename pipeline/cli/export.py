@@ -77,7 +77,8 @@ def _export_onnx(path: Path, arguments: Any, options: ExportOptions) -> Exported
     with Progress(console=console(), disable=options.quiet or not sys.stderr.isatty()) as progress:
         task = progress.add_task("measuring int8")
         int8 = _int8_data(file, arguments, options, lambda count: progress.advance(task, count))
-        progress.update(task, total=2 * len(int8.rows))
+        num_answered = len(int8.rows if file.task == "clip" else {row.source for row in int8.rows})
+        progress.update(task, total=2 * num_answered)
         return export_onnx(file, stem, int8)
 
 

@@ -12,10 +12,11 @@ from pipeline.config import DataConfig
 from pipeline.datasets.annotations import VideoRow
 from pipeline.errors import UserError
 from pipeline.export.assembly import assemble, describe_graph
-from pipeline.export.int8 import calibration_clips, measure_cost, quantize
+from pipeline.export.cost import measure_cost, timeline_cost
+from pipeline.export.int8 import calibration_clips, quantize
 from pipeline.export.outcome import Exported
 from pipeline.export.parity import check_parity
-from pipeline.export.pieces import Pieces, make_pieces
+from pipeline.export.pieces import Pieces, StateSlot, make_pieces
 from pipeline.files.writing import write_atomically
 from pipeline.inference.onnx_file import sealed
 
@@ -48,9 +49,21 @@ def export_onnx(file: ModelFile, stem: Path, int8: Int8Data | None = None) -> Ex
     clips = calibration_clips(file, int8.calibration_rows, int8.data, int8.num_calibration_clips)
     small = quantize(file, pieces, clips)
     small_graphs = assemble(file, small)
-    cost = measure_cost(file, graphs["clip"], small_graphs["clip"], int8.rows, int8.data, int8.progress).summary()
+    cost = _cost(file, graphs["clip"], small_graphs["clip"], pieces.slots, int8)
     paths += _write(file, small_graphs, small, Path(f"{stem}.int8"), precision="int8", cost=cost)
     return Exported(tuple(paths), differences, cost)
+
+
+def _cost(file: ModelFile, plain: Any, small: Any, slots: Sequence[StateSlot], int8: Int8Data) -> dict[str, float]:
+    if file.task == "clip":
+        return measure_cost(file, plain, small, int8.rows, int8.data, int8.progress).summary()
+    contents = []
+    for graph in (plain, small):
+        described = type(graph)()
+        described.CopyFrom(graph)
+        describe_graph(described, file, "clip", slots)
+        contents.append(sealed(described.SerializeToString(deterministic=True)))
+    return timeline_cost(file, contents[0], contents[1], int8.rows, int8.progress)
 
 
 def _require_exportable(file: ModelFile) -> None:

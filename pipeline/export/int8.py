@@ -8,48 +8,53 @@ in float32, since an error in the state would stay there.
 from __future__ import annotations
 
 import tempfile
-from collections.abc import Callable, Iterator, Sequence
-from dataclasses import dataclass, replace
+from collections.abc import Iterator, Sequence
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
 import onnx
 import onnx.utils
-import torch
 from torch import Tensor
 
 from pipeline.checkpoint import ModelFile
-from pipeline.config import ClipSettings, DataConfig
+from pipeline.config import ClipSettings, DataConfig, SamplingConfig
 from pipeline.datasets.annotations import VideoRow
 from pipeline.datasets.datamodule import make_loader
 from pipeline.datasets.loading import lost_workers
+from pipeline.datasets.sequences import timeline_videos
 from pipeline.datasets.videos import ClipBatch, fixed_clips
 from pipeline.errors import UserError
-from pipeline.evaluation import Evaluation, evaluate_model
 from pipeline.export.pieces import Pieces, frames_of_one, quietly
-from pipeline.inference.onnx_file import FEATURES, FRAMES, LOGITS, STEP_FEATURES
+from pipeline.inference.onnx_file import FEATURES, FRAMES, STEP_FEATURES
 from pipeline.inference.onnx_runtime import initial_states, open_session
 from pipeline.sampling import spread
 
 Feeds = list[dict[str, Any]]
 _FRAMEWISE = ("Conv", "Add", "Clip", "Relu", "MatMul", "Gemm")
+# Long enough for the state of a stream to become what it mostly is.
+_SEQUENCE_FRAMES = 64
 # Not the sums of the gates: only what is worth the rounding.
 _RECURRENT = ("Conv", "MatMul", "Gemm")
 
 
 @lost_workers()
 def calibration_clips(file: ModelFile, rows: Sequence[VideoRow], data: DataConfig, count: int) -> list[Tensor]:
-    """The middle clip of that many videos, spread over the rows: uint8 ``[b, T + L, 3, S, S]`` each.
+    """The middle clip of that many videos, spread over the rows: uint8 ``[b, T + L, 3, S, S]`` each. For a model of
+    timelines as many sequences, spread over all videos.
 
     Raises:
         UserError: no video can be read.
     """
+    sampling, labels = replace(file.sampling, num_eval_clips=1), file.labels
+    if file.task == "timeline" and rows:
+        rows, labels = [replace(video.row, label="") for video in timeline_videos(rows)], ("",)
+        sampling = SamplingConfig(file.sampling.sample_fps, _SEQUENCE_FRAMES, num_eval_clips=-(-count // len(rows)))
     some = [rows[place] for place in spread(len(rows), min(count, len(rows)))] if rows else []
-    sampling = replace(file.sampling, num_eval_clips=1)
     plain = replace(data, cache="none") if data.cache == "features" else data
     settings = ClipSettings(file.decode, sampling, file.transform, plain)
     clips = []
-    for batch in make_loader(some, file.labels, settings, fixed_clips) if some else ():
+    for batch in make_loader(some, labels, settings, fixed_clips) if some else ():
         assert isinstance(batch, ClipBatch)
         if len(batch.labels):
             clips.append(batch.frames)
@@ -109,51 +114,3 @@ def _quantize(model: Any, feeds: Feeds, operations: Sequence[str]) -> Any:
             weight_type=QuantType.QInt8,
         )
         return onnx.load(quantized)
-
-
-@dataclass(frozen=True)
-class Cost:
-    """Answers in float32 and in 8 bits, video by video."""
-
-    plain: Evaluation
-    int8: Evaluation
-
-    def summary(self) -> dict[str, float]:
-        """Figures by name; shares are 0 to 1."""
-        pairs = list(zip(self.plain.results, self.int8.results, strict=True))
-        return {
-            "top1": self.plain.top1,
-            "top1_int8": self.int8.top1,
-            "mean_class_accuracy": self.plain.mean_class_accuracy,
-            "mean_class_accuracy_int8": self.int8.mean_class_accuracy,
-            "same_answer": sum(a.predicted == b.predicted for a, b in pairs) / max(1, len(pairs)),
-            "greatest_score_difference": max(
-                (_difference(a.probabilities, b.probabilities) for a, b in pairs), default=0
-            ),
-            "num_videos": self.plain.num_videos,
-            "num_errors": self.plain.num_errors,
-        }
-
-
-def _difference(ours: Sequence[float], theirs: Sequence[float]) -> float:
-    return max((abs(a - b) for a, b in zip(ours, theirs, strict=True)), default=0.0)
-
-
-def measure_cost(
-    file: ModelFile, plain: Any, int8: Any, rows: Sequence[VideoRow], data: DataConfig, progress: Callable[[int], None]
-) -> Cost:
-    """Both graphs of clips over every row, in ONNX Runtime.
-
-    Raises:
-        UserError: as ``evaluate_model``.
-    """
-
-    def evaluated(graph: Any) -> Evaluation:
-        run = open_session(onnx.utils.Extractor(graph).extract_model([FRAMES], [LOGITS]))
-
-        def classify(frames: Tensor) -> Tensor:
-            return torch.from_numpy(run([LOGITS], {FRAMES: frames.numpy()})[0])
-
-        return evaluate_model(file, rows, data, classify=classify, progress=progress)
-
-    return Cost(evaluated(plain), evaluated(int8))

@@ -153,7 +153,8 @@ class _OnnxHeads:
         self._states, self._step, self._windows, self._read = file.states, step, windows, read
         self._num_classes = len(file.labels)
         self._threshold = -np.inf if file.unknown_threshold is None else file.unknown_threshold
-        self.streams, self.reads_windows = step is not None, windows is not None
+        self.streams = self.reads_whole = step is not None
+        self.reads_windows = windows is not None
 
     def score_windows(self, features: Any) -> Readings:
         assert self._windows is not None

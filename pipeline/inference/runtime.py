@@ -71,6 +71,10 @@ class Heads(Protocol):
     def reads_windows(self) -> bool:
         """True if windows can be scored: not by a file that holds the streaming step alone."""
 
+    @property
+    def reads_whole(self) -> bool:
+        """True if frames of any number can be scored one after the other."""
+
     def score_windows(self, features: Features) -> Readings:
         """Readings of windows ``[B, T, ...]``, each from a fresh state, as a clip in training."""
 

@@ -184,6 +184,11 @@ def _stream(heads: Heads, file: ModelDescription, config: InferenceConfig) -> Sc
 
 
 def _whole(heads: Heads, file: ModelDescription, config: InferenceConfig) -> Scorer:
+    if not heads.reads_whole:
+        raise UserError(
+            f"this exported file reads both ways over windows of {file.sampling.num_frames} frames, not over whole "
+            "videos; use --inference.mode windows, or the model file that it was made of"
+        )
     return _WholeScorer(heads, file.transform.frames_for(0), file.sequence.delay_frames)
 
 

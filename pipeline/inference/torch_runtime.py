@@ -65,7 +65,7 @@ class _InferenceEmbedder(Embedder):
 class TorchHeads:
     """``Heads`` of a recogniser."""
 
-    reads_windows = True
+    reads_windows = reads_whole = True
 
     def __init__(
         self, recognizer: Recognizer, calibration: Calibration = UNCALIBRATED, *, is_several: bool = False

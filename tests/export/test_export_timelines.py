@@ -1,0 +1,95 @@
+"""Models of timelines as files: the same answers over thousands of frames, in 8 bits too, and told costs."""
+
+from __future__ import annotations
+
+import json
+from dataclasses import replace
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pytest
+
+from pipeline.checkpoint import ModelFile, save_model
+from pipeline.cli import main
+from pipeline.config import DataConfig, InferenceConfig, SequenceConfig
+from pipeline.datasets.formats import read_annotations
+from pipeline.errors import UserError
+from pipeline.export.files import export_onnx
+from pipeline.inference import Model, load_model
+from pipeline.timeline_evaluation import evaluate_timelines
+from tests.long_videos import make_long_videos
+from tests.small import small_model
+
+pytestmark = pytest.mark.usefixtures("one_torchlib")
+LABELS = ("green", "red", "background")
+
+
+def timeline_model(**model: Any) -> ModelFile:
+    settings = {"heads": ("gru",), "refinement_stages": 2, **model}
+    return replace(
+        small_model(input="rgb+rgb_diff", **settings),
+        labels=LABELS,
+        task="timeline",
+        sequence=SequenceConfig(delay_frames=3, sequence_frames=16),
+    )
+
+
+@pytest.fixture(scope="module")
+def root(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    return make_long_videos(tmp_path_factory.mktemp("long"))
+
+
+@pytest.mark.parametrize("heads", [("gru",), ("lstm", "mingru")])
+def test_ten_thousand_steps_of_a_step_file_are_those_of_torch(tmp_path: Path, heads: Any) -> None:
+    """Nothing builds up: neither in the heads' states nor in those of the stages that refine."""
+    file = timeline_model(heads=heads)
+    export_onnx(file, tmp_path / "m")
+    features = np.random.default_rng(0).normal(size=(10_000, file.recognizer.num_features)).astype(np.float32)
+    scored = []
+    for model in (Model(file), load_model(tmp_path / "m.step.onnx")):
+        scorer = model.scorer(InferenceConfig())
+        parts = [_as_read_by(model, part) for part in np.split(features, 10)]
+        answers = [answer for part in parts for answer in scorer.push(part)] + scorer.finish()
+        assert [answer.window.start for answer in answers] == list(range(1, 10_001))
+        scored.append(np.stack([answer.probabilities for answer in answers]))
+    assert np.abs(scored[0] - scored[1]).max() < 1e-5
+    assert scored[0].std(axis=0).min() > 1e-3
+
+
+def _as_read_by(model: Model, features: Any) -> Any:
+    import torch
+
+    return torch.from_numpy(features) if isinstance(model.file, ModelFile) else features
+
+
+def test_int8_of_a_timeline_is_calibrated_on_sequences_and_judged_on_whole_videos(
+    root: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    file = timeline_model(heads=("convgru",))
+    save_model(tmp_path / "model.safetensors", file)
+    data = ["--data.format", "manifest", "--data.root", str(root), "--data.num_workers", "0"]
+    options = ["--int8", "--calibration_clips", "3", "--split", "test", "--quiet"]
+    assert main(["export", str(tmp_path / "model.safetensors"), *data, *options]) == 0
+    cost = json.loads(capsys.readouterr().out)["int8"]
+    rows = read_annotations(DataConfig(format="manifest", root=str(root))).splits["test"]
+    expected = evaluate_timelines(Model(file), rows).figures.figures
+    assert cost["num_videos"] == 1
+    for name in ("frame_accuracy", "f1_25"):
+        assert cost[name] == pytest.approx(expected[name].value, abs=1e-6)
+    assert 0 < cost["greatest_score_difference"] < 0.2
+    assert cost["same_answer"] > 0.5
+    for name in ("model.int8.step.onnx", "model.int8.clip.onnx"):
+        found = evaluate_timelines(load_model(tmp_path / name), rows).figures.figures
+        assert found["frame_accuracy"].value == pytest.approx(cost["frame_accuracy_int8"], abs=0.05)
+
+
+def test_a_file_that_reads_both_ways_answers_by_windows(root: Path, tmp_path: Path) -> None:
+    file = timeline_model(bidirectional=True)
+    export_onnx(file, tmp_path / "m")
+    model, video = load_model(tmp_path / "m.clip.onnx"), root / "0.mp4"
+    with pytest.raises(UserError, match=r"windows of 4 frames, not over whole videos; use --inference\.mode windows"):
+        list(model.predict(video))
+    windows = InferenceConfig(mode="windows")
+    found, expected = (list(some.predict(video, config=windows)) for some in (model, Model(file)))
+    np.testing.assert_allclose([p.score for p in found], [p.score for p in expected], atol=1e-5)
