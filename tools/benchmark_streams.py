@@ -2,6 +2,8 @@
 
     python tools/benchmark_streams.py step                     # milliseconds a frame, one source, one thread
     python tools/benchmark_streams.py memory --frames 100000   # the same way for long: memory
+    ... memory --timeline                                      # a model of timelines, late and refined
+    python tools/benchmark_streams.py parity --frames 10000    # such a model and its ONNX step, frame by frame
     python tools/benchmark_streams.py sources                  # four files in one process, and in four
     python tools/benchmark_streams.py slow --seconds 300       # 30 pictures a second, a model that can do 8
     ... --json benchmarks/streaming.json                       # add the figures to this file
@@ -21,6 +23,7 @@ import sys
 import tempfile
 import time
 from collections.abc import Callable
+from dataclasses import replace
 from fractions import Fraction
 from pathlib import Path
 from statistics import median
@@ -38,10 +41,12 @@ from pipeline.config import (
     InferenceConfig,
     ModelConfig,
     SamplingConfig,
+    SequenceConfig,
     StreamingConfig,
     TransformConfig,
 )
 from pipeline.embedding.arrays import Features
+from pipeline.export.files import export_onnx
 from pipeline.inference import Model, load_model
 from pipeline.models.recognizer import Recognizer
 from pipeline.report.records import segment_record
@@ -54,6 +59,7 @@ from pipeline.streaming.streams import StreamEvent, Streams
 NUM_CLASSES = 12
 RECOMMENDED = ModelConfig(num_stages=6, hidden_channels=64)
 SMALL = ModelConfig(backbone="tiny", weights="none", hidden_channels=16)
+LATE = SequenceConfig(labels="one", delay_frames=8)
 STREAM = InferenceConfig(mode="stream")
 
 
@@ -64,6 +70,12 @@ def make_file(config: ModelConfig, sample_fps: float = 8.0, input_px: int = 112)
     labels = tuple(f"class {number}" for number in range(NUM_CLASSES))
     transform = TransformConfig(fit_size_px=input_px * 8 // 7, input_size_px=input_px)
     return ModelFile(recognizer, labels, SamplingConfig(sample_fps=sample_fps), transform, DecodeConfig())
+
+
+def make_timeline_file(config: ModelConfig, input_px: int) -> ModelFile:
+    """A model of timelines on the backbone, whose answers come a second late and are refined."""
+    file = make_file(replace(config, heads=("gru",), refinement_stages=1), input_px=input_px)
+    return replace(file, task="timeline", sequence=LATE)
 
 
 def make_model(config: ModelConfig, sample_fps: float = 8.0, input_px: int = 112) -> Model:
@@ -111,8 +123,7 @@ def ignore(name: str, event: StreamEvent) -> None:
     """Nobody listens."""
 
 
-def endless_streams(config: ModelConfig, input_px: int) -> Streams:
-    model = make_model(config, input_px=input_px)
+def endless_streams(model: Model) -> Streams:
     streams = Streams(model, ignore, STREAM)
     streams.add_feed(Source("camera", "", "noise"), EndlessFeed(model))
     return streams
@@ -125,7 +136,7 @@ def resident_mb() -> float:
 def measure_step(args: argparse.Namespace) -> dict[str, Any]:
     """Milliseconds of ``Streams.step``: fit, transform, backbone, ConvGRU, classifier, softmax, timeline."""
     torch.set_num_threads(1)
-    streams = endless_streams(RECOMMENDED, input_px=112)
+    streams = endless_streams(make_model(RECOMMENDED, input_px=112))
     times, cpu_times = [], []
     for _ in range(args.frames or 2000):
         start, cpu_start = time.perf_counter(), time.thread_time()
@@ -146,7 +157,8 @@ def measure_step(args: argparse.Namespace) -> dict[str, Any]:
 def measure_memory(args: argparse.Namespace) -> dict[str, Any]:
     """Resident memory after the first hundredth of the frames, and the most after that."""
     torch.set_num_threads(1)
-    streams = endless_streams(SMALL, input_px=64)
+    file = make_timeline_file(SMALL, 64) if args.timeline else make_file(SMALL, input_px=64)
+    streams = endless_streams(Model(file))
     num_frames = args.frames or 100_000
     first, most = 0.0, 0.0
     for number in range(num_frames):
@@ -156,10 +168,37 @@ def measure_memory(args: argparse.Namespace) -> dict[str, Any]:
         if number % 100 == 0 and first:
             most = max(most, resident_mb())
     return {
+        "model": "tiny, GRU, one refinement, 8 frames late" if args.timeline else "tiny, ConvGRU",
         "frames": num_frames,
         "first_mb": round(first, 1),
         "most_mb": round(most, 1),
         "grown_mb": round(most - first, 1),
+    }
+
+
+def measure_parity(args: argparse.Namespace) -> dict[str, Any]:
+    """The greatest difference between the scores of a model of timelines in torch and those of its ONNX step, each with
+    its own state carried on, one frame at a time through a published backbone."""
+    torch.set_num_threads(1)
+    file = make_timeline_file(RECOMMENDED, input_px=64)
+    with tempfile.TemporaryDirectory() as folder:
+        export_onnx(file, Path(folder) / "model")
+        models = [Model(file), load_model(Path(folder) / "model.step.onnx")]
+    scorers, embedders = [model.scorer(STREAM) for model in models], [model.embedder() for model in models]
+    pictures, num_frames, differences = noise(97), args.frames or 10_000, [0.0]
+    for number in range(num_frames):
+        scored = []
+        for model, scorer, embedder in zip(models, scorers, embedders, strict=True):
+            frame = model.fit(pictures[number * number % 97], Fraction(1))
+            scored.append(scorer.push(embedder.push(frame[None])))
+        for ours, theirs in zip(*scored, strict=True):
+            differences.append(float(np.abs(ours.probabilities - theirs.probabilities).max()))
+    last = differences[-num_frames // 10 :]
+    return {
+        "model": "tf_efficientnet_lite0, 6 stages, 64 px, GRU 64, one refinement, 8 frames late; untrained heads",
+        "frames": num_frames,
+        "greatest_difference": max(differences),
+        "greatest_difference_in_the_last_tenth": max(last),
     }
 
 
@@ -346,6 +385,7 @@ def _row(seconds: float, answers: list[dict[str, Any]]) -> dict[str, float]:
 MEASURES: dict[str, Callable[[argparse.Namespace], dict[str, Any]]] = {
     "step": measure_step,
     "memory": measure_memory,
+    "parity": measure_parity,
     "sources": measure_sources,
     "slow": measure_slow,
 }
@@ -356,7 +396,8 @@ INNER: dict[str, Callable[[argparse.Namespace], None]] = {"child": run_child, "g
 def main() -> int:
     parser = argparse.ArgumentParser(description=(__doc__ or "").splitlines()[0])
     parser.add_argument("what", choices=[*MEASURES, *INNER])
-    parser.add_argument("--frames", type=int, help="step, memory: how many")
+    parser.add_argument("--frames", type=int, help="step, memory, parity: how many")
+    parser.add_argument("--timeline", action="store_true", help="memory: of a model of timelines")
     parser.add_argument("--seconds", type=float, default=60.0, help="slow: how long; sources: of each video")
     parser.add_argument("--rounds", type=int, default=3, help="sources: how often; the median counts")
     parser.add_argument("--json", type=Path, help="add the figures to this file")
@@ -372,7 +413,8 @@ def main() -> int:
     print(json.dumps(found, indent=1))
     if args.json:
         known = json.loads(args.json.read_text()) if args.json.exists() else {}
-        args.json.write_text(json.dumps(known | {args.what: found}, indent=1) + "\n")
+        name = f"{args.what}_timeline" if args.timeline else args.what
+        args.json.write_text(json.dumps(known | {name: found}, indent=1) + "\n")
     return 0
 
 

@@ -9,6 +9,7 @@ from typing import Any
 
 import numpy as np
 import pytest
+import torch
 
 from pipeline.checkpoint import ModelFile, save_model
 from pipeline.cli import main
@@ -40,10 +41,12 @@ def root(tmp_path_factory: pytest.TempPathFactory) -> Path:
     return make_long_videos(tmp_path_factory.mktemp("long"))
 
 
-@pytest.mark.parametrize("heads", [("gru",), ("lstm", "mingru")])
-def test_ten_thousand_steps_of_a_step_file_are_those_of_torch(tmp_path: Path, heads: Any) -> None:
+def test_ten_thousand_steps_of_a_step_file_are_those_of_torch(tmp_path: Path) -> None:
     """Nothing builds up: neither in the heads' states nor in those of the stages that refine."""
-    file = timeline_model(heads=heads)
+    file = timeline_model()
+    with torch.no_grad():  # as lively as a trained one
+        for weight in file.recognizer.parameters():
+            weight.mul_(3)
     export_onnx(file, tmp_path / "m")
     features = np.random.default_rng(0).normal(size=(10_000, file.recognizer.num_features)).astype(np.float32)
     scored = []
@@ -53,13 +56,11 @@ def test_ten_thousand_steps_of_a_step_file_are_those_of_torch(tmp_path: Path, he
         answers = [answer for part in parts for answer in scorer.push(part)] + scorer.finish()
         assert [answer.window.start for answer in answers] == list(range(1, 10_001))
         scored.append(np.stack([answer.probabilities for answer in answers]))
-    assert np.abs(scored[0] - scored[1]).max() < 1e-5
-    assert scored[0].std(axis=0).min() > 1e-3
+    assert np.abs(scored[0] - scored[1]).max() < 1e-4
+    assert scored[0].std(axis=0).min() > 1e-2
 
 
 def _as_read_by(model: Model, features: Any) -> Any:
-    import torch
-
     return torch.from_numpy(features) if isinstance(model.file, ModelFile) else features
 
 
