@@ -58,10 +58,10 @@ def _cost(file: ModelFile, plain: Any, small: Any, slots: Sequence[StateSlot], i
     if file.task == "clip":
         return measure_cost(file, plain, small, int8.rows, int8.data, int8.progress).summary()
     contents = []
-    for graph in (plain, small):
+    for graph, precision in ((plain, "float32"), (small, "int8")):
         described = type(graph)()
         described.CopyFrom(graph)
-        describe_graph(described, file, "clip", slots)
+        describe_graph(described, file, "clip", slots, precision=precision)
         contents.append(sealed(described.SerializeToString(deterministic=True)))
     return timeline_cost(file, contents[0], contents[1], int8.rows, int8.progress)
 
