@@ -107,7 +107,7 @@ class TimelineLearner(ClipClassifier):
             targets: of its grid frames.
             sizes: what the sums of both terms are divided by, ``[2]``; unset: those of these targets alone.
         """
-        fit_size, smoothing_size = (self._sizes(targets) if sizes is None else sizes).clamp_min(1e-9).to(scores.dtype)
+        fit_size, smoothing_size = (self._sizes(targets) if sizes is None else sizes).clamp_min(1e-9)
         if targets.is_floating_point():
             fit, levels = self._fit_several(scores, targets), F.logsigmoid(scores)
         else:
@@ -119,13 +119,13 @@ class TimelineLearner(ClipClassifier):
         return torch.as_tensor(fit / fit_size + self._sequence.smoothing_weight * smoothing)
 
     def _sizes(self, targets: Tensor) -> Tensor:
-        """The number of targets (or their class weights' sum) and of smoothed log-probabilities, float64 ``[2]``."""
+        """The number of targets (or their class weights' sum) and of smoothed log-probabilities, float32 ``[2]``."""
         is_target = has_target(targets)
         num_steps = is_target[:, 1:].sum() * self.recognizer.classifier.out_features
         fit = (~targets.isnan()).sum() if targets.is_floating_point() else is_target.sum()
         if self.class_weights is not None and not targets.is_floating_point() and self._sequence.loss != "focal":
             fit = self.class_weights[targets[is_target]].sum()
-        return torch.stack([fit.double(), num_steps.double()])
+        return torch.stack([fit.float(), num_steps.float()])
 
     def _fit_one(self, scores: Tensor, targets: Tensor) -> Tensor:
         flat, wanted = scores.flatten(0, 1), targets.flatten()
