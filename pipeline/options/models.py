@@ -131,7 +131,7 @@ class ReportOptions:
     output: str | None = None
     """The HTML file to write; unset: report.html in the run's folder, or for two runs compare_<RUN2>.html there."""
     clips: int = 24
-    """Number of the worst clips that are shown with pictures that play."""
+    """Number of the worst clips that are shown with pictures that play, or of the worst long videos."""
     decode: dict[str, Any] = field(default_factory=dict, metadata={"given_of": DecodeConfig})
     """Decoding settings in place of the run's."""
     quiet: bool = False

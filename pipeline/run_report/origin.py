@@ -35,6 +35,10 @@ def _bad_videos(run: RunRecord) -> Iterator[tuple[str, str, str, str]]:
             if answer.error:
                 stage, _, cause = answer.error.partition(": ")
                 yield answer.path, f"evaluation ({evaluation.name})", stage, cause
+    for record in run.timelines:
+        for result in record.evaluation.results:
+            if result.error:
+                yield result.path, f"evaluation ({record.name})", "", result.error
 
 
 def _durations(splits: Mapping[str, Any]) -> dict[str, Any]:
