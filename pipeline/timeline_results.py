@@ -23,6 +23,8 @@ from pipeline.timeline.metrics.frames import count_frames
 TIMELINE_FILES = ("summary.json", "segments.csv", "timelines.json")
 """Files that an evaluation of timelines writes; the last one holds everything that the others are made of."""
 
+_TOLERANCE_SECONDS = 1e-9
+
 
 @dataclass(frozen=True)
 class ScoreCurves:
@@ -164,7 +166,8 @@ def _at_grid(spans: Sequence[Span], sample_fps: float) -> list[Span]:
 
 
 def _cut_out(spans: Sequence[Span], holes: Sequence[Span]) -> tuple[Span, ...]:
-    """The spans on a clock that stands still in the holes; what lies in one is gone."""
+    """The spans on a clock that stands still in the holes. What lies in one is gone; what goes on behind it, under the
+    same label, is one span."""
     if not holes:
         return tuple(spans)
     merged: list[list[float]] = []
@@ -177,8 +180,34 @@ def _cut_out(spans: Sequence[Span], holes: Sequence[Span]) -> tuple[Span, ...]:
     def clock(seconds: float) -> float:
         return seconds - sum(min(seconds, end) - start for start, end in merged if start < seconds)
 
-    moved = [LabelledSpan(clock(s.start_seconds), clock(s.end_seconds), s.label, s.score) for s in spans]
-    return tuple(span for span in moved if span.end_seconds > span.start_seconds + 1e-9)
+    stops = [clock(start) for start, _ in merged]
+    last: dict[str, LabelledSpan] = {}
+    joined: list[LabelledSpan] = []
+    for span in sorted(spans, key=lambda span: span.start_seconds):
+        moved = LabelledSpan(clock(span.start_seconds), clock(span.end_seconds), span.label, span.score)
+        before = last.get(span.label)
+        if moved.end_seconds <= moved.start_seconds + _TOLERANCE_SECONDS:
+            continue
+        if before and _touch(before, moved, stops):
+            joined.remove(before)
+            moved = _joined(before, moved)
+        last[span.label] = moved
+        joined.append(moved)
+    return tuple(joined)
+
+
+def _touch(before: LabelledSpan, after: LabelledSpan, stops: Sequence[float]) -> bool:
+    """True if the two meet where the clock stood still."""
+    return any(
+        abs(before.end_seconds - stop) < _TOLERANCE_SECONDS and abs(after.start_seconds - stop) < _TOLERANCE_SECONDS
+        for stop in stops
+    )
+
+
+def _joined(before: LabelledSpan, after: LabelledSpan) -> LabelledSpan:
+    lengths = [span.end_seconds - span.start_seconds for span in (before, after)]
+    score = (before.score * lengths[0] + after.score * lengths[1]) / sum(lengths)
+    return LabelledSpan(before.start_seconds, after.end_seconds, before.label, score)
 
 
 def write_timelines(evaluation: TimelineEvaluation, folder: Path, summary: dict[str, Any]) -> list[Path]:

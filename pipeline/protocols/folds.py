@@ -29,27 +29,36 @@ class Fold:
     """Number of the official split that it is."""
 
 
+def silent_labels(experiment: Experiment) -> frozenset[str]:
+    """Return the labels of rows that are no class of a model of timelines: none, background, and what nobody has looked
+    at; nothing for clips."""
+    config = experiment.sequence
+    silent = frozenset(("", config.background_label, config.unlabelled_label))
+    return silent if experiment.task == "timeline" else frozenset()
+
+
 def _of_all_rows(fold: Callable[[Rows, int], Sequence[tuple[Rows, Rows]]]) -> Callable[[Experiment], list[Fold]]:
     """A protocol that divides every row of the data, whatever split they come in."""
 
     def folds(experiment: Experiment) -> list[Fold]:
         rows = [row for part in read_annotations(experiment.data).splits.values() for row in part]
-        labelled = [row for row in rows if row.label]
-        return _with_unlabelled(fold(labelled, experiment.seed), [row for row in rows if not row.label])
+        silent = silent_labels(experiment)
+        pairs = fold([row for row in rows if row.label not in silent], experiment.seed)
+        return _with_silent(pairs, [row for row in rows if row.label in silent])
 
     return folds
 
 
-def _with_unlabelled(pairs: Sequence[tuple[Rows, Rows]], unlabelled: Rows) -> list[Fold]:
-    """The folds with long videos in which nothing happens, which no label can deal out: each is tested with its group,
-    or the groups by turns."""
+def _with_silent(pairs: Sequence[tuple[Rows, Rows]], silent: Rows) -> list[Fold]:
+    """The folds with rows that no class can deal out, such as long videos in which nothing happens: each is tested with
+    its group, or the groups by turns."""
     place = {row.group: number for number, (_, test) in enumerate(pairs) for row in test}
-    others = sorted({row.group for row in unlabelled} - place.keys())
+    others = sorted({row.group for row in silent} - place.keys())
     place |= {group: number % len(pairs) for number, group in enumerate(others)}
     return [
         Fold(
-            (*train, *(row for row in unlabelled if place[row.group] != number)),
-            (*test, *(row for row in unlabelled if place[row.group] == number)),
+            (*train, *(row for row in silent if place[row.group] != number)),
+            (*test, *(row for row in silent if place[row.group] == number)),
         )
         for number, (train, test) in enumerate(pairs)
     ]

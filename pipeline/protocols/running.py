@@ -21,7 +21,7 @@ from pipeline.datasets.splits import check_split, split_by_group
 from pipeline.errors import UserError, unknown_name
 from pipeline.files.lock import locked_folder
 from pipeline.files.writing import write_atomically
-from pipeline.protocols.folds import PROTOCOLS, Fold, Rows
+from pipeline.protocols.folds import PROTOCOLS, Fold, Rows, silent_labels
 from pipeline.ranks import Ranks, join
 from pipeline.schema import read_checked, read_json, to_json
 from pipeline.training.fit import train
@@ -145,7 +145,8 @@ def _run_fold(
     if any(ranks.gather(done.exists())):
         return judging.from_json(read_json(done.read_text(encoding="utf-8"), str(done)), labels, str(done))
     shared = annotations.may_share_groups
-    check_split(fold.train, fold.test, labels, may_share_groups=shared, test_may_lack_classes=True)
+    classes = [label for label in labels if label not in silent_labels(run)]
+    check_split(fold.train, fold.test, classes, may_share_groups=shared, test_may_lack_classes=True)
     resume = (run.run_dir / "checkpoints" / "last.ckpt").exists()  # this very fold, cut off
     splits = _splits_of(run, annotations, fold)
     result = train(run, splits, resume=resume, quiet=quiet)
