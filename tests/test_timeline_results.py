@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import re
 from itertools import pairwise
 from pathlib import Path
 
@@ -76,3 +77,12 @@ def test_a_video_of_which_a_stretch_is_left_out_is_left_out() -> None:
     found = whole_videos(Judgeable(tuple(rows[1:]), (LeftOut("x", "trained on"),) * 2))
     assert [row.name for row in found.rows] == ["y", "y", "z", "z"]
     assert found.left_out == (LeftOut("x", "trained on"),)
+
+
+def test_every_key_is_explained(tmp_path: Path) -> None:
+    """Numbers in keys stand for their like."""
+    page = (Path(__file__).parents[1] / "docs" / "figures.md").read_text()
+    explained = {re.sub(r"[0-9.]+", "N", name) for name in re.findall(r"`([a-z_0-9.]+)`", page)}
+    summary = made_timelines(3, tmp_path).summary()
+    keys = {*summary, *next(iter(summary["labels"].values()))}
+    assert {re.sub(r"[0-9.]+", "N", key) for key in keys} - explained == set()

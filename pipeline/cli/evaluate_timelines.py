@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import shlex
 import sys
 from collections.abc import Sequence
 from pathlib import Path
@@ -104,7 +105,8 @@ def evaluate_timeline_protocol(
     if current_rank() > 0:
         return 0
     folder = home if options.output else home / "evaluation"
-    summary = _write_protocol(TimelineProtocol(tuple(folds)), folder, options.quiet)
+    command = shlex.join(["clipgru", "evaluate", *args])
+    summary = _write_protocol(TimelineProtocol(tuple(folds)), folder, command, options.quiet)
     end_with_report(home, "evaluate", args, began, options.quiet)
     _print_numbers(summary)
     return EXIT_SOME_FAILED if summary["num_errors"] else 0
@@ -118,7 +120,7 @@ def _say_fold(fold: TimelineFold) -> None:
     console().print(f"seed {fold.seed}, fold {fold.fold}, {KIND_TITLES[fold.kind]}: {shown}")
 
 
-def _write_protocol(result: TimelineProtocol, folder: Path, quiet: bool) -> dict[str, Any]:
+def _write_protocol(result: TimelineProtocol, folder: Path, command: str, quiet: bool) -> dict[str, Any]:
     """Write the files of a protocol and print its table; return the summary."""
     from rich.table import Table
 
@@ -127,7 +129,7 @@ def _write_protocol(result: TimelineProtocol, folder: Path, quiet: bool) -> dict
 
     summary = result.summary()
     with locked_folder(folder):
-        written = write_timeline_folds(result, folder) + write_timelines(result.whole(), folder, summary)
+        written = write_timeline_folds(result, folder, command) + write_timelines(result.whole(), folder, summary)
     if not quiet:
         heading, *lines = result.table()
         table = Table(*heading, title="means over folds and seeds, %, with 95 % intervals over videos")

@@ -281,8 +281,9 @@ def figures_on_grid(fold: TimelineFold) -> dict[str, float]:
     return {name: float(values[0]) for name, values in weigh_figures(pairs, np.ones((1, len(pairs)))).items()}
 
 
-def write_timeline_folds(result: TimelineProtocol, folder: Path) -> list[Path]:
-    """Writes ``folds.csv``, a row for each kind, seed and fold, and ``table.md``. Returns their paths."""
+def write_timeline_folds(result: TimelineProtocol, folder: Path, command: str) -> list[Path]:
+    """Writes ``folds.csv``, a row for each kind, seed and fold, and ``table.md``, which names the command. Returns
+    their paths."""
     rows = []
     for fold in result.folds:
         figures, evaluation = figures_on_grid(fold), fold.evaluation
@@ -291,7 +292,8 @@ def write_timeline_folds(result: TimelineProtocol, folder: Path) -> list[Path]:
         rows.append(row | {"num_errors": evaluation.num_errors} | shown)
     heading, *lines = [f"| {' | '.join(line)} |" for line in result.table()]
     rule = "|---" * (len(MAIN_FIGURES) + 2) + "|"
-    texts = {"folds.csv": csv_text(rows), "table.md": "\n".join([heading, rule, *lines]) + "\n"}
+    about = f"Written by\n\n    {command}\n\nMeans over folds and seeds in percent, with 95 % intervals over videos."
+    texts = {"folds.csv": csv_text(rows), "table.md": "\n".join([about, "", heading, rule, *lines]) + "\n"}
     for name, text in texts.items():
         write_atomically(folder / name, text)
     return [folder / name for name in texts]

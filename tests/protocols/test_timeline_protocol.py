@@ -79,6 +79,12 @@ def test_folds_by_group_and_what_stands_beside(
         assert beside["on_grid"]["frame_accuracy"] == pytest.approx(np.mean(accuracies[kind]), abs=1e-4)
         gain = summary["on_grid"]["edit"] - beside["on_grid"]["edit"]
         assert beside["gain_on_grid"]["edit"][0] == pytest.approx(gain)
+    page = (Path(__file__).parents[2] / "docs" / "figures.md").read_text()
+    assert not [
+        key
+        for key in {**summary, **summary["beside"][WINDOWS]}
+        if f"`{key}`" not in page and key[-1] != "s" and not key[-1].isdigit()
+    ]
     assert told["num_videos"] == 7
     assert (folder / "report.html").stat().st_size > 0
 
