@@ -68,17 +68,9 @@ def evaluate_timelines(
     Raises:
         UserError: there are no rows, or a label is none of the model's.
     """
-    videos, config = timeline_videos(rows), model.file.sequence
-    known = {*model.labels, config.background_label, config.unlabelled_label}
-    unknown = sorted({row.label for row in rows if row.label} - known)
-    if unknown or not videos:
-        said = f"the data has labels the model does not know: {', '.join(unknown[:5])}" if unknown else "no videos"
-        raise UserError(f"{said}; it knows {', '.join(model.labels[:8])}")
+    config = model.file.sequence
     timeline = timeline or TimelineConfig(background_label=config.background_label)
-    results, frames = [], _FrameScores()
-    for video in videos:
-        results.append(_result(model, video, inference or InferenceConfig(), timeline, frames))
-        progress()
+    results, frames = _results(model, rows, inference or InferenceConfig(), timeline, progress)
     return TimelineEvaluation(
         model.labels,
         model.file.sampling.sample_fps,
@@ -88,6 +80,26 @@ def evaluate_timelines(
         config.unlabelled_label,
         frames.mean_average_precision(len(model.labels)),
     )
+
+
+def _results(
+    model: Model,
+    rows: Sequence[VideoRow],
+    inference: InferenceConfig,
+    timeline: TimelineConfig,
+    progress: Callable[[], None],
+) -> tuple[list[TimelineResult], _FrameScores]:
+    videos, config = timeline_videos(rows), model.file.sequence
+    known = {*model.labels, config.background_label, config.unlabelled_label}
+    unknown = sorted({row.label for row in rows if row.label} - known)
+    if unknown or not videos:
+        said = f"the data has labels the model does not know: {', '.join(unknown[:5])}" if unknown else "no videos"
+        raise UserError(f"{said}; it knows {', '.join(model.labels[:8])}")
+    results, frames = [], _FrameScores()
+    for video in videos:
+        results.append(_result(model, video, inference, timeline, frames))
+        progress()
+    return results, frames
 
 
 def _result(

@@ -17,7 +17,7 @@ from pipeline.run_report.clips import make_thumbnails
 from pipeline.run_report.comparison import comparison_sections
 from pipeline.run_report.learning import curves_section, time_section
 from pipeline.run_report.origin import data_section, machine_section, settings_section
-from pipeline.run_report.records import EvaluationRecord, RunRecord, as_written, read_run
+from pipeline.run_report.records import EvaluationRecord, RunRecord, as_written, read_run, unit_of
 from pipeline.run_report.results import (
     calibration_section,
     classes_section,
@@ -125,7 +125,7 @@ def _subtitle(run: RunRecord) -> str:
     if run.model:
         said.append(f"{len(run.model['labels'])} classes")
         count = run.model.get("provenance", {}).get("num_training_videos")
-        said += [f"trained on {count:,} videos"] if count else []
+        said += [f"trained on {count:,} {unit_of(run)}"] if count else []
     if run.folds:
         said.append(f"{len(run.folds)} folds")
     return ", ".join(said) + ("." if said else "")

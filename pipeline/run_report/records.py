@@ -130,6 +130,11 @@ class RunRecord:
         return self.folder.resolve().name
 
 
+def unit_of(run: RunRecord) -> str:
+    """Return the word for a row of the run's data, in the plural."""
+    return "labelled stretches" if run.settings.get("task") == "timeline" else "videos"
+
+
 def read_run(folder: Path) -> RunRecord:
     """Reads whatever a run left.
 

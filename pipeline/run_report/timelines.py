@@ -38,8 +38,6 @@ _LABEL_FIGURES = (
     "frame_ap",
     "ap_iou_25",
     "found_share",
-    "delay_median_seconds",
-    "false_alarms_per_hour",
 )
 
 
@@ -51,8 +49,7 @@ def timeline_sections(record: TimelineRecord, folder: Path, decode: DecodeConfig
         _strips_section(record, ranked, folder, decode, num_videos),
         _labels_section(record),
         _confusions_section(record, pairs),
-        _overlap_section(record, pairs),
-        _delay_section(record, pairs),
+        _quality_section(record, pairs),
         _list_section(record, ranked),
     ]
 
@@ -183,52 +180,57 @@ def _most_confused(labels: Sequence[str], segments: Counter[tuple[str, str]]) ->
     return [label for label in labels if label in chosen]
 
 
-def _overlap_section(record: TimelineRecord, pairs: Sequence[VideoPair]) -> Section:
-    """F1 at each least overlap, with its interval."""
-    weights = np.vstack([np.ones((1, len(pairs))), resample_videos(len(pairs), 1000 if len(pairs) > 1 else 0)])
-    values = f1_over_overlap(pairs, _IOUS, weights)
-    ends = [interval_of(values[1:, place]) for place in range(len(_IOUS))]
-    f1, low, high = values[0], *np.array(ends).T
-    known = [place for place in range(len(_IOUS)) if math.isfinite(f1[place])]
-    lines = (("F1", f1, "s0"), ("95\u00a0% interval, low", low, "s0 light"), ("high", high, "s0 light"))
-    series = [
-        Series(name, [(_IOUS[place], float(line[place])) for place in known if math.isfinite(line[place])], style)
-        for name, line, style in lines
-    ]
+def _quality_section(record: TimelineRecord, pairs: Sequence[VideoPair]) -> Section:
+    """F1 at each least overlap, how soon true starts are answered, and false alarms by label."""
+    lines, rows = _f1_lines(pairs)
+    found, seconds = _found_line(pairs)
+    names = ("false_alarms_per_hour", "delay_mean_seconds", "delay_median_seconds")
+    alarms = [[label, *map(given.get, names)] for label, given in record.summary["labels"].items()]
     return part_section(
         record,
-        "overlap",
-        "F1 over the overlap",
+        "quality",
+        "Overlap, delay, false alarms",
         _TEMPLATE,
-        series=[line for line in series if line.points],
-        x=Axis("least overlap (IoU) of an answer that counts", 0, 1, "percent"),
-        y=Axis("", 0, 1, "percent"),
-        rows=[(_IOUS[k], *(None if math.isnan(v) else float(v) for v in (f1[k], low[k], high[k]))) for k in known],
-    )
-
-
-def _delay_section(record: TimelineRecord, pairs: Sequence[VideoPair]) -> Section:
-    """How soon true starts are answered, and false alarms by label."""
-    onsets = find_onsets(pairs, _LATE_SECONDS)
-    delays, total = np.sort(onsets.delays_seconds), max(1.0, float(onsets.num_truth.sum()))
-    longest = float(np.quantile(delays, 0.98)) if len(delays) else 1.0
-    x = axis_over("seconds after the true start", [0.0, max(1.0, longest)], from_zero=True)
-    times = [x.high * step / 40 for step in range(41)]
-    reached = [(time, float(np.searchsorted(delays, time + 1e-9, side="right")) / total) for time in times]
-    labels = record.summary["labels"].items()
-    alarms = [(label, found.get("false_alarms_per_hour"), found.get("delay_mean_seconds")) for label, found in labels]
-    return part_section(
-        record,
-        "delay",
-        "Delay and false alarms",
-        _TEMPLATE,
-        series=Series("found", reached),
-        x=x,
-        y=Axis("", 0, 1, "percent"),
-        given=record.summary,
+        f1=lines,
+        overlap=Axis("least overlap (IoU) of an answer that counts", 0, 1, "percent"),
+        share=Axis("", 0, 1, "percent"),
+        rows=rows,
+        found=found,
+        seconds=seconds,
         alarms=sorted(alarms, key=lambda row: (-(row[1] or 0.0), row[0])),
         unknown=record.summary.get("unknown_labels", ()),
     )
+
+
+def _f1_lines(pairs: Sequence[VideoPair]) -> tuple[list[Series], list[tuple[float | None, ...]]]:
+    """F1 over the least overlap with its interval over videos, as lines and as rows of a table."""
+    num_resamples = 1000 if len(pairs) > 1 else 0
+    weights = np.vstack([np.ones((1, len(pairs))), resample_videos(len(pairs), num_resamples)])
+    values = f1_over_overlap(pairs, _IOUS, weights)
+    ends = np.array([interval_of(values[1:, place]) for place in range(len(_IOUS))])
+    titles = (("F1", "s0"), ("95\u00a0% interval, low", "s0 light"), ("95\u00a0% interval, high", "s0 light"))
+    columns = [[_known(value) for value in column] for column in (values[0], *ends.T)]
+    series = [
+        Series(name, [(iou, value) for iou, value in zip(_IOUS, column, strict=True) if value is not None], style)
+        for (name, style), column in zip(titles, columns, strict=True)
+    ]
+    rows = [row for row in zip(_IOUS, *columns, strict=True) if row[1] is not None]
+    return [line for line in series if line.points], rows
+
+
+def _known(value: float) -> float | None:
+    return float(value) if math.isfinite(value) else None
+
+
+def _found_line(pairs: Sequence[VideoPair]) -> tuple[Series, Axis]:
+    """Share of the true segments that are answered within so many seconds, and the axis of these."""
+    onsets = find_onsets(pairs, _LATE_SECONDS)
+    delays, total = np.sort(onsets.delays_seconds), max(1.0, float(onsets.num_truth.sum()))
+    longest = float(np.quantile(delays, 0.98)) if len(delays) else 1.0
+    seconds = axis_over("seconds after the true start", [0.0, max(1.0, longest)], from_zero=True)
+    times = [seconds.high * step / 40 for step in range(41)]
+    reached = [(time, float(np.searchsorted(delays, time + 1e-9, side="right")) / total) for time in times]
+    return Series("found", reached), seconds
 
 
 def _list_section(record: TimelineRecord, ranked: Sequence[VideoFigures]) -> Section:

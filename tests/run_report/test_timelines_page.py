@@ -12,10 +12,10 @@ import pytest
 from playwright.sync_api import Browser
 
 from pipeline.report.mp4 import Mp4File
-from pipeline.run_report.page import write_report
+from pipeline.run_report.page import write_comparison, write_report
 from pipeline.run_report.records import read_run
 from pipeline.run_report.strips import rank_videos
-from pipeline.timeline.metrics.segments import match_segments
+from pipeline.timeline.metrics.segments import edit_score, match_segments
 from tests.browsing import file_in
 from tests.run_report.test_run_report import text_of
 from tests.runs import made_timelines, make_timeline_run
@@ -69,6 +69,20 @@ def test_the_page_is_the_same_again_and_says_what_it_cannot_play(run: Path, tmp_
     said = text_of(write_report(make_timeline_run(tmp_path / "other", replace(made, results=results))))
     assert "A file of features: there is no video to play." in said
     assert "the page cannot play it" in said
+
+
+def test_two_runs_are_compared_by_the_videos_that_both_saw(run: Path, video: Path, tmp_path: Path) -> None:
+    other = made_timelines(4, video, seed=0)  # the last of which could not be read here
+    page = write_comparison(run, make_timeline_run(tmp_path / "second", other), tmp_path / "both.html")
+    said = " ".join(text_of(page).split())
+    assert "By the 4 videos that both saw" in said
+    (first,), (second,) = read_run(run).timelines, read_run(tmp_path / "second").timelines
+    edits = [
+        np.mean([edit_score(pair.predicted, pair.truth) for pair in record.evaluation.pairs()[:4]])
+        for record in (first, second)
+    ]
+    points = f"{100 * (edits[1] - edits[0]):+.1f} points".replace("-", "\u2212")
+    assert f"edit score {100 * edits[0]:.1f} % {100 * edits[1]:.1f} % {points}" in said
 
 
 def test_strips_lie_where_their_segments_are(run: Path, browser: Browser) -> None:
