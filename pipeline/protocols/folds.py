@@ -7,7 +7,7 @@ from dataclasses import dataclass, replace
 from pathlib import Path
 
 from pipeline.config import DataConfig, Experiment
-from pipeline.datasets.annotations import VideoRow
+from pipeline.datasets.annotations import Annotations, VideoRow
 from pipeline.datasets.formats import read_annotations
 from pipeline.datasets.ms_tcn import count_ms_tcn_splits
 from pipeline.datasets.official import NUM_OFFICIAL_SPLITS
@@ -29,6 +29,11 @@ class Fold:
     """Number of the official split that it is."""
 
 
+def annotations_of(experiment: Experiment, split: int | None = None) -> Annotations:
+    """Return the labels and rows of an experiment, of its official split or another."""
+    return read_annotations(replace(experiment.data, split=split or experiment.data.split))
+
+
 def silent_labels(experiment: Experiment) -> frozenset[str]:
     """Return the labels of rows that are no class of a model of timelines: none, background, and what nobody has looked
     at; nothing for clips."""
@@ -41,7 +46,7 @@ def _of_all_rows(fold: Callable[[Rows, int], Sequence[tuple[Rows, Rows]]]) -> Ca
     """A protocol that divides every row of the data, whatever split they come in."""
 
     def folds(experiment: Experiment) -> list[Fold]:
-        rows = [row for part in read_annotations(experiment.data).splits.values() for row in part]
+        rows = [row for part in annotations_of(experiment).splits.values() for row in part]
         silent = silent_labels(experiment)
         pairs = fold([row for row in rows if row.label not in silent], experiment.seed)
         return _with_silent(pairs, [row for row in rows if row.label in silent])
@@ -65,7 +70,7 @@ def _with_silent(pairs: Sequence[tuple[Rows, Rows]], silent: Rows) -> list[Fold]
 
 
 def _own_split(experiment: Experiment) -> list[Fold]:
-    splits = make_splits(read_annotations(experiment.data), experiment.data, experiment.seed)
+    splits = make_splits(annotations_of(experiment), experiment.data, experiment.seed)
     return [Fold(splits.train, splits.test, splits.val)]
 
 
@@ -89,7 +94,7 @@ def _official_splits(experiment: Experiment) -> list[Fold]:
         )
     folds = []
     for number in range(1, num_splits + 1):
-        given = read_annotations(replace(data, split=number)).splits
+        given = annotations_of(experiment, number).splits
         folds.append(Fold(given["train"], given["test"], given.get("val", ()), number))
     return folds
 

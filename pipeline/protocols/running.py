@@ -14,14 +14,14 @@ from typing import Any, Generic, TypeVar
 from pipeline.checkpoint import ModelFile
 from pipeline.config import DataConfig, Experiment, to_dict
 from pipeline.datasets.annotations import Annotations
-from pipeline.datasets.formats import read_annotations
 from pipeline.datasets.identities import Contents, Judgeable, Unseen
+from pipeline.datasets.sequences import timeline_labels
 from pipeline.datasets.settled import Splits, require_classes
 from pipeline.datasets.splits import check_split, split_by_group
 from pipeline.errors import UserError, unknown_name
 from pipeline.files.lock import locked_folder
 from pipeline.files.writing import write_atomically
-from pipeline.protocols.folds import PROTOCOLS, Fold, Rows, silent_labels
+from pipeline.protocols.folds import PROTOCOLS, Fold, Rows, annotations_of, silent_labels
 from pipeline.ranks import Ranks, join
 from pipeline.schema import read_checked, read_json, to_json
 from pipeline.training.fit import train
@@ -77,8 +77,8 @@ def run_folds(
             if ranks.is_first:
                 held.enter_context(locked_folder(experiment.run_dir))
             with ranks.in_turn():
-                folds, annotations = PROTOCOLS[name](experiment), read_annotations(experiment.data)
-            require_classes(annotations.labels, experiment.data.root)
+                folds, annotations = PROTOCOLS[name](experiment), annotations_of(experiment)
+            require_classes(_answers_of(experiment, annotations), experiment.data.root)
             contents = Contents(experiment.data)
             if ranks.is_first:
                 _claim(
@@ -96,6 +96,12 @@ def run_folds(
                     run = replace(settings, output_dir=str(folder), name=f"fold_{number:02d}", seed=seed, data=data)
                     noted = replace(annotations, notes=unsaid.pop() if unsaid else ())
                     yield kind, seed, number, _run_fold(run, noted, fold, contents, judging, quiet, ranks)
+
+
+def _answers_of(experiment: Experiment, annotations: Annotations) -> Sequence[str]:
+    """Labels that the model answers with: of timelines the background is one."""
+    labels = annotations.labels
+    return timeline_labels(labels, experiment.sequence) if experiment.task == "timeline" else labels
 
 
 def _claimed_rows(experiment: Experiment, annotations: Annotations, folds: Sequence[Fold]) -> Mapping[str, Rows]:
