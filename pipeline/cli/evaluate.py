@@ -9,7 +9,7 @@ from dataclasses import replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from pipeline.cli.endings import end_with_report, rounded, say_notes
+from pipeline.cli.endings import end_with_report, finished_folds, rounded, say_notes
 from pipeline.cli.parser import (
     EXIT_SOME_FAILED,
     add_experiment,
@@ -27,7 +27,6 @@ from pipeline.config import Experiment, InferenceConfig, MachineConfig, Timeline
 from pipeline.errors import UserError
 from pipeline.files.lock import locked_folder
 from pipeline.files.outputs import check_outputs, files_in
-from pipeline.files.stopping import Interrupted
 from pipeline.options import (
     EvaluateOptions,
 )
@@ -150,13 +149,12 @@ def _evaluate_protocol(experiment: Experiment, given: Any, options: EvaluateOpti
 
         return evaluate_timeline_protocol(experiment, given, options, args)
     from pipeline.protocols.clips import EvaluationSettings, ProtocolResult, run_protocol, write_folds
-    from pipeline.ranks import current_rank
-    from pipeline.run_report.journal import note_command, now
+    from pipeline.run_report.journal import now
     from pipeline.run_report.page import refuse_foreign_report
 
     began, home = now(), Path(options.output or experiment.run_dir)
     refuse_foreign_report(home)
-    folds: list[FoldResult] = []
+    said: list[FoldResult] = []
     assert options.protocol is not None
     running = run_protocol(
         experiment,
@@ -166,21 +164,17 @@ def _evaluate_protocol(experiment: Experiment, given: Any, options: EvaluateOpti
         evaluation=EvaluationSettings(options.clips, options.mirror),
         quiet=options.quiet,
     )
-    try:
-        for fold in running:
-            folds.append(fold)
-            if not options.quiet and current_rank() == 0:
-                so_far = ProtocolResult(tuple(folds)).whole(fold.kind)
-                console().print(
-                    f"{fold.kind}, seed {fold.seed}, fold {fold.fold}: top-1 {fold.evaluation.top1:.3f}   "
-                    f"so far {so_far.top1:.3f}"
-                )
-    except Interrupted as interrupted:
-        if current_rank() > 0:
-            return 0
-        note_command(experiment.run_dir, "evaluate", args, began, "interrupted")
-        raise Interrupted(interrupted.signal_number, "the same command goes on with this fold") from None
-    if current_rank() > 0:
+
+    def say(fold: FoldResult) -> None:
+        said.append(fold)
+        so_far = ProtocolResult(tuple(said)).whole(fold.kind)
+        console().print(
+            f"{fold.kind}, seed {fold.seed}, fold {fold.fold}: top-1 {fold.evaluation.top1:.3f}   "
+            f"so far {so_far.top1:.3f}"
+        )
+
+    folds = finished_folds(running, say, experiment.run_dir, options.quiet, args, began)
+    if folds is None:
         return 0
     result = ProtocolResult(tuple(folds))
     folder = home if options.output else home / "evaluation"

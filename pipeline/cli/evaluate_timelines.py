@@ -2,18 +2,16 @@
 
 from __future__ import annotations
 
-import shlex
 import sys
 from collections.abc import Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from pipeline.cli.endings import end_with_report, rounded, say_notes
-from pipeline.cli.parser import EXIT_SOME_FAILED, console, given_settings
+from pipeline.cli.endings import end_with_report, finished_folds, rounded, say_notes
+from pipeline.cli.parser import EXIT_SOME_FAILED, config_files, console, given_settings
 from pipeline.config import Experiment, InferenceConfig, TimelineConfig
 from pipeline.files.lock import locked_folder
 from pipeline.files.outputs import check_outputs, files_in
-from pipeline.files.stopping import Interrupted
 from pipeline.options import EvaluateOptions
 from pipeline.schema import to_json
 
@@ -43,7 +41,8 @@ def evaluate_timeline_model(arguments: Any, given: Any, options: EvaluateOptions
     file = load_model_file(arguments.model_file, pick_device(options.device))
     file = file.decoded_as(given_settings(given, "decode"))
     judged = rows_to_judge(file, given_settings(given, "data"), options.split)
-    inputs = [arguments.model_file, *annotation_files(judged.data.root, judged.data.annotations)]
+    inputs = [arguments.model_file, *config_files(arguments), *(row.path for row in judged.rows)]
+    inputs += annotation_files(judged.data.root, judged.data.annotations)
     with locked_folder(folder):
         check_outputs(files_in(folder, TIMELINE_FILES), inputs, no_clobber=arguments.no_clobber)
         say_notes(judged.notes, options.quiet)
@@ -75,13 +74,11 @@ def evaluate_timeline_protocol(
 ) -> int:
     """Train and judge every fold of a protocol and write the figures and the page; return the exit code."""
     from pipeline.protocols.timelines import TimelineProtocol, run_timeline_protocol
-    from pipeline.ranks import current_rank
-    from pipeline.run_report.journal import note_command, now
+    from pipeline.run_report.journal import command_line, now
     from pipeline.run_report.page import refuse_foreign_report
 
     began, home = now(), Path(options.output or experiment.run_dir)
     refuse_foreign_report(home)
-    folds: list[TimelineFold] = []
     assert options.protocol is not None
     running = run_timeline_protocol(
         experiment,
@@ -92,20 +89,11 @@ def evaluate_timeline_protocol(
         timeline=given_settings(given, "timeline"),
         quiet=options.quiet,
     )
-    try:
-        for fold in running:
-            folds.append(fold)
-            if not options.quiet and current_rank() == 0:
-                _say_fold(fold)
-    except Interrupted as interrupted:
-        if current_rank() > 0:
-            return 0
-        note_command(experiment.run_dir, "evaluate", args, began, "interrupted")
-        raise Interrupted(interrupted.signal_number, "the same command goes on with this fold") from None
-    if current_rank() > 0:
+    folds = finished_folds(running, _say_fold, experiment.run_dir, options.quiet, args, began)
+    if folds is None:
         return 0
     folder = home if options.output else home / "evaluation"
-    command = shlex.join(["clipgru", "evaluate", *args])
+    command = command_line("evaluate", args)
     summary = _write_protocol(TimelineProtocol(tuple(folds)), folder, command, options.quiet)
     end_with_report(home, "evaluate", args, began, options.quiet)
     _print_numbers(summary)

@@ -11,6 +11,7 @@ from pipeline.config import DecodeConfig
 from pipeline.decode import VideoOpener
 from pipeline.errors import DecodeError
 from pipeline.report.page import browsers_play, relative_address
+from pipeline.sources import shown_path
 from pipeline.timeline.labelled import Span, without_labels
 from pipeline.timeline.metrics import VideoPair
 from pipeline.timeline.metrics.confusion import label_places
@@ -128,7 +129,7 @@ def _media(result: TimelineResult, folder: Path, opener: VideoOpener) -> tuple[s
         with opener.open(result.path) as reader:
             info = reader.info
     except DecodeError:
-        return "", 0.0, [f"The video cannot be read from here, so the page cannot play it: {result.path}"]
+        return "", 0.0, [f"The video cannot be read from here, so the page cannot play it: {shown_path(result.path)}"]
     if not browsers_play(info):
         return "", 0.0, [f"Browsers do not play this kind of video ({info.codec} in {info.path.suffix or 'a file'})."]
     return relative_address(info.path, folder), info.start_seconds_in_file, []
