@@ -2,13 +2,9 @@
 
 from __future__ import annotations
 
-import csv
-import io
-import math
 from collections.abc import Callable, Sequence
 from contextlib import closing
-from dataclasses import dataclass, replace
-from pathlib import Path
+from dataclasses import dataclass, field, replace
 from typing import Any
 
 import numpy as np
@@ -17,74 +13,39 @@ from numpy.typing import NDArray
 from pipeline.clip import Segment
 from pipeline.config import InferenceConfig, TimelineConfig
 from pipeline.datasets.annotations import VideoRow
-from pipeline.datasets.identities import LeftOut
 from pipeline.datasets.sequences import IGNORED, TimelineVideo, frame_targets, timeline_videos
 from pipeline.errors import DecodeError, UserError
-from pipeline.files.writing import write_atomically
 from pipeline.inference import Model
-from pipeline.schema import to_json
-from pipeline.timeline.labelled import LabelledVideo
-from pipeline.timeline.metrics import (
-    TimelineFigures,
-    TimelineSettings,
-    frame_average_precision,
-    judge_timelines,
-    pair_videos,
-)
+from pipeline.report.strip import ScoreStrip
+from pipeline.sampling import grid_range
+from pipeline.timeline.metrics import frame_average_precision
 from pipeline.timeline.scores import FrameMeans, FrameScore
+from pipeline.timeline_results import ScoreCurves, TimelineEvaluation, TimelineResult
 
-TIMELINE_FILES = ("summary.json", "segments.csv")
-
-
-@dataclass(frozen=True)
-class _TimelineResult:
-    """A video, what is true of it, and the answer."""
-
-    name: str
-    duration_seconds: float
-    truth: tuple[Segment, ...]
-    predicted: tuple[Segment, ...]
-    scores: NDArray[np.float32]
-    """``[G, K]``: probabilities at each grid frame."""
-    targets: NDArray[Any]
-    """int64 ``[G]`` or float32 ``[G, K]``, as ``frame_targets`` gives them."""
-    error: str = ""
+_NUM_CURVES = 8
+"""Labels whose curves are kept of a video, besides those that are true or predicted in it."""
 
 
-@dataclass(frozen=True)
-class TimelineEvaluation:
-    """Results of every video, and what follows from them. Shares are 0 to 1."""
+@dataclass
+class _FrameScores:
+    """Scores and targets at the grid frames of all videos, for the average precision."""
 
-    labels: tuple[str, ...]
-    results: tuple[_TimelineResult, ...]
-    figures: TimelineFigures
-    """By the times of true and predicted segments."""
-    on_grid: TimelineFigures
-    """By the labels at the grid frames alone, as published figures of feature sets are."""
-    left_out: tuple[LeftOut, ...] | None = None
+    scores: list[NDArray[np.float32]] = field(default_factory=list)
+    targets: list[NDArray[Any]] = field(default_factory=list)
 
-    @property
-    def num_errors(self) -> int:
-        """Videos that could not be read; they count as empty."""
-        return sum(bool(result.error) for result in self.results)
-
-    def summary(self) -> dict[str, Any]:
-        """All figures, with 95 % intervals over videos."""
-        scored = [result for result in self.results if not result.error]
-        more: dict[str, Any] = {"frame_map_by_score": self._frame_map(scored)} if scored else {}
-        more["on_grid"] = {name: figure.value for name, figure in self.on_grid.figures.items()}
-        return self.figures.summary() | more | {"num_errors": self.num_errors}
-
-    def _frame_map(self, results: Sequence[_TimelineResult]) -> float:
-        """Mean over labels, background left out, of the average precision of the scores at each grid frame."""
-        scores, targets = (np.concatenate([getattr(r, name) for r in results]) for name in ("scores", "targets"))
+    def mean_average_precision(self, num_labels: int) -> float | None:
+        """Mean over labels, background left out."""
+        if not self.scores:
+            return None
+        scores, targets = np.concatenate(self.scores), np.concatenate(self.targets)
         if targets.ndim == 1:
             known = targets != IGNORED
-            scores, targets = scores[known, :-1], np.eye(len(self.labels), dtype=bool)[targets[known], :-1]
+            scores, targets = scores[known, :-1], np.eye(num_labels, dtype=bool)[targets[known], :-1]
         else:
             known = ~np.isnan(targets).any(axis=1)
             scores, targets = scores[known], targets[known] > 0.5
-        return float(np.nanmean(frame_average_precision(scores, targets)))
+        precisions = frame_average_precision(scores, targets)
+        return None if np.isnan(precisions).all() else float(np.nanmean(precisions))
 
 
 def evaluate_timelines(
@@ -107,77 +68,91 @@ def evaluate_timelines(
     Raises:
         UserError: there are no rows, or a label is none of the model's.
     """
-    videos = timeline_videos(rows)
     config = model.file.sequence
-    unknown = sorted({row.label for row in rows if row.label} - {*model.labels, *_special(model)})
+    timeline = timeline or TimelineConfig(background_label=config.background_label)
+    results, frames = _results(model, rows, inference or InferenceConfig(), timeline, progress)
+    return TimelineEvaluation(
+        model.labels,
+        model.file.sampling.sample_fps,
+        tuple(results),
+        config.labels,
+        config.background_label,
+        config.unlabelled_label,
+        frames.mean_average_precision(len(model.labels)),
+    )
+
+
+def _results(
+    model: Model,
+    rows: Sequence[VideoRow],
+    inference: InferenceConfig,
+    timeline: TimelineConfig,
+    progress: Callable[[], None],
+) -> tuple[list[TimelineResult], _FrameScores]:
+    videos, config = timeline_videos(rows), model.file.sequence
+    known = {*model.labels, config.background_label, config.unlabelled_label}
+    unknown = sorted({row.label for row in rows if row.label} - known)
     if unknown or not videos:
         said = f"the data has labels the model does not know: {', '.join(unknown[:5])}" if unknown else "no videos"
         raise UserError(f"{said}; it knows {', '.join(model.labels[:8])}")
-    silent = timeline or TimelineConfig(background_label=config.background_label)
-    results = []
+    results, frames = [], _FrameScores()
     for video in videos:
-        results.append(_result(model, video, inference or InferenceConfig(), silent))
+        results.append(_result(model, video, inference, timeline, frames))
         progress()
-    return TimelineEvaluation(model.labels, tuple(results), _figures(model, results), _figures_on_grid(model, results))
-
-
-def _special(model: Model) -> tuple[str, str]:
-    return model.file.sequence.background_label, model.file.sequence.unlabelled_label
-
-
-def _figures(model: Model, results: Sequence[_TimelineResult]) -> TimelineFigures:
-    sides = [
-        [LabelledVideo(r.name, tuple(getattr(r, side)), r.duration_seconds) for r in results]
-        for side in ("truth", "predicted")
-    ]
-    pairs = pair_videos(sides[0], sides[1], model.file.sampling.sample_fps, _special(model))
-    return judge_timelines(pairs)
-
-
-def _figures_on_grid(model: Model, results: Sequence[_TimelineResult]) -> TimelineFigures:
-    fps = model.file.sampling.sample_fps
-    sides = []
-    for side in ("truth", "predicted"):
-        spans = [[_on_grid(segment, fps) for segment in getattr(r, side)] for r in results]
-        sides.append(
-            [
-                LabelledVideo(r.name, tuple(filter(None, some)), len(r.scores) / fps)
-                for r, some in zip(results, spans, strict=True)
-            ]
-        )
-    return judge_timelines(pair_videos(sides[0], sides[1], fps, _special(model)), TimelineSettings(num_resamples=0))
-
-
-def _on_grid(segment: Segment, sample_fps: float) -> Segment | None:
-    """The grid frames that a segment covers, each until the next; None if there is none between its ends."""
-    first, stop = (math.ceil(time * sample_fps - 1e-6) for time in (segment.start_seconds, segment.end_seconds))
-    return replace(segment, start_seconds=first / sample_fps, end_seconds=stop / sample_fps) if stop > first else None
+    return results, frames
 
 
 def _result(
-    model: Model, video: TimelineVideo, inference: InferenceConfig, timeline: TimelineConfig
-) -> _TimelineResult:
-    file, name = model.file, video.row.name or video.row.path.name
+    model: Model, video: TimelineVideo, inference: InferenceConfig, timeline: TimelineConfig, seen: _FrameScores
+) -> TimelineResult:
+    file, fps = model.file, model.file.sampling.sample_fps
+    name, path = video.row.name or video.row.path.name, str(video.row.path)
     try:
-        with model.opener.open(video.row.source) as reader:
-            end_seconds = reader.info.duration_seconds
-            tracks, means = model.timeline(timeline, end_seconds), FrameMeans()
-            frames: list[FrameScore] = []
-            predicted: list[Segment] = []
-            with closing(model.score_windows(reader, inference)) as windows:
-                for scored in windows:
-                    frames += means.push(scored)
-                    predicted += tracks.push(scored)
-            predicted += tracks.finish()
-            frames += means.flush()
+        end_seconds, frames, segments = _run(model, video, inference, timeline)
     except DecodeError as error:
         truth = _segments(video, None)
         end_seconds = max((segment.end_seconds for segment in truth), default=0.0)
-        empty = np.zeros((0, len(model.labels)), np.float32)
-        return _TimelineResult(name, end_seconds, truth, (), empty, np.zeros(0, np.int64), str(error))
-    scores = _by_frame(frames, len(model.labels))
-    targets = frame_targets(video, len(scores), file.sampling.sample_fps, model.labels, file.sequence).numpy()
-    return _TimelineResult(name, end_seconds, _segments(video, end_seconds), tuple(predicted), scores, targets)
+        return TimelineResult(name, path, end_seconds, _num_grid_frames(fps, end_seconds), truth, (), error=str(error))
+    num_frames = _num_grid_frames(fps, end_seconds)  # windows of a short video go on behind its end
+    truth, scores = _segments(video, end_seconds), _by_frame(frames, len(model.labels))[:num_frames]
+    seen.scores.append(scores)
+    seen.targets.append(frame_targets(video, len(scores), fps, model.labels, file.sequence).numpy())
+    unknown = {timeline.unknown_label} - set(model.labels)
+    abstained, predicted = (tuple(s for s in segments if (s.label in unknown) == is_one) for is_one in (True, False))
+    shown = {segment.label for segment in (*truth, *predicted)}
+    return TimelineResult(
+        name,
+        path,
+        end_seconds,
+        num_frames,
+        truth,
+        predicted,
+        abstained,
+        _curves(frames, fps, model.labels, shown),
+        is_features=bool(model.feature_form),
+    )
+
+
+def _num_grid_frames(sample_fps: float, end_seconds: float) -> int:
+    return len(grid_range(sample_fps, 0.0, end_seconds)) if end_seconds > 0 else 0
+
+
+def _run(
+    model: Model, video: TimelineVideo, inference: InferenceConfig, timeline: TimelineConfig
+) -> tuple[float, list[FrameScore], list[Segment]]:
+    """Duration of a video, the scores at its grid frames, and its segments, those without an answer among them."""
+    if model.file.sequence.labels == "one":
+        timeline = replace(timeline, report_unknown=True)
+    with model.opener.open(video.row.source) as reader:
+        end_seconds = reader.info.duration_seconds
+        tracks, means = model.timeline(timeline, end_seconds), FrameMeans()
+        frames: list[FrameScore] = []
+        segments: list[Segment] = []
+        with closing(model.score_windows(reader, inference)) as windows:
+            for scored in windows:
+                frames += means.push(scored)
+                segments += tracks.push(scored)
+        return end_seconds, frames + means.flush(), segments + tracks.finish()
 
 
 def _by_frame(scored: Sequence[FrameScore], num_labels: int) -> NDArray[np.float32]:
@@ -188,6 +163,18 @@ def _by_frame(scored: Sequence[FrameScore], num_labels: int) -> NDArray[np.float
     return means
 
 
+def _curves(frames: Sequence[FrameScore], sample_fps: float, labels: Sequence[str], shown: set[str]) -> ScoreCurves:
+    if not frames:
+        return ScoreCurves()
+    strip = ScoreStrip()
+    for index, scores in frames:
+        strip.add(index / sample_fps, scores)
+    best = [labels[place] for place in strip.top_labels(_NUM_CURVES)]
+    means = strip.means().round(2)
+    kept = {label: tuple(means[:, k].tolist()) for k, label in enumerate(labels) if label in {*shown, *best}}
+    return ScoreCurves(tuple(round(time, 3) for time in strip.times_seconds), kept)
+
+
 def _segments(video: TimelineVideo, end_seconds: float | None) -> tuple[Segment, ...]:
     """The stretches with a label, cut off where the video ends."""
     found = []
@@ -196,20 +183,3 @@ def _segments(video: TimelineVideo, end_seconds: float | None) -> tuple[Segment,
         if row.label and end is not None and end > row.start_seconds:
             found.append(Segment(row.start_seconds, end, row.label))
     return tuple(found)
-
-
-def write_timelines(evaluation: TimelineEvaluation, folder: Path, summary: dict[str, Any]) -> list[Path]:
-    """Writes ``summary.json`` and ``segments.csv``, true and predicted segments of every video. Returns what it
-    wrote."""
-    text = io.StringIO()
-    writer = csv.writer(text, lineterminator="\n")
-    writer.writerow(["path", "side", "start_seconds", "end_seconds", "label", "score"])
-    for result in evaluation.results:
-        for side in ("truth", "predicted"):
-            for segment in getattr(result, side):
-                times = f"{segment.start_seconds:.3f}", f"{segment.end_seconds:.3f}"
-                writer.writerow([result.name, side, *times, segment.label, f"{segment.score:.6f}"])
-    contents = to_json(summary, indent=1, ensure_ascii=False), text.getvalue()
-    for name, content in zip(TIMELINE_FILES, contents, strict=True):
-        write_atomically(folder / name, content)
-    return [folder / name for name in TIMELINE_FILES]

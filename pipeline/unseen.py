@@ -3,14 +3,14 @@
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from typing import Any
 
 from pipeline.checkpoint import ModelFile
 from pipeline.config import DataConfig
 from pipeline.datasets.annotations import Annotations, VideoRow
 from pipeline.datasets.formats import read_annotations
-from pipeline.datasets.identities import CHANGED, TRAINED, Contents, LeftOut, Unseen
+from pipeline.datasets.identities import CHANGED, TRAINED, Contents, Judgeable, LeftOut, Unseen
 from pipeline.datasets.settled import make_splits
 from pipeline.errors import UserError
 
@@ -60,6 +60,7 @@ def rows_to_judge(model: ModelFile, given_data: Mapping[str, Any], part: str) ->
         num_seen = sum(left.why in (TRAINED, CHANGED) for left in found.left_out)
         said = f"{num_seen} of these {len(rows)} videos were trained on: the figures do not say how good the model is"
         return _JudgedRows(rows, data, (*annotations.notes, said), (), {"num_trained_on": num_seen})
+    found = whole_videos(found) if model.task == "timeline" else found
     if not found.rows:
         raise UserError(
             f"there is nothing to judge the model by: {'. '.join(found.notes())}. Add videos that it has not seen, "
@@ -67,6 +68,15 @@ def rows_to_judge(model: ModelFile, given_data: Mapping[str, Any], part: str) ->
         )
     notes = (*annotations.notes, *found.notes(), *([_VALIDATION] if part == "val" else []))
     return _JudgedRows(found.rows, data, notes, found.left_out)
+
+
+def whole_videos(found: Judgeable) -> Judgeable:
+    """Return the rows for a model of timelines, which is judged by whole videos: one of which a stretch is left out is
+    left out, once."""
+    causes = {left.name: left for left in found.left_out}
+    return replace(
+        found, rows=tuple(row for row in found.rows if row.name not in causes), left_out=tuple(causes.values())
+    )
 
 
 def _rows_of(annotations: Annotations, data: DataConfig, seed: int, part: str) -> tuple[VideoRow, ...]:

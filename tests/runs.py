@@ -9,8 +9,10 @@ from pathlib import Path
 
 import numpy as np
 
+from pipeline.clip import Segment
 from pipeline.config import ModelConfig, to_yaml
 from pipeline.evaluation import Evaluation, VideoResult, write_evaluation
+from pipeline.timeline_results import ScoreCurves, TimelineEvaluation, TimelineResult, write_timelines
 from tests.small import small_experiment
 
 DIAGNOSIS = {
@@ -70,4 +72,48 @@ def make_run(
     if diagnosed:
         (folder / "diagnosis").mkdir()
         (folder / "diagnosis" / "diagnosis.json").write_text(json.dumps(DIAGNOSIS))
+    return folder
+
+
+def made_timelines(
+    num_videos: int, path: Path, *, num_labels: int = 4, seconds: float = 40.0, several: bool = False, seed: int = 0
+) -> TimelineEvaluation:
+    """Random stretches of some seconds, and answers that are off by a little, or of another label; the second video
+    has a stretch that nobody has looked at, the last one cannot be read."""
+    rng = np.random.default_rng(seed)
+    labels = (*(f"action {k}" for k in range(num_labels - 1)), "</script><b>&")
+    results = []
+    for number in range(num_videos):
+        truth, found, place = [], [], float(rng.uniform(0, 3))
+        while place < seconds - 6:
+            start, end, label = place, place + float(rng.uniform(2, 5)), str(rng.choice(labels))
+            truth.append(Segment(start, end, label))
+            if rng.random() < 0.8:
+                answer = label if rng.random() < 0.7 else str(rng.choice(labels))
+                found.append(Segment(start + float(rng.uniform(0, 1)), end, answer, float(rng.uniform(0.4, 1))))
+            place = end + float(rng.uniform(-1 if several else 0, 3))
+        if number == 1:
+            truth.append(Segment(seconds - 3, seconds, "unlabelled"))
+        times = tuple(np.arange(0.25, seconds, 0.5).tolist())
+        curves = ScoreCurves(times, {label: tuple(rng.random(len(times)).round(2).tolist()) for label in labels})
+        found = found if number < num_videos - 1 else []
+        error = "" if number < num_videos - 1 else "open: no such file"
+        name = f"videos/{number:02}.mp4"
+        results.append(
+            TimelineResult(
+                name, str(path), seconds, int(2 * seconds), tuple(truth), tuple(found), (), curves, error=error
+            )
+        )
+    at_once = "several" if several else "one"
+    named = labels if several else (*labels, "background")
+    return TimelineEvaluation(named, 2.0, tuple(results), at_once, frame_map_by_score=0.5)
+
+
+def make_timeline_run(folder: Path, evaluation: TimelineEvaluation) -> Path:
+    """A run of a model of timelines, evaluated."""
+    (folder / "logs_1").mkdir(parents=True)
+    rows = [f"{epoch},{epoch},{2.5 - 0.5 * epoch},{0.3 + 0.1 * epoch},{0.2 + 0.1 * epoch}" for epoch in range(3)]
+    heading = "epoch,step,train_loss_epoch,val_accuracy,val_f1_25"
+    (folder / "logs_1" / "metrics.csv").write_text("\n".join([heading, *rows]) + "\n")
+    write_timelines(evaluation, folder / "evaluation_test", evaluation.summary())
     return folder

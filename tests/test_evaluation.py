@@ -18,16 +18,16 @@ from pipeline.config import DataConfig, Experiment
 from pipeline.datasets.annotations import VideoRow
 from pipeline.errors import UserError
 from pipeline.evaluation import Evaluation, VideoResult, evaluate_model
-from pipeline.protocols import (
+from pipeline.protocols.clips import (
     BASELINE,
-    MODEL,
-    PROTOCOLS,
     EvaluationSettings,
     FoldResult,
     ProtocolResult,
     frame_average,
     run_protocol,
 )
+from pipeline.protocols.folds import PROTOCOLS
+from pipeline.protocols.running import MODEL
 from tests.small import small_experiment, small_model
 
 LABELS = tuple(f"class {i}" for i in range(8))

@@ -18,7 +18,7 @@ from pipeline.config import Experiment, to_yaml
 from pipeline.datasets.settled import read_splits
 from pipeline.errors import UserError
 from pipeline.known_videos import KnownVideos
-from pipeline.protocols import run_protocol
+from pipeline.protocols.clips import run_protocol
 from pipeline.training.fit import train
 from pipeline.unseen import rows_to_judge
 from tests.small import small_experiment

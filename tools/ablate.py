@@ -30,7 +30,9 @@ from pipeline.config import Experiment
 from pipeline.errors import UserError
 from pipeline.files.writing import write_atomically
 from pipeline.machine import keep_freed_memory
-from pipeline.protocols import MODEL, PROTOCOLS, EvaluationSettings, FoldResult, ProtocolResult, run_protocol
+from pipeline.protocols.clips import EvaluationSettings, FoldResult, ProtocolResult, run_protocol
+from pipeline.protocols.folds import PROTOCOLS
+from pipeline.protocols.running import MODEL
 
 ROOT = Path(__file__).resolve().parents[1]
 WHOLE = "the recipe"

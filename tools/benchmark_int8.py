@@ -28,7 +28,8 @@ from pipeline.export.assembly import assemble
 from pipeline.export.cost import Cost, measure_cost
 from pipeline.export.int8 import calibration_clips, quantize
 from pipeline.export.pieces import make_pieces
-from pipeline.protocols import MODEL, PROTOCOLS, Fold
+from pipeline.protocols.folds import PROTOCOLS, Fold
+from pipeline.protocols.running import MODEL
 from pipeline.schema import read_checked, read_json
 
 _NUM_CALIBRATION_CLIPS = 32

@@ -42,7 +42,7 @@ from pipeline.errors import UserError
 from pipeline.files.writing import write_atomically
 from pipeline.machine import keep_freed_memory
 from pipeline.models.recognizer import Recognizer
-from pipeline.protocols import PROTOCOLS
+from pipeline.protocols.folds import PROTOCOLS
 from pipeline.transforms.augmentation import TrainTransform
 
 ROOT = Path(__file__).resolve().parents[1]

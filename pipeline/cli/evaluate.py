@@ -9,7 +9,7 @@ from dataclasses import replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from pipeline.cli.endings import end_with_report, rounded, say_notes
+from pipeline.cli.endings import end_with_report, finished_folds, rounded, say_notes
 from pipeline.cli.parser import (
     EXIT_SOME_FAILED,
     add_experiment,
@@ -27,7 +27,6 @@ from pipeline.config import Experiment, InferenceConfig, MachineConfig, Timeline
 from pipeline.errors import UserError
 from pipeline.files.lock import locked_folder
 from pipeline.files.outputs import check_outputs, files_in
-from pipeline.files.stopping import Interrupted
 from pipeline.options import (
     EvaluateOptions,
 )
@@ -35,7 +34,7 @@ from pipeline.schema import to_json
 
 if TYPE_CHECKING:
     from pipeline.evaluation import Evaluation
-    from pipeline.protocols import FoldResult
+    from pipeline.protocols.clips import FoldResult
     from pipeline.ranks import Ranks
 
 
@@ -58,16 +57,27 @@ def evaluate_command(args: Sequence[str]) -> int:
     options = read_options(EvaluateOptions, parser, arguments)
     if bool(arguments.model_file) == bool(options.protocol):
         raise UserError("clipgru evaluate needs either a MODEL file or --protocol with --config; see --help")
-    if options.protocol:
-        return _evaluate_protocol(to_experiment(parser, arguments), options, args)
     given = parser.parse_args(list(args), defaults=False)
+    if options.protocol:
+        return _evaluate_protocol(to_experiment(parser, arguments), given, options, args)
     from pipeline.checkpoint import read_description
 
-    if read_description(Path(arguments.model_file)).get("task") == "timeline":
-        return _evaluate_timelines(arguments, given, options, args)
+    if _is_of_timelines(read_description(Path(arguments.model_file)).get("task"), given, options):
+        from pipeline.cli.evaluate_timelines import evaluate_timeline_model
+
+        return evaluate_timeline_model(arguments, given, options, args)
+    return _evaluate_model(arguments, given, options, args)
+
+
+def _is_of_timelines(task: str | None, given: Any, options: EvaluateOptions) -> bool:
+    """True for task timeline. Raises ``UserError`` for options that are of no use with the task."""
+    if task == "timeline":
+        if options.clips is not None or options.mirror:
+            raise UserError("--clips and --mirror are for models of clips; one of timelines reads whole videos, once")
+        return True
     if given_settings(given, "inference") or given_settings(given, "timeline"):
         raise UserError("--inference.* and --timeline.* are for models of timelines; this one is judged by clips")
-    return _evaluate_model(arguments, given, options, args)
+    return False
 
 
 def _evaluate_model(arguments: Any, given: Any, options: EvaluateOptions, args: Sequence[str]) -> int:
@@ -133,66 +143,18 @@ def _evaluate_rows(
     return evaluation, evaluation.summary() | judged.figures
 
 
-def _evaluate_timelines(arguments: Any, given: Any, options: EvaluateOptions, args: Sequence[str]) -> int:
-    """clipgru evaluate, of a model of timelines: whole videos through the engine."""
-    from rich.progress import Progress
+def _evaluate_protocol(experiment: Experiment, given: Any, options: EvaluateOptions, args: Sequence[str]) -> int:
+    if _is_of_timelines(experiment.task, given, options):
+        from pipeline.cli.evaluate_timelines import evaluate_timeline_protocol
 
-    from pipeline.checkpoint import load_model_file
-    from pipeline.datasets.annotations import annotation_files
-    from pipeline.inference import Model, pick_device
-    from pipeline.run_report.journal import note_command, now
-    from pipeline.scoring import figure_lines
-    from pipeline.timeline_evaluation import TIMELINE_FILES, evaluate_timelines, write_timelines
-    from pipeline.unseen import rows_to_judge
-
-    began, home = now(), Path(options.output or Path(arguments.model_file).parent)
-    folder = home if options.output else home / f"evaluation_{options.split}"
-    file = load_model_file(arguments.model_file, pick_device(options.device))
-    file = file.decoded_as(given_settings(given, "decode"))
-    judged = rows_to_judge(file, given_settings(given, "data"), options.split)
-    inputs = [arguments.model_file, *config_files(arguments), *(row.path for row in judged.rows)]
-    inputs += annotation_files(judged.data.root, judged.data.annotations)
-    with locked_folder(folder):
-        check_outputs(files_in(folder, TIMELINE_FILES), inputs, no_clobber=arguments.no_clobber)
-        say_notes(judged.notes, options.quiet)
-        with Progress(console=console(), disable=options.quiet or not sys.stderr.isatty()) as progress:
-            task = progress.add_task("evaluating", total=len({row.path for row in judged.rows}))
-            evaluation = evaluate_timelines(
-                Model(file),
-                judged.rows,
-                inference=InferenceConfig(**given_settings(given, "inference")),
-                timeline=TimelineConfig(
-                    **{"background_label": file.sequence.background_label, **given_settings(given, "timeline")}
-                ),
-                progress=lambda: progress.advance(task),
-            )
-        summary = evaluation.summary() | {"num_left_out": len(judged.left_out or ())}
-        written = write_timelines(evaluation, folder, summary)
-    note_command(home, "evaluate", args, began)
-    if not options.quiet:
-        for line in figure_lines(evaluation.figures):
-            console().print(line)
-        console().print(f"written: {', '.join(map(str, written))}")
-    print(
-        to_json({name: round(value, 4) for name, value in summary.items() if isinstance(value, float | int)}, indent=1)
-    )
-    return EXIT_SOME_FAILED if evaluation.num_errors else 0
-
-
-def _evaluate_protocol(experiment: Experiment, options: EvaluateOptions, args: Sequence[str]) -> int:
-    if experiment.task == "timeline":
-        raise UserError(
-            "--protocol judges models of clips; train and evaluate a model of timelines on each fold by itself, as "
-            "tools/benchmark_timelines.py does"
-        )
-    from pipeline.protocols import EvaluationSettings, ProtocolResult, run_protocol, write_folds
-    from pipeline.ranks import current_rank
-    from pipeline.run_report.journal import note_command, now
+        return evaluate_timeline_protocol(experiment, given, options, args)
+    from pipeline.protocols.clips import EvaluationSettings, ProtocolResult, run_protocol, write_folds
+    from pipeline.run_report.journal import now
     from pipeline.run_report.page import refuse_foreign_report
 
     began, home = now(), Path(options.output or experiment.run_dir)
     refuse_foreign_report(home)
-    folds: list[FoldResult] = []
+    said: list[FoldResult] = []
     assert options.protocol is not None
     running = run_protocol(
         experiment,
@@ -202,21 +164,17 @@ def _evaluate_protocol(experiment: Experiment, options: EvaluateOptions, args: S
         evaluation=EvaluationSettings(options.clips, options.mirror),
         quiet=options.quiet,
     )
-    try:
-        for fold in running:
-            folds.append(fold)
-            if not options.quiet and current_rank() == 0:
-                so_far = ProtocolResult(tuple(folds)).whole(fold.kind)
-                console().print(
-                    f"{fold.kind}, seed {fold.seed}, fold {fold.fold}: top-1 {fold.evaluation.top1:.3f}   "
-                    f"so far {so_far.top1:.3f}"
-                )
-    except Interrupted as interrupted:
-        if current_rank() > 0:
-            return 0
-        note_command(experiment.run_dir, "evaluate", args, began, "interrupted")
-        raise Interrupted(interrupted.signal_number, "the same command goes on with this fold") from None
-    if current_rank() > 0:
+
+    def say(fold: FoldResult) -> None:
+        said.append(fold)
+        so_far = ProtocolResult(tuple(said)).whole(fold.kind)
+        console().print(
+            f"{fold.kind}, seed {fold.seed}, fold {fold.fold}: top-1 {fold.evaluation.top1:.3f}   "
+            f"so far {so_far.top1:.3f}"
+        )
+
+    folds = finished_folds(running, say, experiment.run_dir, options.quiet, args, began)
+    if folds is None:
         return 0
     result = ProtocolResult(tuple(folds))
     folder = home if options.output else home / "evaluation"

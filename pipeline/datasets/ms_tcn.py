@@ -10,6 +10,7 @@ Source: https://github.com/yabufarha/ms-tcn (Farha and Gall, CVPR 2019).
 
 from __future__ import annotations
 
+from itertools import count, takewhile
 from pathlib import Path
 
 from pipeline.datasets.annotations import Annotations, VideoRow, is_video, require_folder
@@ -44,6 +45,17 @@ def read_ms_tcn_rows(root: Path, split: int, steps_a_second: float | None) -> An
             videos = read_ms_tcn(bundle)
             splits[part] = tuple(row for video in videos for row in _rows(root, video, steps_a_second))
     return Annotations(labels, splits, may_share_groups=True, may_lack_classes=True)
+
+
+def count_ms_tcn_splits(root: Path) -> int:
+    """Return the number of official splits: of folders, where a ``{split}`` in the root's name stands for the number,
+    or of numbered lists in one folder."""
+
+    def is_there(number: int) -> bool:
+        folder = Path(str(root).replace("{split}", str(number)))
+        return folder.is_dir() if folder != root else (root / "splits" / f"train.split{number}.bundle").is_file()
+
+    return sum(1 for _ in takewhile(is_there, count(1)))
 
 
 def _bundle(folder: Path, part: str, split: int) -> Path:

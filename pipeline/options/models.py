@@ -45,12 +45,13 @@ class EvaluateOptions:
     """Videos to evaluate on, and the folder for the figures."""
 
     protocol: str | None = None
-    """Instead of a model: train and test over folds. own_split, official_splits (UCF101 and HMDB51: all three),
-    leave_one_group_out, group_5_fold or group_10_fold."""
+    """Instead of a model: train and test over folds. own_split, official_splits (UCF101, HMDB51 and MS-TCN's: all that
+    there are), leave_one_group_out, group_5_fold or group_10_fold."""
     seeds: int = 1
     """protocol: number of seeds to repeat it with; the folds stay."""
     no_baseline: bool = False
-    """protocol: do not train the frame average, a model that cannot use time, beside it on every fold."""
+    """protocol: do not train a model that cannot use time beside it on every fold: of clips the frame average, of
+    timelines a head that sees one frame at a time."""
     split: Literal["test", "val", "train", "all"] = "test"
     """Part of the data to use, without videos that the model has seen; all takes every part, for data that it was not
     trained on. train looks at training videos on purpose, val at those that chose the epoch."""
@@ -131,7 +132,7 @@ class ReportOptions:
     output: str | None = None
     """The HTML file to write; unset: report.html in the run's folder, or for two runs compare_<RUN2>.html there."""
     clips: int = 24
-    """Number of the worst clips that are shown with pictures that play."""
+    """Number of the worst clips that are shown with pictures that play, or of the worst long videos."""
     decode: dict[str, Any] = field(default_factory=dict, metadata={"given_of": DecodeConfig})
     """Decoding settings in place of the run's."""
     quiet: bool = False

@@ -40,9 +40,9 @@ _PLAYED = {".mp4": _MP4, ".m4v": _MP4, ".mov": _MP4, ".webm": _WEBM}
 _PLAYED_CODECS = frozenset({"h264", "vp8", "vp9", "av1", "libdav1d"})
 
 
-def _browsers_play(info: VideoInfo) -> bool:
-    """True if a browser can be expected to show the file as it is: by its name and by what is really in it, with no
-    other video stream that it might take."""
+def browsers_play(info: VideoInfo) -> bool:
+    """Return true if a browser can be expected to show the file as it is: by its name and by what is really in it, with
+    no other video stream that it might take."""
     container, _ = _PLAYED.get(info.path.suffix.lower(), ("", ""))
     return info.container == container and info.codec in _PLAYED_CODECS and info.num_video_streams == 1
 
@@ -85,7 +85,7 @@ class HtmlPages(Writer):
     def wants_frames(self) -> bool:
         """True if pictures are needed for a copy that browsers play."""
         info = self._video.info
-        return info is not None and not _browsers_play(info) and encoder_name() == "libx264"
+        return info is not None and not browsers_play(info) and encoder_name() == "libx264"
 
     def frame(self, image: NDArray[np.uint8], time_seconds: float) -> None:
         """Add a picture to the copy."""
@@ -111,7 +111,7 @@ class HtmlPages(Writer):
     def _page(self, info: VideoInfo, status: str, error: str) -> str:
         source, mime = self._media(info)
         # On the clock of what is played: that of the file, or of a copy that begins with the first picture.
-        start = info.start_seconds_in_file if _browsers_play(info) else 0.0
+        start = info.start_seconds_in_file if browsers_play(info) else 0.0
         segments = [later(segment, start) for segment in self._segments]
         data = to_json(self._data(segments, status, error, start), ensure_ascii=False)
         return template("report/page.html").render(
@@ -151,14 +151,14 @@ class HtmlPages(Writer):
 
     def _media(self, info: VideoInfo) -> tuple[str, str]:
         """Return address and type of the video that the page plays; empty if there is none."""
-        if _browsers_play(info):
+        if browsers_play(info):
             _, mime = _PLAYED[info.path.suffix.lower()]
             try:
                 if info.path.stat().st_size <= self._max_bytes:
                     return _data_address(info.path, mime), mime
             except OSError as error:
                 raise OutputError(f"{info.path}: cannot be read for its page: {reason_of(error)}") from error
-            return _relative_address(info.path, self._folder), mime
+            return relative_address(info.path, self._folder), mime
         if self._preview is None:
             return "", ""
         preview, self._preview = self._preview, None
@@ -181,7 +181,8 @@ def _data_address(path: Path, mime: str) -> str:
     return f"data:{mime};base64,{base64.b64encode(path.read_bytes()).decode()}"
 
 
-def _relative_address(path: Path, folder: Path) -> str:
+def relative_address(path: Path, folder: Path) -> str:
+    """Return the address of a file for a page in a folder."""
     with failures_of(folder):
         relative = os.path.relpath(path.resolve(), folder.resolve()).replace(os.sep, "/")
         return quote(os.fsencode(relative))

@@ -2,18 +2,31 @@
 
 from __future__ import annotations
 
+import math
 from dataclasses import dataclass
+
+import numpy as np
 
 from pipeline.confidence import mcnemar_p_value
 from pipeline.config.text import flat, shown
 from pipeline.report.charts import Series
 from pipeline.report.templates import Section, section
 from pipeline.run_report.learning import curves_of, epochs_chart
-from pipeline.run_report.records import Answer, EvaluationRecord, RunRecord, first_of_each
+from pipeline.run_report.records import Answer, EvaluationRecord, RunRecord, TimelineRecord, first_of_each
 from pipeline.run_report.results import headline, part_section, title_of
+from pipeline.timeline.metrics.figures import interval_of, resample_videos, weigh_figures
 
 _TEMPLATE = "run_report/comparison.html"
 _MAX_LISTED = 500
+_COMPARED = {
+    "frame_accuracy": "frame accuracy",
+    "f1_10_by_video": "F1@10",
+    "f1_25_by_video": "F1@25",
+    "f1_50_by_video": "F1@50",
+    "edit": "edit score",
+    "found_share": "actions found",
+}
+"""Figures of timelines, all of them shares."""
 
 
 @dataclass(frozen=True)
@@ -44,6 +57,8 @@ def comparison_sections(first: RunRecord, second: RunRecord) -> list[Section]:
     seconds = {evaluation.name: evaluation for evaluation in second.evaluations}
     both = [(evaluation, seconds[evaluation.name]) for evaluation in first.evaluations if evaluation.name in seconds]
     parts = [part for pair in both for part in _evaluation_sections(*pair)]
+    others = {record.name: record for record in second.timelines}
+    parts += [_timelines(record, others[record.name]) for record in first.timelines if record.name in others]
     return [*(parts or [section("absent", "Figures", _TEMPLATE)]), *_curves(first, second), _settings(first, second)]
 
 
@@ -55,6 +70,29 @@ def _evaluation_sections(first: EvaluationRecord, second: EvaluationRecord) -> l
     values = {"videos": videos, "rows": rows, "pairs": pairs, "right": right}
     figures = section(f"figures-{first.name}", f"On {videos}", _TEMPLATE, **values)
     return [figures, _classes(first, pairs), _videos(first, pairs)] if pairs.answers else [figures]
+
+
+def _timelines(first: TimelineRecord, second: TimelineRecord) -> Section:
+    """Figures of both by the videos that both saw, and their differences with intervals over these."""
+    sides = [{pair.name: pair for pair in record.evaluation.pairs()} for record in (first, second)]
+    names = [name for name in sides[0] if name in sides[1]]
+    rows = []
+    if names:
+        draws = np.vstack([np.ones((1, len(names))), resample_videos(len(names), 1000 if len(names) > 1 else 0)])
+        a, b = (weigh_figures([side[name] for name in names], draws) for side in sides)
+        for name, title in _COMPARED.items():
+            low, high = interval_of(b[name][1:] - a[name][1:])
+            rows.append(
+                (title, *(_finite(value) for value in (a[name][0], b[name][0], b[name][0] - a[name][0], low, high)))
+            )
+    videos = title_of(first)
+    return section(
+        f"timelines-{first.name}", f"On {videos}", _TEMPLATE, videos=videos, num_videos=len(names), rows=rows
+    )
+
+
+def _finite(value: float) -> float | None:
+    return float(value) if math.isfinite(value) else None
 
 
 def _classes(evaluation: EvaluationRecord, pairs: _Pairs) -> Section:

@@ -31,7 +31,7 @@ def note_command(folder: Path, command: str, args: Sequence[str], began: datetim
         outcome: ``done``, or what ended it before.
     """
     line = {
-        "command": shlex.join(["clipgru", command, *map(_shown, args)]),
+        "command": command_line(command, args),
         "began": began.astimezone(timezone.utc).isoformat(timespec="seconds"),
         "seconds": round((datetime.now(timezone.utc) - began).total_seconds(), 1),
         "outcome": outcome,
@@ -41,6 +41,11 @@ def note_command(folder: Path, command: str, args: Sequence[str], began: datetim
     journal = LineFile(folder / JOURNAL, "a")
     journal.write(json.dumps(line, ensure_ascii=False) + "\n")
     journal.close()
+
+
+def command_line(command: str, args: Sequence[str]) -> str:
+    """Return a command as it was given; of addresses what may be seen."""
+    return shlex.join(["clipgru", command, *map(_shown, args)])
 
 
 def _shown(word: str) -> str:

@@ -10,17 +10,17 @@ from pipeline.run_report.records import RunRecord
 
 _TEMPLATE = "run_report/learning.html"
 _CURVES = (
-    ("Loss", "number", (("each step", "step_loss", "faint"), ("training", "train_loss", "s0"))),
-    ("Accuracy", "percent", (("training", "train_accuracy", "s0"),)),
+    ("Loss", "number", "loss", (("each step", "step_loss", "faint"), ("training", "train_loss", "s0"))),
+    ("Accuracy", "percent", "accuracy", (("training", "train_accuracy", "s0"),)),
+    ("F1@25", "percent", "f1_25", ()),
 )
-"""Title and unit of each chart; name, curve and style of its lines beside that of the validation."""
+"""Title, unit and kind of each chart; name, curve and style of its lines beside that of the validation."""
 
 
 def curves_section(run: RunRecord) -> Section:
     """Loss and accuracy over the epochs; of a protocol, every fold's, which pointing at them tells apart."""
     charts = []
-    for title, unit, lines in _CURVES:
-        kind = title.lower()
+    for title, unit, kind, lines in _CURVES:
         if run.folds:
             series = [Series(name, curves.get(f"train_{kind}", ()), "s0 thin") for name, curves in run.folds.items()]
             charts.append(epochs_chart(f"{title} while training, by fold", series, None, unit))

@@ -11,7 +11,7 @@ from pipeline.config.text import flat, shown
 from pipeline.report.charts import Series, axis_over
 from pipeline.report.templates import Section, section
 from pipeline.run_report.learning import epochs_chart
-from pipeline.run_report.records import RunRecord
+from pipeline.run_report.records import RunRecord, unit_of
 
 _TEMPLATE = "run_report/origin.html"
 _NUM_BINS = 20
@@ -23,7 +23,8 @@ def data_section(run: RunRecord) -> Section:
     given = run.data.get("splits", {})
     splits = {name: given[name] for name in _SPLITS if name in given}
     bad, durations = list(_bad_videos(run)), _durations(splits)
-    return section("data", "Data", _TEMPLATE, bad=bad, splits=splits, words=_SPLITS, durations=durations)
+    unit = unit_of(run)
+    return section("data", "Data", _TEMPLATE, bad=bad, splits=splits, words=_SPLITS, durations=durations, unit=unit)
 
 
 def _bad_videos(run: RunRecord) -> Iterator[tuple[str, str, str, str]]:
@@ -35,6 +36,10 @@ def _bad_videos(run: RunRecord) -> Iterator[tuple[str, str, str, str]]:
             if answer.error:
                 stage, _, cause = answer.error.partition(": ")
                 yield answer.path, f"evaluation ({evaluation.name})", stage, cause
+    for record in run.timelines:
+        for result in record.evaluation.results:
+            if result.error:
+                yield result.path, f"evaluation ({record.name})", "", result.error
 
 
 def _durations(splits: Mapping[str, Any]) -> dict[str, Any]:

@@ -17,7 +17,7 @@ from pipeline.run_report.clips import make_thumbnails
 from pipeline.run_report.comparison import comparison_sections
 from pipeline.run_report.learning import curves_section, time_section
 from pipeline.run_report.origin import data_section, machine_section, settings_section
-from pipeline.run_report.records import EvaluationRecord, RunRecord, as_written, read_run
+from pipeline.run_report.records import EvaluationRecord, RunRecord, as_written, read_run, unit_of
 from pipeline.run_report.results import (
     calibration_section,
     classes_section,
@@ -27,6 +27,7 @@ from pipeline.run_report.results import (
     videos_section,
     worst,
 )
+from pipeline.run_report.timelines import timeline_headline_section, timeline_sections
 
 REPORT = "report.html"
 _MAX_CLIP_BYTES = 3_500_000
@@ -52,21 +53,26 @@ def write_report(
     Args:
         folder: a run's.
         output: the page; default ``report.html`` in the folder.
-        num_clips: how many of each evaluation's worst clips are shown.
+        num_clips: how many of each evaluation's worst clips, or long videos, are shown.
         decode: decoding settings in place of the run's.
 
     Raises:
         UserError: the folder holds nothing of a run, or cannot be written to.
     """
     run = read_run(folder)
+    config = replace(_decode_config(run.settings), **(decode or {}))
+    path = output or folder / REPORT
     with as_written(folder):
         parts = [headline_section(e) for e in run.evaluations]
+        parts += [timeline_headline_section(record) for record in run.timelines]
         parts += [curves_section(run)] if run.curves or run.folds else []
         for evaluation in run.evaluations:
-            parts += _evaluation_sections(run, evaluation, num_clips, decode or {})
-        parts += [time_section(run), data_section(run), settings_section(run), machine_section(run)]
+            parts += _evaluation_sections(run, evaluation, num_clips, config)
+        for record in run.timelines:
+            parts += timeline_sections(record, path.parent, config, num_clips)
+        parts += [] if run.timelines else [time_section(run)]
+        parts += [data_section(run), settings_section(run), machine_section(run)]
         page = template("run_report/run.html").render(title=run.name, subtitle=_subtitle(run), sections=parts)
-    path = output or folder / REPORT
     write_atomically(path, page)
     return path
 
@@ -89,9 +95,8 @@ def write_comparison(first: Path, second: Path, output: Path | None = None) -> P
 
 
 def _evaluation_sections(
-    run: RunRecord, evaluation: EvaluationRecord, num_clips: int, decode: Mapping[str, Any]
+    run: RunRecord, evaluation: EvaluationRecord, num_clips: int, config: DecodeConfig
 ) -> list[Section]:
-    config = replace(_decode_config(run.settings), **decode)
     clips = list(make_thumbnails(worst(evaluation, num_clips), config, _MAX_CLIP_BYTES // len(run.evaluations)))
     return [
         classes_section(evaluation),
@@ -120,7 +125,7 @@ def _subtitle(run: RunRecord) -> str:
     if run.model:
         said.append(f"{len(run.model['labels'])} classes")
         count = run.model.get("provenance", {}).get("num_training_videos")
-        said += [f"trained on {count:,} videos"] if count else []
+        said += [f"trained on {count:,} {unit_of(run)}"] if count else []
     if run.folds:
         said.append(f"{len(run.folds)} folds")
     return ", ".join(said) + ("." if said else "")

@@ -20,6 +20,7 @@ from pipeline.config import read_yaml
 from pipeline.errors import UserError
 from pipeline.run_report.journal import JOURNAL
 from pipeline.schema import read_checked, read_json
+from pipeline.timeline_results import TimelineEvaluation, load_timeline_evaluation
 
 _Curve = tuple[tuple[float, float], ...]
 """(epochs since the start, value), in order."""
@@ -27,7 +28,7 @@ _Curve = tuple[tuple[float, float], ...]
 _VideoKey = tuple[str, str, float, float | None]
 """Name below the data's root, true label, and the labelled stretch."""
 
-_CURVES = ("train_loss", "val_loss", "train_accuracy", "val_accuracy", "clips_per_second", "waiting_share")
+_CURVES = ("train_loss", "val_loss", "train_accuracy", "val_accuracy", "val_f1_25", "clips_per_second", "waiting_share")
 """Columns of the logs; of several values of an epoch the last one is the epoch's."""
 _MAX_STEPS = 200
 
@@ -95,6 +96,15 @@ class EvaluationRecord:
 
 
 @dataclass(frozen=True)
+class TimelineRecord:
+    """One evaluation of a model of timelines: its name (the split's, or ``folds``), the answers, and the figures."""
+
+    name: str
+    evaluation: TimelineEvaluation
+    summary: dict[str, Any]
+
+
+@dataclass(frozen=True)
 class RunRecord:
     """All that a run left."""
 
@@ -105,6 +115,7 @@ class RunRecord:
     folds: dict[str, dict[str, _Curve]] = field(default_factory=dict)
     """Curves of each fold of a protocol."""
     evaluations: tuple[EvaluationRecord, ...] = ()
+    timelines: tuple[TimelineRecord, ...] = ()
     diagnosis: dict[str, Any] = field(default_factory=dict)
     data: dict[str, Any] = field(default_factory=dict)
     bad_videos: tuple[dict[str, str], ...] = ()
@@ -119,6 +130,11 @@ class RunRecord:
         return self.folder.resolve().name
 
 
+def unit_of(run: RunRecord) -> str:
+    """Return the word for a row of the run's data, in the plural."""
+    return "labelled stretches" if run.settings.get("task") == "timeline" else "videos"
+
+
 def read_run(folder: Path) -> RunRecord:
     """Reads whatever a run left.
 
@@ -129,7 +145,7 @@ def read_run(folder: Path) -> RunRecord:
         raise UserError(f"{folder}: no such folder; name a run's, such as runs/mine")
     with as_written(folder):
         run = _read(folder)
-    if not (run.curves or run.folds or run.evaluations or run.diagnosis or run.model):
+    if not (run.curves or run.folds or run.evaluations or run.timelines or run.diagnosis or run.model):
         raise UserError(
             f"{folder}: nothing of a run is there (logs_*, evaluation_*, model.safetensors); name the folder that "
             "clipgru train or evaluate wrote to"
@@ -163,7 +179,8 @@ def _read(folder: Path) -> RunRecord:
         settings_text=settings_text,
         curves=read_curves(folder),
         folds={name: read_curves(path) for name, path in folds.items()},
-        evaluations=_evaluations(folder),
+        evaluations=tuple(_evaluation(name, place) for name, place in _places(folder, "videos.csv")),
+        timelines=tuple(_timelines(name, place) for name, place in _places(folder, "timelines.json")),
         diagnosis=_json(folder / "diagnosis" / "diagnosis.json") or _json(folder / "diagnosis.json"),
         data=_json(folder / "data.json") or _json(first / "data.json"),
         bad_videos=tuple(row for part in (folder, *folds.values()) for row in _rows(part / "bad_videos.csv")),
@@ -206,11 +223,16 @@ def _thinned(steps: dict[int, float], num_epochs: int) -> _Curve:
     )
 
 
-def _evaluations(folder: Path) -> tuple[EvaluationRecord, ...]:
-    """Of each split, test first; the folder itself may be an evaluation's (``clipgru evaluate --output``)."""
+def _places(folder: Path, file_name: str) -> list[tuple[str, Path]]:
+    """Names and folders of the evaluations that left a file, test first; the folder itself may be an evaluation's
+    (``clipgru evaluate --output``)."""
     places = {"evaluation": folder, "folds": folder / "evaluation"}
     places |= {split: folder / f"evaluation_{split}" for split in ("test", "val", "all", "train")}
-    return tuple(_evaluation(name, place) for name, place in places.items() if (place / "videos.csv").exists())
+    return [(name, place) for name, place in places.items() if (place / file_name).exists()]
+
+
+def _timelines(name: str, folder: Path) -> TimelineRecord:
+    return TimelineRecord(name, load_timeline_evaluation(folder / "timelines.json"), _json(folder / "summary.json"))
 
 
 def _evaluation(name: str, folder: Path) -> EvaluationRecord:

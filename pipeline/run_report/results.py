@@ -13,7 +13,7 @@ from pipeline.confidence import wilson_interval
 from pipeline.report.charts import Axis, Series
 from pipeline.report.templates import Section, percent, points, section
 from pipeline.run_report.clips import Thumbnail
-from pipeline.run_report.records import Answer, EvaluationRecord, first_of_each
+from pipeline.run_report.records import Answer, EvaluationRecord, TimelineRecord, first_of_each
 
 _TEMPLATE = "run_report/results.html"
 _MAX_LISTED = 2_000
@@ -33,13 +33,13 @@ _TITLES = {
 _JUDGED_BY = ("test", "folds", "evaluation")
 
 
-def title_of(evaluation: EvaluationRecord) -> str:
+def title_of(evaluation: EvaluationRecord | TimelineRecord) -> str:
     """The videos of an evaluation, in words."""
     return _TITLES[evaluation.name]
 
 
 def part_section(
-    evaluation: EvaluationRecord, part: str, title: str, template: str = _TEMPLATE, **values: Any
+    evaluation: EvaluationRecord | TimelineRecord, part: str, title: str, template: str = _TEMPLATE, **values: Any
 ) -> Section:
     """A section about one evaluation; its title names the videos if they are not those that a model is judged by."""
     videos = title_of(evaluation)

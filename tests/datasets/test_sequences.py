@@ -296,8 +296,8 @@ def test_what_needs_pictures_refuses_a_model_of_features(tmp_path: Path, capsys:
         (["diagnose", model], "clipgru diagnose looks at clips"),
         (["evaluate", str(tmp_path / "clips.safetensors"), "--timeline.min_seconds", "1"], "for models of timelines"),
         (
-            ["evaluate", "--protocol", "own_split", *timeline],
-            "--protocol judges models of clips",
+            ["evaluate", "--protocol", "own_split", "--mirror", *timeline],
+            "--clips and --mirror are for models of clips",
         ),
     ):
         capsys.readouterr()

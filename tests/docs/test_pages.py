@@ -17,7 +17,7 @@ from pipeline.streaming.serve import PageView
 from tests.browsing import PHONE, file_in, fits, serious_findings
 from tests.live import LABELS, LiveSource
 from tests.report.test_report_page import write_page
-from tests.runs import made_results, make_run
+from tests.runs import made_results, made_timelines, make_run, make_timeline_run
 
 
 @pytest.fixture(scope="module")
@@ -45,6 +45,8 @@ def pages(noise: Path, tmp_path_factory: pytest.TempPathFactory) -> dict[str, Pa
         "run": write_report(first),
         "comparison": write_comparison(first, second),
         "video": write_page(noise, folder / "videos"),
+        "timelines": write_report(make_timeline_run(folder / "timelines", made_timelines(5, noise))),
+        "tracks": write_report(make_timeline_run(folder / "tracks", made_timelines(3, noise, several=True))),
     }
 
 
@@ -57,7 +59,11 @@ def test_a_report_of_500_clips_is_below_5_megabytes(pages: dict[str, Path]) -> N
 
 @pytest.mark.parametrize(
     ("name", "scheme"),
-    [("large", "light"), *((name, scheme) for name in ("run", "comparison", "video") for scheme in ("light", "dark"))],
+    [
+        ("large", "light"),
+        ("tracks", "dark"),
+        *((name, scheme) for name in ("run", "comparison", "video", "timelines") for scheme in ("light", "dark")),
+    ],
 )
 def test_pages_on_a_phone_pass_axe(name: str, scheme: str, pages: dict[str, Path], browser: Browser) -> None:
     with file_in(browser, pages[name], color_scheme=scheme, **PHONE) as page:
@@ -66,7 +72,7 @@ def test_pages_on_a_phone_pass_axe(name: str, scheme: str, pages: dict[str, Path
         assert serious_findings(page) == []
 
 
-@pytest.mark.parametrize("name", ["run", "comparison"])
+@pytest.mark.parametrize("name", ["run", "comparison", "timelines"])
 def test_pages_on_a_desk_fit_and_follow_the_taste(name: str, pages: dict[str, Path], browser: Browser) -> None:
     colours = set()
     for scheme in ("light", "dark"):
@@ -143,9 +149,10 @@ def test_clips_play_and_stop(pages: dict[str, Path], browser: Browser) -> None:
         expect(second).to_have_attribute("aria-pressed", "false")
 
 
-def test_tab_reaches_every_control(pages: dict[str, Path], browser: Browser) -> None:
+@pytest.mark.parametrize("name", ["run", "timelines"])
+def test_tab_reaches_every_control(name: str, pages: dict[str, Path], browser: Browser) -> None:
     """Each that is there is met once, in the order of the page."""
-    with file_in(browser, pages["run"]) as page:
+    with file_in(browser, pages[name]) as page:
         controls = "a[href], button, input, summary, [tabindex='0']"
         page.evaluate(
             f"document.querySelectorAll({controls!r}).forEach((control, place) => {{ control.dataset.place = place; }})"

@@ -15,7 +15,7 @@ from pipeline.errors import UserError
 from pipeline.export.assembly import assemble
 from pipeline.export.parity import check_parity
 from pipeline.export.pieces import make_pieces
-from pipeline.protocols import frame_average
+from pipeline.protocols.clips import frame_average
 from pipeline.training.fit import train
 from tests.small import small_experiment, small_model
 

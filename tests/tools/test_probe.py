@@ -11,7 +11,7 @@ import numpy as np
 import pytest
 
 from pipeline.config import Experiment, to_yaml
-from pipeline.protocols import PROTOCOLS
+from pipeline.protocols.folds import PROTOCOLS
 from tests.small import small_experiment
 
 ROOT = Path(__file__).resolve().parents[2]

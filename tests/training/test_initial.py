@@ -12,7 +12,7 @@ from pipeline.checkpoint import load_model_file, provenance_of, save_model
 from pipeline.config import Experiment
 from pipeline.errors import UserError
 from pipeline.models.recognizer import Recognizer
-from pipeline.protocols import run_protocol
+from pipeline.protocols.clips import run_protocol
 from pipeline.training.fit import train
 from pipeline.training.initial import start_from
 from tests.small import small_experiment, small_model

@@ -5,6 +5,7 @@ frames             accuracy; average precision of each label against the rest
 segments           F1 at temporal overlap, edit score
 detection          which predictions are right: at a temporal IoU, or near a true start
 average_precision  of what is ranked, over videos that count once, several times or not at all
+confusion          labels taken for one another; F1 over the overlap
 onsets             delay, share found, false alarms an hour
 figures            all of them, each with the interval of a bootstrap over videos
 """

@@ -103,7 +103,7 @@ def judge_timelines(pairs: Sequence[VideoPair], settings: TimelineSettings | Non
     resampled = judged.figures(resample_videos(len(pairs), num_resamples, settings.seed))
     predicted = {span.label for pair in pairs for span in pair.predicted}
     return TimelineFigures(
-        {name: Figure(float(value[0]), *_interval(resampled[name])) for name, value in values.items()},
+        {name: Figure(float(value[0]), *interval_of(resampled[name])) for name, value in values.items()},
         judged.by_label(),
         {iou: reduce(add, counts) for iou, counts in judged.counts.items()},
         len(pairs),
@@ -113,8 +113,25 @@ def judge_timelines(pairs: Sequence[VideoPair], settings: TimelineSettings | Non
     )
 
 
-def _interval(resampled: NDArray[np.float64]) -> tuple[float, float]:
-    """Percentiles of the resamples that have the figure."""
+def weigh_figures(
+    pairs: Sequence[VideoPair], weights: Weights, settings: TimelineSettings | None = None
+) -> dict[str, NDArray[np.float64]]:
+    """Compute every figure of predicted timelines in which each video counts so many times, ``[R]`` each: NaN where
+    there is none.
+
+    Args:
+        pairs: V videos.
+        weights: ``[R, V]``.
+        settings: thresholds; nothing is resampled.
+
+    Raises:
+        UserError: a score is not finite.
+    """
+    return _Judged(pairs, settings or TimelineSettings()).figures(weights)
+
+
+def interval_of(resampled: NDArray[np.float64]) -> tuple[float, float]:
+    """Return the 95 % interval of resamples ``[R]``, by percentiles of those that have the figure."""
     known = resampled[np.isfinite(resampled)]
     if not len(known):
         return float("nan"), float("nan")

@@ -52,7 +52,7 @@ class _FrameCounts:
 def count_frames(pair: VideoPair) -> _FrameCounts:
     """Compare the labels of each grid frame of a video."""
     labels = sorted({span.label for span in (*pair.truth, *pair.predicted)})
-    truth, found = ([_is_covered(pair, spans, label) for label in labels] for spans in (pair.truth, pair.predicted))
+    truth, found = ([is_covered(pair, spans, label) for label in labels] for spans in (pair.truth, pair.predicted))
     is_right, is_action = np.ones(pair.num_frames, bool), np.zeros(pair.num_frames, bool)
     for right, ours in zip(truth, found, strict=True):
         is_right &= right == ours
@@ -81,7 +81,7 @@ def _groups(pair: VideoPair, label: str) -> tuple[NDArray[np.float64], NDArray[n
         scores = np.asarray(pair.frame_scores[label], np.float64)
     distinct, places = np.unique(scores, return_inverse=True)
     places = places.reshape(-1)  # numpy 2.0 gives it the shape of its input
-    is_true = _is_covered(pair, pair.truth, label)
+    is_true = is_covered(pair, pair.truth, label)
     totals, positives = (
         np.bincount(at, minlength=len(distinct)).astype(np.float64) for at in (places, places[is_true])
     )
@@ -97,8 +97,8 @@ def _scores_of_spans(pair: VideoPair, label: str) -> NDArray[np.float64]:
     return scores
 
 
-def _is_covered(pair: VideoPair, spans: Sequence[Span], label: str) -> NDArray[np.bool_]:
-    """``[num_frames]``: at which grid frames a span of the label lies."""
+def is_covered(pair: VideoPair, spans: Sequence[Span], label: str) -> NDArray[np.bool_]:
+    """Return bool ``[num_frames]``: true at the grid frames at which a span of the label lies."""
     is_covered = np.zeros(pair.num_frames, bool)
     for span in spans:
         if span.label == label:
