@@ -15,10 +15,10 @@ import numpy as np
 from numpy.typing import NDArray
 
 from pipeline.clip import Segment
-from pipeline.config import InferenceConfig, TimelineConfig
+from pipeline.config import InferenceConfig, TimelineConfig, TimelineNumbers
 from pipeline.datasets.annotations import VideoRow
 from pipeline.datasets.identities import LeftOut
-from pipeline.datasets.sequences import IGNORED, TimelineVideo, frame_targets, timeline_videos
+from pipeline.datasets.sequences import IGNORED, TimelineVideo, frame_targets, scored_video, timeline_videos
 from pipeline.errors import DecodeError, UserError
 from pipeline.files.writing import write_atomically
 from pipeline.inference import Model
@@ -32,6 +32,7 @@ from pipeline.timeline.metrics import (
     pair_videos,
 )
 from pipeline.timeline.scores import FrameMeans, FrameScore
+from pipeline.timeline.tuning import choose_numbers
 
 TIMELINE_FILES = ("summary.json", "segments.csv")
 
@@ -107,18 +108,50 @@ def evaluate_timelines(
     Raises:
         UserError: there are no rows, or a label is none of the model's.
     """
+    results = _results(model, rows, inference or InferenceConfig(), timeline or TimelineConfig(), progress)
+    return TimelineEvaluation(model.labels, tuple(results), _figures(model, results), _figures_on_grid(model, results))
+
+
+def choose_timeline_numbers(
+    model: Model, rows: Sequence[VideoRow], *, progress: Callable[[], None] = lambda: None
+) -> tuple[TimelineNumbers | None, list[str]]:
+    """Choose the numbers by which a model's scores become segments, as a training does at its end.
+
+    Args:
+        model: of task timeline.
+        rows: labelled stretches of videos that it was not trained on.
+        progress: called after each video.
+
+    Returns:
+        The numbers, None if nothing is known of the videos; and errors of those that could not be read.
+
+    Raises:
+        UserError: as ``evaluate_timelines``.
+    """
+    results = _results(model, rows, InferenceConfig(), TimelineConfig(), progress)
+    videos = [scored_video(result.scores, result.targets) for result in results if not result.error]
+    background = None if model.file.may_overlap else len(model.labels) - 1
+    errors = [result.error for result in results if result.error]
+    return choose_numbers(videos, model.file.sampling.sample_fps, background), errors
+
+
+def _results(
+    model: Model,
+    rows: Sequence[VideoRow],
+    inference: InferenceConfig,
+    timeline: TimelineConfig,
+    progress: Callable[[], None],
+) -> list[_TimelineResult]:
     videos = timeline_videos(rows)
-    config = model.file.sequence
     unknown = sorted({row.label for row in rows if row.label} - {*model.labels, *_special(model)})
     if unknown or not videos:
         said = f"the data has labels the model does not know: {', '.join(unknown[:5])}" if unknown else "no videos"
         raise UserError(f"{said}; it knows {', '.join(model.labels[:8])}")
-    silent = timeline or TimelineConfig(background_label=config.background_label)
     results = []
     for video in videos:
-        results.append(_result(model, video, inference or InferenceConfig(), silent))
+        results.append(_result(model, video, inference, timeline))
         progress()
-    return TimelineEvaluation(model.labels, tuple(results), _figures(model, results), _figures_on_grid(model, results))
+    return results
 
 
 def _special(model: Model) -> tuple[str, str]:

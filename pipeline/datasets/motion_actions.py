@@ -130,6 +130,30 @@ def after(state: State, action: Action) -> State:
     return replace(state, **{action.attribute: getattr(state, action.attribute) + action.change})
 
 
+@dataclass(frozen=True)
+class ShapeBeside:
+    """The other shape of a scene, of which everything is settled."""
+
+    actions: tuple[Action, ...]
+    track: ShapeTrack
+    fps: int
+
+    def labels(self, start_seconds: float, end_seconds: float) -> set[str]:
+        """Return the classes that it shows at some time of a stretch, or at the ends of it."""
+        return {a.label for a in self.actions if a.start_seconds <= end_seconds and start_seconds <= a.end_seconds}
+
+    def distance(
+        self, state: State, action: Action | None = None, start_seconds: float = 0.0, end_seconds: float = 0.0
+    ) -> float:
+        """Return the least distance of its centre from that of a shape with this state and action, in a stretch."""
+        frames = slice(round(start_seconds * self.fps), round(end_seconds * self.fps) + 1)
+        seconds = np.arange(len(self.track))[frames] / self.fps
+        moved = {name: getattr(state, name) - getattr(self.track, name)[frames] for name in ("x", "y")}
+        if action is not None and action.attribute in moved:
+            moved[action.attribute] = moved[action.attribute] + action.offsets(seconds)
+        return float(np.hypot(moved["x"], moved["y"]).min(initial=np.inf))
+
+
 def make_track(rng: np.random.Generator, state: State, actions: Sequence[Action], seconds: Times) -> ShapeTrack:
     """The scene at each time, ``[T]``: the state at first, the actions one after another, trembling and swaying."""
     values = {name: np.full(len(seconds), value) for name, value in asdict(state).items()}

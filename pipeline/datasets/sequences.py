@@ -23,6 +23,7 @@ from pipeline.config import SequenceConfig
 from pipeline.datasets.annotations import VideoRow
 from pipeline.errors import UserError
 from pipeline.sampling import grid_range
+from pipeline.timeline.tuning import ScoredVideo
 
 IGNORED = -100
 """The target of a grid frame that nobody has labelled, labels one; ``nan`` where there may be several labels."""
@@ -110,6 +111,16 @@ def _refuse_overlaps(video: TimelineVideo, config: SequenceConfig) -> None:
                 f"{video.row.path}: {row.label} until {row.end_seconds or 'its end'} s and {following.label} from "
                 f"{following.start_seconds} s overlap; set sequence.labels several, or correct the times"
             )
+
+
+def scored_video(scores: NDArray[np.float32], targets: NDArray[Any]) -> ScoredVideo:
+    """Return probabilities ``[G, K]`` beside the targets, int64 ``[G]`` or float32 ``[G, K]``, as ``frame_targets``
+    gives them."""
+    if targets.ndim == 1:
+        is_known = targets != IGNORED
+        truth = np.eye(scores.shape[1], dtype=bool)[targets * is_known] & is_known[:, None]
+        return ScoredVideo(scores, truth, is_known)
+    return ScoredVideo(scores, np.nan_to_num(targets) > 0.5, ~np.isnan(targets).any(axis=1))
 
 
 def delayed(features: Tensor, targets: Tensor, num_frames: int) -> tuple[Tensor, Tensor]:

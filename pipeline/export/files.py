@@ -10,7 +10,6 @@ from typing import Any
 from pipeline.checkpoint import ModelFile
 from pipeline.config import DataConfig
 from pipeline.datasets.annotations import VideoRow
-from pipeline.errors import UserError
 from pipeline.export.assembly import assemble, describe_graph
 from pipeline.export.int8 import calibration_clips, measure_cost, quantize
 from pipeline.export.outcome import Exported
@@ -38,7 +37,7 @@ def export_onnx(file: ModelFile, stem: Path, int8: Int8Data | None = None) -> Ex
     Raises:
         UserError: torch cannot export the network, or a graph computes something else; nothing is written then.
     """
-    _require_exportable(file)
+    file.require_network("clipgru export")
     pieces = make_pieces(file)
     graphs = assemble(file, pieces)
     differences = check_parity(file, graphs, pieces.slots)
@@ -51,12 +50,6 @@ def export_onnx(file: ModelFile, stem: Path, int8: Int8Data | None = None) -> Ex
     cost = measure_cost(file, graphs["clip"], small_graphs["clip"], int8.rows, int8.data, int8.progress).summary()
     paths += _write(file, small_graphs, small, Path(f"{stem}.int8"), precision="int8", cost=cost)
     return Exported(tuple(paths), differences, cost)
-
-
-def _require_exportable(file: ModelFile) -> None:
-    file.require_network("clipgru export")
-    if file.task == "timeline" and file.sequence.labels == "several":
-        raise UserError("models of several labels at a time (sequence.labels several) cannot be exported yet")
 
 
 def _write(file: ModelFile, graphs: dict[str, Any], pieces: Pieces, stem: Path, **said: Any) -> list[Path]:

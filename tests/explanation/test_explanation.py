@@ -112,7 +112,7 @@ def test_the_map_follows_the_moving_shape(trained: Path, tmp_path: Path) -> None
     for number in range(6):
         track = crossing(rng, radius, leftwards=number % 2 == 1, sway=0.03 if number >= 3 else 0.0)
         path = tmp_path / f"{number}.mp4"
-        write_video(path, render(draw_look(rng, 96), track), 10, intra=True)
+        write_video(path, render((draw_look(rng, 96), track)), 10, intra=True)
         memory = remembered(model, path)
         assert memory.maps is not None
         for frame in range(1, len(track)):  # the first one has none before it
