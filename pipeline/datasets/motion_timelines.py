@@ -11,7 +11,7 @@ from pipeline.datasets.motion import MOTION_CLASSES, MotionSetConfig, make_motio
 
 
 @dataclass(frozen=True)
-class _TimelineSet:
+class TimelineSet:
     """Videos of a format, and the number of them in each part."""
 
     config: MotionSetConfig
@@ -22,8 +22,8 @@ _ONE_SHAPE = MotionSetConfig(
     num_train_clips=0, num_val_clips=0, num_test_clips=0, num_untrimmed=160, untrimmed_seconds=60.0, seed=1
 )
 TIMELINE_SETS = {
-    "motion_timeline": _TimelineSet(_ONE_SHAPE, {"train": 144, "val": 6, "test": 10}),
-    "motion_two_shapes": _TimelineSet(replace(_ONE_SHAPE, num_shapes=2, seed=2), {"train": 140, "val": 10, "test": 10}),
+    "motion_timeline": TimelineSet(_ONE_SHAPE, {"train": 144, "val": 6, "test": 10}),
+    "motion_two_shapes": TimelineSet(replace(_ONE_SHAPE, num_shapes=2, seed=2), {"train": 140, "val": 10, "test": 10}),
 }
 """By the value of ``data.format``. In ``motion_two_shapes`` stretches of different labels overlap."""
 

@@ -173,6 +173,18 @@ def test_the_caption_is_of_the_nearest_window_and_the_segment_at_the_time() -> N
     assert track.caption(99.0) == Caption(99.0, "run", 0.7)
 
 
+def test_actions_that_overlap_stand_in_one_caption_in_order_of_time() -> None:
+    track = PredictionTrack()
+    segments = [Segment(2.0, 3.0, "b"), Segment(1.0, 4.0, "a"), Segment(3.5, 4.5, "c"), Segment(0.0, 9.0, "all")]
+    for segment in segments:  # by their ends, as they come
+        track.add_segment(segment)
+    for time in np.arange(0, 10, 0.25):
+        expected = [
+            s.label for s in sorted(segments, key=lambda s: s.start_seconds) if s.start_seconds <= time < s.end_seconds
+        ]
+        assert list(track.caption(float(time)).segments) == expected
+
+
 @pytest.mark.parametrize(("height", "width"), [(48, 48), (240, 320), (720, 1280), (480, 270)])
 def test_the_bar_is_as_long_as_the_score_and_the_picture_above_is_untouched(height: int, width: int) -> None:
     image = np.full((height, width, 3), 200, np.uint8)

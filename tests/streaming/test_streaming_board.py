@@ -85,6 +85,20 @@ def test_a_label_looks_the_same_on_every_source() -> None:
     assert sorted(style for _, style in styles) == [0, 1, 2]
 
 
+def test_labels_of_one_moment_stand_in_one_stretch() -> None:
+    shown, status = Board(), LiveSource().status(0)
+    for step, labels in enumerate([("a",), ("a", "b"), ("a", "b"), (), ("b",)]):
+        shown.publish([replace(status, time_seconds=step / 2, labels=labels)])
+    runs = shown.cards[0].runs
+    assert [(run.start_seconds, run.end_seconds, run.labels, run.styles) for run in runs] == [
+        (0.0, 0.0, ("a",), (0,)),
+        (0.0, 1.0, ("a", "b"), (0, 1)),
+        (1.0, 1.5, (), ()),
+        (1.5, 2.0, ("b",), (1,)),
+    ]
+    assert json.loads(json.dumps(describe(shown.cards[0])))["labels"] == ["b"]
+
+
 def test_before_the_first_picture_there_is_no_strip() -> None:
     shown = Board()
     shown.publish([SourceStatus("camera 0", "connecting")])
