@@ -28,9 +28,9 @@ from pipeline.datasets.motion import (
     MotionSetConfig,
     make_motion_set,
     read_segments,
-    write_video,
 )
 from pipeline.datasets.motion_actions import CHANGES, after, draw_action, draw_start, draw_state, make_track
+from pipeline.datasets.motion_files import write_video
 from pipeline.datasets.motion_scene import SHAPES, draw_look, render
 from pipeline.errors import UserError
 

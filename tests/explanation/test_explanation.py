@@ -15,7 +15,7 @@ from torch import Tensor, nn
 from pipeline.checkpoint import ModelFile, load_model_file, save_model
 from pipeline.cli import main
 from pipeline.datasets.formats import read_annotations
-from pipeline.datasets.motion import write_video
+from pipeline.datasets.motion_files import write_video
 from pipeline.datasets.motion_scene import ShapeTrack, draw_look, render
 from pipeline.datasets.settled import make_splits
 from pipeline.decode import open_video
