@@ -139,7 +139,7 @@ class Model:
 
     @property
     def facts(self) -> dict[str, Any]:
-        """Facts that every output of predictions begins with: labels, sampling, and ``may_overlap`` where labels may."""
+        """Facts that an output begins with: labels and sampling, and ``may_overlap`` where labels may."""
         facts = {"labels": list(self.labels), "sampling": to_dict(self.file.sampling)}
         return facts | {"may_overlap": True} if self.file.may_overlap else facts
 
