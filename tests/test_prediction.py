@@ -8,7 +8,6 @@ import os
 import re
 import signal
 from collections.abc import Iterator
-from dataclasses import replace
 from itertools import pairwise
 from pathlib import Path
 from typing import Any
@@ -19,19 +18,18 @@ import torch
 
 from pipeline.checkpoint import save_model
 from pipeline.cli import main
-from pipeline.config import DataConfig, SequenceConfig, TimelineConfig
+from pipeline.config import DataConfig, TimelineConfig
 from pipeline.datasets.formats import read_annotations
 from pipeline.decode import open_video
 from pipeline.errors import DecodeError, UserError
 from pipeline.files.stopping import StopRequest
 from pipeline.found import find
 from pipeline.inference import Model
-from pipeline.inference.runtime import Readings
-from pipeline.inference.torch_runtime import torch_runtime
 from pipeline.options import PredictOptions
 from pipeline.prediction import find_videos, passed_over, predict_files
 from pipeline.report.writers import FILES, Writers
 from pipeline.terminal import PlainConsole
+from tests.overlapping import overlapping_model
 from tests.small import small_model
 
 OUTPUTS = {
@@ -86,28 +84,6 @@ def words_and_numbers(content: bytes) -> tuple[list[str], list[float]]:
     numbers = r"\b\d+\.\d+\b"
     text = content.decode()
     return re.split(numbers, text), [float(number) for number in re.findall(numbers, text)]
-
-
-class ScriptedHeads:
-    """Heads that score each frame as a script says, whatever is in it."""
-
-    streams, reads_windows = True, False
-
-    def __init__(self, script: np.ndarray) -> None:
-        self._script = script.astype(np.float32)
-
-    def score_steps(self, features: Any, state: int | None) -> tuple[Readings, int]:
-        first = state or 0
-        scores = self._script[np.arange(first, first + len(features)) % len(self._script)]
-        return Readings(scores, np.zeros(len(scores), bool)), first + len(features)
-
-
-def overlapping_model() -> Model:
-    """Two labels of three that overlap: one is there for 10 frames of 20, the other for 6, from the fifth on."""
-    file = replace(small_model(), task="timeline", sequence=SequenceConfig(labels="several"))
-    script = np.full((20, 3), 0.1)
-    script[:10, 0], script[5:11, 2] = 0.8, 0.9
-    return Model(file, replace(torch_runtime(file), heads=ScriptedHeads(script)))
 
 
 def test_labels_that_overlap_are_whole_in_every_output(motion_root: Path, tmp_path: Path) -> None:

@@ -6,7 +6,7 @@ right on exactly half of the two. Beside the clips there are long untrimmed vide
 
     train/<class>/0000.mp4   val/<class>/0000.mp4   test/<class>/0000.mp4     even numbers MP4 (H.264),
     train/<class>/0001.avi   ...                                              odd numbers AVI (MPEG-4)
-    untrimmed/000.mp4        untrimmed/segments.json
+    untrimmed/000.mp4        untrimmed/segments.json, and manifest.csv, the same as a table
     motion_set.json          the config, and whether the set is complete
 """
 
@@ -26,6 +26,7 @@ from numpy.typing import NDArray
 from pipeline.clip import Segment
 from pipeline.datasets.motion_actions import (
     CHANGES,
+    TURNING,
     Action,
     OppositeActions,
     ShapeBeside,
@@ -62,9 +63,9 @@ _REST_SHARE = 0.15
 """A clip shows at most this share of its action's time as rest before or after it."""
 _EMPTY_SHARE = 0.15
 """Share of the background clips without a shape."""
-_RADIUS_OF_TWO = 0.7
+_RADIUS_OF_TWO = 0.85
 """Of a shape that is not alone, in terms of one that is."""
-_ENOUGH_ROOM, _NUM_TRIES = 0.35, 8
+_ENOUGH_ROOM, _NUM_TRIES = 0.45, 8
 """Between the centres of two shapes, and how often an action is drawn that leaves it."""
 
 Frames = NDArray[np.uint8]
@@ -245,6 +246,10 @@ def _make_untrimmed(folder: Path, config: MotionSetConfig) -> None:
         segments[name] = [asdict(Segment(action.start_seconds, action.end_seconds, action.label)) for action in actions]
     if segments:
         write_atomically(folder / "segments.json", json.dumps(segments, indent=1))
+        rows = [
+            f"{name},{s['label']},{s['start_seconds']},{s['end_seconds']}" for name in segments for s in segments[name]
+        ]
+        write_atomically(folder / "manifest.csv", "\n".join(["path,label,start_seconds,end_seconds", *rows, ""]))
 
 
 def _one_shape(rng: np.random.Generator, config: MotionSetConfig, index: int) -> tuple[Frames, list[Action]]:
@@ -256,8 +261,8 @@ def _one_shape(rng: np.random.Generator, config: MotionSetConfig, index: int) ->
 
 
 def _two_shapes(rng: np.random.Generator, config: MotionSetConfig) -> tuple[Frames, list[Action]]:
-    """Two smaller shapes of different kinds, the second before the first. No class is told of both at one moment."""
-    shapes = rng.choice(list(SHAPES), 2, replace=False).tolist()
+    """Two smaller shapes, one before the other. No class is told of both at one moment."""
+    shapes = rng.permutation(["rounded", str(rng.choice(TURNING))]).tolist()  # together they show all classes
     seconds = np.arange(round(config.untrimmed_seconds * config.fps)) / config.fps
     look = draw_look(rng, config.size_px, (shapes[0],))
     scene, actions, beside = [], list[Action](), None

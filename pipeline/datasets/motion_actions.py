@@ -60,14 +60,14 @@ class OppositeActions:
         return visible and shape in self.shapes and self.room(state, sign) >= self.min_change - 1e-9
 
 
-_TURNING = ("triangle", "bar", "half_disc")
+TURNING = ("triangle", "bar", "half_disc")
 """Shapes that look alike in few positions: they show that they turn, and which way."""
 
 CHANGES = (
     OppositeActions("moves_right", "moves_left", "x", 0.22, 0.78, 0.36, 0.56),
     OppositeActions("moves_down", "moves_up", "y", 0.22, 0.78, 0.36, 0.56),
     OppositeActions(
-        "turns_clockwise", "turns_anticlockwise", "angle", 0, 2 * math.pi, 2.4, 4.0, unbounded=True, shapes=_TURNING
+        "turns_clockwise", "turns_anticlockwise", "angle", 0, 2 * math.pi, 2.4, 4.0, unbounded=True, shapes=TURNING
     ),
     OppositeActions("grows", "shrinks", "log_radius", math.log2(0.15), math.log2(0.34), 0.8, 1.15),
     OppositeActions("appears", "vanishes", "opacity", 0, 1, 1, 1),
