@@ -52,6 +52,10 @@ class Calibration(CalibrationNumbers):
         """Logits ``[..., K]`` -> float32 probabilities ``[..., K]``."""
         return (logits.float() / self.temperature).softmax(dim=-1)
 
+    def each_probability(self, logits: Tensor) -> Tensor:
+        """Logits ``[..., K]`` of labels that may overlap -> float32 probabilities ``[..., K]``, each by itself."""
+        return (logits.float() / self.temperature).sigmoid()
+
     def finite_probabilities(self, logits: Tensor) -> Tensor:
         """Logits ``[..., K]`` -> float32 probabilities ``[..., K]``. Raises ``UserError`` if one is not finite."""
         probabilities = self.probabilities(logits)

@@ -35,6 +35,7 @@ from pipeline.config import (
     Normalization,
     SamplingConfig,
     SequenceConfig,
+    TimelineNumbers,
     TransformConfig,
     to_dict,
 )
@@ -71,6 +72,13 @@ class ModelFile:
     """Answers of the model: one for a clip, or one at each grid frame."""
     sequence: SequenceConfig = field(default_factory=SequenceConfig)
     """task timeline: what it answers at each, and how late."""
+    timeline: TimelineNumbers | None = None
+    """task timeline: numbers by which its scores become segments; None: none were chosen."""
+
+    @property
+    def may_overlap(self) -> bool:
+        """True if each label has a probability of its own, so that several may be there at a time."""
+        return self.task == "timeline" and self.sequence.labels == "several"
 
     def __post_init__(self) -> None:
         self.recognizer.let_labels_overlap(self.task == "timeline" and self.sequence.labels == "several")
@@ -138,6 +146,7 @@ def describe(model: ModelFile) -> dict[str, Any]:
         "provenance": model.provenance,
         "metrics": {name: value for name, value in model.metrics.items() if math.isfinite(value)},
         **({} if model.task == "clip" else {"task": model.task, "sequence": to_dict(model.sequence)}),
+        **({"timeline": to_dict(model.timeline)} if model.timeline else {}),
     }
 
 
@@ -185,6 +194,7 @@ def load_model_file(path: str | Path, device: str | torch.device = "cpu") -> Mod
         None if description.videos is None else KnownVideos.from_json(description.videos, str(path)),
         description.task,
         description.sequence,
+        description.timeline,
     )
 
 

@@ -22,6 +22,7 @@ from pipeline.config import (
     Normalization,
     SamplingConfig,
     SequenceConfig,
+    TimelineNumbers,
     TransformConfig,
     require,
     to_dict,
@@ -105,12 +106,19 @@ class Description:
     """clip: one answer for a clip; timeline: one at each grid frame."""
     sequence: SequenceConfig = field(default_factory=SequenceConfig)
     """task timeline: what is answered at each grid frame, and how late."""
+    timeline: TimelineNumbers | None = None
+    """task timeline: numbers by which its scores become segments; None: none were chosen."""
     videos: dict[str, str] | None = None
     """Videos that the model has seen, as ``known_videos`` packs them; None in a file of an earlier version."""
 
     def __post_init__(self) -> None:
         check_labels(self.labels, "labels")
         check_types(_Provenance, self.provenance, "provenance")  # rules between settings were those of its version
+        thresholds = self.timeline.enter_thresholds if self.timeline else ()
+        require(
+            len(thresholds) in (0, len(self.labels)),
+            f"timeline.enter_thresholds: {len(thresholds)} of them for {len(self.labels)} labels",
+        )
         num_frames, size = self.sampling.num_frames, self.transform.fit_size_px
         require(
             num_frames * size * size <= _MAX_CLIP_PIXELS,

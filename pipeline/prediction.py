@@ -19,7 +19,6 @@ from rich.markup import escape
 from rich.progress import Progress
 
 from pipeline.clip import Segment
-from pipeline.config import to_dict
 from pipeline.datasets.annotations import VIDEO_SUFFIXES, list_videos
 from pipeline.datasets.tables import MANIFEST_SUFFIXES, read_manifest_rows
 from pipeline.decode import VideoReader
@@ -32,7 +31,7 @@ from pipeline.files.writing import OutputFile
 from pipeline.inference import Model, RunStats
 from pipeline.options import PredictOptions, name_sources
 from pipeline.report.own import is_own
-from pipeline.report.records import ERROR, INTERRUPTED, OK, SourceVideo, Writer, readable
+from pipeline.report.records import ERROR, INTERRUPTED, OK, SourceVideo, Writer, by_start, readable
 from pipeline.report.writers import Writers, check_video_outputs, output_names, targets_of
 from pipeline.schema import to_json
 from pipeline.sources import file_name_of, shown_path, shown_source
@@ -155,12 +154,11 @@ def predict_files(
     names = name_sources([shown_path(readable(path)) for path in videos], options.name)
     files = output_names([_output_file(path, name) for path, name in itertools.zip_longest(videos, options.name)])
     _note_uniform(model, options, console)
-    header = {"labels": list(model.labels), "sampling": to_dict(model.file.sampling)}
     failed, done, total = 0, 0, RunStats()
     check_video_outputs(options, [*videos, *inputs], files)
     with StopRequest().listening() as stop, ExitStack() as outputs:
         stats = options.stats and outputs.enter_context(OutputFile(Path(options.stats), no_clobber=options.no_clobber))
-        run = VideoRun(model, options, outputs.enter_context(Writers(options, header)), stop, console)
+        run = VideoRun(model, options, outputs.enter_context(Writers(options, model.facts)), stop, console)
         for path, name, file in zip(videos, names, files, strict=True):
             if stop:
                 break
@@ -286,6 +284,6 @@ def _print_segments(name: str, segments: Sequence[Segment], is_piped: bool) -> N
     """For people; to standard error where standard output has the data."""
     lines = [
         f"  {item.start_seconds:9.2f} - {item.end_seconds:9.2f} s  {item.score:5.1%}  {printable(item.label)}"
-        for item in segments
+        for item in by_start(segments)
     ]
     say("\n".join([printable(name), *(lines or ["  no action found"])]), sys.stderr if is_piped else sys.stdout)

@@ -4,48 +4,26 @@ from __future__ import annotations
 
 from collections.abc import Callable, Sequence
 from contextlib import closing
-from dataclasses import dataclass, field, replace
-from typing import Any
+from dataclasses import replace
 
 import numpy as np
 from numpy.typing import NDArray
 
 from pipeline.clip import Segment
-from pipeline.config import InferenceConfig, TimelineConfig
+from pipeline.config import InferenceConfig, TimelineConfig, TimelineNumbers
 from pipeline.datasets.annotations import VideoRow
-from pipeline.datasets.sequences import IGNORED, TimelineVideo, frame_targets, timeline_videos
+from pipeline.datasets.sequences import TimelineVideo, frame_targets, scored_video, timeline_videos
 from pipeline.errors import DecodeError, UserError
 from pipeline.inference import Model
 from pipeline.report.strip import ScoreStrip
 from pipeline.sampling import grid_range
 from pipeline.timeline.metrics import frame_average_precision
 from pipeline.timeline.scores import FrameMeans, FrameScore
+from pipeline.timeline.tuning import ScoredVideo, choose_numbers
 from pipeline.timeline_results import ScoreCurves, TimelineEvaluation, TimelineResult
 
 _NUM_CURVES = 8
 """Labels whose curves are kept of a video, besides those that are true or predicted in it."""
-
-
-@dataclass
-class _FrameScores:
-    """Scores and targets at the grid frames of all videos, for the average precision."""
-
-    scores: list[NDArray[np.float32]] = field(default_factory=list)
-    targets: list[NDArray[Any]] = field(default_factory=list)
-
-    def mean_average_precision(self, num_labels: int) -> float | None:
-        """Mean over labels, background left out."""
-        if not self.scores:
-            return None
-        scores, targets = np.concatenate(self.scores), np.concatenate(self.targets)
-        if targets.ndim == 1:
-            known = targets != IGNORED
-            scores, targets = scores[known, :-1], np.eye(num_labels, dtype=bool)[targets[known], :-1]
-        else:
-            known = ~np.isnan(targets).any(axis=1)
-            scores, targets = scores[known], targets[known] > 0.5
-        precisions = frame_average_precision(scores, targets)
-        return None if np.isnan(precisions).all() else float(np.nanmean(precisions))
 
 
 def evaluate_timelines(
@@ -68,18 +46,62 @@ def evaluate_timelines(
     Raises:
         UserError: there are no rows, or a label is none of the model's.
     """
+    return evaluate_and_score(model, rows, inference=inference, timeline=timeline, progress=progress)[0]
+
+
+def evaluate_and_score(
+    model: Model,
+    rows: Sequence[VideoRow],
+    *,
+    inference: InferenceConfig | None = None,
+    timeline: TimelineConfig | None = None,
+    progress: Callable[[], None] = lambda: None,
+) -> tuple[TimelineEvaluation, list[ScoredVideo]]:
+    """As ``evaluate_timelines``; also the scores at every grid frame of each video that can be read."""
     config = model.file.sequence
-    timeline = timeline or TimelineConfig(background_label=config.background_label)
-    results, frames = _results(model, rows, inference or InferenceConfig(), timeline, progress)
-    return TimelineEvaluation(
+    results, scored = _results(model, rows, inference or InferenceConfig(), timeline or TimelineConfig(), progress)
+    evaluation = TimelineEvaluation(
         model.labels,
         model.file.sampling.sample_fps,
         tuple(results),
         config.labels,
         config.background_label,
         config.unlabelled_label,
-        frames.mean_average_precision(len(model.labels)),
+        _frame_map(model, scored),
     )
+    return evaluation, scored
+
+
+def choose_timeline_numbers(
+    model: Model, rows: Sequence[VideoRow], *, progress: Callable[[], None] = lambda: None
+) -> tuple[TimelineNumbers | None, list[str]]:
+    """Choose the numbers by which a model's scores become segments, as a training does at its end.
+
+    Args:
+        model: of task timeline.
+        rows: labelled stretches of videos that it was not trained on.
+        progress: called after each video.
+
+    Returns:
+        The numbers, None if nothing is known of the videos; and errors of those that could not be read.
+
+    Raises:
+        UserError: as ``evaluate_timelines``.
+    """
+    results, scored = _results(model, rows, InferenceConfig(), TimelineConfig(), progress)
+    errors = [result.error for result in results if result.error]
+    background = None if model.file.may_overlap else len(model.labels) - 1
+    return choose_numbers(scored, model.file.sampling.sample_fps, background), errors
+
+
+def _frame_map(model: Model, scored: Sequence[ScoredVideo]) -> float | None:
+    """Mean average precision over the grid frames of all videos, background left out."""
+    if not scored:
+        return None
+    actions = [place for place, label in enumerate(model.labels) if label != model.file.sequence.background_label]
+    scores, truth = (np.concatenate([getattr(v, side)[v.is_known] for v in scored]) for side in ("scores", "truth"))
+    precisions = frame_average_precision(scores[:, actions], truth[:, actions])
+    return None if np.isnan(precisions).all() else float(np.nanmean(precisions))
 
 
 def _results(
@@ -88,22 +110,23 @@ def _results(
     inference: InferenceConfig,
     timeline: TimelineConfig,
     progress: Callable[[], None],
-) -> tuple[list[TimelineResult], _FrameScores]:
+) -> tuple[list[TimelineResult], list[ScoredVideo]]:
     videos, config = timeline_videos(rows), model.file.sequence
     known = {*model.labels, config.background_label, config.unlabelled_label}
     unknown = sorted({row.label for row in rows if row.label} - known)
     if unknown or not videos:
         said = f"the data has labels the model does not know: {', '.join(unknown[:5])}" if unknown else "no videos"
         raise UserError(f"{said}; it knows {', '.join(model.labels[:8])}")
-    results, frames = [], _FrameScores()
+    results: list[TimelineResult] = []
+    scored: list[ScoredVideo] = []
     for video in videos:
-        results.append(_result(model, video, inference, timeline, frames))
+        results.append(_result(model, video, inference, timeline, scored))
         progress()
-    return results, frames
+    return results, scored
 
 
 def _result(
-    model: Model, video: TimelineVideo, inference: InferenceConfig, timeline: TimelineConfig, seen: _FrameScores
+    model: Model, video: TimelineVideo, inference: InferenceConfig, timeline: TimelineConfig, seen: list[ScoredVideo]
 ) -> TimelineResult:
     file, fps = model.file, model.file.sampling.sample_fps
     name, path = video.row.name or video.row.path.name, str(video.row.path)
@@ -115,8 +138,7 @@ def _result(
         return TimelineResult(name, path, end_seconds, _num_grid_frames(fps, end_seconds), truth, (), error=str(error))
     num_frames = _num_grid_frames(fps, end_seconds)  # windows of a short video go on behind its end
     truth, scores = _segments(video, end_seconds), _by_frame(frames, len(model.labels))[:num_frames]
-    seen.scores.append(scores)
-    seen.targets.append(frame_targets(video, len(scores), fps, model.labels, file.sequence).numpy())
+    seen.append(scored_video(scores, frame_targets(video, len(scores), fps, model.labels, file.sequence).numpy()))
     unknown = {timeline.unknown_label} - set(model.labels)
     abstained, predicted = (tuple(s for s in segments if (s.label in unknown) == is_one) for is_one in (True, False))
     shown = {segment.label for segment in (*truth, *predicted)}

@@ -64,6 +64,7 @@ class LiveSource:
             picture=wandering_square(step, self.width, self.height),
             time_seconds=time_seconds,
             label=label if rest < 4 else None,
+            labels=(label,) if rest < 4 else (),
             top=((label, score), *zip(others, shares, strict=True))[:5],
             message=self.message,
             frames_in=3 * step,

@@ -8,6 +8,7 @@ import os
 import re
 import signal
 from collections.abc import Iterator
+from itertools import pairwise
 from pathlib import Path
 from typing import Any
 
@@ -17,15 +18,18 @@ import torch
 
 from pipeline.checkpoint import save_model
 from pipeline.cli import main
-from pipeline.config import DataConfig
+from pipeline.config import DataConfig, TimelineConfig
 from pipeline.datasets.formats import read_annotations
 from pipeline.decode import open_video
 from pipeline.errors import DecodeError, UserError
 from pipeline.files.stopping import StopRequest
 from pipeline.found import find
 from pipeline.inference import Model
-from pipeline.prediction import find_videos, passed_over
+from pipeline.options import PredictOptions
+from pipeline.prediction import find_videos, passed_over, predict_files
 from pipeline.report.writers import FILES, Writers
+from pipeline.terminal import PlainConsole
+from tests.overlapping import overlapping_model
 from tests.small import small_model
 
 OUTPUTS = {
@@ -80,6 +84,42 @@ def words_and_numbers(content: bytes) -> tuple[list[str], list[float]]:
     numbers = r"\b\d+\.\d+\b"
     text = content.decode()
     return re.split(numbers, text), [float(number) for number in re.findall(numbers, text)]
+
+
+def test_labels_that_overlap_are_whole_in_every_output(motion_root: Path, tmp_path: Path) -> None:
+    """Every segment of the model, in order of time, whatever kind of file it stands in."""
+    parquet = pytest.importorskip("pyarrow.parquet")
+    (video,) = (motion_root / "untrimmed").glob("*.mp4")
+    model = overlapping_model()
+    targets = {name: str(tmp_path / target) for name, target in (OUTPUTS | {"parquet": "o.parquet"}).items()}
+    options = PredictOptions(**targets, timeline=TimelineConfig(min_seconds=0.4), quiet=True)
+    assert predict_files(model, [video], options, PlainConsole()) == 0
+    expected = sorted(
+        (round(s.start_seconds, 3), round(s.end_seconds, 3), s.label)
+        for s in model.segments(video, timeline=TimelineConfig(min_seconds=0.4))
+    )
+    assert any(one[1] > other[0] for one, other in pairwise(expected))
+    assert expected[:2] == [(0.0, 2.0, "class 0"), (1.0, 2.2, "class 2")]
+
+    said = json.loads((tmp_path / "o.json").read_text())
+    assert said["may_overlap"]
+    keys = ("start_seconds", "end_seconds", "label")
+    assert [tuple(s[key] for key in keys) for s in said["videos"][0]["segments"]] == expected
+    lines = [json.loads(line) for line in (tmp_path / "o.jsonl").read_text().splitlines()]
+    assert sorted(tuple(e[key] for key in keys) for e in lines if e["event"] == "segment") == expected
+    rows = [row for row in csv.DictReader((tmp_path / "o.csv").read_text().splitlines()) if row["kind"] == "segment"]
+    assert sorted((float(r[keys[0]]), float(r[keys[1]]), r["label"]) for r in rows) == expected
+    typed = [row for row in parquet.read_table(tmp_path / "o.parquet").to_pylist() if row["kind"] == "segment"]
+    assert sorted(tuple(row[key] for key in keys) for row in typed) == expected
+    for folder, mark in (("s", ","), ("v", ".")):
+        (path,) = (tmp_path / folder).iterdir()
+        cues = re.findall(r"(\S+) --> (\S+)\n(.*) \(\d+%\)", path.read_text().replace(mark, "."))
+        assert [(seconds_of(start), seconds_of(end), label) for start, end, label in cues] == expected
+
+
+def seconds_of(clock: str) -> float:
+    hours, minutes, seconds = clock.split(":")
+    return round(3600 * int(hours) + 60 * int(minutes) + float(seconds), 3)
 
 
 def with_status(path: Path) -> dict[str, str]:

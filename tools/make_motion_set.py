@@ -25,6 +25,7 @@ def main() -> int:
         ("num_test_clips", "test clips of each class"),
         ("num_untrimmed", "long videos with segments"),
         ("untrimmed_seconds", "length of a long video"),
+        ("num_shapes", "shapes in a long video; of two, each has actions of its own, which overlap"),
         ("seed", "another seed makes other videos"),
     ):
         usual = getattr(default, name)

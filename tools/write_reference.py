@@ -205,7 +205,8 @@ PAGES: dict[str, Callable[[], str]] = {"reference.md": page, "api.md": api_page}
 
 
 def _command(name: str) -> str:
-    return f"clipgru {name.removesuffix('Options').lower()}"
+    words = re.findall("[A-Z][a-z]+", name.removesuffix("Options"))
+    return f"clipgru {'-'.join(words).lower()}"
 
 
 def main() -> int:

@@ -24,6 +24,7 @@ from pipeline.cli.models import (
 )
 from pipeline.cli.parser import EXIT_SOME_FAILED, EXIT_USER_ERROR
 from pipeline.cli.score import score_command
+from pipeline.cli.tune import tune_timeline_command
 from pipeline.cli.videos import (
     cache_command,
     check_command,
@@ -46,6 +47,7 @@ commands:
   train      train a model on videos, write one self-describing model file
   learn      a model from a few short videos a class, in a minute or two
   evaluate   measure a model on held-out videos, or run a whole protocol over folds
+  tune-timeline   choose thresholds and the shortest segment of a model of timelines anew
   score      measure predicted timelines, of any origin, against the truth
   diagnose   does a model use time, and where is it wrong
   report     make the page of a run anew, or one that compares two runs
@@ -80,6 +82,7 @@ COMMANDS: dict[str, Callable[[Sequence[str]], int]] = {
     "train": train_command,
     "learn": learn_command,
     "evaluate": evaluate_command,
+    "tune-timeline": tune_timeline_command,
     "score": score_command,
     "diagnose": diagnose_command,
     "report": report_command,

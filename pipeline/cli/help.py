@@ -24,6 +24,7 @@ _PURPOSES: dict[str, dict[str, tuple[str, ...]]] = {
         _FIRST: ("config", "data.root", "split", "output", "device", "clips", "mirror"),
         "A protocol of folds": ("protocol", "seeds", "no_baseline"),
     },
+    "tune-timeline": {_FIRST: ("data.root", "data.annotations", "output", "device")},
     "score": {
         _FIRST: ("json", "split", "sample_fps", "background", "format", "truth_format"),
         "Thresholds and intervals": ("tolerance_seconds", "late_seconds", "resamples", "seed"),

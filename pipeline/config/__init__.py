@@ -8,7 +8,7 @@ from pipeline.config.data import DataConfig, DecodeConfig, Normalization, Sampli
 from pipeline.config.experiment import ClipSettings, Experiment
 from pipeline.config.model import MachineConfig, ModelConfig, TrainingConfig
 from pipeline.config.requirement import require
-from pipeline.config.running import InferenceConfig, StreamingConfig, TimelineConfig
+from pipeline.config.running import InferenceConfig, StreamingConfig, TimelineConfig, TimelineNumbers
 from pipeline.config.sequence import SequenceConfig
 from pipeline.config.text import read_settings, read_yaml, to_dict, to_yaml
 
@@ -25,6 +25,7 @@ __all__ = [
     "SequenceConfig",
     "StreamingConfig",
     "TimelineConfig",
+    "TimelineNumbers",
     "TrainingConfig",
     "TransformConfig",
     "read_settings",

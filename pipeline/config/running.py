@@ -2,10 +2,12 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import Literal
 
 from pipeline.config.requirement import require
+
+_MAX_MIN_SECONDS = 86_400.0
 
 
 @dataclass(frozen=True)
@@ -32,43 +34,78 @@ class InferenceConfig:
 
 
 @dataclass(frozen=True)
+class TimelineNumbers:
+    """Numbers by which a model of timelines makes segments of its scores. In its file they were chosen on videos that
+    it was not trained on."""
+
+    enter_thresholds: tuple[float, ...] = ()
+    """Of labels that may overlap, each in the order of the labels: it is there where it scores at least this. Empty:
+    0.5 for each; or there is one label at a time, of which the best counts."""
+    min_seconds: float = 0.5
+    """The shortest segment."""
+    num_videos: int = 0
+    """Videos that they were chosen on."""
+
+    def __post_init__(self) -> None:
+        require(
+            all(0 <= threshold <= 1 for threshold in self.enter_thresholds),
+            f"enter_thresholds must be between 0 and 1, got {list(self.enter_thresholds)[:8]}",
+        )
+        require(
+            0 <= self.min_seconds <= _MAX_MIN_SECONDS,
+            f"min_seconds must be between 0 and {_MAX_MIN_SECONDS:g}, got {self.min_seconds}",
+        )
+
+
+@dataclass(frozen=True)
 class TimelineConfig:
     """Conversion of scores to segments."""
 
     smoothing_seconds: float = 0.0
     """Seconds over which scores are averaged, half before and half after each moment: live answers are half of it
     late."""
-    enter_threshold: float = 0.0
-    """A label opens where it is the best one and scores at least this. 0: the best label always counts."""
+    enter_threshold: float | None = None
+    """A label opens where it is the best one and scores at least this; 0: the best label always counts. Labels that may
+    overlap open each by itself. Unset: for these each label's threshold in the model file, or 0.5; for others 0."""
     exit_threshold: float | None = None
     """An open label stays, if no other opens, until it scores less than this; unset: as enter_threshold."""
     unknown_label: str = "unknown"
     """Label of a stretch in which no label is open."""
     report_unknown: bool = False
     """Make segments of unknown stretches too."""
-    min_seconds: float = 0.5
-    """Stretches of fewer seconds are given to the neighbour they are more likely to belong to."""
-    background_label: str = "background"
-    """A label that means that nothing happens; it makes no segments."""
+    min_seconds: float | None = None
+    """Stretches of fewer seconds are given to the neighbour they are more likely to belong to; unset: as the model file
+    says, or 0.5."""
+    background_label: str | None = None
+    """A label that means that nothing happens; it makes no segments. Unset: the model's sequence.background_label."""
 
     def __post_init__(self) -> None:
         for name in ("smoothing_seconds", "min_seconds"):
-            value = getattr(self, name)
+            value = getattr(self, name) or 0.0
             require(value >= 0, f"timeline.{name} must not be negative, got {value}")
+        enter_threshold = self.enter_threshold or 0.0
         require(
-            0 <= self.enter_threshold <= 1,
+            0 <= enter_threshold <= 1,
             f"timeline.enter_threshold must be between 0 and 1, got {self.enter_threshold}",
         )
         require(
-            0 <= self.keep_threshold <= self.enter_threshold,
-            f"timeline.exit_threshold must be between 0 and timeline.enter_threshold ({self.enter_threshold}), "
+            0 <= self.keep_threshold <= enter_threshold,
+            f"timeline.exit_threshold must be between 0 and timeline.enter_threshold ({enter_threshold}), "
             f"got {self.exit_threshold}; a label that is open leaves later than it enters",
         )
 
     @property
     def keep_threshold(self) -> float:
         """The least score that keeps an open label open."""
-        return self.enter_threshold if self.exit_threshold is None else self.exit_threshold
+        return (self.enter_threshold or 0.0) if self.exit_threshold is None else self.exit_threshold
+
+    def completed(self, numbers: TimelineNumbers | None = None, background_label: str = "background") -> TimelineConfig:
+        """Return the same with the numbers and the background of a model where it says none."""
+        return replace(
+            self,
+            min_seconds=(numbers or TimelineNumbers()).min_seconds if self.min_seconds is None else self.min_seconds,
+            background_label=background_label if self.background_label is None else self.background_label,
+        )
 
 
 @dataclass(frozen=True)

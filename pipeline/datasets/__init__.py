@@ -19,4 +19,6 @@ The annotation formats and the splits are light (no torch, no decoder); the rest
     motion.py          the motion set: small real video files in which only time tells the classes apart
     motion_actions.py  its classes: the change in each, its extent and speed
     motion_scene.py    its pictures: textures and shapes
+    motion_files.py    its video files
+    motion_timelines.py  its long videos as data of task timeline
 """

@@ -102,9 +102,9 @@ def _read_motion(config: DataConfig) -> Annotations:
 
 
 def _read_motion_timeline(config: DataConfig) -> Annotations:
-    from pipeline.datasets.motion import read_motion_timeline
+    from pipeline.datasets.motion_timelines import read_motion_timeline
 
-    return read_motion_timeline(Path(config.root))
+    return read_motion_timeline(Path(config.root), config.format)
 
 
 def _read_ms_tcn(config: DataConfig) -> Annotations:
@@ -143,6 +143,7 @@ DATA_FORMATS: dict[str, DataFormat] = {
     "manifest": DataFormat(_read_manifest, list_rows=_list_manifest),
     "motion": DataFormat(_read_motion, made_as="folder"),
     "motion_timeline": DataFormat(_read_motion_timeline),
+    "motion_two_shapes": DataFormat(_read_motion_timeline),
     "ms_tcn": DataFormat(_read_ms_tcn),
     "shards": DataFormat(_listed(read_shards), list_rows=_list_shards),
     "ucf101": DataFormat(_listed(read_ucf101)),

@@ -6,32 +6,30 @@ right on exactly half of the two. Beside the clips there are long untrimmed vide
 
     train/<class>/0000.mp4   val/<class>/0000.mp4   test/<class>/0000.mp4     even numbers MP4 (H.264),
     train/<class>/0001.avi   ...                                              odd numbers AVI (MPEG-4)
-    untrimmed/000.mp4        untrimmed/segments.json
+    untrimmed/000.mp4        untrimmed/segments.json, and manifest.csv, the same as a table
     motion_set.json          the config, and whether the set is complete
 """
 
 from __future__ import annotations
 
-import itertools
 import json
 import shutil
 from collections import Counter
 from dataclasses import asdict, dataclass, replace
-from fractions import Fraction
 from hashlib import sha256
 from pathlib import Path
 from typing import Any
 
-import av
 import numpy as np
 from numpy.typing import NDArray
 
 from pipeline.clip import Segment
-from pipeline.datasets.annotations import Annotations, VideoRow
 from pipeline.datasets.motion_actions import (
     CHANGES,
+    TURNING,
     Action,
     OppositeActions,
+    ShapeBeside,
     State,
     after,
     draw_action,
@@ -39,10 +37,10 @@ from pipeline.datasets.motion_actions import (
     draw_state,
     make_track,
 )
-from pipeline.datasets.motion_scene import SHAPES, draw_look, render
+from pipeline.datasets.motion_files import write_video
+from pipeline.datasets.motion_scene import SHAPES, draw_look, render, with_shape
 from pipeline.errors import UserError
-from pipeline.files.failures import failures_of
-from pipeline.files.writing import OutputFile, write_atomically
+from pipeline.files.writing import write_atomically
 from pipeline.schema import read_checked, read_json
 
 PARTNER = {a: b for change in CHANGES for a, b in ((change.rising, change.falling), (change.falling, change.rising))}
@@ -65,6 +63,10 @@ _REST_SHARE = 0.15
 """A clip shows at most this share of its action's time as rest before or after it."""
 _EMPTY_SHARE = 0.15
 """Share of the background clips without a shape."""
+_RADIUS_OF_TWO = 0.85
+"""Of a shape that is not alone, in terms of one that is."""
+_ENOUGH_ROOM, _NUM_TRIES = 0.45, 8
+"""Between the centres of two shapes, and how often an action is drawn that leaves it."""
 
 Frames = NDArray[np.uint8]
 
@@ -91,6 +93,8 @@ class MotionSetConfig:
     """Long videos with segments."""
     untrimmed_seconds: float = 40.0
     """Length of a long video."""
+    num_shapes: int = 1
+    """Shapes in a long video, 1 or 2. Each of two has actions of its own, at its own times."""
     min_action_seconds: float = 1.6
     """The shortest action, in clips and long videos."""
     max_action_seconds: float = 2.4
@@ -110,6 +114,7 @@ class MotionSetConfig:
             >= 0,
             "size_px must be even and at least 32": self.size_px >= 32 and self.size_px % 2 == 0,
             "fps must be at least 1 and num_frames at least 2": self.fps >= 1 and self.num_frames >= 2,
+            "num_shapes must be 1 or 2": self.num_shapes in (1, 2),
             "action times must be 0 < min <= max": 0 < self.min_action_seconds <= self.max_action_seconds,
             "rest times must be 0 <= min <= max": 0 <= self.min_rest_seconds <= self.max_rest_seconds,
             "untrimmed_seconds must have room for one action and the rests around it": self.untrimmed_seconds
@@ -161,38 +166,6 @@ def read_segments(root: Path) -> dict[Path, tuple[Segment, ...]]:
     listed = read_json(source.read_text(encoding="utf-8"), str(source))
     found = read_checked(dict[str, tuple[Segment, ...]], listed, str(source))
     return {source.parent / name: segments for name, segments in found.items()}
-
-
-_TIMELINE_PARTS = {"train": 144, "val": 6, "test": 10}
-_TIMELINE_SET = MotionSetConfig(
-    num_train_clips=0,
-    num_val_clips=0,
-    num_test_clips=0,
-    num_untrimmed=sum(_TIMELINE_PARTS.values()),
-    untrimmed_seconds=60.0,
-    seed=1,
-)
-
-
-def read_motion_timeline(root: Path) -> Annotations:
-    """The stretches of long motion videos, which are made in ``root`` if they are not there."""
-    make_motion_set(root, _TIMELINE_SET)
-    videos = iter(sorted(read_segments(root).items()))
-    splits = {}
-    for part, count in _TIMELINE_PARTS.items():
-        splits[part] = tuple(
-            VideoRow(
-                path,
-                segment.label,
-                path.name,
-                segment.start_seconds,
-                segment.end_seconds,
-                name=path.relative_to(root).as_posix(),
-            )
-            for path, segments in itertools.islice(videos, count)
-            for segment in segments
-        )
-    return Annotations(MOTION_CLASSES, splits, may_lack_classes=True)
 
 
 def _state(root: Path, config: MotionSetConfig, complete: bool) -> dict[str, Any]:
@@ -260,27 +233,54 @@ def _frames(
 ) -> Frames:
     look = draw_look(rng, config.size_px, shapes)
     seconds = np.arange(num_frames) / config.fps
-    return render(look, make_track(rng, state, actions, seconds))
+    return render((look, make_track(rng, state, actions, seconds)))
 
 
 def _make_untrimmed(folder: Path, config: MotionSetConfig) -> None:
     segments = {}
     for index in range(config.num_untrimmed):
         rng = np.random.default_rng([config.seed, len(_SPLITS), index])
-        # Half of the long videos have the one shape that all classes show on.
-        shape = "rounded" if index % 2 == 0 else str(rng.choice([name for name in SHAPES if name != "rounded"]))
-        state = draw_state(rng)
-        actions = _story(rng, config, state, shape)
-        frames = _frames(rng, config, round(config.untrimmed_seconds * config.fps), state, actions, (shape,))
+        frames, actions = _two_shapes(rng, config) if config.num_shapes == 2 else _one_shape(rng, config, index)
         name = f"{index:03d}.mp4"
         write_video(folder / name, frames, config.fps, intra=False)
         segments[name] = [asdict(Segment(action.start_seconds, action.end_seconds, action.label)) for action in actions]
     if segments:
         write_atomically(folder / "segments.json", json.dumps(segments, indent=1))
+        rows = [
+            f"{name},{s['label']},{s['start_seconds']},{s['end_seconds']}" for name in segments for s in segments[name]
+        ]
+        write_atomically(folder / "manifest.csv", "\n".join(["path,label,start_seconds,end_seconds", *rows, ""]))
 
 
-def _story(rng: np.random.Generator, config: MotionSetConfig, state: State, shape: str) -> list[Action]:
-    """Actions with rests between them, each from where the last one ended; classes that came least often first."""
+def _one_shape(rng: np.random.Generator, config: MotionSetConfig, index: int) -> tuple[Frames, list[Action]]:
+    # Half of the long videos have the one shape that all classes show on.
+    shape = "rounded" if index % 2 == 0 else str(rng.choice([name for name in SHAPES if name != "rounded"]))
+    state = draw_state(rng)
+    actions = _story(rng, config, state, shape)
+    return _frames(rng, config, round(config.untrimmed_seconds * config.fps), state, actions, (shape,)), actions
+
+
+def _two_shapes(rng: np.random.Generator, config: MotionSetConfig) -> tuple[Frames, list[Action]]:
+    """Two smaller shapes, one before the other. No class is told of both at one moment."""
+    shapes = rng.permutation(["rounded", str(rng.choice(TURNING))]).tolist()  # together they show all classes
+    seconds = np.arange(round(config.untrimmed_seconds * config.fps)) / config.fps
+    look = draw_look(rng, config.size_px, (shapes[0],))
+    scene, actions, beside = [], list[Action](), None
+    for shape in shapes:
+        states = [draw_state(rng) for _ in range(_NUM_TRIES)]
+        state = states[0] if beside is None else max(states, key=beside.distance)
+        own = _story(rng, config, state, shape, beside)
+        track = make_track(rng, state, own, seconds)
+        beside, actions = ShapeBeside(tuple(own), track, config.fps), actions + own
+        scene.append((with_shape(rng, look, shape), replace(track, radius=track.radius * _RADIUS_OF_TWO)))
+    return render(*scene), sorted(actions, key=lambda action: action.start_seconds)
+
+
+def _story(
+    rng: np.random.Generator, config: MotionSetConfig, state: State, shape: str, beside: ShapeBeside | None = None
+) -> list[Action]:
+    """Actions with rests between them, each from where the last one ended; classes that came least often first. Of
+    another shape the way is left free where it can be, and no class is told while that tells it."""
     actions: list[Action] = []
     times_told: Counter[str] = Counter()
     now = _whole_frames(rng, config, config.min_rest_seconds, config.max_rest_seconds)
@@ -288,59 +288,44 @@ def _story(rng: np.random.Generator, config: MotionSetConfig, state: State, shap
         end = now + _whole_frames(rng, config, config.min_action_seconds, config.max_action_seconds)
         if end / config.fps + config.min_rest_seconds > config.untrimmed_seconds:
             return actions
-        last = actions[-1].label if actions else ""
-        change, sign = _next_change(rng, state, shape, last, times_told)
-        actions.append(draw_action(rng, change, sign, state, now / config.fps, end / config.fps))
+        times = now / config.fps, end / config.fps
+        taken = {actions[-1].label} if actions else set()  # over again it would look like one long action
+        taken |= beside.labels(*times) if beside else set()
+        choices = _next_changes(state, shape, taken, times_told)
+        if not choices:  # it has vanished, and while the other appears it cannot
+            now = end
+            continue
+        drawn = []
+        for _ in range(_NUM_TRIES if beside else 1):
+            change, sign = choices[int(rng.integers(len(choices)))]
+            drawn.append(draw_action(rng, change, sign, state, *times))
+        actions.append(max(drawn, key=lambda action: _way_left(beside, state, action, config)))
         times_told[actions[-1].label] += 1
         state = after(state, actions[-1])
         now = end + _whole_frames(rng, config, config.min_rest_seconds, config.max_rest_seconds)
+
+
+def _way_left(beside: ShapeBeside | None, state: State, action: Action, config: MotionSetConfig) -> float:
+    """Distance between the shapes until after the rest that follows; more than enough is no better than enough."""
+    if beside is None:
+        return _ENOUGH_ROOM
+    end_seconds = action.end_seconds + config.max_rest_seconds
+    return min(beside.distance(state, action, action.start_seconds, end_seconds), _ENOUGH_ROOM)
 
 
 def _whole_frames(rng: np.random.Generator, config: MotionSetConfig, low_seconds: float, high_seconds: float) -> int:
     return round(float(rng.uniform(low_seconds, high_seconds)) * config.fps)
 
 
-def _next_change(
-    rng: np.random.Generator, state: State, shape: str, last: str, times_told: Counter[str]
-) -> tuple[OppositeActions, int]:
-    """A change that can start here and is not the last one over again, which would look like one long action."""
+def _next_changes(
+    state: State, shape: str, taken: set[str], times_told: Counter[str]
+) -> list[tuple[OppositeActions, int]]:
+    """The changes that can start here, are none of those taken, and were told least often."""
     choices = [
         (change, sign)
         for change in CHANGES
         for sign, label in ((1, change.rising), (-1, change.falling))
-        if label != last and change.fits(state, sign, shape)
+        if label not in taken and change.fits(state, sign, shape)
     ]
     counts = [times_told[change.rising if sign > 0 else change.falling] for change, sign in choices]
-    rarest = [choice for choice, count in zip(choices, counts, strict=True) if count == min(counts)]
-    return rarest[int(rng.integers(len(rarest)))]
-
-
-_INTRA_CODECS: dict[str, tuple[str, dict[str, str]]] = {
-    # Constant quantiser, every frame for itself: what a frame looks like does not depend on its neighbours.
-    ".mp4": ("libx264", {"preset": "veryfast", "qp": "18", "g": "1", "bf": "0"}),
-    ".avi": ("mpeg4", {"flags": "+qscale", "global_quality": str(3 * 118), "g": "1", "bf": "0"}),
-}
-# Rate control by macroblock tree (crf) gives other bytes now and then from the same frames; a fixed quantiser does not.
-_LONG_CODEC = ("libx264", {"preset": "veryfast", "qp": "20", "g": "50", "bf": "2"})
-
-
-def write_video(path: Path, frames: Frames, fps: int, *, intra: bool) -> None:
-    """Encodes ``frames``, uint8 RGB ``[T, H, W, 3]`` of even sides; the suffix (.mp4, .avi) gives the container.
-
-    With ``intra`` each frame stands for itself, so that frames reversed are, once decoded, exactly the frames of the
-    file reversed. Without, the file is coded as usual, with frames predicted from both sides (MP4 only).
-    """
-    codec, options = _INTRA_CODECS[path.suffix] if intra else _LONG_CODEC
-    with (
-        OutputFile(path) as output,
-        failures_of(path),
-        av.open(str(output.temporary), "w", format=path.suffix[1:]) as container,
-    ):
-        stream = container.add_stream(codec, rate=Fraction(fps), options=options)
-        assert isinstance(stream, av.VideoStream)
-        stream.thread_count = 1  # threads would cut a frame into slices; and the bytes must not depend on the machine
-        stream.pix_fmt = "yuv420p"
-        stream.height, stream.width = frames.shape[1:3]
-        for frame in frames:
-            container.mux(stream.encode(av.VideoFrame.from_ndarray(np.ascontiguousarray(frame), format="rgb24")))
-        container.mux(stream.encode())
+    return [choice for choice, count in zip(choices, counts, strict=True) if count == min(counts)]

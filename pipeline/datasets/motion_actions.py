@@ -60,14 +60,14 @@ class OppositeActions:
         return visible and shape in self.shapes and self.room(state, sign) >= self.min_change - 1e-9
 
 
-_TURNING = ("triangle", "bar", "half_disc")
+TURNING = ("triangle", "bar", "half_disc")
 """Shapes that look alike in few positions: they show that they turn, and which way."""
 
 CHANGES = (
     OppositeActions("moves_right", "moves_left", "x", 0.22, 0.78, 0.36, 0.56),
     OppositeActions("moves_down", "moves_up", "y", 0.22, 0.78, 0.36, 0.56),
     OppositeActions(
-        "turns_clockwise", "turns_anticlockwise", "angle", 0, 2 * math.pi, 2.4, 4.0, unbounded=True, shapes=_TURNING
+        "turns_clockwise", "turns_anticlockwise", "angle", 0, 2 * math.pi, 2.4, 4.0, unbounded=True, shapes=TURNING
     ),
     OppositeActions("grows", "shrinks", "log_radius", math.log2(0.15), math.log2(0.34), 0.8, 1.15),
     OppositeActions("appears", "vanishes", "opacity", 0, 1, 1, 1),
@@ -128,6 +128,30 @@ def draw_action(
 def after(state: State, action: Action) -> State:
     """The state when the action is over."""
     return replace(state, **{action.attribute: getattr(state, action.attribute) + action.change})
+
+
+@dataclass(frozen=True)
+class ShapeBeside:
+    """The other shape of a scene, of which everything is settled."""
+
+    actions: tuple[Action, ...]
+    track: ShapeTrack
+    fps: int
+
+    def labels(self, start_seconds: float, end_seconds: float) -> set[str]:
+        """Return the classes that it shows at some time of a stretch, or at the ends of it."""
+        return {a.label for a in self.actions if a.start_seconds <= end_seconds and start_seconds <= a.end_seconds}
+
+    def distance(
+        self, state: State, action: Action | None = None, start_seconds: float = 0.0, end_seconds: float = 0.0
+    ) -> float:
+        """Return the least distance of its centre from that of a shape with this state and action, in a stretch."""
+        frames = slice(round(start_seconds * self.fps), round(end_seconds * self.fps) + 1)
+        seconds = np.arange(len(self.track))[frames] / self.fps
+        moved = {name: getattr(state, name) - getattr(self.track, name)[frames] for name in ("x", "y")}
+        if action is not None and action.attribute in moved:
+            moved[action.attribute] = moved[action.attribute] + action.offsets(seconds)
+        return float(np.hypot(moved["x"], moved["y"]).min(initial=np.inf))
 
 
 def make_track(rng: np.random.Generator, state: State, actions: Sequence[Action], seconds: Times) -> ShapeTrack:

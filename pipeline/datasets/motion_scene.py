@@ -1,4 +1,4 @@
-"""The pictures of the motion set: one textured shape on a textured background, drawn with smooth edges.
+"""The pictures of the motion set: textured shapes on a textured background, drawn with smooth edges.
 
 A ``Look`` holds what stays the same through a video, a ``ShapeTrack`` what varies from frame to frame. Lengths and
 places are in parts of the frame's side, angles in radians, clockwise as seen.
@@ -6,8 +6,8 @@ places are in parts of the frame's side, angles in radians, clockwise as seen.
 
 from __future__ import annotations
 
-from collections.abc import Callable
-from dataclasses import dataclass, fields
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass, fields, replace
 
 import numpy as np
 from numpy.typing import NDArray
@@ -96,16 +96,32 @@ def draw_look(rng: np.random.Generator, size_px: int, shapes: tuple[str, ...] = 
     """Draw the shape, colours and textures at random: no single frame says anything of the class."""
     side = size_px + 2 * round(_MARGIN * size_px)
     ground = rng.uniform(0, 1, (2, 3)).astype(np.float32)
-    fill = rng.uniform(0, 1, (2, 3)).astype(np.float32)
-    while not _far_apart(fill[0], fill[1], ground.mean(axis=0)):
-        fill = rng.uniform(0, 1, (2, 3)).astype(np.float32)
+    fill = _draw_fill(rng, ground.mean(axis=0))
     mixture = _texture(rng, side)[..., None]
-    directions, lengths = rng.uniform(0, 2 * np.pi, 2), rng.uniform(1.5, 4.0, 2)
-    waves = [lengths * np.cos(directions), lengths * np.sin(directions), rng.uniform(0, 2 * np.pi, 2)]
+    waves = _draw_waves(rng)
     shape = shapes[int(rng.integers(len(shapes)))]
     mixture = 0.5 + (mixture - 0.5) * np.float32(rng.uniform(0.3, 0.8))  # backgrounds are quieter than the shape
     background = ground[0] * (1 - mixture) + ground[1] * mixture
-    return Look(size_px, shape, background, fill, np.stack(waves, axis=1).astype(np.float32))
+    return Look(size_px, shape, background, fill, waves)
+
+
+def with_shape(rng: np.random.Generator, look: Look, shape: str) -> Look:
+    """The look of another shape before the same background; its own textures are drawn."""
+    ground = look.background.mean(axis=(0, 1))
+    return replace(look, shape=shape, fill=_draw_fill(rng, ground), waves=_draw_waves(rng))
+
+
+def _draw_fill(rng: np.random.Generator, ground: Array) -> Array:
+    while True:
+        fill = rng.uniform(0, 1, (2, 3)).astype(np.float32)
+        if _far_apart(fill[0], fill[1], ground):
+            return fill
+
+
+def _draw_waves(rng: np.random.Generator) -> Array:
+    directions, lengths = rng.uniform(0, 2 * np.pi, 2), rng.uniform(1.5, 4.0, 2)
+    waves = [lengths * np.cos(directions), lengths * np.sin(directions), rng.uniform(0, 2 * np.pi, 2)]
+    return np.stack(waves, axis=1).astype(np.float32)
 
 
 def _far_apart(*colours: Array) -> bool:
@@ -138,13 +154,24 @@ def _smooth_noise(rng: np.random.Generator, side: int, num_cells: int) -> Array:
     return noise
 
 
-def render(look: Look, track: ShapeTrack) -> NDArray[np.uint8]:
-    """The frames of a video: uint8 RGB ``[T, H, W, 3]``."""
-    blocks = [_render_block(look, track[i : i + _TRACK_BLOCK]) for i in range(0, len(track), _TRACK_BLOCK)]
-    return np.concatenate(blocks)
+def render(*shapes: tuple[Look, ShapeTrack]) -> NDArray[np.uint8]:
+    """The frames of a video, uint8 RGB ``[T, H, W, 3]``: the shapes one over the other, before the background of the
+    first."""
+    num_frames = len(shapes[0][1])
+    blocks = [slice(start, start + _TRACK_BLOCK) for start in range(0, num_frames, _TRACK_BLOCK)]
+    return np.concatenate([_render_block([(look, track[block]) for look, track in shapes]) for block in blocks])
 
 
-def _render_block(look: Look, track: ShapeTrack) -> NDArray[np.uint8]:
+def _render_block(shapes: Sequence[tuple[Look, ShapeTrack]]) -> NDArray[np.uint8]:
+    look, track = shapes[0]
+    frames = np.stack([_shifted(look, dx, dy) for dx, dy in zip(track.camera_x, track.camera_y, strict=True)])
+    for shape in shapes:
+        _draw_shape(frames, *shape)
+    return (frames * 255 + 0.5).astype(np.uint8)
+
+
+def _draw_shape(frames: Array, look: Look, track: ShapeTrack) -> None:
+    """Into frames, 0 to 1, ``[T, H, W, 3]``."""
     centres = (np.arange(look.size_px, dtype=np.float32) + 0.5) / look.size_px
     x = centres[None, None, :] - track.x[:, None, None]  # [T, 1, W]
     y = centres[None, :, None] - track.y[:, None, None]  # [T, H, 1]
@@ -156,9 +183,7 @@ def _render_block(look: Look, track: ShapeTrack) -> NDArray[np.uint8]:
     own_y = np.divide(cos * y - sin * x, radius, dtype=np.float32)
     distance_px = SHAPES[look.shape](own_x, own_y, roundness) * radius * look.size_px
     cover = (np.clip(0.5 - distance_px, 0, 1) * opacity)[..., None]
-    frames = np.stack([_shifted(look, dx, dy) for dx, dy in zip(track.camera_x, track.camera_y, strict=True)])
     frames += cover * (_fill(look, own_x, own_y) - frames)
-    return (frames * 255 + 0.5).astype(np.uint8)
 
 
 def _fill(look: Look, x: Array, y: Array) -> Array:

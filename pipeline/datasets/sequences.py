@@ -19,6 +19,7 @@ from pipeline.config import SequenceConfig
 from pipeline.datasets.annotations import VideoRow
 from pipeline.errors import UserError
 from pipeline.sampling import grid_range
+from pipeline.timeline.tuning import ScoredVideo
 
 IGNORED = -100
 """The target of a grid frame that nobody has labelled, labels one; ``nan`` where there may be several labels."""
@@ -114,6 +115,16 @@ def _refuse_overlaps(video: TimelineVideo, config: SequenceConfig) -> None:
 
 def _end_of(row: VideoRow) -> float:
     return math.inf if row.end_seconds is None else row.end_seconds
+
+
+def scored_video(scores: NDArray[np.float32], targets: NDArray[Any]) -> ScoredVideo:
+    """Return probabilities ``[G, K]`` beside the targets, int64 ``[G]`` or float32 ``[G, K]``, as ``frame_targets``
+    gives them."""
+    if targets.ndim == 1:
+        is_known = targets != IGNORED
+        truth = np.eye(scores.shape[1], dtype=bool)[targets * is_known] & is_known[:, None]
+        return ScoredVideo(scores, truth, is_known)
+    return ScoredVideo(scores, np.nan_to_num(targets) > 0.5, ~np.isnan(targets).any(axis=1))
 
 
 def delayed(targets: Tensor, num_frames: int) -> Tensor:

@@ -116,8 +116,8 @@ class _Overlay:
     def _frame(self, frame: Tensor, time_seconds: float) -> Image:
         memory = self._memory
         place = max(bisect_right(memory.times_seconds, time_seconds + 1e-6) - 1, 0)
-        segment = "" if memory.is_unknown else memory.label
-        caption = Caption(time_seconds, memory.label, memory.score, segment)
+        segments = () if memory.is_unknown else (memory.label,)
+        caption = Caption(time_seconds, memory.label, memory.score, segments)
         return self._strip.drawn_under(draw_caption(self._heated(frame, place), caption), time_seconds)
 
     def _heated(self, frame: Tensor, place: int) -> Image:

@@ -152,13 +152,16 @@ def _read_out_constants(file: ModelFile) -> list[Any]:
 
 
 def _reading(file: ModelFile, logits: str) -> _Graph:
-    """Logits ``[B, K]`` -> ``scores [B, K]`` and ``knownness [B]``, as the file's calibration reads them."""
+    """Logits ``[B, K]`` -> ``scores [B, K]`` and ``knownness [B]``, as the file's calibration reads them; where labels
+    may overlap, the best score is how known a frame looks."""
     temperature = helper.make_tensor("temperature", _FLOAT, [], [file.calibration.temperature])
     last_axis = helper.make_tensor("last_axis", _INT64, [1], [-1])
     nodes = [
         make_node("Div", [logits, "temperature"], ["calibrated"]),
-        make_node("Softmax", ["calibrated"], [SCORES], axis=-1),
-        *_KNOWNNESS_NODES[file.calibration.unknown_measure](logits),
+        make_node("Sigmoid", ["calibrated"], [SCORES])
+        if file.may_overlap
+        else make_node("Softmax", ["calibrated"], [SCORES], axis=-1),
+        *_KNOWNNESS_NODES["max_probability" if file.may_overlap else file.calibration.unknown_measure](logits),
     ]
     outputs = [
         helper.make_tensor_value_info(SCORES, _FLOAT, ["batch", len(file.labels)]),

@@ -20,7 +20,9 @@ from pipeline.evaluation import Evaluation, evaluate_model
 from pipeline.inference import load_model
 from pipeline.inference.onnx_file import FRAMES, LOGITS
 from pipeline.inference.onnx_runtime import open_session
-from pipeline.timeline_evaluation import TimelineEvaluation, evaluate_timelines
+from pipeline.timeline.tuning import ScoredVideo
+from pipeline.timeline_evaluation import evaluate_and_score
+from pipeline.timeline_results import TimelineEvaluation
 
 
 @dataclass(frozen=True)
@@ -78,22 +80,25 @@ def timeline_cost(
     reads both ways answers by windows.
 
     Raises:
-        UserError: as ``evaluate_timelines``.
+        UserError: as ``evaluate_and_score``.
     """
     inference = InferenceConfig() if file.recognizer.temporal.streams else InferenceConfig(mode="windows")
-    evaluations: list[TimelineEvaluation] = []
+    evaluations: list[tuple[TimelineEvaluation, list[ScoredVideo]]] = []
     with tempfile.TemporaryDirectory() as folder:
         for content in (plain, int8):
             path = Path(folder) / f"{len(evaluations)}.clip.onnx"
             path.write_bytes(content)
             model = load_model(path)
             model.open_as(file.decode)
-            evaluations.append(evaluate_timelines(model, rows, inference=inference, progress=lambda: progress(1)))
+            evaluations.append(evaluate_and_score(model, rows, inference=inference, progress=lambda: progress(1)))
     return _compared(*evaluations)
 
 
-def _compared(plain: TimelineEvaluation, int8: TimelineEvaluation) -> dict[str, float]:
-    pairs = [(ours.scores, theirs.scores) for ours, theirs in zip(plain.results, int8.results, strict=True)]
+def _compared(
+    float32: tuple[TimelineEvaluation, list[ScoredVideo]], eight_bits: tuple[TimelineEvaluation, list[ScoredVideo]]
+) -> dict[str, float]:
+    (plain, plain_scores), (int8, int8_scores) = float32, eight_bits
+    pairs = [(ours.scores, theirs.scores) for ours, theirs in zip(plain_scores, int8_scores, strict=True)]
     same = np.concatenate([(ours.argmax(axis=1) == theirs.argmax(axis=1)) for ours, theirs in pairs])
     figures: dict[str, float] = {}
     for name in ("frame_accuracy", "f1_10", "f1_25", "f1_50"):

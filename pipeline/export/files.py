@@ -10,7 +10,6 @@ from typing import Any
 from pipeline.checkpoint import ModelFile
 from pipeline.config import DataConfig
 from pipeline.datasets.annotations import VideoRow
-from pipeline.errors import UserError
 from pipeline.export.assembly import assemble, describe_graph
 from pipeline.export.cost import measure_cost, timeline_cost
 from pipeline.export.int8 import calibration_clips, quantize
@@ -39,7 +38,7 @@ def export_onnx(file: ModelFile, stem: Path, int8: Int8Data | None = None) -> Ex
     Raises:
         UserError: torch cannot export the network, or a graph computes something else; nothing is written then.
     """
-    _require_exportable(file)
+    file.require_network("clipgru export")
     pieces = make_pieces(file)
     graphs = assemble(file, pieces)
     differences = check_parity(file, graphs, pieces.slots)
@@ -64,12 +63,6 @@ def _cost(file: ModelFile, plain: Any, small: Any, slots: Sequence[StateSlot], i
         describe_graph(described, file, "clip", slots, precision=precision)
         contents.append(sealed(described.SerializeToString(deterministic=True)))
     return timeline_cost(file, contents[0], contents[1], int8.rows, int8.progress)
-
-
-def _require_exportable(file: ModelFile) -> None:
-    file.require_network("clipgru export")
-    if file.task == "timeline" and file.sequence.labels == "several":
-        raise UserError("models of several labels at a time (sequence.labels several) cannot be exported yet")
 
 
 def _write(file: ModelFile, graphs: dict[str, Any], pieces: Pieces, stem: Path, **said: Any) -> list[Path]:

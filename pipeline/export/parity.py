@@ -108,7 +108,11 @@ def step_differences(file: ModelFile, run: RunGraph, slots: Sequence[StateSlot],
 
 def _reading_differences(file: ModelFile, read: Sequence[Any], logits: Tensor) -> list[float]:
     """Of scores and of how known each clip looks."""
-    expected = (file.calibration.probabilities(logits), file.calibration.knownness(logits))
+    if file.may_overlap:
+        each = file.calibration.each_probability(logits)
+        expected = (each, each.amax(dim=-1))
+    else:
+        expected = (file.calibration.probabilities(logits), file.calibration.knownness(logits))
     return [_difference(got, theirs) for got, theirs in zip(read, expected, strict=True)]
 
 

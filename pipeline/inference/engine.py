@@ -12,13 +12,13 @@ import os
 from collections.abc import Generator, Iterator
 from contextlib import closing
 from pathlib import Path
-from typing import TYPE_CHECKING, Literal, NoReturn, cast
+from typing import TYPE_CHECKING, Any, Literal, NoReturn, cast
 
 import numpy as np
 from numpy.typing import NDArray
 
 from pipeline.clip import Image, Prediction, Segment
-from pipeline.config import DecodeConfig, InferenceConfig, TimelineConfig
+from pipeline.config import DecodeConfig, InferenceConfig, TimelineConfig, TimelineNumbers, to_dict
 from pipeline.decode import VideoOpener, VideoReader
 from pipeline.embedding.arrays import Features, stacked
 from pipeline.embedding.feature_file import FeatureOpener, FeatureReader
@@ -137,6 +137,12 @@ class Model:
         """Class names, in the order of the scores."""
         return self.file.labels
 
+    @property
+    def facts(self) -> dict[str, Any]:
+        """Facts that an output begins with: labels and sampling, and ``may_overlap`` where labels may."""
+        facts = {"labels": list(self.labels), "sampling": to_dict(self.file.sampling)}
+        return facts | {"may_overlap": True} if self.file.may_overlap else facts
+
     def predict(
         self, source: str | Path, *, config: InferenceConfig | None = None, top_k: int = 5
     ) -> Iterator[Prediction]:
@@ -175,9 +181,13 @@ class Model:
             yield from tracks.finish()
 
     def timeline(self, config: TimelineConfig | None = None, end_seconds: float = math.inf) -> Timeline | Tracks:
-        """Makes segments of the scores of one source, of one label at a time or of several."""
-        kind = Tracks if self.file.task == "timeline" and self.file.sequence.labels == "several" else Timeline
-        return kind(self.labels, self.file.sampling.sample_fps, config, end_seconds)
+        """Makes segments of the scores of one source, of one label at a time or of several; by the numbers in the model
+        file where ``config`` has none."""
+        numbers, fps = self.file.timeline or TimelineNumbers(), self.file.sampling.sample_fps
+        config = (config or TimelineConfig()).completed(numbers, self.file.sequence.background_label)
+        if self.file.may_overlap:
+            return Tracks(self.labels, fps, config, end_seconds, numbers.enter_thresholds)
+        return Timeline(self.labels, fps, config, end_seconds)
 
     def prediction(self, scores: WindowScores, path: str, end_seconds: float, top_k: int) -> Prediction:
         """A window's scores, in seconds and words."""

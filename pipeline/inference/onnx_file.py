@@ -18,7 +18,7 @@ from typing import Any
 
 import numpy as np
 
-from pipeline.config import DecodeConfig, SamplingConfig, SequenceConfig, TransformConfig
+from pipeline.config import DecodeConfig, SamplingConfig, SequenceConfig, TimelineNumbers, TransformConfig
 from pipeline.description import METADATA_KEY, ExportedDescription, StateDescription, parse_description
 from pipeline.errors import UserError
 
@@ -63,6 +63,12 @@ class OnnxFile:
     """Empty if there is no step."""
     task: str = "clip"
     sequence: SequenceConfig = field(default_factory=SequenceConfig)
+    timeline: TimelineNumbers | None = None
+
+    @property
+    def may_overlap(self) -> bool:
+        """True if each label has a probability of its own."""
+        return self.task == "timeline" and self.sequence.labels == "several"
 
 
 def import_onnx() -> ModuleType:
@@ -114,6 +120,7 @@ def read_onnx(path: Path) -> tuple[OnnxFile, Any]:
             said.states,
             said.task,
             said.sequence,
+            said.timeline,
         ),
         model,
     )

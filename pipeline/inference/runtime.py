@@ -12,7 +12,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from pipeline.clip import Image
-from pipeline.config import DecodeConfig, SamplingConfig, SequenceConfig, TransformConfig
+from pipeline.config import DecodeConfig, SamplingConfig, SequenceConfig, TimelineNumbers, TransformConfig
 from pipeline.embedding.arrays import Features
 
 Fit = Callable[[Image, Fraction], Image]
@@ -58,6 +58,14 @@ class ModelDescription(Protocol):
     @property
     def sequence(self) -> SequenceConfig:
         """Answers of a model of timelines."""
+
+    @property
+    def timeline(self) -> TimelineNumbers | None:
+        """Numbers by which its scores become segments; None: none were chosen."""
+
+    @property
+    def may_overlap(self) -> bool:
+        """True if each label has a probability of its own."""
 
 
 class Heads(Protocol):

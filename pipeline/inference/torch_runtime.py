@@ -34,8 +34,7 @@ def torch_runtime(file: ModelFile) -> Runtime:
     if config.backbone == FILE_FEATURES and config.num_features and config.features_fps:
         feature_form = config.num_features, config.features_fps
     is_on_cpu = next(file.recognizer.parameters()).device.type == "cpu"
-    is_several = file.task == "timeline" and file.sequence.labels == "several"
-    heads = TorchHeads(file.recognizer, file.calibration, is_several=is_several)
+    heads = TorchHeads(file.recognizer, file.calibration, is_several=file.may_overlap)
     num_pieces = torch.get_num_threads() if is_on_cpu and not feature_form else 1
     return Runtime(fit, _InferenceEmbedder(file), heads, num_pieces, feature_form)
 
@@ -86,6 +85,6 @@ class TorchHeads:
     def _read(self, logits: Tensor) -> Readings:
         known = self._calibration
         if self._is_several:  # each label by itself
-            probabilities = (logits.float() / known.temperature).sigmoid().cpu().numpy()
+            probabilities = known.each_probability(logits).cpu().numpy()
             return Readings(probabilities, np.zeros(len(probabilities), bool))
         return Readings(known.probabilities(logits).cpu().numpy(), known.is_unknown(logits).cpu().numpy())

@@ -10,6 +10,7 @@ from pipeline.options.models import (
     ReportOptions,
     ScoreOptions,
     TrainOptions,
+    TuneTimelineOptions,
 )
 from pipeline.options.videos import (
     CheckOptions,
@@ -34,6 +35,7 @@ __all__ = [
     "ScoreOptions",
     "ShardOptions",
     "TrainOptions",
+    "TuneTimelineOptions",
     "WebcamOptions",
     "name_sources",
 ]

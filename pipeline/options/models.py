@@ -71,6 +71,18 @@ class EvaluateOptions:
 
 
 @dataclass(frozen=True)
+class TuneTimelineOptions:
+    """The model file to write."""
+
+    output: str | None = None
+    """The model file to write; unset: MODEL itself, written anew."""
+    device: str = "auto"
+    """auto, cpu, cuda, cuda:1, mps."""
+    quiet: bool = False
+    """Print nothing but errors and the JSON summary."""
+
+
+@dataclass(frozen=True)
 class ScoreOptions:
     """Reading of predictions and truth, and thresholds of the figures."""
 

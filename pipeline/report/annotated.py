@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from array import array
-from bisect import bisect_left, bisect_right
+from bisect import bisect_left, bisect_right, insort
 from pathlib import Path
 
 import numpy as np
@@ -21,7 +21,12 @@ class AnnotatedVideo(Mp4File):
     """An MP4 to which annotated pictures are added one by one, of a file or a camera."""
 
     def write(
-        self, image: NDArray[np.uint8], time_seconds: float, label: str = "", score: float = 0.0, segment: str = ""
+        self,
+        image: NDArray[np.uint8],
+        time_seconds: float,
+        label: str = "",
+        score: float = 0.0,
+        segments: tuple[str, ...] = (),
     ) -> None:
         """Add a picture.
 
@@ -30,7 +35,7 @@ class AnnotatedVideo(Mp4File):
             time_seconds: from the start of the video; later than the picture before.
             label: the best label now.
             score: its score, 0 to 1.
-            segment: the action that is going on, or nothing.
+            segments: the actions that are going on.
 
         Raises:
             UserError: the disk takes no more.
@@ -40,7 +45,7 @@ class AnnotatedVideo(Mp4File):
             raise ValueError(f"a frame is uint8 RGB [H, W, 3] or [3, H, W], got {list(image.shape)}")
         if image.shape[2] != 3:
             image = image.transpose(1, 2, 0)  # [3, H, W] -> [H, W, 3]
-        super().write(draw_caption(image, Caption(time_seconds, label, score, segment)), time_seconds)
+        super().write(draw_caption(image, Caption(time_seconds, label, score, segments)), time_seconds)
 
 
 class PredictionTrack:
@@ -49,7 +54,8 @@ class PredictionTrack:
     def __init__(self) -> None:
         self._middles, self._scores, self._labels = array("d"), array("d"), array("i")
         self._names: dict[str, int] = {}
-        self._segments: list[Segment] = []
+        self._segments: list[Segment] = []  # by start
+        self._longest_seconds = 0.0
 
     def add_window(self, prediction: Prediction) -> None:
         """Add the next one, in order."""
@@ -58,21 +64,26 @@ class PredictionTrack:
         self._labels.append(self._names.setdefault(prediction.label, len(self._names)))
 
     def add_segment(self, segment: Segment) -> None:
-        """Add the next one, in order."""
-        self._segments.append(segment)
+        """Add one that is final, in any order."""
+        insort(self._segments, segment, key=_start_seconds)
+        self._longest_seconds = max(self._longest_seconds, segment.end_seconds - segment.start_seconds)
 
     def caption(self, time_seconds: float) -> Caption:
-        """Return the caption: the window whose middle is nearest, and the segment that the time lies in."""
-        place = bisect_right(self._segments, time_seconds, key=lambda segment: segment.start_seconds) - 1
-        segment = ""
-        if place >= 0 and time_seconds < self._segments[place].end_seconds:
-            segment = self._segments[place].label
+        """Return the caption: the window whose middle is nearest, and the segments that the time lies in."""
+        stop = bisect_right(self._segments, time_seconds, key=_start_seconds)
+        first = bisect_left(self._segments, time_seconds - self._longest_seconds, hi=stop, key=_start_seconds)
+        begun = self._segments[first:stop]
+        segments = tuple(segment.label for segment in begun if time_seconds < segment.end_seconds)
         if not self._middles:
-            return Caption(time_seconds, segment=segment)
+            return Caption(time_seconds, segments=segments)
         after = min(bisect_left(self._middles, time_seconds), len(self._middles) - 1)
         before = max(after - 1, 0)
         nearest = min(before, after, key=lambda window: abs(self._middles[window] - time_seconds))
-        return Caption(time_seconds, list(self._names)[self._labels[nearest]], self._scores[nearest], segment)
+        return Caption(time_seconds, list(self._names)[self._labels[nearest]], self._scores[nearest], segments)
+
+
+def _start_seconds(segment: Segment) -> float:
+    return segment.start_seconds
 
 
 class AnnotatedVideos(Writer):
@@ -113,7 +124,7 @@ class AnnotatedVideos(Writer):
             self._out = AnnotatedVideo(path, self._video.info.average_fps, no_clobber=self._no_clobber)
         caption = self._track.caption(time_seconds)
         image = as_shown(image, self._video.info.sample_aspect_ratio)
-        self._out.write(image, time_seconds, caption.label, caption.score, caption.segment)
+        self._out.write(image, time_seconds, caption.label, caption.score, caption.segments)
 
     def end_video(self, status: str, error: str) -> None:
         """Completes the file with the pictures it got. No picture, no file."""

@@ -16,7 +16,7 @@ Colour = tuple[int, int, int]
 FONT = cv2.FONT_HERSHEY_SIMPLEX
 WHITE, GREY = (255, 255, 255), (190, 190, 190)
 TRACK, GOING_ON, OTHER = (60, 60, 60), (16, 128, 98), (92, 92, 140)
-"""RGB: the empty bar, and dark enough under white text: the bar of the action going on, and of another label."""
+"""RGB: the empty bar, and dark enough under white text: the bar of an action going on, and of another label."""
 
 
 @dataclass(frozen=True)
@@ -28,8 +28,8 @@ class Caption:
     """The best label at this moment; empty: none."""
     score: float = 0.0
     """Its score, 0 to 1, drawn as a bar."""
-    segment: str = ""
-    """The action that is going on; empty: none."""
+    segments: tuple[str, ...] = ()
+    """The actions that are going on; empty: none."""
 
 
 def as_shown(image: Image, sample_aspect_ratio: Fraction) -> Image:
@@ -59,7 +59,7 @@ def as_jpeg(image: Image, quality: int) -> bytes:
 
 
 def draw_caption(image: Image, caption: Caption) -> Image:
-    """A copy of uint8 RGB ``[H, W, 3]`` with a dark band at the bottom: the action and the time, under them the best
+    """A copy of uint8 RGB ``[H, W, 3]`` with a dark band at the bottom: the actions and the time, under them the best
     label with its score as a bar."""
     height, width = image.shape[:2]
     line = max(9, min(round(height * 0.075), round(width * 0.06), 48))  # pixels of one line of text
@@ -70,8 +70,8 @@ def draw_caption(image: Image, caption: Caption) -> Image:
     time = clock(caption.time_seconds)
     baseline, right = top + margin + line, width - margin
     time_width = _text(out, time, (0, baseline), line, GREY, right_at=right)
-    action = caption.segment or "-"
-    _text(out, action, (margin, baseline), line, WHITE if caption.segment else GREY, right - time_width - 2 * margin)
+    actions = ", ".join(caption.segments) or "-"
+    _text(out, actions, (margin, baseline), line, WHITE if caption.segments else GREY, right - time_width - 2 * margin)
     _draw_bar(out, caption, (margin, baseline + margin, right, min(baseline + margin + line, height - 1)))
     return out
 
@@ -82,7 +82,7 @@ def _draw_bar(image: Image, caption: Caption, box: tuple[int, int, int, int]) ->
     if not caption.label:
         return
     filled = left + round((right - left) * min(max(caption.score, 0.0), 1.0))
-    colour = GOING_ON if caption.label == caption.segment else OTHER
+    colour = GOING_ON if caption.label in caption.segments else OTHER
     cv2.rectangle(image, (left, top), (filled, bottom), colour, cv2.FILLED)
     size, inset = round(0.8 * (bottom - top)), max(1, (bottom - top) // 5)
     share = f"{caption.score:.0%}"

@@ -10,7 +10,16 @@ from numpy.typing import NDArray
 
 from pipeline.clip import Prediction, Segment
 from pipeline.files.writing import OutputFile
-from pipeline.report.records import INTERRUPTED, OK, SourceVideo, Writer, rounded, segment_record, window_record
+from pipeline.report.records import (
+    INTERRUPTED,
+    OK,
+    SourceVideo,
+    Writer,
+    by_start,
+    rounded,
+    segment_record,
+    window_record,
+)
 from pipeline.schema import to_json
 
 
@@ -31,7 +40,7 @@ class JsonFile(Writer):
 
     def __init__(self, path: Path, header: dict[str, Any], *, no_clobber: bool = False) -> None:
         self._out = OutputFile(path, no_clobber=no_clobber)
-        self._segments: list[dict[str, Any]] = []
+        self._segments: list[Segment] = []
         self._num_videos = self._num_windows = 0
         self._status = OK
         self._out.write(_dump(header)[:-1] + (", " if header else "") + '"videos": [')
@@ -51,11 +60,12 @@ class JsonFile(Writer):
 
     def segment(self, segment: Segment) -> None:
         """Kept until the windows are over."""
-        self._segments.append(segment_record(segment))
+        self._segments.append(segment)
 
     def end_video(self, status: str, error: str) -> None:
         """Closes its object."""
-        end = {"segments": self._segments, "status": status} | ({"error": error} if error else {})
+        segments = [segment_record(segment) for segment in by_start(self._segments)]
+        end = {"segments": segments, "status": status} | ({"error": error} if error else {})
         self._out.write("], " + _dump(end)[1:])
         self._status = INTERRUPTED if status == INTERRUPTED else self._status
 

@@ -23,7 +23,7 @@ from pipeline.files.writing import OutputFile, check_folder
 from pipeline.report.drawing import as_shown, shrunk
 from pipeline.report.mp4 import Mp4File, encoder_name
 from pipeline.report.own import PREVIEW
-from pipeline.report.records import OK, SourceVideo, Writer, later, rounded, segment_record
+from pipeline.report.records import OK, SourceVideo, Writer, by_start, later, rounded, segment_record
 from pipeline.report.strip import ScoreStrip
 from pipeline.report.templates import template
 from pipeline.schema import to_json
@@ -54,14 +54,21 @@ class HtmlPages(Writer):
         folder: made if it is not there.
         labels: ``[K]`` class names.
         max_embedded_mb: a larger video is not put into the page.
+        may_overlap: a track for each label, in place of one for all.
         no_clobber: refuse to replace a page.
     """
 
     def __init__(
-        self, folder: Path, labels: Sequence[str], max_embedded_mb: float, *, no_clobber: bool = False
+        self,
+        folder: Path,
+        labels: Sequence[str],
+        max_embedded_mb: float,
+        *,
+        may_overlap: bool = False,
+        no_clobber: bool = False,
     ) -> None:
         self._folder, self._labels, self._max_bytes = folder, labels, int(1e6 * max_embedded_mb)
-        self._no_clobber = no_clobber
+        self._may_overlap, self._no_clobber = may_overlap, no_clobber
         self.begin_video(SourceVideo("", ""))
         check_folder(folder)
 
@@ -112,7 +119,7 @@ class HtmlPages(Writer):
         source, mime = self._media(info)
         # On the clock of what is played: that of the file, or of a copy that begins with the first picture.
         start = info.start_seconds_in_file if browsers_play(info) else 0.0
-        segments = [later(segment, start) for segment in self._segments]
+        segments = [later(segment, start) for segment in by_start(self._segments)]
         data = to_json(self._data(segments, status, error, start), ensure_ascii=False)
         return template("report/page.html").render(
             title=Path(self._video.path).name,
@@ -121,6 +128,7 @@ class HtmlPages(Writer):
             source=source,
             mime=mime,
             segments=segments,
+            may_overlap=self._may_overlap,
             data=Markup(data.replace("<", "\\u003c")),  # so that no label ends the script
         )
 
@@ -128,6 +136,10 @@ class HtmlPages(Writer):
         """Return the data of the page's script: the segments, and the strip of the best labels, whose times, and the
         video's end, are moved to the player's clock, on which the first picture is at ``start_seconds``."""
         strip, means = self._strip, self._strip.means()
+        rows = strip.top_labels(_NUM_STRIP_LABELS)
+        if self._may_overlap:  # every label with a segment has its track, in the order of the labels
+            shown = {self._labels.index(segment.label) for segment in segments} if rows else set()
+            rows = sorted(shown | set(rows))
         return {
             "path": self._video.path,
             "duration_seconds": rounded(start_seconds + self._video.duration_seconds),
@@ -136,10 +148,7 @@ class HtmlPages(Writer):
             "segments": [segment_record(segment) for segment in segments],
             "strip": {
                 "times_seconds": [rounded(start_seconds + time) for time in strip.times_seconds],
-                "rows": [
-                    {"label": self._labels[k], "scores": [rounded(score) for score in means[:, k]]}
-                    for k in strip.top_labels(_NUM_STRIP_LABELS)
-                ],
+                "rows": [{"label": self._labels[k], "scores": [rounded(score) for score in means[:, k]]} for k in rows],
             },
         }
 

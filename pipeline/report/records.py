@@ -4,6 +4,7 @@ of a float, which depend on the batch size and the machine, do not show."""
 from __future__ import annotations
 
 import os
+from collections.abc import Iterable
 from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
@@ -113,6 +114,11 @@ def later(segment: Segment, seconds: float) -> Segment:
     """Return a segment moved in time."""
     start_seconds, end_seconds = segment.start_seconds + seconds, segment.end_seconds + seconds
     return replace(segment, start_seconds=start_seconds, end_seconds=end_seconds)
+
+
+def by_start(segments: Iterable[Segment]) -> list[Segment]:
+    """Return segments in order of time. They come in the order of their ends, and those of several labels overlap."""
+    return sorted(segments, key=lambda segment: (segment.start_seconds, segment.end_seconds))
 
 
 def window_record(prediction: Prediction) -> dict[str, Any]:

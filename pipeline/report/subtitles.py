@@ -8,7 +8,7 @@ from pathlib import Path
 
 from pipeline.clip import Segment
 from pipeline.files.writing import OutputFile, check_folder
-from pipeline.report.records import SourceVideo, Writer, later
+from pipeline.report.records import SourceVideo, Writer, by_start, later
 
 # What begins a file, the decimal mark of its times, and how its texts are escaped.
 _FORMATS: dict[str, tuple[str, str, Callable[[str], str]]] = {
@@ -30,29 +30,29 @@ class Subtitles(Writer):
         self._head, self._decimal_mark, self._escape = _FORMATS[kind]
         self._no_clobber = no_clobber
         self._out: OutputFile | None = None
-        self._num_cues, self._start_seconds = 0, 0.0
+        self._segments: list[Segment] = []
+        self._start_seconds = 0.0
         check_folder(folder)
 
     def begin_video(self, video: SourceVideo) -> None:
         """Begins its file, unless it could not be opened."""
-        self._out, self._num_cues = None, 0
+        self._out, self._segments = None, []
         if video.info is not None:
             self._start_seconds = video.start_seconds_in_file
             self._out = OutputFile(self._folder / f"{video.name}.{self._kind}", no_clobber=self._no_clobber)
             self._out.write(self._head)
 
     def segment(self, segment: Segment) -> None:
-        """Write a cue."""
-        assert self._out is not None
-        self._num_cues += 1
-        segment = later(segment, self._start_seconds)
-        text = self._escape(f"{' '.join(segment.label.split())} ({segment.score:.0%})")
-        start, end = (self._clock(seconds) for seconds in (segment.start_seconds, segment.end_seconds))
-        self._out.write(f"{self._num_cues}\n{start} --> {end}\n{text}\n\n")
+        """Kept until the video ends: cues are written by start, and labels may overlap."""
+        self._segments.append(later(segment, self._start_seconds))
 
     def end_video(self, status: str, error: str) -> None:
         """Complete the file with what was seen, whatever the status."""
         if self._out is not None:
+            for number, segment in enumerate(by_start(self._segments), start=1):
+                text = self._escape(f"{' '.join(segment.label.split())} ({segment.score:.0%})")
+                start, end = (self._clock(seconds) for seconds in (segment.start_seconds, segment.end_seconds))
+                self._out.write(f"{number}\n{start} --> {end}\n{text}\n\n")
             out, self._out = self._out, None
             out.commit()
 

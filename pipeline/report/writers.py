@@ -39,7 +39,11 @@ FOLDERS: dict[str, _Make] = {
     "vtt": lambda folder, header, options: Subtitles(folder, "vtt", no_clobber=options.no_clobber),
     "video": lambda folder, header, options: AnnotatedVideos(folder, no_clobber=options.no_clobber),
     "html": lambda folder, header, options: HtmlPages(
-        folder, header["labels"], options.html_embed_mb, no_clobber=options.no_clobber
+        folder,
+        header["labels"],
+        options.html_embed_mb,
+        may_overlap=bool(header.get("may_overlap")),
+        no_clobber=options.no_clobber,
     ),
 }
 _ENDINGS = {"srt": (".srt",), "vtt": (".vtt",), "video": (ANNOTATED,), "html": (".html", PREVIEW)}

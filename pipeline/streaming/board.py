@@ -29,15 +29,15 @@ _JPEG_QUALITY = 80
 
 @dataclass(frozen=True)
 class LabelStretch:
-    """A stretch of one label on the strip. Seconds are those of the source's pictures."""
+    """A stretch of the strip in which the labels stay. Seconds are those of the source's pictures."""
 
     number: int
     """Counts up within a source."""
     start_seconds: float
     end_seconds: float
-    label: str | None
-    style: int | None
-    """Number of its colour and pattern: the same for one label on every source, from 0 in order of appearance."""
+    labels: tuple[str, ...] = ()
+    styles: tuple[int, ...] = ()
+    """Numbers of their colours and patterns: the same for one label on every source, from 0 in order of appearance."""
 
 
 class BoardPicture:
@@ -99,26 +99,26 @@ class Board:
     def _runs(self, card: Card, status: SourceStatus) -> tuple[LabelStretch, ...]:
         if status.picture is None:
             return card.runs
-        style = None if status.label is None else self._styles.setdefault(status.label, len(self._styles))
-        return extend_runs(card.runs, status.time_seconds, status.label, style)
+        styles = tuple(self._styles.setdefault(label, len(self._styles)) for label in status.labels)
+        return extend_runs(card.runs, status.time_seconds, status.labels, styles)
 
 
 def extend_runs(
-    runs: tuple[LabelStretch, ...], time_seconds: float, label: str | None, style: int | None
+    runs: tuple[LabelStretch, ...], time_seconds: float, labels: tuple[str, ...], styles: tuple[int, ...]
 ) -> tuple[LabelStretch, ...]:
     """The last minute after one more step.
 
-    The label holds from the step before to this one. A time that goes back is a source that started again: what was
+    The labels hold from the step before to this one. A time that goes back is a source that started again: what was
     before is forgotten.
     """
-    last = runs[-1] if runs else LabelStretch(-1, time_seconds, time_seconds, None, None)
+    last = runs[-1] if runs else LabelStretch(-1, time_seconds, time_seconds)
     is_restart = time_seconds < last.end_seconds
     is_gap = is_restart or time_seconds - last.end_seconds > _LONGEST_STEP_SECONDS
-    if runs and not is_gap and last.label == label:
+    if runs and not is_gap and last.labels == labels:
         runs = (*runs[:-1], replace(last, end_seconds=time_seconds))
     else:
         start_seconds = time_seconds if is_gap else last.end_seconds
-        new = LabelStretch(last.number + 1, start_seconds, time_seconds, label, style)
+        new = LabelStretch(last.number + 1, start_seconds, time_seconds, labels, styles)
         runs = (new,) if is_restart else (*runs, new)
     oldest_seconds = time_seconds - HISTORY_SECONDS
     first = next(index for index, run in enumerate(runs) if run.end_seconds >= oldest_seconds)

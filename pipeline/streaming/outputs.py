@@ -90,7 +90,7 @@ class _Recording:
             if self._video is None:
                 self._video = AnnotatedVideo(self._path, self._fps, no_clobber=True)
             shown = event
-            self._video.write(shown.picture, shown.time_seconds, shown.label, shown.score, shown.open_label)
+            self._video.write(shown.picture, shown.time_seconds, shown.label, shown.score, shown.open_labels)
 
     def close(self) -> None:
         self._events.close()

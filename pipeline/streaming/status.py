@@ -25,7 +25,9 @@ class SourceStatus:
     time_seconds: float = 0.0
     """Time of that picture, since the source's first one."""
     label: str | None = None
-    """Label of the segment that is open now; None when nothing is recognised."""
+    """Label of the segment that is open now, of several the one that scores best; None when nothing is recognised."""
+    labels: tuple[str, ...] = ()
+    """Labels of all segments that are open now, in the order of the model's labels."""
     top: tuple[tuple[str, float], ...] = ()
     """Labels and scores of the last step, best first."""
     message: str = ""

@@ -60,7 +60,8 @@ class Shown:
     time_seconds: float
     label: str
     score: float
-    open_label: str
+    open_labels: tuple[str, ...]
+    """Actions that are going on."""
 
 
 StreamEvent = Prediction | Segment | Notice | Shown
@@ -225,7 +226,8 @@ class Streams:
 
     def _show(self, member: _Member, picture: Image) -> None:
         label, score = member.top[0] if member.top else ("", 0.0)
-        self._on_event(member.source.name, Shown(picture, member.time_seconds, label, score, _open_label(member) or ""))
+        on_now = tuple(segment.label for segment in member.track.timeline.open)
+        self._on_event(member.source.name, Shown(picture, member.time_seconds, label, score, on_now))
 
     def _frame_seconds(self, index: int) -> float:
         return index / self._model.file.sampling.sample_fps
@@ -294,12 +296,15 @@ class Streams:
 
     def _status(self, member: _Member, state: SourceState) -> SourceStatus:
         steps = max(self.num_steps, 1)
+        on_now = member.track.timeline.open
+        best = max(on_now, key=lambda segment: segment.score, default=None)
         return SourceStatus(
             name=member.source.name,
             state="paused" if self.is_paused and state != "ended" else state,
             picture=member.picture,
             time_seconds=member.time_seconds,
-            label=_open_label(member),
+            label=None if best is None else best.label,
+            labels=tuple(segment.label for segment in on_now),
             top=member.top,
             message=member.message,
             frames_in=member.feed.num_in,
@@ -317,8 +322,3 @@ class Streams:
         for member in members:
             self._leave(member, "", wait_seconds=max(0.0, end_seconds - time.monotonic()))
         self._model.cores.close()
-
-
-def _open_label(member: _Member) -> str | None:
-    segment = member.track.timeline.open
-    return None if segment is None else segment.label

@@ -11,7 +11,6 @@ from typing import Any
 
 import cv2
 
-from pipeline.config import to_dict
 from pipeline.errors import UserError
 from pipeline.files.failures import STDOUT
 from pipeline.files.stopping import StopRequest
@@ -118,12 +117,11 @@ def parse_address(text: str) -> tuple[str, int]:
 def _open_outputs(
     model: Model, sources: Sequence[Source], options: WebcamOptions, console: PlainConsole
 ) -> list[EventOutput | PeopleOutput | Recordings]:
-    sampling = model.file.sampling
-    header = {"labels": list(model.labels), "sampling": to_dict(sampling)}
-    recordings = [Recordings(Path(options.record), sources, header, sampling.sample_fps)] if options.record else []
+    sample_fps = model.file.sampling.sample_fps
+    recordings = [Recordings(Path(options.record), sources, model.facts, sample_fps)] if options.record else []
     return [
         *recordings,
-        EventOutput(Path(STDOUT), header) if options.headless else PeopleOutput(console, options.quiet),
+        EventOutput(Path(STDOUT), model.facts) if options.headless else PeopleOutput(console, options.quiet),
     ]
 
 

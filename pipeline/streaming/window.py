@@ -92,7 +92,8 @@ def draw_source(card: Card) -> Image:
     panel = image[:_HEIGHT, _PICTURE_WIDTH:]
     _write(panel, f"{status.name}", 24, WHITE, 0.5)
     _write(panel, f"{status.state}   {status.time_seconds:.1f} s", 46, GREY, 0.45)
-    _write(panel, status.label or "-", 84, colour_of(status.label) if status.label else GREY, 0.9)
+    on_now = ", ".join(status.labels)
+    _write(panel, on_now or "-", 84, colour_of(status.label) if on_now else GREY, 0.9)
     for place, (label, score) in enumerate(status.top[:_NUM_LABELS]):
         _draw_score(panel, label, score, 104 + 28 * place)
     for place, line in enumerate(_figures(status)):
@@ -102,12 +103,13 @@ def draw_source(card: Card) -> Image:
 
 
 def _draw_strip(image: Image, runs: Sequence[LabelStretch], end_seconds: float) -> None:
-    """Fills RGB ``[h, w, 3]`` with the last minute, oldest at the left."""
+    """Fills RGB ``[h, w, 3]`` with the last minute, oldest at the left; labels of one moment share its height."""
     width, image[:] = image.shape[1], colour_of(None)
     for run in runs:
         ages = (end_seconds - run.start_seconds, end_seconds - run.end_seconds)
         left, right = (round(width * (1 - min(age / HISTORY_SECONDS, 1.0))) for age in ages)
-        image[:, left:right] = colour_of(run.label)
+        for rows, label in zip(np.array_split(image[:, left:right], max(len(run.labels), 1)), run.labels, strict=False):
+            rows[:] = colour_of(label)
 
 
 def _draw_score(panel: Image, label: str, score: float, top: int) -> None:

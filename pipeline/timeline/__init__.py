@@ -3,6 +3,8 @@
     scores     WindowScores; the mean over the windows that cover a frame; smoothing
     runs       hysteresis gives each frame a label; frames of one label are a run; short runs go to a neighbour
     segments   Timeline: all of that, fed window by window; merge_segments: the same over an iterable
+    tracks     Tracks: a Timeline for each label, where labels may overlap
+    tuning     thresholds and the shortest segment, chosen on labelled videos
     labelled   LabelledVideo: truth or predictions as any tool writes them
     metrics/   how well two timelines agree
 

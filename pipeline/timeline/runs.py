@@ -38,11 +38,22 @@ class Run:
         self.length += other.length
 
 
-def _with_unknown(scores: FloatArray) -> NDArray[np.float64]:
-    """``[K + 1]``, the probabilities and the share of windows that are unknown by the model's rule -> ``[K + 1]``, the
-    last now how likely the frame is nothing known: what its best label lacks, or that share if it is more."""
+def run_of_frame(frame: FrameScore, label: int) -> Run:
+    """Return the run of one frame, of ``[K + 1]`` the probabilities and the share of windows that are unknown by the
+    model's rule. The last becomes how likely the frame is nothing known: what its best label lacks, or that share if it
+    is more."""
+    index, scores = frame
     known = scores[:-1].astype(np.float64)
-    return np.append(known, max(1.0 - scores[:-1].max(), scores[-1]))
+    return Run(label, index, np.append(known, max(1.0 - scores[:-1].max(), scores[-1])))
+
+
+def runs_of_frames(labels: NDArray[np.int64], scores: FloatArray) -> list[Run]:
+    """Return the runs of all frames of a video, of labels ``[G]`` and probabilities ``[G, K]``; by the model's rule
+    nothing is unknown."""
+    starts = np.flatnonzero(np.diff(labels, prepend=-1))
+    with_unknown = np.column_stack([scores.astype(np.float64), 1.0 - scores.max(axis=1)])
+    sums, lengths = np.add.reduceat(with_unknown, starts, axis=0), np.diff(starts, append=len(labels))
+    return [Run(*run) for run in zip(labels[starts].tolist(), starts.tolist(), sums, lengths.tolist(), strict=True)]
 
 
 class Hysteresis:
@@ -76,9 +87,8 @@ class RunBuilder:
         self._held: Run | None = None  # long enough; may still grow
         self._growing: Run | None = None  # follows it, under another label; may turn out too short
 
-    def push(self, frame: FrameScore, label: int) -> list[Run]:
-        """Takes the next frame; gives the run that is final with it, if one is."""
-        run = Run(label, frame[0], _with_unknown(frame[1]))
+    def push(self, run: Run) -> list[Run]:
+        """Takes the next frame, or all that follow under one label; gives the run that is final with it, if one is."""
         # Only now is the frame before a whole one: the video might have ended within it.
         final = [] if self._growing is None else self._promote(self._growing.length)
         if self._growing is not None:
@@ -108,7 +118,7 @@ class RunBuilder:
         return [] if ended is None else [ended]
 
     def _join(self, short: Run, run: Run) -> Run:
-        """A run that is short so far and the frame after it: the same label, or the short one goes to a neighbour."""
+        """A run that is short so far and what follows it: the same label, or the short one goes to a neighbour."""
         held = self._held
         if short.label != run.label and held is not None and short.score(held.label) >= short.score(run.label):
             held.extend(short)

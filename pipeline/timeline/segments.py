@@ -12,7 +12,7 @@ import numpy as np
 from pipeline.clip import Segment
 from pipeline.config import TimelineConfig
 from pipeline.sampling import Window, grid_range, grid_seconds
-from pipeline.timeline.runs import Hysteresis, Run, RunBuilder
+from pipeline.timeline.runs import Hysteresis, Run, RunBuilder, run_of_frame
 from pipeline.timeline.scores import FrameMeans, FrameScore, MovingAverage, WindowScores
 
 
@@ -22,8 +22,8 @@ class _Stages:
     def __init__(self, sample_fps: float, config: TimelineConfig) -> None:
         self.means = FrameMeans()
         self._average = MovingAverage(round(config.smoothing_seconds * sample_fps / 2))
-        self._labels = Hysteresis(config.enter_threshold, config.keep_threshold)
-        self._runs = RunBuilder(config.min_seconds * sample_fps)
+        self._labels = Hysteresis(config.enter_threshold or 0.0, config.keep_threshold)
+        self._runs = RunBuilder((config.min_seconds or 0.0) * sample_fps)
 
     def push(self, scored: WindowScores) -> list[Run]:
         # The rule's answer goes the way of the probabilities: averaged over the windows of a frame, and smoothed.
@@ -35,7 +35,7 @@ class _Stages:
         return self._label(smooth + self._average.flush()) + self._runs.finish(end_frame)
 
     def _label(self, frames: Sequence[FrameScore]) -> list[Run]:
-        return [run for frame in frames for run in self._runs.push(frame, self._labels.label(frame[1]))]
+        return [run for frame in frames for run in self._runs.push(run_of_frame(frame, self._labels.label(frame[1])))]
 
 
 class Timeline:
@@ -59,7 +59,7 @@ class Timeline:
         config: TimelineConfig | None = None,
         end_seconds: float = math.inf,
     ) -> None:
-        self.config = config or TimelineConfig()
+        self.config = (config or TimelineConfig()).completed()
         self._labels = (*labels, self.config.unknown_label)
         self._silent = {self.config.background_label}
         if not self.config.report_unknown:
@@ -96,13 +96,13 @@ class Timeline:
         return self._segments(stages.finish(end * self._sample_fps), end)
 
     @property
-    def open(self) -> Segment | None:
-        """The segment that would come out last, up to now, if the video ended now: what a live screen shows. None
+    def open(self) -> tuple[Segment, ...]:
+        """The segment that would come out last, up to now, if the video ended now: what a live screen shows; none
         where that is background or unknown, or nothing has been seen."""
         if self._stages is None:
-            return None
+            return ()
         stages = copy.deepcopy(self._stages)
-        return next(iter(self._segments(stages.finish(math.inf)[-1:], self._end_seconds)), None)
+        return tuple(self._segments(stages.finish(math.inf)[-1:], self._end_seconds))
 
     def _segments(self, runs: Sequence[Run], end_seconds: float) -> list[Segment]:
         return [

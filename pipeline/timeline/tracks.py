@@ -6,17 +6,22 @@ import math
 from collections.abc import Iterable, Sequence
 from dataclasses import replace
 
-import numpy as np
-
 from pipeline.clip import Segment
 from pipeline.config import TimelineConfig
 from pipeline.timeline.scores import WindowScores
 from pipeline.timeline.segments import Timeline
 
+_EVEN_CHANCE = 0.5
+
 
 class Tracks:
-    """A ``Timeline`` for each label, which is there or not: segments of different labels may overlap. Arguments and
-    methods as of ``Timeline``."""
+    """A ``Timeline`` for each label, which is there or not: segments of different labels may overlap. Methods as of
+    ``Timeline``.
+
+    Args:
+        labels, sample_fps, config, end_seconds: as of ``Timeline``; ``config.enter_threshold`` is for all labels.
+        thresholds: where ``config`` has none, that of each label; empty: 0.5.
+    """
 
     def __init__(
         self,
@@ -24,17 +29,25 @@ class Tracks:
         sample_fps: float,
         config: TimelineConfig | None = None,
         end_seconds: float = math.inf,
+        thresholds: Sequence[float] = (),
     ) -> None:
         self.config = config or TimelineConfig()
-        absent = self.config.background_label
-        self._tracks = [Timeline((label, absent), sample_fps, self.config, end_seconds) for label in labels]
+        given = self.config.enter_threshold
+        each = thresholds or [_EVEN_CHANCE] * len(labels)
+        # What is no label is unknown to a timeline of one label alone, and makes no segments here.
+        configs = [
+            replace(self.config, enter_threshold=own if given is None else given, report_unknown=False) for own in each
+        ]
+        self._tracks = [
+            Timeline((label,), sample_fps, own, end_seconds) for label, own in zip(labels, configs, strict=True)
+        ]
 
     def push(self, scored: WindowScores) -> list[Segment]:
         """The segments that are final with this window."""
         return _in_order(
             segment
-            for track, share in zip(self._tracks, scored.probabilities, strict=True)
-            for segment in track.push(replace(scored, probabilities=np.array([share, 1 - share], np.float32)))
+            for place, track in enumerate(self._tracks)
+            for segment in track.push(replace(scored, probabilities=scored.probabilities[place : place + 1]))
         )
 
     def finish(self, end_seconds: float | None = None) -> list[Segment]:
@@ -42,10 +55,9 @@ class Tracks:
         return _in_order(segment for track in self._tracks for segment in track.finish(end_seconds))
 
     @property
-    def open(self) -> Segment | None:
-        """Of the labels that are there now, the one with the highest score."""
-        found = [segment for track in self._tracks if (segment := track.open) is not None]
-        return max(found, key=lambda segment: segment.score, default=None)
+    def open(self) -> tuple[Segment, ...]:
+        """The segments of all labels that are there now, in the order of the labels."""
+        return tuple(segment for track in self._tracks for segment in track.open)
 
 
 def _in_order(segments: Iterable[Segment]) -> list[Segment]:

@@ -58,6 +58,7 @@ from pipeline.training.module import ClipClassifier, balanced_class_weights
 from pipeline.training.precision import settle_precision
 from pipeline.training.resuming import described_videos, refuse_other_run
 from pipeline.training.timelines import TimelineLearner, fewer_threads, settle_features
+from pipeline.training.tuning import choose_for
 
 RUN_FILES = ("config.yaml", "data.json", "bad_videos.csv", "model.safetensors")
 """Files that a training writes into its run folder, beside checkpoints and logs."""
@@ -297,6 +298,7 @@ def _finish(
     metrics = {name: float(figures[key]) for key, name in names.items() if key in figures}
     metrics |= checkpoint["figures"] | {"epoch": checkpoint["epoch"] + 1}
     calibration = UNCALIBRATED if experiment.task == "timeline" else calibrate(module, data.val_dataloader(), ranks)
+    numbers = choose_for(module, data.val_dataloader()) if isinstance(module, TimelineLearner) else None
     initial = {"initial_model": module.came_from} if module.came_from else {}
     model = ModelFile(
         module.recognizer.eval().cpu(),
@@ -310,6 +312,7 @@ def _finish(
         known,
         experiment.task,
         experiment.sequence,
+        numbers,
     )
     path = experiment.run_dir / "model.safetensors"
     if ranks.is_first:

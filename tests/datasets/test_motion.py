@@ -28,9 +28,9 @@ from pipeline.datasets.motion import (
     MotionSetConfig,
     make_motion_set,
     read_segments,
-    write_video,
 )
 from pipeline.datasets.motion_actions import CHANGES, after, draw_action, draw_start, draw_state, make_track
+from pipeline.datasets.motion_files import write_video
 from pipeline.datasets.motion_scene import SHAPES, draw_look, render
 from pipeline.errors import UserError
 
@@ -105,17 +105,17 @@ def test_long_videos_are_drawn_in_blocks_that_do_not_show() -> None:
     rng = np.random.default_rng(0)
     look, state = draw_look(rng, 64), draw_state(rng)
     track = make_track(rng, state, [], np.arange(40) / 10)
-    drawn = render(look, track)
+    drawn = render((look, track))
     assert drawn.shape == (40, 64, 64, 3)
     assert drawn.dtype == np.uint8
-    np.testing.assert_array_equal(np.concatenate([render(look, track[k : k + 1]) for k in range(40)]), drawn)
+    np.testing.assert_array_equal(np.concatenate([render((look, track[k : k + 1])) for k in range(40)]), drawn)
 
 
 @pytest.mark.parametrize(("suffix", "intra"), [(".mp4", True), (".avi", True), (".mp4", False)])
 def test_files_show_what_was_drawn(tmp_path: Path, suffix: str, intra: bool) -> None:
     rng = np.random.default_rng(0)
     look, state = draw_look(rng, 64), draw_state(rng)
-    drawn = render(look, make_track(rng, state, [], np.arange(12) / 10))
+    drawn = render((look, make_track(rng, state, [], np.arange(12) / 10)))
     drawn[6:] = drawn[6:, ::-1]  # a frame out of place would show
     write_video(tmp_path / f"a{suffix}", drawn, 10, intra=intra)
     assert np.abs(decode(tmp_path / f"a{suffix}").astype(int) - drawn).mean(axis=(1, 2, 3)).max() < 6
@@ -141,7 +141,7 @@ def test_the_same_frames_are_always_coded_the_same(tmp_path: Path) -> None:
     """An encoder whose rate control looks ahead gives other bytes once in a hundred times; so many are tried."""
     rng = np.random.default_rng(0)
     look, state = draw_look(rng, 32), draw_state(rng)
-    frames = render(look, make_track(rng, state, [], np.arange(60) / 10))
+    frames = render((look, make_track(rng, state, [], np.arange(60) / 10)))
     for suffix, intra in ((".mp4", True), (".avi", True), (".mp4", False)):
         files = set()
         for _ in range(60):
@@ -322,7 +322,7 @@ def test_clockwise_is_clockwise_as_seen() -> None:
         fill=np.ones((2, 3), np.float32),
     )
     state = replace(draw_state(rng), x=0.5, y=0.5, angle=0.4, log_radius=-2.0)
-    picture = render(look, make_track(rng, state, [], np.zeros(1)))[0, :, :, 0].astype(float)
+    picture = render((look, make_track(rng, state, [], np.zeros(1))))[0, :, :, 0].astype(float)
     y, x = np.mgrid[:64, :64] - 31.5
     assert (picture * x * y).sum() > 0  # a level bar turned clockwise points down on the right
 
@@ -333,7 +333,7 @@ def test_every_shape_is_drawn_within_its_reach(shape: str) -> None:
     look = replace(draw_look(rng, 96, (shape,)), background=np.zeros((106, 106, 3), np.float32))
     look = replace(look, fill=np.ones((2, 3), np.float32))
     state = replace(draw_state(rng), x=0.5, y=0.5, log_radius=-2.0, roundness=0.0)
-    picture = render(look, make_track(rng, state, [], np.zeros(1)))[0]
+    picture = render((look, make_track(rng, state, [], np.zeros(1))))[0]
     y, x = np.mgrid[:96, :96] - 47.5
     covered = picture[:, :, 0] > 127
     assert 0.02 < covered.mean() < 0.3

@@ -16,11 +16,11 @@ from hypothesis import strategies as st
 
 from pipeline.checkpoint import load_model_file, save_model
 from pipeline.cli import main
-from pipeline.config import DataConfig, Experiment, InferenceConfig, SequenceConfig, TimelineConfig
-from pipeline.datasets import motion
+from pipeline.config import DataConfig, Experiment, InferenceConfig, SequenceConfig, TimelineConfig, TimelineNumbers
 from pipeline.datasets.annotations import VideoRow
 from pipeline.datasets.formats import read_annotations
-from pipeline.datasets.motion import MotionSetConfig
+from pipeline.datasets.motion import read_segments
+from pipeline.datasets.motion_timelines import TIMELINE_SETS, TimelineSet
 from pipeline.datasets.sequence_features import Sequences
 from pipeline.datasets.sequences import IGNORED, delayed, frame_targets, timeline_labels, timeline_videos
 from pipeline.datasets.walks import walk
@@ -33,9 +33,8 @@ from pipeline.timeline_evaluation import evaluate_timelines
 from pipeline.training.fit import train
 from pipeline.training.timelines import TimelineLearner
 from tests.sandbox import furnish_ms_tcn
-from tests.small import small_experiment, small_model
-
-LABELS = ("jump", "run", "background")
+from tests.small import small_model
+from tests.timelines import LABELS, timeline_experiment
 
 
 def row(label: str, start: float, end: float | None, path: str = "a.mp4") -> VideoRow:
@@ -91,33 +90,6 @@ def test_a_walk_passes_every_frame_once_and_in_order(lengths: list[int], lanes: 
         (piece.video, frame) for step in steps for piece in step for frame in range(piece.start, piece.stop)
     )
     assert passed == [(video, frame) for video, length in enumerate(lengths) for frame in range(length)]
-
-
-def timeline_experiment(folder: Path, **sequence: Any) -> Experiment:
-    """Three made-up videos of features of four numbers, of which the first two tell the label, a little late."""
-    generator, lines = np.random.default_rng(0), ["path,label,start_seconds,end_seconds,split"]
-    for number in range(8):
-        labels = np.repeat(generator.integers(0, 3, 8), 5)[: 40 - number % 3]
-        shown = np.eye(3)[np.roll(labels, 1)][:, :2]
-        features = np.concatenate([shown, generator.normal(size=(len(labels), 2))], axis=1)
-        np.save(folder / f"{number}.npy", (features + 0.1 * generator.normal(size=(len(labels), 4))).astype(np.float32))
-        edges = [0, *np.flatnonzero(np.diff(labels)) + 1, len(labels)]
-        for start, stop in pairwise(edges):
-            if labels[start] < 2:
-                part = "train" if number < 6 else "val" if number == 6 else "test"
-                lines.append(f"{number}.npy,{LABELS[labels[start]]},{start / 2},{stop / 2},{part}")
-    (folder / "manifest.csv").write_text("\n".join(lines) + "\n")
-    base = small_experiment(folder, folder / "runs")
-    model = replace(base.model, backbone="features", heads=("gru",), hidden_channels=16, dropout=0.0)
-    return replace(
-        base,
-        task="timeline",
-        data=DataConfig(format="manifest", root=str(folder), batch_size=2, features_fps=2.0),
-        sampling=replace(base.sampling, sample_fps=2.0),
-        model=model,
-        sequence=SequenceConfig(**{"sequence_frames": 8, "state_dropout": 0.0, **sequence}),
-        training=replace(base.training, backbone_lr_scale=0.0, epochs=25, learning_rate=0.02, label_smoothing=0.0),
-    )
 
 
 def learner_of(experiment: Experiment) -> TimelineLearner:
@@ -245,16 +217,21 @@ def test_a_bidirectional_model_answers_once_the_whole_video_is_read() -> None:
     )
 
 
-def test_a_delayed_model_streams_the_same_from_an_exported_file(tmp_path: Path, motion_root: Path) -> None:
+@pytest.mark.parametrize("labels", ["one", "several"])
+def test_a_delayed_model_streams_the_same_from_an_exported_file(tmp_path: Path, motion_root: Path, labels: Any) -> None:
     (long_video,) = (motion_root / "untrimmed").glob("*.mp4")
     file = small_model(heads=("gru",), refinement_stages=1)
-    file = replace(file, task="timeline", sequence=SequenceConfig(delay_frames=3))
+    numbers = TimelineNumbers((0.4, 0.5, 0.6) if labels == "several" else (), 0.3, 2)
+    sequence = SequenceConfig(delay_frames=3, labels=labels)
+    file = replace(file, task="timeline", sequence=sequence, timeline=numbers)
     save_model(tmp_path / "m.safetensors", file)
     export_onnx(load_model_file(tmp_path / "m.safetensors"), tmp_path / "m")
     expected = list(Model(file).predict(long_video))
     assert [round(5 * p.start_seconds) for p in expected[:3]] == [0, 1, 2]  # the time that they speak of
     for name in ("m.safetensors", "m.clip.onnx", "m.step.onnx"):
-        found = list(load_model(tmp_path / name).predict(long_video))
+        model = load_model(tmp_path / name)
+        assert (model.file.timeline, model.file.may_overlap) == (numbers, labels == "several")
+        found = list(model.predict(long_video))
         assert [p.start_seconds for p in found] == [p.start_seconds for p in expected]
         np.testing.assert_allclose([p.score for p in found], [p.score for p in expected], atol=1e-5)
 
@@ -370,20 +347,24 @@ def test_a_broken_layout_of_ms_tcn_is_refused(tmp_path: Path, file: str, content
         read_annotations(DataConfig(format="ms_tcn", root=str(tmp_path), features_fps=2.0))
 
 
-def test_long_motion_videos_are_made_and_read(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    small = MotionSetConfig(
-        num_train_clips=0, num_val_clips=0, num_test_clips=0, size_px=32, num_untrimmed=3, untrimmed_seconds=9.0
-    )
-    monkeypatch.setattr(motion, "_TIMELINE_SET", small)
-    monkeypatch.setattr(motion, "_TIMELINE_PARTS", {"train": 1, "val": 1, "test": 1})
-    found = read_annotations(DataConfig(format="motion_timeline", root=str(tmp_path / "set")))
-    truth = motion.read_segments(tmp_path / "set")
+@pytest.mark.parametrize("kind", [("motion_timeline", 1), ("motion_two_shapes", 2)])
+def test_long_motion_videos_are_made_and_read(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, kind: tuple[str, int]
+) -> None:
+    (name, num_shapes) = kind
+    small = replace(TIMELINE_SETS[name].config, size_px=32, num_untrimmed=3, untrimmed_seconds=19.0)
+    assert small.num_shapes == num_shapes
+    monkeypatch.setitem(TIMELINE_SETS, name, TimelineSet(small, {"train": 1, "val": 1, "test": 1}))
+    found = read_annotations(DataConfig(format=name, root=str(tmp_path / "set")))
+    truth = read_segments(tmp_path / "set")
     for part in ("train", "val", "test"):
         rows = found.splits[part]
         (path,) = {row.path for row in rows}
         assert [(r.label, r.start_seconds, r.end_seconds) for r in rows] == [
             (s.label, s.start_seconds, s.end_seconds) for s in truth[path]
         ]
+        overlaps = [one.end_seconds > other.start_seconds for one, other in pairwise(truth[path])]
+        assert any(overlaps) == (num_shapes == 2)
 
 
 @pytest.mark.parametrize("heads", [("convgru",), ("gru",), ("change", "mingru"), ("lstm",)])

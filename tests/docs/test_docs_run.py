@@ -27,6 +27,7 @@ import torch
 
 from pipeline.cli import COMMANDS, main
 from pipeline.datasets.motion import MotionSetConfig
+from pipeline.datasets.motion_timelines import TIMELINE_SETS, TimelineSet
 from pipeline.many.shards import Shard
 from tests.ports import free_port
 from tests.sandbox import CONFIGS, furnish
@@ -228,8 +229,9 @@ def sandbox(
     small = MotionSetConfig(num_train_clips=2, num_val_clips=1, num_test_clips=1, size_px=48, num_untrimmed=0)
     monkeypatch.setattr("pipeline.datasets.motion.MotionSetConfig", lambda: small)
     long = replace(small, num_train_clips=0, num_val_clips=0, num_test_clips=0, num_untrimmed=4, untrimmed_seconds=40.0)
-    monkeypatch.setattr("pipeline.datasets.motion._TIMELINE_SET", long)
-    monkeypatch.setattr("pipeline.datasets.motion._TIMELINE_PARTS", {"train": 2, "val": 1, "test": 1})
+    for name, made in TIMELINE_SETS.items():
+        config = replace(long, num_shapes=made.config.num_shapes)
+        monkeypatch.setitem(TIMELINE_SETS, name, TimelineSet(config, {"train": 2, "val": 1, "test": 1}))
     monkeypatch.setattr("torchvision.datasets.cifar.check_integrity", lambda path, md5: Path(path).is_file())
     camera = MjpegServer()
     threads = torch.get_num_threads()

@@ -15,7 +15,7 @@ from torch import Tensor, nn
 from pipeline.checkpoint import ModelFile, load_model_file, save_model
 from pipeline.cli import main
 from pipeline.datasets.formats import read_annotations
-from pipeline.datasets.motion import write_video
+from pipeline.datasets.motion_files import write_video
 from pipeline.datasets.motion_scene import ShapeTrack, draw_look, render
 from pipeline.datasets.settled import make_splits
 from pipeline.decode import open_video
@@ -112,7 +112,7 @@ def test_the_map_follows_the_moving_shape(trained: Path, tmp_path: Path) -> None
     for number in range(6):
         track = crossing(rng, radius, leftwards=number % 2 == 1, sway=0.03 if number >= 3 else 0.0)
         path = tmp_path / f"{number}.mp4"
-        write_video(path, render(draw_look(rng, 96), track), 10, intra=True)
+        write_video(path, render((draw_look(rng, 96), track)), 10, intra=True)
         memory = remembered(model, path)
         assert memory.maps is not None
         for frame in range(1, len(track)):  # the first one has none before it

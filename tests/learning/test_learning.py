@@ -18,7 +18,7 @@ from pipeline.confidence import wilson_interval
 from pipeline.datasets.annotations import VideoRow
 from pipeline.datasets.datamodule import make_loader
 from pipeline.datasets.folders import read_folder
-from pipeline.datasets.motion import write_video
+from pipeline.datasets.motion_files import write_video
 from pipeline.datasets.videos import whole_grid
 from pipeline.inference import load_model
 from pipeline.learning import candidates, choice

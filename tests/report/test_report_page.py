@@ -257,6 +257,54 @@ while (video && video.readyState < 1) await wait(50);
 """
 
 
+def test_labels_that_overlap_have_a_track_each(browser: Browser, h264: Path, tmp_path: Path) -> None:
+    labels = tuple(f"label {number}" for number in range(12))
+    pages = HtmlPages(tmp_path, labels, 3.0, may_overlap=True)
+    scores = np.linspace(0.9, 0.1, 12, dtype=np.float32)  # the first eight score best
+    segments = [
+        Segment(2.0, 2.6, "label 11", 0.5),
+        Segment(0.4, 3.0, "label 1", 0.8),
+        Segment(1.0, 3.4, "label 0", 0.9),
+    ]
+    with open_video(h264) as reader:
+        pages.begin_video(SourceVideo(str(h264), "a", reader.info))
+        for k in range(16):
+            pages.window(Prediction("a", 0.2 * k, 0.2 * k + 0.2, "label 0", 0.9, ()), scores)
+        for segment in segments:
+            pages.segment(segment)
+        pages.end_video("ok", "")
+    rows = [row["label"] for row in data_of(tmp_path / "a.html")["strip"]["rows"]]
+    assert rows == [*labels[:8], "label 11"]  # with a segment, or among the best; in the order of the labels
+    found = in_browser(
+        browser,
+        tmp_path / "a.html",
+        """
+        const steps = {tracks: {}, hasLane: document.getElementById('lane') !== null};
+        for (const row of document.querySelectorAll('.row')) {
+            const width = row.getBoundingClientRect().width, left = row.getBoundingClientRect().left;
+            steps.tracks[row.querySelector('span').textContent] = Array.from(row.querySelectorAll('b'), (bar) => {
+                const box = bar.getBoundingClientRect();
+                return [(box.left - left) / width, (box.right - left) / width];
+            });
+        }
+        buttons[2].click();
+        steps.spoken = strip.getAttribute('aria-valuetext');
+        steps.current = buttons.map((button) => button.getAttribute('aria-current'));
+        steps.on = document.querySelectorAll('.row b.on').length;
+        return steps;
+        """,
+    )
+    assert not found["hasLane"]
+    for label, bars in found["tracks"].items():
+        expected = [(s.start_seconds / SECONDS, s.end_seconds / SECONDS) for s in segments if s.label == label]
+        assert len(bars) == len(expected)
+        for bar, truth in zip(bars, expected, strict=True):
+            assert bar == pytest.approx(truth, abs=0.01)
+    assert found["spoken"] == "0:02.0, label 1, label 0, label 11"
+    assert found["current"] == ["true"] * 3
+    assert found["on"] == 3
+
+
 def in_browser(browser: Browser, page: Path, script: str) -> dict[str, Any]:
     """Opens the page, runs a script in it once the video is there, returns what it returns."""
     with file_in(browser, page) as opened:
@@ -281,7 +329,7 @@ def test_clicks_and_keys_go_where_they_say(page: Path, browser: Browser) -> None
         steps.strip = at();
         let played = 0; video.play = () => { played++; }; key(' '); key(' ', buttons[0]); steps.played = played;
         steps.rows = Array.from(document.querySelectorAll('.row span'), (name) => name.textContent);
-        steps.bars = document.querySelectorAll('#lane span').length;
+        steps.bars = document.querySelectorAll('#lane b').length;
         steps.wide = document.documentElement.scrollWidth > innerWidth;
         return steps;
         """,

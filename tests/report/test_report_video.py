@@ -117,7 +117,7 @@ def test_the_same_pictures_give_the_same_bytes(tmp_path: Path) -> None:
     for name in ("a", "b"):
         video = AnnotatedVideo(tmp_path / f"{name}.mp4", Fraction(25))
         for number in range(50):
-            video.write(picture(number), number / 25, "run", number / 50, "run")
+            video.write(picture(number), number / 25, "run", number / 50, ("run",))
         video.close()
     assert (tmp_path / "a.mp4").read_bytes() == (tmp_path / "b.mp4").read_bytes()
 
@@ -166,11 +166,23 @@ def test_the_caption_is_of_the_nearest_window_and_the_segment_at_the_time() -> N
     for start, label, score in ((0.0, "run", 0.9), (1.0, "jump", 0.6), (2.0, "run", 0.7)):
         track.add_window(Prediction("a", start, start + 2.0, label, score, ((label, score),)))
     track.add_segment(Segment(0.5, 1.5, "run"))
-    assert track.caption(0.0) == Caption(0.0, "run", 0.9, "")
-    assert track.caption(0.5) == Caption(0.5, "run", 0.9, "run")
-    assert track.caption(1.49) == Caption(1.49, "run", 0.9, "run")
-    assert track.caption(1.6) == Caption(1.6, "jump", 0.6, "")
-    assert track.caption(99.0) == Caption(99.0, "run", 0.7, "")
+    assert track.caption(0.0) == Caption(0.0, "run", 0.9)
+    assert track.caption(0.5) == Caption(0.5, "run", 0.9, ("run",))
+    assert track.caption(1.49) == Caption(1.49, "run", 0.9, ("run",))
+    assert track.caption(1.6) == Caption(1.6, "jump", 0.6)
+    assert track.caption(99.0) == Caption(99.0, "run", 0.7)
+
+
+def test_actions_that_overlap_stand_in_one_caption_in_order_of_time() -> None:
+    track = PredictionTrack()
+    segments = [Segment(2.0, 3.0, "b"), Segment(1.0, 4.0, "a"), Segment(3.5, 4.5, "c"), Segment(0.0, 9.0, "all")]
+    for segment in segments:  # by their ends, as they come
+        track.add_segment(segment)
+    for time in np.arange(0, 10, 0.25):
+        expected = [
+            s.label for s in sorted(segments, key=lambda s: s.start_seconds) if s.start_seconds <= time < s.end_seconds
+        ]
+        assert list(track.caption(float(time)).segments) == expected
 
 
 @pytest.mark.parametrize(("height", "width"), [(48, 48), (240, 320), (720, 1280), (480, 270)])
@@ -178,8 +190,8 @@ def test_the_bar_is_as_long_as_the_score_and_the_picture_above_is_untouched(heig
     image = np.full((height, width, 3), 200, np.uint8)
     before = image.copy()
     for score in (0.0, 0.25, 1.0):
-        for segment, colour in (("run", GOING_ON), ("", OTHER)):
-            drawn = draw_caption(image, Caption(12.3, "run", score, segment))
+        for segments, colour in ((("run",), GOING_ON), (("jump", "run"), GOING_ON), ((), OTHER)):
+            drawn = draw_caption(image, Caption(12.3, "run", score, segments))
             assert (image == before).all()
             assert (drawn[: height // 3] == 200).all()
             row = (drawn == colour).all(axis=2).sum(axis=1).max()  # a row of the bar that no letter crosses
@@ -189,7 +201,7 @@ def test_the_bar_is_as_long_as_the_score_and_the_picture_above_is_untouched(heig
 def test_captions_of_any_length_and_script_are_drawn() -> None:
     image = np.zeros((120, 160, 3), np.uint8)
     for label in ("", "x", "a very long label that fits no picture whatever one does" * 3, "走る", "déjà vu"):
-        assert draw_caption(image, Caption(0.0, label, 0.5, label)).shape == image.shape
+        assert draw_caption(image, Caption(0.0, label, 0.5, (label,))).shape == image.shape
     assert printable("déjà 走る") == "deja ??"
 
 

@@ -18,7 +18,7 @@ from torch import Tensor
 
 from pipeline.checkpoint import ModelFile
 from pipeline.clip import Image, Prediction, Segment
-from pipeline.config import InferenceConfig, StreamingConfig
+from pipeline.config import InferenceConfig, StreamingConfig, TimelineConfig
 from pipeline.errors import DecodeError
 from pipeline.inference import Model
 from pipeline.streaming.captures import SourceEnded
@@ -27,6 +27,7 @@ from pipeline.streaming.grabber import SourceEvent
 from pipeline.streaming.sources import Source, parse_sources
 from pipeline.streaming.status import SourceState
 from pipeline.streaming.streams import Notice, Shown, StreamEvent, Streams
+from tests.overlapping import SCRIPT, overlapping_model
 from tests.small import small_model
 from tests.videos import resident_megabytes
 
@@ -324,3 +325,24 @@ def test_everything_is_let_go_at_the_end(videos: list[str]) -> None:
     while set(threading.enumerate()) - before:
         assert time.monotonic() < deadline
         time.sleep(0.01)
+
+
+def test_all_labels_that_are_on_are_told_at_each_moment(videos: list[str]) -> None:
+    model, heard, told = overlapping_model(), Events(), {}
+    timeline = TimelineConfig(min_seconds=0.0)
+    streams = Streams(model, heard, InferenceConfig(batch_size=3), timeline, wants_pictures=True)
+    streams.add(*parse_sources([videos[1]], True, True))
+
+    def note() -> bool:
+        told.update({s.time_seconds: (s.label, s.labels) for s in streams.statuses() if s.frames_used})
+        return False
+
+    run(streams, note)
+    streams.close()
+    assert len(told) > 2
+    for time_seconds, (label, labels) in told.items():
+        row = SCRIPT[round(time_seconds * model.file.sampling.sample_fps) % len(SCRIPT)]
+        assert labels == tuple(model.labels[place] for place in np.flatnonzero(row >= 0.5))
+        assert label in (labels or (None,))
+    assert any(len(shown.open_labels) == 2 for shown in heard.of(Shown))  # type: ignore[union-attr]
+    assert_close(heard.of(Segment), list(model.segments(videos[1], timeline=timeline)))

@@ -34,9 +34,9 @@ def test_the_strip_is_the_last_minute_as_a_plain_search_finds_it(gaps: list[tupl
     for gap, label in gaps:
         tenths += gap  # tenths of a second, so that no sum rounds
         steps.append((tenths / 10, label))
-        runs = extend_runs(runs, tenths / 10, label, None)
+        runs = extend_runs(runs, tenths / 10, (label,) if label else (), (0,))
     for probe in np.arange(max(steps[0][0], steps[-1][0] - 60), steps[-1][0], 0.05):
-        told = [(run.label,) for run in runs if run.start_seconds <= probe < run.end_seconds]
+        told = [run.labels or (None,) for run in runs if run.start_seconds <= probe < run.end_seconds]
         known = label_at(steps, float(probe))
         assert told == ([known] if known else [])
     assert all(one.end_seconds <= other.start_seconds for one, other in pairwise(runs))
@@ -44,15 +44,15 @@ def test_the_strip_is_the_last_minute_as_a_plain_search_finds_it(gaps: list[tupl
 
 
 def test_a_source_that_starts_again_forgets_but_counts_on() -> None:
-    runs = extend_runs(extend_runs((), 5.0, "a", 0), 6.0, "a", 0)
-    assert extend_runs(runs, 0.0, "b", 1) == (LabelStretch(1, 0.0, 0.0, "b", 1),)
+    runs = extend_runs(extend_runs((), 5.0, ("a",), (0,)), 6.0, ("a",), (0,))
+    assert extend_runs(runs, 0.0, ("b",), (1,)) == (LabelStretch(1, 0.0, 0.0, ("b",), (1,)),)
 
 
 def test_the_strip_of_a_stream_without_end_is_bounded() -> None:
     """A label that changes at each of 30 steps a second, for three minutes."""
     runs: tuple[LabelStretch, ...] = ()
     for step in range(5_400):
-        runs = extend_runs(runs, step / 30, f"label {step % 2}", step % 2)
+        runs = extend_runs(runs, step / 30, (f"label {step % 2}",), (step % 2,))
     assert len(runs) <= 60 * 30 + 2
 
 
@@ -73,16 +73,30 @@ def test_two_sources_of_one_name_are_two() -> None:
     shown = Board()
     for step in range(3):
         shown.publish([LiveSource(labels=("a",)).status(step), LiveSource(labels=("b",)).status(step)])
-    assert [[run.label for run in card.runs] for card in shown.cards] == [["a"], ["b"]]
+    assert [[run.labels for run in card.runs] for card in shown.cards] == [[("a",)], [("b",)]]
 
 
 def test_a_label_looks_the_same_on_every_source() -> None:
     shown = Board()
     for step in range(60):  # the second label after 5 seconds
         shown.publish([LiveSource("one", ("a", "b")).status(step), LiveSource("two", ("b", "c")).status(step)])
-    styles = {(run.label, run.style) for card in shown.cards for run in card.runs if run.label}
+    styles = {pair for card in shown.cards for run in card.runs for pair in zip(run.labels, run.styles, strict=True)}
     assert {label for label, _ in styles} == {"a", "b", "c"}
     assert sorted(style for _, style in styles) == [0, 1, 2]
+
+
+def test_labels_of_one_moment_stand_in_one_stretch() -> None:
+    shown, status = Board(), LiveSource().status(0)
+    for step, labels in enumerate([("a",), ("a", "b"), ("a", "b"), (), ("b",)]):
+        shown.publish([replace(status, time_seconds=step / 2, labels=labels)])
+    runs = shown.cards[0].runs
+    assert [(run.start_seconds, run.end_seconds, run.labels, run.styles) for run in runs] == [
+        (0.0, 0.0, ("a",), (0,)),
+        (0.0, 1.0, ("a", "b"), (0, 1)),
+        (1.0, 1.5, (), ()),
+        (1.5, 2.0, ("b",), (1,)),
+    ]
+    assert json.loads(json.dumps(describe(shown.cards[0])))["labels"] == ["b"]
 
 
 def test_before_the_first_picture_there_is_no_strip() -> None:

@@ -106,6 +106,22 @@ def test_the_open_label_is_shown_and_told_now_and_then(browser: Browser, view: P
         assert spoken == ["camera 0: waving", "camera 0: Stalled"]
 
 
+def test_all_labels_that_are_on_are_shown_and_share_the_strip(browser: Browser, view: PageView) -> None:
+    source = LiveSource("camera 0", ("waving",))
+    for step in range(60):  # the second label from the third second on
+        both = ("waving", "running") if step >= 30 else ("waving",)
+        view.show([replace(source.status(0), time_seconds=step / 10, labels=both)])
+    with opened(browser, view) as page:
+        shown = card(page, "camera 0")
+        expect(shown.locator(".open strong")).to_have_text(["waving", "running"])
+        expect(shown.locator(".open .swatch:visible")).to_have_count(2)
+        first, second = shown.locator(".strip > .stretch").all()
+        boxes = [bar.bounding_box() for bar in (*first.locator("b").all(), *second.locator("b").all())]
+        alone, above, below = (box["height"] for box in boxes if box)
+        assert [above, below] == pytest.approx([alone / 2] * 2, abs=0.1)
+        expect(shown.locator(".legend li")).to_have_count(2)
+
+
 def test_the_picture_is_the_newest_and_can_be_held(browser: Browser, view: PageView) -> None:
     view.show([CAMERA.status(0)])
     with opened(browser, view) as page:

@@ -40,9 +40,9 @@ const announcements = new Map(); // source number -> words
 let announcing = null;
 
 function announceChange(before, now) {
-  if (before?.state === now.state && before.label === now.label) return;
+  if (before?.state === now.state && before.labels.join() === now.labels.join()) return;
   // The whole of it: the newest words take the place of those not yet said.
-  const words = now.state === "live" ? (now.label ?? "nothing recognised") : (STATES[now.state] ?? now.state);
+  const words = now.state === "live" ? (now.labels.join(", ") || "nothing recognised") : (STATES[now.state] ?? now.state);
   announce(now.number, `${now.name}: ${words}`);
 }
 

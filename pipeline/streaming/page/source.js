@@ -4,6 +4,7 @@ const HISTORY_SECONDS = 60;
 const NUM_COLOURS = 8; // each with a pattern, in source.css; a thick edge tells the labels after them apart
 const NUM_EDGES = 4;
 const FLAT_LABEL_PX = 44; // a narrower stretch of the strip carries no words
+const MAX_NAMED_LABELS = 2; // of a stretch whose height more labels share, none has words
 const CALM_MS = 1_000; // between two moves of the strip, for those who asked for less motion
 const wantsLittleMotion = matchMedia("(prefers-reduced-motion: reduce)");
 
@@ -23,7 +24,7 @@ function clock(seconds) {
 export class Source {
   constructor(number) {
     this.number = number;
-    this.runs = new Map(); // number -> stretch of one label
+    this.runs = new Map(); // number -> stretch in which the labels stay
     this.shown = new Map(); // number -> its element on the strip
     this.movedAt = -Infinity; // when the strip moved last
     this.element = byId("source").content.firstElementChild.cloneNode(true);
@@ -51,7 +52,7 @@ export class Source {
     this.showTop(state.top);
     this.showFigures(state);
     this.takeRuns(state);
-    this.showOpen(state.label);
+    this.showOpen(state.labels);
     if (!wantsLittleMotion.matches || performance.now() - this.movedAt > CALM_MS) {
       this.movedAt = performance.now();
       this.showStrip(state.time_seconds ?? 0);
@@ -60,15 +61,21 @@ export class Source {
     this.loadPicture();
   }
 
-  showOpen(label) {
+  showOpen(labels) {
     const open = this.find(".open");
-    open.classList.toggle("is-nothing", label == null);
-    setText(open.querySelector("strong"), label ?? "nothing recognised");
+    const list = open.querySelector(".labels");
+    const words = labels.length > 0 ? labels : ["nothing recognised"];
+    open.classList.toggle("is-nothing", labels.length === 0);
+    while (list.children.length > words.length) list.lastElementChild.remove();
+    while (list.children.length < words.length) list.append(makeOpenLabel());
     const newest = [...this.runs.values()].at(-1);
-    const style = label != null && newest?.label === label ? newest.style : null;
-    const swatch = open.querySelector(".swatch");
-    swatch.hidden = style == null;
-    swatch.className = `swatch ${styleClass(style)}`;
+    words.forEach((label, index) => {
+      const [swatch, name] = list.children[index].children;
+      const style = newest?.styles[newest.labels.indexOf(label)];
+      setText(name, label);
+      swatch.hidden = style == null;
+      swatch.className = `swatch ${styleClass(style)}`;
+    });
   }
 
   showTop(top) {
@@ -120,22 +127,28 @@ export class Source {
       const element = this.shown.get(run.number) ?? this.addStretch(strip, run);
       element.style.left = `${100 - ((now - start) / HISTORY_SECONDS) * 100}%`;
       element.style.width = `${(seconds / HISTORY_SECONDS) * 100}%`;
-      if (run.label == null) continue;
-      element.title = `${run.label}: ${clock(run.start_seconds)} to ${clock(run.end_seconds)}`;
-      element.firstElementChild.hidden = (seconds / HISTORY_SECONDS) * width < FLAT_LABEL_PX;
-      const total = totals.get(run.label) ?? { seconds: 0, style: run.style };
-      totals.set(run.label, { ...total, seconds: total.seconds + seconds });
+      if (run.labels.length === 0) continue;
+      element.title = `${run.labels.join(", ")}: ${clock(run.start_seconds)} to ${clock(run.end_seconds)}`;
+      const isFlat = (seconds / HISTORY_SECONDS) * width < FLAT_LABEL_PX || run.labels.length > MAX_NAMED_LABELS;
+      element.classList.toggle("is-flat", isFlat);
+      run.labels.forEach((label, index) => {
+        const total = totals.get(label) ?? { seconds: 0, style: run.styles[index] };
+        totals.set(label, { ...total, seconds: total.seconds + seconds });
+      });
     }
     this.showLegend(totals);
   }
 
   addStretch(strip, run) {
     const element = document.createElement("span");
-    element.className = run.label == null ? "is-none" : styleClass(run.style);
-    if (run.label != null) {
-      element.append(document.createElement("i"));
-      element.firstElementChild.textContent = run.label;
-    }
+    element.className = run.labels.length === 0 ? "is-none" : "stretch";
+    run.labels.forEach((label, index) => {
+      const bar = document.createElement("b");
+      bar.className = styleClass(run.styles[index]);
+      bar.append(document.createElement("i"));
+      bar.firstElementChild.textContent = label;
+      element.append(bar);
+    });
     strip.append(element);
     this.shown.set(run.number, element);
     return element;
@@ -201,6 +214,12 @@ export class Source {
 function styleClass(style) {
   if (style == null) return "";
   return `style style-${style % NUM_COLOURS} edge-${Math.floor(style / NUM_COLOURS) % NUM_EDGES}`;
+}
+
+function makeOpenLabel() {
+  const item = document.createElement("span");
+  item.innerHTML = '<span class="swatch" aria-hidden="true"></span><strong></strong>';
+  return item;
 }
 
 function makeScore() {

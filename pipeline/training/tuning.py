@@ -1,0 +1,34 @@
+"""Numbers for segments after a training: the validation videos, which no step was taken on, choose them."""
+
+from __future__ import annotations
+
+from collections.abc import Iterable, Iterator
+
+import torch
+
+from pipeline.calibration import UNCALIBRATED
+from pipeline.config import TimelineNumbers
+from pipeline.datasets.sequences import scored_video
+from pipeline.datasets.walks import SequenceBatch
+from pipeline.timeline.tuning import ScoredVideo, choose_numbers
+from pipeline.training.timelines import TimelineLearner
+
+
+def choose_for(module: TimelineLearner, batches: Iterable[object]) -> TimelineNumbers | None:
+    """The numbers that are best for whole videos that a trained module has not learned from; without any, none."""
+    experiment = module.experiment
+    background = None if experiment.sequence.labels == "several" else module.recognizer.classifier.out_features - 1
+    return choose_numbers(list(_held_out(module, batches)), experiment.sampling.sample_fps, background)
+
+
+@torch.inference_mode()
+def _held_out(module: TimelineLearner, batches: Iterable[object]) -> Iterator[ScoredVideo]:
+    module.eval()
+    delay_frames = module.experiment.sequence.delay_frames
+    is_several = module.experiment.sequence.labels == "several"
+    read = UNCALIBRATED.each_probability if is_several else UNCALIBRATED.probabilities
+    for batch in batches:
+        assert isinstance(batch, SequenceBatch)
+        logits, _ = module.recognizer.score(batch.features.to(module.device))
+        late = slice(delay_frames, None)  # an answer speaks of the frame so many before
+        yield scored_video(read(logits[0, late]).cpu().numpy(), batch.targets[0, late].numpy())
