@@ -8,6 +8,7 @@ import math
 from collections.abc import Callable, Sequence
 from contextlib import closing
 from dataclasses import dataclass, replace
+from itertools import chain
 from pathlib import Path
 from typing import Any
 
@@ -16,9 +17,9 @@ from numpy.typing import NDArray
 
 from pipeline.clip import Segment
 from pipeline.config import InferenceConfig, TimelineConfig
-from pipeline.datasets.annotations import VideoRow
+from pipeline.datasets.annotations import VideoRow, as_stretch
 from pipeline.datasets.identities import LeftOut
-from pipeline.datasets.sequences import IGNORED, TimelineVideo, frame_targets, timeline_videos
+from pipeline.datasets.sequences import IGNORED, TimelineVideo, frame_targets, timeline_videos, unlabelled_stretches
 from pipeline.errors import DecodeError, UserError
 from pipeline.files.writing import write_atomically
 from pipeline.inference import Model
@@ -107,9 +108,9 @@ def evaluate_timelines(
     Raises:
         UserError: there are no rows, or a label is none of the model's.
     """
-    videos = timeline_videos(rows)
     config = model.file.sequence
-    unknown = sorted({row.label for row in rows if row.label} - {*model.labels, *_special(model)})
+    videos = timeline_videos([as_stretch(row, config) for row in rows])
+    unknown = sorted({row.label for row in rows if row.label} - {*model.labels, *chain(*_special(model))})
     if unknown or not videos:
         said = f"the data has labels the model does not know: {', '.join(unknown[:5])}" if unknown else "no videos"
         raise UserError(f"{said}; it knows {', '.join(model.labels[:8])}")
@@ -121,8 +122,8 @@ def evaluate_timelines(
     return TimelineEvaluation(model.labels, tuple(results), _figures(model, results), _figures_on_grid(model, results))
 
 
-def _special(model: Model) -> tuple[str, str]:
-    return model.file.sequence.background_label, model.file.sequence.unlabelled_label
+def _special(model: Model) -> tuple[tuple[str], tuple[str]]:
+    return (model.file.sequence.background_label,), (model.file.sequence.unlabelled_label,)
 
 
 def _figures(model: Model, results: Sequence[_TimelineResult]) -> TimelineFigures:
@@ -130,7 +131,7 @@ def _figures(model: Model, results: Sequence[_TimelineResult]) -> TimelineFigure
         [LabelledVideo(r.name, tuple(getattr(r, side)), r.duration_seconds) for r in results]
         for side in ("truth", "predicted")
     ]
-    pairs = pair_videos(sides[0], sides[1], model.file.sampling.sample_fps, _special(model))
+    pairs = pair_videos(sides[0], sides[1], model.file.sampling.sample_fps, *_special(model))
     return judge_timelines(pairs)
 
 
@@ -145,7 +146,7 @@ def _figures_on_grid(model: Model, results: Sequence[_TimelineResult]) -> Timeli
                 for r, some in zip(results, spans, strict=True)
             ]
         )
-    return judge_timelines(pair_videos(sides[0], sides[1], fps, _special(model)), TimelineSettings(num_resamples=0))
+    return judge_timelines(pair_videos(sides[0], sides[1], fps, *_special(model)), TimelineSettings(num_resamples=0))
 
 
 def _on_grid(segment: Segment, sample_fps: float) -> Segment | None:
@@ -177,7 +178,9 @@ def _result(
         return _TimelineResult(name, end_seconds, truth, (), empty, np.zeros(0, np.int64), str(error))
     scores = _by_frame(frames, len(model.labels))
     targets = frame_targets(video, len(scores), file.sampling.sample_fps, model.labels, file.sequence).numpy()
-    return _TimelineResult(name, end_seconds, _segments(video, end_seconds), tuple(predicted), scores, targets)
+    unknown = unlabelled_stretches(video, end_seconds, file.sequence)
+    truth = (*_segments(video, end_seconds), *(Segment(*times, file.sequence.unlabelled_label) for times in unknown))
+    return _TimelineResult(name, end_seconds, truth, tuple(predicted), scores, targets)
 
 
 def _by_frame(scored: Sequence[FrameScore], num_labels: int) -> NDArray[np.float32]:

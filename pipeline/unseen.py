@@ -49,7 +49,7 @@ def rows_to_judge(model: ModelFile, given_data: Mapping[str, Any], part: str) ->
     """
     trained_as = model.provenance.get("experiment", {})
     data = DataConfig(**(trained_as.get("data", {}) | dict(given_data)))
-    annotations = read_annotations(data)
+    annotations = read_annotations(data, model.sequence if model.task == "timeline" else None)
     rows = _rows_of(annotations, data, trained_as.get("seed", 0), part)
     if model.videos is None:
         return _JudgedRows(rows, data, (*annotations.notes, _UNKNOWN))

@@ -44,19 +44,20 @@ def read_feature_file(path: Path, num_features: int) -> NDArray[Any]:
 
 
 def count_features(paths: Sequence[Path]) -> int:
-    """D of files of one kind: the side that all have in common, the first if both are.
+    """D of files of one kind, either way up: the side that all have in common, the first if both are.
 
     Raises:
         DecodeError: one is no feature file.
         UserError: they have no side in common.
     """
     shapes = [_open(path).shape for path in paths]
-    for axis in (0, 1):
-        if len({shape[axis] for shape in shapes}) == 1:
-            return int(shapes[0][axis])
+    common = set.intersection(*map(set, shapes))
+    for side in shapes[0]:
+        if side in common:
+            return int(side)
     raise UserError(
-        f"the feature files differ in both sides, for example {list(shapes[0])} and {list(shapes[-1])}; one side must "
-        "be the same in all: the numbers of a step"
+        f"the feature files have no side in common, for example {list(shapes[0])} and {list(shapes[-1])}; one side "
+        "must be the same in all: the numbers of a step"
     )
 
 

@@ -323,6 +323,7 @@ def test_several_labels_have_segments_of_their_own_that_may_overlap() -> None:
         ({"training": {"backbone_lr_scale": 0.1}}, "set training.backbone_lr_scale 0"),
         ({"model": {"backbone": "tiny"}}, "set data.cache features"),
         ({"machine": {"devices": 2}}, "set machine.devices 1"),
+        ({"transform": {"input": "rgb+rgb_diff"}}, "set transform.input rgb"),
     ],
 )
 def test_what_timelines_cannot_do_is_refused(tmp_path: Path, change: dict[str, Any], message: str) -> None:

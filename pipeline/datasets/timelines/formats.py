@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 from collections.abc import Callable, Mapping
+from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
@@ -33,17 +34,26 @@ def _read_predicted(path: Path, split: str | None = None) -> list[LabelledVideo]
     return read_predicted_json(path) if head.startswith(("{", "[")) else read_predicted_rows(path)
 
 
-TIMELINE_READERS: dict[str, Callable[[Path, str | None], list[LabelledVideo]]] = {
-    "activitynet": read_activitynet,
-    "epic": read_epic,
-    "manifest": read_manifest_spans,
-    "ms_tcn": read_ms_tcn,
-    "predict": _read_predicted,
-    "segments": read_segments,
-    "thumos": read_thumos,
+@dataclass(frozen=True)
+class TimelineFormat:
+    """A way to write down labelled stretches."""
+
+    read: Callable[[Path, str | None], list[LabelledVideo]]
+    """Reads a file or folder; a split takes a part of it. Raises ``UserError``."""
+    suffixes: tuple[str, ...] = ()
+    """Of its files; none: it is a folder."""
+
+
+TIMELINE_FORMATS: dict[str, TimelineFormat] = {
+    "activitynet": TimelineFormat(read_activitynet, (".json",)),
+    "epic": TimelineFormat(read_epic, (".csv",)),
+    "manifest": TimelineFormat(read_manifest_spans, (".csv", ".jsonl", ".ndjson", ".json")),
+    "ms_tcn": TimelineFormat(read_ms_tcn),
+    "predict": TimelineFormat(_read_predicted, (".json", ".jsonl", ".csv")),
+    "segments": TimelineFormat(read_segments, (".json",)),
+    "thumos": TimelineFormat(read_thumos),
 }
-"""Format to reader of ``(path, split)``; data/README.md shows each."""
-_FOLDERS = ("ms_tcn", "thumos")
+"""By name; data/README.md shows each."""
 
 
 def read_timelines(path: Path, format: str | None = None, split: str | None = None) -> list[LabelledVideo]:
@@ -51,7 +61,7 @@ def read_timelines(path: Path, format: str | None = None, split: str | None = No
 
     Args:
         path: the file or folder.
-        format: a key of ``TIMELINE_READERS``; None: told by the content.
+        format: a key of ``TIMELINE_FORMATS``; None: told by the content.
         split: part of the data to take, where the format has parts.
 
     Raises:
@@ -60,19 +70,19 @@ def read_timelines(path: Path, format: str | None = None, split: str | None = No
     if not path.exists():
         raise UserError(f"{path}: no such file or folder")
     name = format or _format_of(path)
-    if name not in TIMELINE_READERS:
-        raise unknown_name("timeline format", name, TIMELINE_READERS)
-    if path.is_dir() and name not in _FOLDERS:
+    if name not in TIMELINE_FORMATS:
+        raise unknown_name("timeline format", name, TIMELINE_FORMATS)
+    if path.is_dir() and TIMELINE_FORMATS[name].suffixes:
         raise UserError(f"{path} is a folder, and {name} is a file: name the file")
-    return TIMELINE_READERS[name](path, split)
+    return TIMELINE_FORMATS[name].read(path, split)
 
 
 def _format_of(path: Path) -> str:
     """The format that the content of a file or folder shows."""
-    found = _format_of_folder(path) if path.is_dir() else _format_of_file(path)
+    found = _format_of_folder(path) if path.is_dir() else format_of_file(path)
     if found is None:
         raise UserError(
-            f"{path}: its content does not tell its format; say it with --format (one of {', '.join(TIMELINE_READERS)})"
+            f"{path}: its content does not tell its format; say it with --format (one of {', '.join(TIMELINE_FORMATS)})"
         )
     return found
 
@@ -81,11 +91,12 @@ def _format_of_folder(folder: Path) -> str | None:
     if (folder / "groundTruth").is_dir():
         return "ms_tcn"
     files = sorted(path for path in folder.iterdir() if path.is_file() and path.name[0] != ".")
-    found = {_format_of_file(path) for path in files if path.suffix in (".txt", "") and path.stem != "README"}
+    found = {format_of_file(path) for path in files if path.suffix in (".txt", "") and path.stem != "README"}
     return found.pop() if len(found) == 1 else None
 
 
-def _format_of_file(path: Path) -> str | None:
+def format_of_file(path: Path) -> str | None:
+    """Return the format that a file's content shows; None if it shows none."""
     head = _head(path)
     first = head.partition("\n")[0].strip()
     if path.suffix == ".bundle" or first == MS_TCN_HEADING:

@@ -42,7 +42,7 @@ def _database(videos: Mapping[str, Any], path: Path, split: str | None) -> Itera
             duration = video.get("duration")
             seconds = None if duration is None else read_number(where, "duration", duration)
             spans = _segments(video.get("annotations", []), f"{where}.annotations", needs_score=False)
-            yield LabelledVideo(composed(name), spans, seconds)
+            yield LabelledVideo(composed(name), spans, seconds, split=str(video.get("subset", "")))
 
 
 def _segments(items: object, where: str, *, needs_score: bool) -> tuple[LabelledSpan, ...]:

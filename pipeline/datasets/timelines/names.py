@@ -22,7 +22,7 @@ def _last_part(name: str) -> str:
     return PurePosixPath(name.replace("\\", "/")).name
 
 
-_SPELLINGS: tuple[_Spelling, ...] = (
+SPELLINGS: tuple[_Spelling, ...] = (
     str,
     _last_part,
     _path_without_suffix,
@@ -37,7 +37,7 @@ def rename_as(truth: Sequence[LabelledVideo], predictions: Sequence[LabelledVide
     Names are compared whole, then without folders, without a video's suffix, without both: in the first way that
     matches the most videos among those in which no two videos of a side have the same name.
     """
-    matches = [_matches(truth, predictions, spelling) for spelling in _SPELLINGS]
+    matches = [_matches(truth, predictions, spelling) for spelling in SPELLINGS]
     best = max(matches, key=len)  # the first of those
     return [replace(video, name=best.get(video.name, video.name)) for video in predictions]
 

@@ -5,7 +5,8 @@ from __future__ import annotations
 import math
 import re
 from collections import defaultdict
-from collections.abc import Iterable
+from collections.abc import Iterable, Mapping
+from typing import Any
 
 from pipeline.datasets.delimited import composed
 from pipeline.datasets.parts import part_of
@@ -59,10 +60,20 @@ def is_of_split(split: str | None, said: str | None) -> bool:
 
 
 def join_spans(
-    rows: Iterable[tuple[str, LabelledSpan | None]], durations: dict[str, float] | None = None
+    rows: Iterable[tuple[str, LabelledSpan | None]],
+    durations: Mapping[str, float] = {},
+    facts: Mapping[str, Mapping[str, Any]] = {},
 ) -> list[LabelledVideo]:
-    """Collect the spans of each video, in the order in which videos first appear; None names a video without one."""
+    """Collect the spans of each video, in the order in which videos first appear.
+
+    Args:
+        rows: name of a video and a span; None names a video without one.
+        durations: seconds of a video, if they are known.
+        facts: split, group and uncovered of a video.
+    """
     spans: dict[str, list[LabelledSpan]] = defaultdict(list)
     for name, span in rows:
         spans[name] += [span] if span else []
-    return [LabelledVideo(name, tuple(found), (durations or {}).get(name)) for name, found in spans.items()]
+    return [
+        LabelledVideo(name, tuple(some), durations.get(name), **facts.get(name, {})) for name, some in spans.items()
+    ]

@@ -6,6 +6,7 @@ import re
 from collections.abc import Iterator, Mapping
 from pathlib import Path
 
+from pipeline.config import UNLABELLED
 from pipeline.datasets.annotations import name_some, read_lines, read_text
 from pipeline.datasets.delimited import composed
 from pipeline.datasets.parts import part_of
@@ -113,26 +114,26 @@ def _labels(path: Path, mapping: Mapping[str, str]) -> Iterator[str]:
 
 def read_thumos(path: Path, split: str | None = None) -> list[LabelledVideo]:
     """Read THUMOS'14 text files, ``Class_test.txt``, with lines ``VIDEO START END`` in seconds and optionally a score.
-    The class is the file's name. ``Ambiguous_*.txt`` is left out: it is no class.
+    The class is the file's name. ``Ambiguous_*.txt`` is no class: its stretches are unlabelled.
 
     Args:
-        path: the folder, or one file.
+        path: the folder, or one that holds such folders, or one file.
         split: take the files of that part alone, by the end of their name.
 
     Raises:
         UserError: no such file, or a malformed line, named ``file:line``.
     """
-    files = sorted(path.glob("*.txt")) if path.is_dir() else [path]
-    chosen = [(file, *_class_and_part(file)) for file in files if not file.name.startswith((".", "README"))]
-    rows = [
-        _thumos_row(place, line, label)
-        for file, label, part in chosen
-        if label != _AMBIGUOUS and is_of_split(split, part)
-        for place, line in read_lines(file)
-    ]
+    files = (sorted(path.glob("*.txt")) or sorted(path.rglob("*_*.txt"))) if path.is_dir() else [path]
+    named = [(file, *_class_and_part(file)) for file in files if not file.name.startswith((".", "README"))]
+    chosen = [(file, label, part) for file, label, part in named if is_of_split(split, part)]
+    rows, facts = [], {}
+    for file, label, part in sorted(chosen, key=lambda each: each[1] == _AMBIGUOUS):
+        for place, line in read_lines(file):
+            rows.append(_thumos_row(place, line, UNLABELLED if label == _AMBIGUOUS else label))
+            facts[rows[-1][0]] = {"split": part or ""}
     if not rows:
         raise UserError(f"{path}: no line VIDEO START END in a file such as Diving_test.txt")
-    return join_spans(rows)
+    return join_spans(rows, facts=facts)
 
 
 def _class_and_part(path: Path) -> tuple[str, str | None]:
