@@ -21,7 +21,7 @@ from pipeline.config import DataConfig, DecodeConfig
 from pipeline.datasets.annotations import VideoRow
 from pipeline.datasets.formats import format_of
 from pipeline.datasets.stretches import find_misfits
-from pipeline.datasets.timelines.rows import FEATURE_SUFFIX
+from pipeline.datasets.timelines.frames import FEATURE_SUFFIX
 from pipeline.decode import VideoOpener
 from pipeline.decode.health import DEGRADED, UNUSABLE, USABLE, Examination, FileHealth
 from pipeline.duplicates import Groups, same_bytes, same_pictures

@@ -14,6 +14,7 @@ from pipeline.datasets.annotations import VideoRow, annotation_files, folders_in
 from pipeline.datasets.formats import DataFormat, format_of
 from pipeline.datasets.settled import read_splits
 from pipeline.datasets.tables import MANIFEST_SUFFIXES, read_manifest_records
+from pipeline.datasets.timelines.reading import other_format_of
 from pipeline.decode.picture import PICTURE_SUFFIXES
 from pipeline.errors import UserError
 from pipeline.sources import shown_text
@@ -77,6 +78,9 @@ def find(paths: Iterable[str]) -> Found:
                 _add_data(found, name, DataConfig(format="images", root=name))
             else:
                 found.notes += listing.notes(path, cure="Name them as well, if they are meant")
+        elif format := other_format_of(path):
+            data = DataConfig(format=format, root=str(path.parent), annotations=name, allow_links=True)
+            _add_data(found, name, data, targets=SequenceConfig())
         elif path.suffix.lower() in MANIFEST_SUFFIXES:
             data = DataConfig(format="manifest", root=str(path.parent), annotations=name, allow_links=True)
             _add_data(found, name, data, targets=SequenceConfig() if _is_of_timelines(path) else None)

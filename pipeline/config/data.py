@@ -14,9 +14,9 @@ class DataConfig:
 
     format: str = "folder"
     """Format of the annotations: folder, manifest, ucf101, hmdb51, kinetics, ut_interaction, motion or shards
-    (what clipgru shard packed); of long videos: manifest, activitynet, epic, ms_tcn, thumos or motion_timeline; of
-    pictures: images (a folder or zip) or cifar10 (downloaded to the root if it is not
-    there)."""
+    (what clipgru shard packed); of long videos: manifest, activitynet, epic, ms_tcn, thumos or motion_timeline, or any
+    other format that clipgru convert reads, such as boris or elan; of pictures: images (a folder or zip) or cifar10
+    (downloaded to the root if it is not there)."""
     root: str = "data/videos"
     """The folder that holds the videos; data/README.md shows the trees."""
     annotations: str | None = None

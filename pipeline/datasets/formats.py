@@ -122,6 +122,13 @@ def _read_motion_timeline(config: DataConfig) -> Annotations:
     return read_motion_timeline(Path(config.root))
 
 
+_TIMELINES = (
+    "activitynet", "boris", "createml", "cvat", "deepethogram", "elan", "epic", "fiftyone", "label_studio", "predict",
+    "segments", "srt", "thumos", "via", "vtrace", "vtt",
+)  # fmt: skip
+"""Formats of ``timelines.formats``, whose readers need numpy, but for those that are read in a way of their own."""
+
+
 def _timelines(name: str) -> DataFormat:
     """Files of labelled stretches; for task clip each stretch with a label is a clip."""
 
@@ -165,9 +172,7 @@ def _open_cifar10(data: DataConfig, decode: DecodeConfig) -> PictureFiles:
 
 
 DATA_FORMATS: dict[str, DataFormat] = {
-    "activitynet": _timelines("activitynet"),
     "cifar10": _pictures(_open_cifar10),
-    "epic": _timelines("epic"),
     "folder": DataFormat(_searched(read_folder)),
     "hmdb51": DataFormat(_listed(read_hmdb51)),
     "images": _pictures(_open_images),
@@ -181,7 +186,6 @@ DATA_FORMATS: dict[str, DataFormat] = {
     "motion_timeline": DataFormat(_read_motion_timeline),
     "ms_tcn": DataFormat(_read_ms_tcn),
     "shards": DataFormat(_listed(read_shards), list_rows=_list_shards),
-    "thumos": _timelines("thumos"),
     "ucf101": DataFormat(_listed(read_ucf101)),
     "ut_interaction": DataFormat(_searched(read_ut_interaction)),
-}
+} | {name: _timelines(name) for name in _TIMELINES}

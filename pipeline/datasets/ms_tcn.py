@@ -14,7 +14,8 @@ from dataclasses import replace
 from pathlib import Path
 
 from pipeline.datasets.annotations import Annotations, VideoRow, is_video, require_folder
-from pipeline.datasets.timelines.rows import FEATURE_SUFFIX, rows_of
+from pipeline.datasets.timelines.frames import FEATURE_SUFFIX
+from pipeline.datasets.timelines.rows import rows_of
 from pipeline.datasets.timelines.text_files import read_mapping, read_ms_tcn
 from pipeline.errors import UserError
 from pipeline.timeline.labelled import LabelledVideo

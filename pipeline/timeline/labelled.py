@@ -47,6 +47,8 @@ class LabelledVideo:
     """What no span covers: ``BACKGROUND`` or ``UNLABELLED``."""
     in_frames: bool = False
     """True: the times of the spans are numbers of frames, counted from 0, and not seconds."""
+    left_out: tuple[str, ...] = ()
+    """Things that the file says of it and that have no place here, such as subjects, in words."""
 
 
 def parts_outside(among: Iterable[Interval], others: Iterable[Interval], end_seconds: float) -> tuple[Interval, ...]:

@@ -19,6 +19,7 @@ from pipeline.datasets.annotations import VIDEO_SUFFIXES, Annotations, VideoRow,
 from pipeline.datasets.formats import DATA_FORMATS
 from pipeline.datasets.parts import part_of
 from pipeline.errors import UserError
+from tests.datasets.test_timeline_rows import OTHER_TOOLS, WRITERS
 
 # What every reader of a whole tree must do is tested on each of these; a new format must be added.
 UCF = {
@@ -123,9 +124,9 @@ def refusal(format: str, root: Path, annotations: Path | None = None, split: int
 
 
 def test_every_format_has_a_tree_here() -> None:
-    # test_shards, test_motion, test_images, test_sequences
-    elsewhere = {"shards", "motion", "images", "cifar10", "motion_timeline", "ms_tcn"}
-    assert {*TREES, *elsewhere} == DATA_FORMATS.keys()
+    # test_shards, test_motion, test_images, test_sequences, test_timeline_rows
+    elsewhere = {"shards", "motion", "images", "cifar10", "motion_timeline", "ms_tcn", "predict"}
+    assert {*TREES, *elsewhere, *WRITERS, *OTHER_TOOLS} == DATA_FORMATS.keys()
 
 
 @pytest.mark.parametrize("format", TREES)

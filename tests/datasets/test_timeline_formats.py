@@ -11,8 +11,9 @@ import numpy as np
 import pytest
 
 from pipeline.clip import Prediction, Segment, VideoInfo
-from pipeline.datasets.timelines.formats import TIMELINE_FORMATS, read_timelines
+from pipeline.datasets.timelines.formats import TIMELINE_FORMATS
 from pipeline.datasets.timelines.names import rename_as
+from pipeline.datasets.timelines.reading import read_timelines
 from pipeline.datasets.timelines.text_files import MS_TCN_HEADING
 from pipeline.errors import UserError
 from pipeline.report.csv_file import CsvFile
@@ -255,7 +256,7 @@ def test_what_is_not_there(tmp_path: Path) -> None:
     with pytest.raises(UserError, match="Did you mean 'ms_tcn'"):
         read_timelines(tmp_path, "mstcn")
     for name in TIMELINE_FORMATS:
-        with pytest.raises(UserError, match=r"folder|no line VIDEO|no label file"):
+        with pytest.raises(UserError, match=r"folder|no line VIDEO|no label file|no file of the format|labels\.json"):
             read_timelines(tmp_path, name)
 
 

@@ -25,6 +25,9 @@ from pipeline.datasets.identities import Contents
 from pipeline.datasets.motion import write_video
 from pipeline.datasets.sequences import IGNORED, frame_targets, timeline_videos, unlabelled_stretches
 from pipeline.datasets.settled import read_splits
+from pipeline.datasets.timelines.formats import TIMELINE_FORMATS
+from pipeline.datasets.timelines.frames import clock_at
+from pipeline.datasets.timelines.writing import write_timelines
 from pipeline.errors import UserError
 from pipeline.found import find
 from pipeline.known_videos import KnownVideos
@@ -139,6 +142,37 @@ def test_every_format_gives_the_same_training(tmp_path: Path, format: str) -> No
     (video,) = timeline_videos(splits.val)
     targets = frame_targets(video, 12, 2.0, ("cut", "mix", "background"), TARGETS)
     assert targets.tolist() == [2, 2, 0, 0, 1, 1, 1, 1, 2, 2, 2, 2]
+
+
+OTHER_TOOLS = (
+    "boris", "createml", "cvat", "deepethogram", "elan", "fiftyone", "label_studio", "segments", "srt", "via", "vtrace",
+    "vtt",
+)  # fmt: skip
+
+
+@pytest.mark.parametrize("format", OTHER_TOOLS)
+def test_files_of_other_tools_are_data_as_they_are(tmp_path: Path, format: str) -> None:
+    """Beside the videos, or in a file of their own; without parts, the videos are divided."""
+    videos = [
+        LabelledVideo(video, tuple(LabelledSpan(start, end, label) for label, start, end in some))
+        for some_videos in STRETCHES.values()
+        for video, some in some_videos.items()
+    ]
+    for video in videos:
+        film(tmp_path / "films" / f"{video.name}.mp4", 30)
+    suffixes = TIMELINE_FORMATS[format].suffixes
+    is_file = suffixes and not TIMELINE_FORMATS[format].is_per_video
+    target = tmp_path / f"labels{suffixes[0]}" if is_file else tmp_path / "annotations"
+    write_timelines(videos, target, format, lambda video: clock_at(5.0, 6.0))
+    data = DataConfig(format=format, root=str(tmp_path), annotations=None if is_file else str(target))
+    found = read_annotations(data, TARGETS)
+    assert found.labels == ("cut", "mix")
+    expected = {video: some for part in STRETCHES.values() for video, some in part.items()}
+    read, spare_seconds = stretches(found.splits["all"]), 0.101 if TIMELINE_FORMATS[format].in_frames else 1e-6
+    for video, some in expected.items():
+        for (label, *times), (their_label, *their_times) in zip(some, read[video], strict=True):
+            assert label == their_label
+            assert their_times == pytest.approx(times, abs=spare_seconds)
 
 
 @pytest.mark.parametrize("format", WRITERS)

@@ -3,11 +3,13 @@
 from __future__ import annotations
 
 import os
+import re
 from collections.abc import Callable, Sequence
 from dataclasses import replace
 from pathlib import PurePosixPath
 
 from pipeline.datasets.annotations import VIDEO_SUFFIXES
+from pipeline.errors import UserError
 from pipeline.timeline.labelled import LabelledVideo
 
 _Spelling = Callable[[str], str]
@@ -29,6 +31,23 @@ SPELLINGS: tuple[_Spelling, ...] = (
     lambda name: _path_without_suffix(_last_part(name)),
 )
 """Ways to read a name, the strictest first."""
+
+
+def flat_names(videos: Sequence[LabelledVideo]) -> dict[str, LabelledVideo]:
+    """Name files after videos, without folders and suffixes where that tells them apart, and with them where not.
+
+    Raises:
+        UserError: two videos have one name.
+    """
+    for spelling in (lambda name: _path_without_suffix(_last_part(name)), _last_part, _joined):
+        named = {spelling(video.name) or "video": video for video in videos}
+        if len({name.lower() for name in named}) == len(videos):
+            return named
+    raise UserError("two videos have one name, so that each cannot have a file of its own; name each once")
+
+
+def _joined(name: str) -> str:
+    return "_".join(part for part in re.split(r"[\\/:]+", name) if part not in ("", ".", ".."))
 
 
 def rename_as(truth: Sequence[LabelledVideo], predictions: Sequence[LabelledVideo]) -> list[LabelledVideo]:

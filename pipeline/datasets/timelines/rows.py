@@ -20,13 +20,12 @@ from pipeline.datasets.annotations import (
 )
 from pipeline.datasets.delimited import composed
 from pipeline.datasets.parts import PARTS, part_of, part_word
-from pipeline.datasets.timelines.formats import TIMELINE_FORMATS, format_of_file, read_timelines
-from pipeline.datasets.timelines.frames import in_seconds
+from pipeline.datasets.timelines.formats import TIMELINE_FORMATS
+from pipeline.datasets.timelines.frames import FEATURE_SUFFIX, in_seconds
 from pipeline.datasets.timelines.names import SPELLINGS
+from pipeline.datasets.timelines.reading import format_of_file, read_timelines
 from pipeline.errors import UserError, unknown_name
 from pipeline.timeline.labelled import LabelledVideo, Span
-
-FEATURE_SUFFIX = ".npy"
 
 
 def read_stretches(format: str, config: DataConfig) -> Annotations:
@@ -48,7 +47,7 @@ def read_stretches(format: str, config: DataConfig) -> Annotations:
     sources = _sources(format, root, Path(config.annotations) if config.annotations else None)
     by_part = _by_part([video for source in sources for video in _read(source, format)], str(sources[0]))
     empty = [part for part, videos in by_part.items() if not any(map(_has_label, videos))]
-    found = _Files.below(root, config.allow_links)
+    found = VideoFiles.below(root, config.allow_links)
     splits = {
         part: tuple(row for video in videos for row in _rows(video, found, config))
         for part, videos in by_part.items()
@@ -78,7 +77,7 @@ _SHARING = ("epic",)
 def _sources(format: str, root: Path, given: Path | None) -> list[Path]:
     """The files, or the folder, of the annotations."""
     suffixes = TIMELINE_FORMATS[format].suffixes
-    if not suffixes or (given and not given.is_dir()):
+    if not suffixes or TIMELINE_FORMATS[format].is_per_video or (given and not given.is_dir()):
         return [given or root]
     places = [given] if given else [root, root / "annotations"]
     files = [path for place in places for path in sorted(place.glob("*")) if path.suffix.lower() in suffixes]
@@ -91,7 +90,7 @@ def _sources(format: str, root: Path, given: Path | None) -> list[Path]:
 
 def _read(source: Path, format: str) -> list[LabelledVideo]:
     """The videos of a file; the name of one that gives them no part may say it."""
-    part = part_of(part_word(source)) or ""
+    part = part_of(part_word(source)) or "" if source.is_file() else ""
     return [replace(video, split=video.split or part) for video in read_timelines(source, format)]
 
 
@@ -115,14 +114,15 @@ def _has_label(video: LabelledVideo) -> bool:
 
 
 @dataclass(frozen=True)
-class _Files:
+class VideoFiles:
     """Videos, and files of features, by each name that a list may call them."""
 
     by_name: dict[str, list[Path]]
     root: Path
 
     @classmethod
-    def below(cls, root: Path, allow_links: bool) -> _Files:
+    def below(cls, root: Path, allow_links: bool) -> VideoFiles:
+        """Look for the files in a folder and below."""
         found: dict[str, list[Path]] = defaultdict(list)
         for suffixes in (VIDEO_SUFFIXES, {FEATURE_SUFFIX}):
             for path in list_videos(root, suffixes, link_depth=ANY_DEPTH * allow_links).videos:
@@ -149,7 +149,7 @@ class _Files:
         return None
 
 
-def _rows(video: LabelledVideo, files: _Files, config: DataConfig) -> Iterable[VideoRow]:
+def _rows(video: LabelledVideo, files: VideoFiles, config: DataConfig) -> Iterable[VideoRow]:
     path = files.find(video)
     if path is None:
         return ()

@@ -2,13 +2,16 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import replace
 from pathlib import Path
 
+from pipeline.config import BACKGROUND
 from pipeline.datasets.delimited import UNKNOWN_GROUPS, Record, read_table
-from pipeline.datasets.tables import Agreement, read_manifest_records, uncovered_moments
-from pipeline.datasets.timelines.spans import is_of_split, join_spans, read_number, read_span
+from pipeline.datasets.parts import part_of
+from pipeline.datasets.tables import MANIFEST_COLUMNS, Agreement, read_manifest_records, uncovered_moments
+from pipeline.datasets.timelines.frames import ClockOf
+from pipeline.datasets.timelines.spans import clock_text, csv_lines, is_of_split, join_spans, read_number, read_span
 from pipeline.errors import UserError, unknown_name
 from pipeline.timeline.labelled import LabelledSpan, LabelledVideo
 
@@ -47,6 +50,29 @@ def _manifest_span(place: str, values: Mapping[str, str]) -> LabelledSpan | None
     return read_span(place, start or 0.0, end, label, values.get("score") or 1.0)
 
 
+def write_manifest(videos: Sequence[LabelledVideo], clock_of: ClockOf) -> dict[str, str]:
+    """Write our manifest, with the columns that are of use."""
+    rows = [values for video in videos for values in _manifest_rows(video)]
+    columns = [column for column in MANIFEST_COLUMNS if column in _ALWAYS or any(values.get(column) for values in rows)]
+    return {"": csv_lines([columns, *([values.get(column, "") for column in columns] for values in rows)])}
+
+
+_ALWAYS = ("path", "label", "start_seconds", "end_seconds")
+
+
+def _manifest_rows(video: LabelledVideo) -> Iterator[dict[str, object]]:
+    """A line a stretch; a line of the video alone where there is none."""
+    about: dict[str, object] = {"path": video.name, "group": video.group, "split": part_of(video.split) or video.split}
+    about |= {"uncovered": "" if video.uncovered == BACKGROUND else video.uncovered}
+    about |= {} if video.duration_seconds is None else {"duration_seconds": repr(video.duration_seconds)}
+    scored = any(span.score != 1 for span in video.spans)
+    for span in video.spans:
+        times = {"start_seconds": repr(span.start_seconds), "end_seconds": repr(span.end_seconds)}
+        yield about | {"label": span.label} | times | ({"score": repr(span.score)} if scored else {})
+    if not video.spans:
+        yield dict(about)
+
+
 def read_epic(path: Path, split: str | None = None) -> list[LabelledVideo]:
     """Read an EPIC-KITCHENS CSV: ``video_id,start_timestamp,stop_timestamp`` as HH:MM:SS.ms or seconds; or, where these
     are not given, ``start_frame,stop_frame``, the first and the last frame, counted from 1. The label is that of a
@@ -63,6 +89,18 @@ def read_epic(path: Path, split: str | None = None) -> list[LabelledVideo]:
         ((values["video_id"], _epic_span(place, values, in_frames)) for place, values in records), facts=facts
     )
     return [replace(video, in_frames=in_frames) for video in found if is_of_split(split, video.split)]
+
+
+def write_epic(videos: Sequence[LabelledVideo], clock_of: ClockOf) -> dict[str, str]:
+    """Write an EPIC-KITCHENS CSV with a column ``label``; the group stands for the participant."""
+    header = ["narration_id", "participant_id", "video_id", "start_timestamp", "stop_timestamp", "narration", "label"]
+    rows = [
+        [f"{video.name}_{number}", video.group, video.name, *map(clock_text, times), span.label, span.label]
+        for video in videos
+        for number, span in enumerate(video.spans)
+        for times in [(span.start_seconds, span.end_seconds)]
+    ]
+    return {"": csv_lines([header, *rows])}
 
 
 def _epic_facts(values: Mapping[str, str]) -> dict[str, str]:
