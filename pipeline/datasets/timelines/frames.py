@@ -12,6 +12,7 @@ from pipeline.errors import UserError
 from pipeline.timeline.labelled import LabelledVideo, Span, spans_of_steps
 
 FEATURE_SUFFIX = ".npy"
+"""Of files of features in the place of videos."""
 _SPARE_FRAMES, _SPARE_SHARE = 2, 0.01  # published label files are often a few lines shorter than their video
 
 

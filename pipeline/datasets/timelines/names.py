@@ -40,10 +40,14 @@ def flat_names(videos: Sequence[LabelledVideo]) -> dict[str, LabelledVideo]:
         UserError: two videos have one name.
     """
     for spelling in (lambda name: _path_without_suffix(_last_part(name)), _last_part, _joined):
-        named = {spelling(video.name) or "video": video for video in videos}
+        named = {_as_file_name(spelling(video.name)) or "video": video for video in videos}
         if len({name.lower() for name in named}) == len(videos):
             return named
     raise UserError("two videos have one name, so that each cannot have a file of its own; name each once")
+
+
+def _as_file_name(name: str) -> str:
+    return re.sub(r"[\x00-\x1f/\\:]", "_", name.lstrip("."))
 
 
 def _joined(name: str) -> str:

@@ -139,7 +139,8 @@ def write_ms_tcn(videos: Sequence[LabelledVideo], clock_of: ClockOf) -> dict[str
     files = {f"groundTruth/{name}.txt": "".join(f"{label}\n" for label in some) for name, some in steps.items()}
     files["mapping.txt"] = "".join(f"{number} {label}\n" for number, label in enumerate([*labels, BACKGROUND]))
     for name, video in named.items():
-        bundle = f"splits/{part_of(video.split) or video.split or 'train'}.split1.bundle"
+        part = part_of(video.split) or re.sub(r"\W", "_", video.split) or "train"
+        bundle = f"splits/{part}.split1.bundle"
         files[bundle] = files.get(bundle, "") + f"{name}.txt\n"
     return files
 

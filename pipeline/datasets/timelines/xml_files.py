@@ -6,6 +6,7 @@ Sources: EAF Annotation Format 3.0 (Max Planck Institute for Psycholinguistics);
 
 from __future__ import annotations
 
+import re
 from collections import defaultdict
 from collections.abc import Iterator, Sequence
 from pathlib import Path
@@ -25,6 +26,7 @@ _EAF_SCHEMA = {
     "xmlns:xsi": "http://www.w3.org/2001/XMLSchema-instance",
     "xsi:noNamespaceSchemaLocation": "http://www.mpi.nl/tools/elan/EAFv3.0.xsd",
 }
+_NOT_IN_XML = re.compile("[\x00-\x08\x0b\x0c\x0e-\x1f\ufffe\uffff]")
 _DOCUMENT = '<?xml version="1.0" encoding="UTF-8"?>\n'
 
 
@@ -67,7 +69,7 @@ def read_xml(path: Path, root: str) -> Element:
 
 def _write_xml(root: Element) -> str:
     indent(root)
-    return _DOCUMENT + tostring(root, encoding="unicode") + "\n"
+    return _DOCUMENT + _NOT_IN_XML.sub("", tostring(root, encoding="unicode")) + "\n"
 
 
 def read_elan(path: Path, split: str | None = None) -> list[LabelledVideo]:
