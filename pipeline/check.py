@@ -20,8 +20,8 @@ from rich.table import Table
 from pipeline.config import DataConfig, DecodeConfig
 from pipeline.datasets.annotations import VideoRow
 from pipeline.datasets.formats import format_of
-from pipeline.datasets.ms_tcn import FEATURE_SUFFIX
 from pipeline.datasets.stretches import find_misfits
+from pipeline.datasets.timelines.frames import FEATURE_SUFFIX
 from pipeline.decode import VideoOpener
 from pipeline.decode.health import DEGRADED, UNUSABLE, USABLE, Examination, FileHealth
 from pipeline.duplicates import Groups, same_bytes, same_pictures
@@ -162,7 +162,7 @@ def _make_report(found: Found, examinations: Sequence[Examination], same_content
         group for group in alike if any(frozenset(pair) not in equal_bytes for pair in combinations(group, 2))
     )
     splits = dict.fromkeys(split for split, _ in rows)
-    counts = {split: Counter(row.label for other, row in rows if other == split) for split in splits}
+    counts = {split: Counter(row.label for other, row in rows if other == split and row.label) for split in splits}
     files = tuple(examination.health for examination in examinations)
     examined = {health.path for health in files}  # a picture in an archive has no file of its own
     absent = [path for _, row in found.rows if (path := str(row.path)) not in examined and not row.path.exists()]

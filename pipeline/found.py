@@ -3,17 +3,18 @@
 from __future__ import annotations
 
 from collections import Counter
-from collections.abc import Iterable
+from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass, field, replace
 from pathlib import Path
 
 import yaml
 
-from pipeline.config import DataConfig
+from pipeline.config import DataConfig, SequenceConfig
 from pipeline.datasets.annotations import VideoRow, annotation_files, folders_in, list_videos
 from pipeline.datasets.formats import DataFormat, format_of
 from pipeline.datasets.settled import read_splits
-from pipeline.datasets.tables import MANIFEST_SUFFIXES
+from pipeline.datasets.tables import MANIFEST_SUFFIXES, read_manifest_records
+from pipeline.datasets.timelines.reading import other_format_of
 from pipeline.decode.picture import PICTURE_SUFFIXES
 from pipeline.errors import UserError
 from pipeline.sources import shown_text
@@ -77,44 +78,73 @@ def find(paths: Iterable[str]) -> Found:
                 _add_data(found, name, DataConfig(format="images", root=name))
             else:
                 found.notes += listing.notes(path, cure="Name them as well, if they are meant")
+        elif format := other_format_of(path):
+            data = DataConfig(format=format, root=str(path.parent), annotations=name, allow_links=True)
+            _add_data(found, name, data, targets=SequenceConfig())
         elif path.suffix.lower() in MANIFEST_SUFFIXES:
             data = DataConfig(format="manifest", root=str(path.parent), annotations=name, allow_links=True)
-            _add_data(found, name, data)
+            _add_data(found, name, data, targets=SequenceConfig() if _is_of_timelines(path) else None)
         elif path.suffix.lower() == ".zip":
             _add_data(found, name, DataConfig(format="images", root=name))
         elif path.suffix.lower() in _CONFIG_SUFFIXES:
-            data, seed = _data_of(path)
+            data, seed, targets = _data_of(path)
             found.max_bad_fraction = data.max_bad_fraction
-            refused = _add_data(found, name, data, seed).refused
+            refused = _add_data(found, name, data, seed, targets).refused
             found.problems += [refused] if refused and refused not in found.problems else []
         else:
             found.files[path] = None
     return found
 
 
-def _data_of(path: Path) -> tuple[DataConfig, int]:
-    """Return the data settings of a config, and its seed, which decides the splits."""
+def _is_of_timelines(manifest: Path) -> bool:
+    """True if a manifest has what is for task timeline alone: a line without label, or the column uncovered."""
+    try:
+        return any("uncovered" in values or not values.get("label") for _, values in read_manifest_records(manifest))
+    except UserError:
+        return False  # it is told by those who read it
+
+
+def _data_of(path: Path) -> tuple[DataConfig, int, SequenceConfig | None]:
+    """Return the data settings of a config, its seed, which decides the splits, and its targets, if it is of
+    timelines."""
     try:
         content = yaml.safe_load(path.read_text(encoding="utf-8"))
-        return DataConfig(**content["data"]), int(content.get("seed", 0))
+        data, seed = DataConfig(**content["data"]), int(content.get("seed", 0))
+        return data, seed, SequenceConfig(**content.get("sequence", {})) if content.get("task") == "timeline" else None
     except (yaml.YAMLError, UnicodeDecodeError, KeyError, TypeError, ValueError) as error:
         raise UserError(f"{path} is no experiment config with a data section: {error}") from error
 
 
-def _training_on(source: str, data: DataConfig, seed: int = 0) -> Training:
+def _training_on(source: str, data: DataConfig, seed: int = 0, targets: SequenceConfig | None = None) -> Training:
     """Return the data that ``train`` would get, or its refusal."""
     try:
-        splits = read_splits(data, seed)
+        splits = read_splits(data, seed, targets)
     except UserError as error:
         return Training(source, refused=shown_text(str(error)))
-    counts = {name: Counter(row.label for row in getattr(splits, name)) for name in ("train", "val", "test")}
-    by_part = {name: dict(sorted(counted.items())) for name, counted in counts.items() if counted}
-    return Training(source, splits.labels, by_part, splits.notes)
+    parts = {name: getattr(splits, name) for name in ("train", "val", "test")}
+    counts = {name: Counter(row.label for row in rows if row.label) for name, rows in parts.items() if rows}
+    by_part = {name: dict(sorted(counted.items())) for name, counted in counts.items()}
+    notes = splits.notes if targets is None else (*splits.notes, _note_on_videos(parts))
+    return Training(source, splits.labels, by_part, notes)
 
 
-def _add_data(found: Found, source: str, data: DataConfig, seed: int = 0) -> Training:
+def _note_on_videos(parts: Mapping[str, Sequence[VideoRow]]) -> str:
+    """The long videos behind the stretches that are counted."""
+    said = []
+    for name, rows in parts.items():
+        videos = {row.path for row in rows}
+        empty, partly = videos - {row.path for row in rows if row.label}, {r.path for r in rows if not r.looked_at}
+        more = {"without a labelled stretch": len(empty), "partly unlabelled": len(partly)}
+        details = ", ".join(f"{count} {what}" for what, count in more.items() if count)
+        said += [f"{name} {len(videos)}" + (f" ({details})" if details else "")] if videos else []
+    return f"the counts are stretches of long videos. Videos: {', '.join(said)}"
+
+
+def _add_data(
+    found: Found, source: str, data: DataConfig, seed: int = 0, targets: SequenceConfig | None = None
+) -> Training:
     data = replace(data, format=format_of(data).made_as or data.format)
-    training = _training_on(source, data, seed)
+    training = _training_on(source, data, seed, targets)
     found.trainings.append(training)
     found.tables += annotation_files(data.root, data.annotations)
     kind = format_of(data)

@@ -21,6 +21,9 @@ from rich.progress import Progress
 from pipeline.clip import Segment
 from pipeline.datasets.annotations import VIDEO_SUFFIXES, list_videos
 from pipeline.datasets.tables import MANIFEST_SUFFIXES, read_manifest_rows
+from pipeline.datasets.timelines.predicted import StretchesFile
+from pipeline.datasets.timelines.reading import other_format_of, read_timelines
+from pipeline.datasets.timelines.rows import VideoFiles
 from pipeline.decode import VideoReader
 from pipeline.decode.picture import PICTURE_SUFFIXES
 from pipeline.decode.remote import is_url
@@ -61,8 +64,12 @@ def find_videos(
         suffix = Path(source).suffix.lower() if os.path.isfile(source) else ""  # an address may be too long for a Path
         if suffix == ".txt":
             found = _read_list(Path(source), allow_url, suffixes, own)
+        elif suffix and (format := other_format_of(Path(source))):
+            files = VideoFiles.below(Path(source).parent, allow_links=True)
+            listed = read_timelines(Path(source), format)
+            found = [files.find(video) or Path(source).parent / video.name for video in listed]
         elif suffix in MANIFEST_SUFFIXES:
-            splits = read_manifest_rows(Path(source).parent, Path(source)).splits
+            splits = read_manifest_rows(Path(source).parent, Path(source), of_timelines=True).splits
             found = [row.path for rows in splits.values() for row in rows]  # missing files stay, as in a list
         else:
             found = _expand(source, allow_url, suffixes, own)
@@ -158,7 +165,8 @@ def predict_files(
     check_video_outputs(options, [*videos, *inputs], files)
     with StopRequest().listening() as stop, ExitStack() as outputs:
         stats = options.stats and outputs.enter_context(OutputFile(Path(options.stats), no_clobber=options.no_clobber))
-        run = VideoRun(model, options, outputs.enter_context(Writers(options, model.facts)), stop, console)
+        others = _other_writers(options, console)
+        run = VideoRun(model, options, outputs.enter_context(Writers(options, model.facts, others)), stop, console)
         for path, name, file in zip(videos, names, files, strict=True):
             if stop:
                 break
@@ -170,11 +178,22 @@ def predict_files(
     if stop:
         console.print(f"interrupted: {done} of {len(videos)} videos done; what was seen is written")
     if not options.quiet:
-        for written in dict.fromkeys((*targets_of(options).values(), options.stats)):
+        for written in dict.fromkeys((*targets_of(options).values(), options.stretches, options.stats)):
             if written and written != STDOUT:
                 folder = "/" if Path(written).is_dir() else ""
                 console.print(f"written: {written}{folder}")
     return stop.exit_code or (1 if failed else 0)
+
+
+def _other_writers(options: PredictOptions, console: PlainConsole) -> dict[str, Writer]:
+    if not options.stretches:
+        return {}
+
+    def tell(note: str) -> None:
+        if not options.quiet:
+            console.print(f"note: {note}")
+
+    return {"stretches": StretchesFile(Path(options.stretches), options.format, tell, no_clobber=options.no_clobber)}
 
 
 def _output_file(path: Path | str, name: str | None) -> Path:

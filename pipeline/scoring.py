@@ -8,8 +8,9 @@ from pathlib import Path
 from typing import Any
 
 from pipeline.datasets.annotations import name_some
-from pipeline.datasets.timelines.formats import read_timelines
+from pipeline.datasets.timelines.frames import Clock, by_clock
 from pipeline.datasets.timelines.names import rename_as
+from pipeline.datasets.timelines.reading import read_timelines
 from pipeline.errors import UserError
 from pipeline.options import ScoreOptions
 from pipeline.sources import shown_path
@@ -122,11 +123,23 @@ def _read_sides(
     predictions: Sequence[Path], truth: Path, options: ScoreOptions
 ) -> tuple[list[LabelledVideo], list[LabelledVideo]]:
     """The truth, and the predictions under its names."""
-    right = read_timelines(truth, options.truth_format, options.split)
-    found = [video for path in predictions for video in read_timelines(path, options.format)]
+    right = [_timed(video, options) for video in read_timelines(truth, options.truth_format, options.split)]
+    found = [_timed(video, options) for path in predictions for video in read_timelines(path, options.format)]
     if not right:
         raise UserError(f"{truth}: no video" + (f" of the split {options.split!r}" if options.split else ""))
     return right, rename_as(right, found)
+
+
+def _timed(video: LabelledVideo, options: ScoreOptions) -> LabelledVideo:
+    """A video whose times are not frames."""
+    if not video.in_frames:
+        return video
+    if options.sample_fps is None:
+        raise UserError(
+            f"{video.name}: its labels count frames; say their rate with --sample_fps, or turn the file into a "
+            "manifest with clipgru convert, which looks the frames up in the video"
+        )
+    return by_clock(video, Clock((), options.sample_fps))
 
 
 def _settings(options: ScoreOptions, has_clock: bool) -> TimelineSettings:

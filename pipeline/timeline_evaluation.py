@@ -11,8 +11,14 @@ from numpy.typing import NDArray
 
 from pipeline.clip import Segment
 from pipeline.config import InferenceConfig, TimelineConfig, TimelineNumbers
-from pipeline.datasets.annotations import VideoRow
-from pipeline.datasets.sequences import TimelineVideo, frame_targets, scored_video, timeline_videos
+from pipeline.datasets.annotations import VideoRow, as_stretch
+from pipeline.datasets.sequences import (
+    TimelineVideo,
+    frame_targets,
+    scored_video,
+    timeline_videos,
+    unlabelled_stretches,
+)
 from pipeline.errors import DecodeError, UserError
 from pipeline.inference import Model
 from pipeline.report.strip import ScoreStrip
@@ -111,7 +117,8 @@ def _results(
     timeline: TimelineConfig,
     progress: Callable[[], None],
 ) -> tuple[list[TimelineResult], list[ScoredVideo]]:
-    videos, config = timeline_videos(rows), model.file.sequence
+    config = model.file.sequence
+    videos = timeline_videos([as_stretch(row, config) for row in rows])
     known = {*model.labels, config.background_label, config.unlabelled_label}
     unknown = sorted({row.label for row in rows if row.label} - known)
     if unknown or not videos:
@@ -137,10 +144,12 @@ def _result(
         end_seconds = max((segment.end_seconds for segment in truth), default=0.0)
         return TimelineResult(name, path, end_seconds, _num_grid_frames(fps, end_seconds), truth, (), error=str(error))
     num_frames = _num_grid_frames(fps, end_seconds)  # windows of a short video go on behind its end
-    truth, scores = _segments(video, end_seconds), _by_frame(frames, len(model.labels))[:num_frames]
+    unknown = unlabelled_stretches(video, end_seconds, file.sequence)
+    truth = (*_segments(video, end_seconds), *(Segment(*times, file.sequence.unlabelled_label) for times in unknown))
+    scores = _by_frame(frames, len(model.labels))[:num_frames]
     seen.append(scored_video(scores, frame_targets(video, len(scores), fps, model.labels, file.sequence).numpy()))
-    unknown = {timeline.unknown_label} - set(model.labels)
-    abstained, predicted = (tuple(s for s in segments if (s.label in unknown) == is_one) for is_one in (True, False))
+    silent = {timeline.unknown_label} - set(model.labels)
+    abstained, predicted = (tuple(s for s in segments if (s.label in silent) == is_one) for is_one in (True, False))
     shown = {segment.label for segment in (*truth, *predicted)}
     return TimelineResult(
         name,

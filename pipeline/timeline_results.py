@@ -16,14 +16,12 @@ from pipeline.datasets.identities import LeftOut
 from pipeline.files.writing import write_atomically
 from pipeline.sampling import grid_range
 from pipeline.schema import read_checked, read_json, to_json
-from pipeline.timeline.labelled import LabelledSpan, Span, without_labels
+from pipeline.timeline.labelled import LabelledVideo, Span, cut_out, parts_outside, unlabelled_parts, without_labels
 from pipeline.timeline.metrics import TimelineFigures, TimelineSettings, VideoPair, judge_timelines
 from pipeline.timeline.metrics.frames import count_frames
 
 TIMELINE_FILES = ("summary.json", "segments.csv", "timelines.json")
 """Files that an evaluation of timelines writes; the last one holds everything that the others are made of."""
-
-_TOLERANCE_SECONDS = 1e-9
 
 
 @dataclass(frozen=True)
@@ -78,7 +76,7 @@ class TimelineEvaluation:
     def pairs(self, *, on_grid: bool = False, answered: bool = False) -> list[VideoPair]:
         """Truth and answer of each video side by side, without background.
 
-        The clock stands still where nobody has looked: what is answered there is neither right nor wrong.
+        What is answered where nobody has looked is neither right nor wrong.
 
         Args:
             on_grid: by the labels at the grid frames alone, each of which lasts until the next.
@@ -88,18 +86,18 @@ class TimelineEvaluation:
 
     def _pair(self, result: TimelineResult, on_grid: bool, answered: bool) -> VideoPair:
         fps = self.sample_fps
-        holes = [span for span in result.truth if span.label == self.unlabelled_label]
-        holes += result.abstained if answered else ()
         duration = result.num_frames / fps if on_grid else result.duration_seconds
-        sides: list[Sequence[Span]] = [result.truth, result.predicted, holes]
+        sides: list[Sequence[Span]] = [result.truth, result.predicted, result.abstained if answered else ()]
         if on_grid:
             sides = [_at_grid(side, fps) for side in sides]
-        end = [LabelledSpan(0.0, duration, "")]
+        truth, predicted, abstained = sides
+        unlabelled = unlabelled_parts(LabelledVideo("", tuple(truth)), duration, [self.unlabelled_label])
+        unanswered = [(span.start_seconds, span.end_seconds) for span in abstained]
+        holes = parts_outside((*unlabelled, *unanswered), (), duration)
         silent = (self.background_label, self.unlabelled_label)
-        truth, predicted = (_cut_out(without_labels(side, silent), sides[2]) for side in sides[:2])
-        left = sum(span.end_seconds for span in _cut_out(end, sides[2]))
-        num_frames = len(grid_range(fps, 0.0, left)) if left > 0 else 0
-        return VideoPair(result.name, truth, predicted, left, fps, num_frames)
+        truth, predicted = (without_labels(side, silent) for side in (truth, predicted))
+        num_frames = len(grid_range(fps, 0.0, duration)) if duration > 0 else 0
+        return VideoPair(result.name, truth, cut_out(predicted, holes), duration, fps, num_frames, unlabelled=holes)
 
     @cached_property
     def figures(self) -> TimelineFigures:
@@ -128,7 +126,7 @@ class TimelineEvaluation:
 
     def _where_answered(self) -> dict[str, float]:
         """Share of the frames that have an answer, and accuracy over these."""
-        num_frames = sum(pair.num_frames for pair in self.pairs())
+        num_frames = sum(count_frames(pair).num_frames for pair in self.pairs())
         counts = [count_frames(pair) for pair in self.pairs(answered=True)]
         num_answered = sum(count.num_frames for count in counts)
         return {
@@ -163,51 +161,6 @@ def _at_grid(spans: Sequence[Span], sample_fps: float) -> list[Span]:
         if stop > first:
             snapped.append(replace(span, start_seconds=first / sample_fps, end_seconds=stop / sample_fps))
     return snapped
-
-
-def _cut_out(spans: Sequence[Span], holes: Sequence[Span]) -> tuple[Span, ...]:
-    """The spans on a clock that stands still in the holes. What lies in one is gone; what goes on behind it, under the
-    same label, is one span."""
-    if not holes:
-        return tuple(spans)
-    merged: list[list[float]] = []
-    for start, end in sorted((hole.start_seconds, hole.end_seconds) for hole in holes):
-        if merged and start <= merged[-1][1]:
-            merged[-1][1] = max(merged[-1][1], end)
-        else:
-            merged.append([start, end])
-
-    def clock(seconds: float) -> float:
-        return seconds - sum(min(seconds, end) - start for start, end in merged if start < seconds)
-
-    stops = [clock(start) for start, _ in merged]
-    last: dict[str, LabelledSpan] = {}
-    joined: list[LabelledSpan] = []
-    for span in sorted(spans, key=lambda span: span.start_seconds):
-        moved = LabelledSpan(clock(span.start_seconds), clock(span.end_seconds), span.label, span.score)
-        before = last.get(span.label)
-        if moved.end_seconds <= moved.start_seconds + _TOLERANCE_SECONDS:
-            continue
-        if before and _touch(before, moved, stops):
-            joined.remove(before)
-            moved = _joined(before, moved)
-        last[span.label] = moved
-        joined.append(moved)
-    return tuple(joined)
-
-
-def _touch(before: LabelledSpan, after: LabelledSpan, stops: Sequence[float]) -> bool:
-    """True if the two meet where the clock stood still."""
-    return any(
-        abs(before.end_seconds - stop) < _TOLERANCE_SECONDS and abs(after.start_seconds - stop) < _TOLERANCE_SECONDS
-        for stop in stops
-    )
-
-
-def _joined(before: LabelledSpan, after: LabelledSpan) -> LabelledSpan:
-    lengths = [span.end_seconds - span.start_seconds for span in (before, after)]
-    score = (before.score * lengths[0] + after.score * lengths[1]) / sum(lengths)
-    return LabelledSpan(before.start_seconds, after.end_seconds, before.label, score)
 
 
 def write_timelines(evaluation: TimelineEvaluation, folder: Path, summary: dict[str, Any]) -> list[Path]:

@@ -50,7 +50,7 @@ def rows_to_judge(model: ModelFile, given_data: Mapping[str, Any], part: str) ->
         UserError: as ``make_splits``; or nothing is left.
     """
     data = _data_of(model, given_data)
-    annotations = read_annotations(data)
+    annotations = _annotations(model, data)
     rows = _rows_of(annotations, data, _seed_of(model), part)
     if part != "train" or model.videos is None:
         return _judged(model, data, annotations, rows, validated=part == "val")
@@ -102,7 +102,7 @@ def rows_to_tune(model: ModelFile, given_data: Mapping[str, Any]) -> _JudgedRows
         UserError: as ``rows_to_judge``; there are no validation videos, or test videos are among them.
     """
     data, trained_on = _data_of(model, given_data), _data_of(model, {})
-    annotations = read_annotations(data)
+    annotations = _annotations(model, data)
     named = annotations.splits.keys()
     if _source_of(data) == _source_of(trained_on):
         rows = _rows_of(annotations, data, _seed_of(model), "val")
@@ -126,7 +126,7 @@ def _refuse_test_videos(model: ModelFile, trained_on: DataConfig, judged: _Judge
     """Test videos are those of the data that the model was trained on, while that is there, under whatever name."""
     if not Path(trained_on.root).exists():
         return
-    tests = make_splits(read_annotations(trained_on), trained_on, _seed_of(model)).test
+    tests = make_splits(_annotations(model, trained_on), trained_on, _seed_of(model)).test
     known = KnownVideos(train=Contents(trained_on).known(tests))
     found = Unseen(known, judged.rows, Contents(judged.data), may_share_groups=True).judgeable(judged.rows).left_out
     if found:
@@ -134,6 +134,10 @@ def _refuse_test_videos(model: ModelFile, trained_on: DataConfig, judged: _Judge
             f"{len(found)} of these are test videos of {trained_on.root}, which choose nothing, since their figures "
             f"would flatter: {name_some(left.name for left in found)}; name others by --data.root"
         )
+
+
+def _annotations(model: ModelFile, data: DataConfig) -> Annotations:
+    return read_annotations(data, model.sequence if model.task == "timeline" else None)
 
 
 def _data_of(model: ModelFile, given_data: Mapping[str, Any]) -> DataConfig:

@@ -47,6 +47,7 @@ LAYERS = {
     "training": 4,
     "unseen": 4,
     "scoring": 4,
+    "converting": 4,
     "timeline_results": 4,
     "found": 4,
     "inference": 4,

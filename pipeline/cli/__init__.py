@@ -13,6 +13,7 @@ from collections.abc import Callable, Sequence
 from contextlib import suppress
 from pathlib import Path
 
+from pipeline.cli.convert import convert_command
 from pipeline.cli.evaluate import evaluate_command
 from pipeline.cli.export import export_command
 from pipeline.cli.insight import diagnose_command, explain_command, explain_sampling_command
@@ -49,6 +50,7 @@ commands:
   evaluate   measure a model on held-out videos, or run a whole protocol over folds
   tune-timeline   choose thresholds and the shortest segment of a model of timelines anew
   score      measure predicted timelines, of any origin, against the truth
+  convert    labelled stretches from one tool's format to another's
   diagnose   does a model use time, and where is it wrong
   report     make the page of a run anew, or one that compares two runs
   predict    find actions in video files
@@ -84,6 +86,7 @@ COMMANDS: dict[str, Callable[[Sequence[str]], int]] = {
     "evaluate": evaluate_command,
     "tune-timeline": tune_timeline_command,
     "score": score_command,
+    "convert": convert_command,
     "diagnose": diagnose_command,
     "report": report_command,
     "predict": predict_command,

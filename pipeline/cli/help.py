@@ -29,13 +29,17 @@ _PURPOSES: dict[str, dict[str, tuple[str, ...]]] = {
         _FIRST: ("json", "split", "sample_fps", "background", "format", "truth_format"),
         "Thresholds and intervals": ("tolerance_seconds", "late_seconds", "resamples", "seed"),
     },
+    "convert": {_FIRST: ("to", "format", "videos", "fps", "split")},
     "diagnose": {_FIRST: ("data.root", "split", "output", "device")},
     "predict": {
         _FIRST: (
             "json", "csv", "srt", "html", "video", "inference.mode", "timeline.enter_threshold", "timeline.min_seconds",
             "top_k", "device",
         ),
-        "More files for the answers": ("jsonl", "parquet", "vtt", "html_embed_mb", "stats", "name", "no_clobber"),
+        "More files for the answers": (
+            "jsonl", "parquet", "vtt", "stretches", "format", "html_embed_mb", "stats", "name",
+            "no_clobber",
+        ),
         "Many videos": ("engine", "workers", "shard", "retry"),
     },
     "webcam": {

@@ -163,7 +163,7 @@ def shard_command(args: Sequence[str]) -> int:
     from pipeline.datasets.formats import read_annotations
     from pipeline.datasets.shards import write_shards
 
-    annotations = read_annotations(experiment.data)
+    annotations = read_annotations(experiment.data, experiment.timeline_targets)
     num_videos = len({row.path for rows in annotations.splits.values() for row in rows})
     hidden = options.quiet or not sys.stderr.isatty()
     with locked_folder(Path(options.output)), Progress(console=console(), disable=hidden) as progress:

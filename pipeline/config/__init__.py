@@ -9,10 +9,12 @@ from pipeline.config.experiment import ClipSettings, Experiment
 from pipeline.config.model import MachineConfig, ModelConfig, TrainingConfig
 from pipeline.config.requirement import require
 from pipeline.config.running import InferenceConfig, StreamingConfig, TimelineConfig, TimelineNumbers
-from pipeline.config.sequence import SequenceConfig
+from pipeline.config.sequence import BACKGROUND, UNLABELLED, SequenceConfig
 from pipeline.config.text import read_settings, read_yaml, to_dict, to_yaml
 
 __all__ = [
+    "BACKGROUND",
+    "UNLABELLED",
     "ClipSettings",
     "DataConfig",
     "DecodeConfig",

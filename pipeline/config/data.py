@@ -14,14 +14,16 @@ class DataConfig:
 
     format: str = "folder"
     """Format of the annotations: folder, manifest, ucf101, hmdb51, kinetics, ut_interaction, motion or shards
-    (what clipgru shard packed); of pictures: images (a folder or zip) or cifar10 (downloaded to the root if it is not
-    there)."""
+    (what clipgru shard packed); of long videos: manifest, activitynet, epic, ms_tcn, thumos or motion_timeline, or any
+    other format that clipgru convert reads, such as boris or elan; of pictures: images (a folder or zip) or cifar10
+    (downloaded to the root if it is not there)."""
     root: str = "data/videos"
     """The folder that holds the videos; data/README.md shows the trees."""
     annotations: str | None = None
     """The manifest, the folder of official split lists or groups.csv, if it is not at its usual place."""
     features_fps: float | None = None
-    """model.backbone features: steps a second of the feature files, and of the label files of ms_tcn."""
+    """model.backbone features: steps a second of the feature files, and of the label files of ms_tcn; unset: of these
+    one for each frame of the video."""
     split: int = 1
     """Number of the official split to use, where the dataset has several (UCF101, HMDB51: 1 to 3)."""
     val_fraction: float = 0.15

@@ -98,6 +98,12 @@ class Experiment:
             "transform.input rgb_diff or rgb+rgb_diff, or model.rgb_diff_scale 1",
         )
 
+        require(
+            self.model.backbone != "features" or self.transform.input == "rgb",
+            "model.backbone features has one feature a step, and transform.input changes pictures: set "
+            "transform.input rgb",
+        )
+
     def _check_timeline(self) -> None:
         if self.task != "timeline":
             return
@@ -151,6 +157,11 @@ class Experiment:
     def clips(self) -> ClipSettings:
         """The part that loaders need."""
         return ClipSettings(self.decode, self.sampling, self.transform, self.data, self.machine, self.seed)
+
+    @property
+    def timeline_targets(self) -> SequenceConfig | None:
+        """The settings of the targets along long videos; None of clips."""
+        return self.sequence if self.task == "timeline" else None
 
     @property
     def run_dir(self) -> Path:

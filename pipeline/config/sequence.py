@@ -7,6 +7,9 @@ from typing import Literal
 
 from pipeline.config.requirement import require
 
+BACKGROUND, UNLABELLED = "background", "unlabelled"
+"""Labels with a meaning: looked at, and nothing of interest happens; nobody has looked at it."""
+
 
 @dataclass(frozen=True)
 class SequenceConfig:
@@ -15,9 +18,9 @@ class SequenceConfig:
     labels: Literal["one", "several"] = "one"
     """one: a label at each grid frame, background where no stretch is; several: any number of labels, each with a
     probability of its own."""
-    background_label: str = "background"
+    background_label: str = BACKGROUND
     """labels one: the label of what no stretch covers."""
-    unlabelled_label: str = "unlabelled"
+    unlabelled_label: str = UNLABELLED
     """The label of stretches that nobody has looked at: they are no target."""
     delay_frames: int = 0
     """Answer so many grid frames late, so that a model that reads forwards has seen a little of what follows."""

@@ -4,10 +4,11 @@ from __future__ import annotations
 
 import os
 from collections.abc import Iterable, Sequence, Set
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from glob import escape, glob
 from pathlib import Path
 
+from pipeline.config import SequenceConfig
 from pipeline.errors import UserError
 from pipeline.files.content import FilePart
 from pipeline.report.own import is_own
@@ -40,6 +41,7 @@ class VideoRow:
 
     path: Path
     label: str
+    """Empty: a stretch, or a whole video, in which nothing of interest happens (task timeline)."""
     group: str
     """The source that the video was cut from. A video whose source is unknown is a group of its own."""
     start_seconds: float = 0.0
@@ -49,6 +51,8 @@ class VideoRow:
     """The path below the root, with forward slashes, for reports."""
     part: FilePart | None = None
     """Place of its bytes, if they are packed into a larger file; then there is nothing at the path."""
+    looked_at: bool = True
+    """False: nobody has looked at this stretch, which has no label; where it overlaps others, they count."""
 
     @property
     def source(self) -> Path | FilePart:
@@ -72,6 +76,18 @@ class Annotations:
     """A held-out part of the published split may lack a class: few long videos do not show everything."""
     notes: tuple[str, ...] = ()
     """Texts to report: files left alone though they look like data, or read as something that they may not be."""
+
+
+def whole_video(row: VideoRow, *, looked_at: bool = True) -> VideoRow:
+    """Return a row of a stretch's whole video, without label."""
+    return replace(row, label="", start_seconds=0.0, end_seconds=None, looked_at=looked_at)
+
+
+def as_stretch(row: VideoRow, config: SequenceConfig) -> VideoRow:
+    """Return a row of a timeline without the labels that stand for none: of the background, of what is unlabelled."""
+    if row.label == config.unlabelled_label:
+        return replace(row, label="", looked_at=False)
+    return replace(row, label="") if row.label == config.background_label else row
 
 
 def name_some(names: Iterable[object]) -> str:

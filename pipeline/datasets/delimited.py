@@ -25,15 +25,33 @@ def composed(name: str) -> str:
     return unicodedata.normalize("NFC", name)
 
 
-def read_table(path: Path, required: tuple[str, ...]) -> list[Record]:
+def read_table(
+    path: Path,
+    required: tuple[str, ...],
+    *,
+    comment: str = "",
+    header_after: str = "",
+    skip_to: str = "",
+    unnamed: str = "",
+    as_written: bool = False,
+) -> list[Record]:
     """Return the lines of a CSV file with a header line; separated by commas, semicolons or tabs, which the header
     tells. Columns are in lower case, values without spaces around them and with accents composed.
+
+    Args:
+        path: the file.
+        required: columns that must be there.
+        comment: lines that begin so are passed over.
+        header_after: the header stands in such a comment, behind an equals sign.
+        skip_to: lines before the first one with this column are passed over.
+        unnamed: the name of the first column, if the header gives it none.
+        as_written: columns are in the case in which they are written, as they are labels.
 
     Raises:
         UserError: a required column is missing or twice there, a line has more or fewer values than the header, or a
             quote is not closed on its line.
     """
-    text = read_text(path)
+    text = _without_preamble(read_text(path), comment, header_after, skip_to)
     announced = _ANNOUNCED_SEPARATOR.match(text)
     separator = announced[1] if announced else _separator(text, required)
     reader = csv.reader(io.StringIO(text, newline=""), delimiter=separator, skipinitialspace=True, strict=True)
@@ -51,13 +69,29 @@ def read_table(path: Path, required: tuple[str, ...]) -> list[Record]:
             raise UserError(f"{place}: not a line of CSV: {error}. {_QUOTES}") from None
         if any("\n" in value or "\r" in value for value in values):
             raise UserError(f"{place}: a value goes on in the next line. {_QUOTES}")
-        if not header:
-            header = _checked_header(place, values, required)
+        if not header and any(values):
+            header = _checked_header(place, [values[0] or unnamed, *values[1:]], required, as_written)
         elif any(values):
             records.append(_checked(place, values, header))
     if not header:
         _checked_header(f"{path}:1", [], required)
     return records
+
+
+def _without_preamble(text: str, comment: str, header_after: str, skip_to: str) -> str:
+    """The text with other lines emptied, so that lines keep their numbers."""
+    if not comment and not skip_to:
+        return text
+    lines = re.split(r"\r\n|\r|\n", text)
+    for number, line in enumerate(lines):
+        if header_after and line.startswith(header_after):
+            lines[number] = line.partition("=")[2].strip()
+        elif comment and line.lstrip().startswith(comment):
+            lines[number] = ""
+        elif skip_to:
+            is_header = skip_to in [word.strip(' "').lower() for word in re.split(r"[,;\t]", line)]
+            lines[number], skip_to = (line, "") if is_header else ("", skip_to)
+    return "\n".join(lines)
 
 
 _ANNOUNCED_SEPARATOR = re.compile(r"sep=([,;\t|])[\r\n]")  # the first line of some spreadsheets' files
@@ -75,8 +109,8 @@ def _separator(text: str, required: tuple[str, ...]) -> str:
     return max(",;\t", key=columns)
 
 
-def _checked_header(place: str, values: list[str], required: tuple[str, ...]) -> list[str]:
-    header = [value.lower() for value in values]
+def _checked_header(place: str, values: list[str], required: tuple[str, ...], as_written: bool = False) -> list[str]:
+    header = [value if as_written else value.lower() for value in values]
     while header and not header[-1]:
         header.pop()  # a comma at the end
     missing = [column for column in required if column not in header]

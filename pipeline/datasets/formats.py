@@ -10,8 +10,8 @@ from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import TYPE_CHECKING
 
-from pipeline.config import DataConfig, DecodeConfig, require
-from pipeline.datasets.annotations import Annotations
+from pipeline.config import DataConfig, DecodeConfig, SequenceConfig, require
+from pipeline.datasets.annotations import Annotations, as_stretch
 from pipeline.datasets.folders import read_folder
 from pipeline.datasets.official import read_hmdb51, read_ucf101, read_ut_interaction
 from pipeline.datasets.shards import read_shards
@@ -32,15 +32,22 @@ class DataFormat:
     read: _Reader
     """Reads the rows. Raises ``UserError`` for anything wrong with the files; data/README.md shows the tree."""
     list_rows: _Reader | None = None
-    """Lists the rows though files are missing, for ``check``; None: as ``read``."""
+    """Lists the rows though files are missing, for ``check``; None: as they are read."""
+    read_stretches: _Reader | None = None
+    """Reads the rows as stretches of long videos, for task timeline; None: as ``read``."""
     open_pictures: _PicturesOpener | None = None
     """Opens the pictures that are the rows; None: the rows are videos."""
     made_as: str | None = None
     """The format of the files that ``read`` makes where they are not there; None: it makes none."""
 
 
-def read_annotations(config: DataConfig) -> Annotations:
+def read_annotations(config: DataConfig, targets: SequenceConfig | None = None) -> Annotations:
     """Return the labels and rows that ``config`` names.
+
+    Args:
+        config: the data settings.
+        targets: of timelines: the rows are stretches of long videos, and those of its background and unlabelled label
+            have none; None: the rows are clips.
 
     Raises:
         UserError: an unknown format, a cache that it has no use for, or anything wrong with the files.
@@ -51,7 +58,12 @@ def read_annotations(config: DataConfig) -> Annotations:
         f"data.cache {config.cache} is for videos, and those of data.format {config.format} are pictures, which are "
         "kept in memory in any case: set data.cache none",
     )
-    return data_format.read(config)
+    if targets is None:
+        return data_format.read(config)
+    found = (data_format.read_stretches or data_format.read)(config)
+    special = (targets.background_label, targets.unlabelled_label)
+    splits = {part: tuple(as_stretch(row, targets) for row in rows) for part, rows in found.splits.items()}
+    return replace(found, labels=tuple(label for label in found.labels if label not in special), splits=splits)
 
 
 def format_of(config: DataConfig) -> DataFormat:
@@ -75,16 +87,19 @@ def _searched(read: Callable[..., Annotations]) -> _Reader:
     return lambda config: read(Path(config.root), _annotations_of(config), config.split, allow_links=config.allow_links)
 
 
-def _read_manifest(config: DataConfig) -> Annotations:
-    root = Path(config.root)
-    found = read_manifest(root, _annotations_of(config))
-    if not config.allow_links:  # it may come from anyone
-        refuse_links(found, root if root.is_dir() else root.parent)
-    return found
+def _manifest_reader(*, of_timelines: bool) -> _Reader:
+    def read(config: DataConfig) -> Annotations:
+        root = Path(config.root)
+        found = read_manifest(root, _annotations_of(config), of_timelines=of_timelines)
+        if not config.allow_links:  # it may come from anyone
+            refuse_links(found, root if root.is_dir() else root.parent)
+        return found
+
+    return read
 
 
 def _list_manifest(config: DataConfig) -> Annotations:
-    return read_manifest_rows(Path(config.root), _annotations_of(config))
+    return read_manifest_rows(Path(config.root), _annotations_of(config), of_timelines=True)
 
 
 def _list_shards(config: DataConfig) -> Annotations:
@@ -105,6 +120,28 @@ def _read_motion_timeline(config: DataConfig) -> Annotations:
     from pipeline.datasets.motion_timelines import read_motion_timeline
 
     return read_motion_timeline(Path(config.root), config.format)
+
+
+_TIMELINES = (
+    "activitynet", "boris", "createml", "cvat", "deepethogram", "elan", "epic", "fiftyone", "label_studio", "predict",
+    "segments", "srt", "thumos", "via", "vtrace", "vtt",
+)  # fmt: skip
+"""Formats of ``timelines.formats``, whose readers need numpy, but for those that are read in a way of their own."""
+
+
+def _timelines(name: str) -> DataFormat:
+    """Files of labelled stretches; for task clip each stretch with a label is a clip."""
+
+    def read(config: DataConfig) -> Annotations:
+        from pipeline.datasets.timelines.rows import read_stretches
+
+        return read_stretches(name, config)
+
+    def read_clips(config: DataConfig) -> Annotations:
+        found = read(config)
+        return replace(found, splits={part: tuple(r for r in rows if r.label) for part, rows in found.splits.items()})
+
+    return DataFormat(read_clips, list_rows=read, read_stretches=read)
 
 
 def _read_ms_tcn(config: DataConfig) -> Annotations:
@@ -140,7 +177,11 @@ DATA_FORMATS: dict[str, DataFormat] = {
     "hmdb51": DataFormat(_listed(read_hmdb51)),
     "images": _pictures(_open_images),
     "kinetics": DataFormat(_searched(read_kinetics)),
-    "manifest": DataFormat(_read_manifest, list_rows=_list_manifest),
+    "manifest": DataFormat(
+        _manifest_reader(of_timelines=False),
+        list_rows=_list_manifest,
+        read_stretches=_manifest_reader(of_timelines=True),
+    ),
     "motion": DataFormat(_read_motion, made_as="folder"),
     "motion_timeline": DataFormat(_read_motion_timeline),
     "motion_two_shapes": DataFormat(_read_motion_timeline),
@@ -148,4 +189,4 @@ DATA_FORMATS: dict[str, DataFormat] = {
     "shards": DataFormat(_listed(read_shards), list_rows=_list_shards),
     "ucf101": DataFormat(_listed(read_ucf101)),
     "ut_interaction": DataFormat(_searched(read_ut_interaction)),
-}
+} | {name: _timelines(name) for name in _TIMELINES}

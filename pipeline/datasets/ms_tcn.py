@@ -10,16 +10,16 @@ Source: https://github.com/yabufarha/ms-tcn (Farha and Gall, CVPR 2019).
 
 from __future__ import annotations
 
+from dataclasses import replace
 from itertools import count, takewhile
 from pathlib import Path
 
 from pipeline.datasets.annotations import Annotations, VideoRow, is_video, require_folder
+from pipeline.datasets.timelines.frames import FEATURE_SUFFIX
+from pipeline.datasets.timelines.rows import rows_of
 from pipeline.datasets.timelines.text_files import read_mapping, read_ms_tcn
 from pipeline.errors import UserError
-from pipeline.timeline.labelled import LabelledVideo, spans_of_steps
-
-FEATURE_SUFFIX = ".npy"
-"""Of files of features in the place of videos."""
+from pipeline.timeline.labelled import LabelledVideo
 
 
 def read_ms_tcn_rows(root: Path, split: int, steps_a_second: float | None) -> Annotations:
@@ -28,15 +28,13 @@ def read_ms_tcn_rows(root: Path, split: int, steps_a_second: float | None) -> An
     Args:
         root: the folder; a ``{split}`` in its name stands for the number.
         split: number of the split.
-        steps_a_second: lines of groundTruth a second.
+        steps_a_second: lines of groundTruth a second; None: one for each frame of the video.
 
     Raises:
         UserError: a part of the layout is missing or wrong, named with file and line.
     """
     root = Path(str(root).replace("{split}", str(split)))
     require_folder(root)
-    if steps_a_second is None:
-        raise UserError("data.format ms_tcn: set data.features_fps to the lines of groundTruth a second")
     labels = _labels(root)
     splits = {}
     for part in ("train", "val", "test"):
@@ -73,15 +71,11 @@ def _labels(root: Path) -> tuple[str, ...]:
     return tuple(mapping[index] for index in sorted(mapping, key=int))
 
 
-def _rows(root: Path, video: LabelledVideo, steps_a_second: float) -> list[VideoRow]:
+def _rows(root: Path, video: LabelledVideo, steps_a_second: float | None) -> list[VideoRow]:
     if not video.steps:
         raise UserError(f"{root / 'groundTruth' / video.name}.txt: it is empty; each line is the label of a step")
     path = _video(root, video.name)
-    name = path.relative_to(root).as_posix()
-    return [
-        VideoRow(path, span.label, video.name, span.start_seconds, span.end_seconds, name=name)
-        for span in spans_of_steps(video.steps, steps_a_second)
-    ]
+    return rows_of(replace(video, group=video.name), path, path.relative_to(root).as_posix(), steps_a_second)
 
 
 def _video(root: Path, name: str) -> Path:

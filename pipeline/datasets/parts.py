@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import re
 from collections.abc import Mapping
+from pathlib import Path
 
 from pipeline.datasets.annotations import name_some
 from pipeline.errors import UserError
@@ -26,6 +27,11 @@ def part_of(name: str) -> str | None:
     """Return the part that a usual spelling names, such as ``Training`` or ``VALID_SET``; None for any other name."""
     match = _NAME.fullmatch(name.strip().lower())
     return _SPELLINGS.get(match[1]) if match else None
+
+
+def part_word(path: Path) -> str:
+    """Return the word of a file's name that may be a part: ``val`` of ``kinetics_400_val.csv``."""
+    return path.stem if part_of(path.stem) else re.split(r"[\W_]", path.stem)[-1]
 
 
 def choose_parts(folders: Mapping[str, bool], where: object) -> dict[str, str]:

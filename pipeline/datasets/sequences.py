@@ -7,7 +7,7 @@ from __future__ import annotations
 
 import math
 from collections.abc import Sequence
-from dataclasses import dataclass, replace
+from dataclasses import dataclass
 from typing import Any
 
 import numpy as np
@@ -16,9 +16,10 @@ from numpy.typing import NDArray
 from torch import Tensor
 
 from pipeline.config import SequenceConfig
-from pipeline.datasets.annotations import VideoRow
+from pipeline.datasets.annotations import VideoRow, as_stretch, whole_video
 from pipeline.errors import UserError
 from pipeline.sampling import grid_range
+from pipeline.timeline.labelled import Interval, parts_outside
 from pipeline.timeline.tuning import ScoredVideo
 
 IGNORED = -100
@@ -30,9 +31,9 @@ class TimelineVideo:
     """A long video and all that is labelled of it."""
 
     row: VideoRow
-    """The whole video; its label means nothing."""
+    """The whole video."""
     stretches: tuple[VideoRow, ...]
-    """By start. A row without a label says that the video has been looked at."""
+    """By start."""
 
 
 def timeline_videos(rows: Sequence[VideoRow]) -> tuple[TimelineVideo, ...]:
@@ -42,7 +43,7 @@ def timeline_videos(rows: Sequence[VideoRow]) -> tuple[TimelineVideo, ...]:
         by_source.setdefault(row.source, []).append(row)
     return tuple(
         TimelineVideo(
-            replace(some[0], start_seconds=0.0, end_seconds=None),
+            whole_video(some[0]),
             tuple(sorted(some, key=lambda row: (row.start_seconds, row.end_seconds or np.inf, row.label))),
         )
         for some in by_source.values()
@@ -74,25 +75,34 @@ def frame_targets(
     """
     places = {label: place for place, label in enumerate(labels)}
     shown = np.zeros((num_frames, len(labels)), np.float32)
-    unlabelled = np.zeros(num_frames, bool)
-    for row, stretch in ((row, _frames_of(row, num_frames, sample_fps, offset_seconds)) for row in video.stretches):
-        if row.label == config.unlabelled_label:
-            unlabelled[stretch] = True
-        elif row.label in places and row.label != config.background_label:
-            shown[stretch, places[row.label]] = 1
+    ignored = np.zeros(num_frames, bool)
+    # Stretches count more than what is said of a whole video, and those that are looked at more than others.
+    for row in sorted(_stretches(video, config), key=lambda row: (not _is_whole(row), row.looked_at)):
+        frames = _frames_of(row, num_frames, sample_fps, offset_seconds)
+        ignored[frames] = not row.looked_at
+        if row.label in places:
+            shown[frames, places[row.label]] = 1
     if config.labels == "several":
-        shown[unlabelled & ~shown.any(axis=1)] = np.nan
+        shown[ignored] = np.nan
         return torch.from_numpy(shown)
     _refuse_overlaps(video, config)
     targets = np.where(shown.any(axis=1), shown.argmax(axis=1), places[config.background_label])
-    targets[unlabelled & ~shown.any(axis=1)] = IGNORED
+    targets[ignored] = IGNORED
     return torch.from_numpy(targets)
 
 
+def _stretches(video: TimelineVideo, config: SequenceConfig) -> list[VideoRow]:
+    return [as_stretch(row, config) for row in video.stretches]
+
+
+def _is_whole(row: VideoRow) -> bool:
+    return not row.label and row.start_seconds == 0 and row.end_seconds is None
+
+
 def _frames_of(row: VideoRow, num_frames: int, sample_fps: float, offset_seconds: float) -> slice:
-    end = _end_of(row) - offset_seconds
+    end = _end_seconds(row) - offset_seconds
     start, end = max(0.0, row.start_seconds - offset_seconds), min(end, num_frames / sample_fps)
-    if not row.label or end <= start:
+    if end <= start:
         return slice(0, 0)
     grid = grid_range(sample_fps, start, end)
     return slice(min(grid.start, num_frames), min(grid.stop, num_frames))
@@ -100,21 +110,32 @@ def _frames_of(row: VideoRow, num_frames: int, sample_fps: float, offset_seconds
 
 def _refuse_overlaps(video: TimelineVideo, config: SequenceConfig) -> None:
     """Two stretches of different labels at one moment; a millisecond is rounding."""
-    named = [row for row in video.stretches if row.label and row.label != config.unlabelled_label]
-    latest: dict[str, VideoRow] = {}  # of each label the stretch that ends last
-    for row in named:
-        for before in latest.values():
-            if before.label != row.label and _end_of(before) > row.start_seconds + 1e-3:
-                raise UserError(
-                    f"{video.row.path}: {before.label} until {before.end_seconds or 'its end'} s and {row.label} from "
-                    f"{row.start_seconds} s overlap; set sequence.labels several, or correct the times"
-                )
-        if row.label not in latest or _end_of(row) > _end_of(latest[row.label]):
-            latest[row.label] = row
+    last: VideoRow | None = None
+    for row in _stretches(video, config):
+        if not row.looked_at or _is_whole(row):
+            continue
+        if last and row.label != last.label and _end_seconds(last) > row.start_seconds + 1e-3:
+            raise UserError(
+                f"{video.row.path}: {last.label or 'nothing'} until {last.end_seconds or 'its end'} s and "
+                f"{row.label or 'nothing'} from {row.start_seconds} s overlap; set sequence.labels several, or correct "
+                "the times"
+            )
+        last = row if last is None or _end_seconds(row) >= _end_seconds(last) else last
 
 
-def _end_of(row: VideoRow) -> float:
+def _end_seconds(row: VideoRow) -> float:
     return math.inf if row.end_seconds is None else row.end_seconds
+
+
+def unlabelled_stretches(video: TimelineVideo, end_seconds: float, config: SequenceConfig) -> tuple[Interval, ...]:
+    """The parts of a video that nobody has looked at, in order."""
+    rows = _stretches(video, config)
+    if any(_is_whole(row) and row.looked_at for row in rows):
+        rows = [row for row in rows if not _is_whole(row)]
+    known, unknown = (
+        [(r.start_seconds, _end_seconds(r)) for r in rows if r.looked_at == side] for side in (True, False)
+    )
+    return parts_outside(unknown, known, end_seconds)
 
 
 def scored_video(scores: NDArray[np.float32], targets: NDArray[Any]) -> ScoredVideo:

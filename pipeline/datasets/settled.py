@@ -8,7 +8,7 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
-from pipeline.config import DataConfig
+from pipeline.config import DataConfig, SequenceConfig
 from pipeline.datasets.annotations import Annotations, VideoRow
 from pipeline.datasets.formats import read_annotations
 from pipeline.datasets.splits import check_split, split_by_group
@@ -28,27 +28,30 @@ class Splits:
     """Texts to report: ``Annotations.notes``, and files that are listed and not there."""
 
 
-def read_splits(config: DataConfig, seed: int) -> Splits:
-    """Return the rows of a training: the one way from data settings to rows, for ``train`` and ``check`` alike.
+def read_splits(config: DataConfig, seed: int, targets: SequenceConfig | None = None) -> Splits:
+    """Return the rows of a training: the one way from data settings to rows, for ``train`` and ``check`` alike. Of
+    timelines, which have ``targets``, one label is enough: there is the background beside it.
 
     Raises:
         UserError: as ``read_annotations`` and ``make_splits``, or one class only.
     """
-    annotations = read_annotations(config)
+    annotations = read_annotations(config, targets)
     try:
-        require_classes(annotations.labels, config.root)
+        require_classes(annotations.labels, config.root, least=1 if targets else 2)
         return make_splits(annotations, config, seed)
     except UserError as error:
         raise UserError(". Note: ".join([str(error), *annotations.notes])) from None
 
 
-def require_classes(labels: Sequence[str], where: str) -> None:
+def require_classes(labels: Sequence[str], where: str, least: int = 2) -> None:
     """Refuse classes that no model can learn, or that no model file can hold.
 
     Raises:
-        UserError: one class only, or as ``check_labels``.
+        UserError: fewer than ``least`` classes, or as ``check_labels``.
     """
-    if len(labels) < 2:
+    if not labels:
+        raise UserError(f"{where}: no row has a label, so that there is nothing to learn; label some stretches")
+    if len(labels) < least:
         raise UserError(
             f"{where} has one class only, {', '.join(labels)}; a model tells classes apart: add a folder or rows of "
             f"another, for example one called background in which nothing happens{_inner_classes(labels, where)}"

@@ -24,7 +24,7 @@ from collections import deque
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
 from dataclasses import asdict, dataclass
-from itertools import count
+from itertools import chain, count
 from pathlib import Path
 from random import Random
 from typing import Any, BinaryIO
@@ -72,6 +72,7 @@ class _Facts:
     group: str
     start_seconds: float
     end_seconds: float | None
+    looked_at: bool = True
 
 
 @dataclass(frozen=True)
@@ -100,7 +101,7 @@ class _Index:
             for number, row in enumerate(rows):
                 end_seconds = math.inf if row.end_seconds is None else row.end_seconds
                 is_timed = 0 <= row.start_seconds < end_seconds
-                is_known = row.label in labels and 0 <= row.sample < len(self.samples)
+                is_known = row.label in labels | {""} and 0 <= row.sample < len(self.samples)
                 require(is_timed and is_known, f"splits.{part}[{number}]: its video, label or times cannot be")
 
 
@@ -147,7 +148,11 @@ def write_shards(
                 for part, members in annotations.splits.items()
             },
         )
-        write_atomically(folder / _INDEX_NAME, json.dumps(asdict(index), ensure_ascii=False).encode())
+        content = asdict(index)
+        for facts in chain.from_iterable(content["splits"].values()):
+            if facts["looked_at"]:  # earlier versions do not know the word
+                del facts["looked_at"]
+        write_atomically(folder / _INDEX_NAME, json.dumps(content, ensure_ascii=False).encode())
     except OSError as error:
         raise UserError(f"cannot pack {error.filename or folder}: {reason_of(error)}") from error
     return _Packed(len(samples), len(shards), sum(shards.values()))
@@ -198,7 +203,8 @@ def _rows_by_path(annotations: Annotations) -> dict[Path, list[dict[str, Any]]]:
 
 
 def _facts(row: VideoRow) -> dict[str, Any]:
-    return {name: getattr(row, name) for name in ("label", "group", "start_seconds", "end_seconds")}
+    facts = {name: getattr(row, name) for name in ("label", "group", "start_seconds", "end_seconds")}
+    return facts if row.looked_at else facts | {"looked_at": False}
 
 
 class _Hashing(io.RawIOBase):
@@ -229,7 +235,7 @@ def _add_labels(
 ) -> None:
     contents = {".json": json.dumps({"name": name, "rows": rows}, ensure_ascii=False)}
     found = {row["label"] for row in rows}
-    if len(found) == 1:
+    if len(found) == 1 and "" not in found:
         contents[".cls"] = str(labels.index(found.pop()))
     for suffix, text in contents.items():
         member = tarfile.TarInfo(key + suffix)
@@ -277,4 +283,6 @@ def _row(root: Path, parts: Sequence[FilePart], facts: _Facts) -> VideoRow:
     part = parts[facts.sample]
     # The path that it would have in the root: what reports name and rows are sorted by.
     times = (facts.start_seconds, facts.end_seconds)
-    return VideoRow(root / part.name, facts.label, facts.group, *times, name=part.name, part=part)
+    return VideoRow(
+        root / part.name, facts.label, facts.group, *times, name=part.name, part=part, looked_at=facts.looked_at
+    )

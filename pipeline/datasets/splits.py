@@ -134,7 +134,8 @@ def _groups_of_classes(by_group: Mapping[str, Iterable[VideoRow]]) -> dict[str, 
     groups: dict[str, set[str]] = defaultdict(set)
     for group, rows in by_group.items():
         for row in rows:
-            groups[row.label].add(group)
+            if row.label:  # without one it is no class
+                groups[row.label].add(group)
     return groups
 
 
@@ -192,7 +193,7 @@ class _Division:
     def _place(self, group: str, count: Counter[str], groups_left: Counter[str]) -> None:
         """To the part whose need is greatest; first of all to one that would otherwise go without a class."""
         lacking = {label: sum(not have[label] for have in self.have) for label in count}
-        scarce = [label for label in count if groups_left[label] <= lacking[label]]
+        scarce = [label for label in count if label and groups_left[label] <= lacking[label]]
 
         def need(part: int) -> tuple[int, float, int]:
             have = self.have[part]
@@ -217,7 +218,7 @@ class _Division:
 
     def lacking(self) -> list[str]:
         """Each class that some part has not got, once for each such part."""
-        return sorted(label for have in self.have for label in self.totals if not have[label])
+        return sorted(label for have in self.have for label in self.totals if label and not have[label])
 
     @property
     def num_lacking(self) -> int:

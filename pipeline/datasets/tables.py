@@ -8,11 +8,12 @@ from __future__ import annotations
 
 import json
 import math
-import re
 from collections import defaultdict
 from collections.abc import Mapping
 from pathlib import Path
+from typing import Any
 
+from pipeline.config import BACKGROUND, UNLABELLED
 from pipeline.datasets.annotations import (
     ANY_DEPTH,
     Annotations,
@@ -23,15 +24,19 @@ from pipeline.datasets.annotations import (
     refuse_absent,
     require_folder,
     require_videos,
+    whole_video,
 )
 from pipeline.datasets.delimited import UNKNOWN_GROUPS, Record, composed, name_below, read_table
-from pipeline.datasets.parts import PARTS, part_of
+from pipeline.datasets.parts import PARTS, part_of, part_word
 from pipeline.errors import UserError, unknown_name
 
 MANIFEST_SUFFIXES = (".csv", ".jsonl", ".ndjson")
 
-_MANIFEST_COLUMNS = ("path", "label", "start_seconds", "end_seconds", "group", "split")
-"""The first two are required. A column of another name is refused: a misspelt ``group`` would leak sources."""
+MANIFEST_COLUMNS = (
+    "path", "label", "start_seconds", "end_seconds", "group", "split", "uncovered", "score", "duration_seconds"
+)  # fmt: skip
+"""The first two are required; a training reads all but the last two. A column of another name is refused: a misspelt
+``group`` would leak sources."""
 
 _KINETICS_COLUMNS = ("label", "youtube_id", "time_start", "time_end")
 """Required in each Kinetics CSV; ``split`` is read too, and other columns are left alone."""
@@ -63,17 +68,24 @@ def _as_text(value: object) -> str:
     return "" if value is None or value != value else composed(str(value).strip())
 
 
-def read_manifest(root: Path, annotations: Path | None = None, split: int = 1) -> Annotations:
-    """A table of videos: columns ``path,label`` and, where known, ``start_seconds,end_seconds,group,split``.
+def read_manifest(
+    root: Path, annotations: Path | None = None, split: int = 1, *, of_timelines: bool = False
+) -> Annotations:
+    """A table of videos: columns ``path,label`` and, where known, ``start_seconds,end_seconds,group,split,uncovered``.
 
     Paths are relative to the root and stay below it. Without a group, a file is its own. Either every line names a
     split (train, val, test) or none does. ``classes.txt`` beside the manifest, one label a line, is optional: it
     fixes the class order and refuses any other label.
 
+    Rows of timelines are stretches of long videos: a line without label and times is a video in which nothing happens,
+    a stretch may have several labels, and ``uncovered`` says of a video what its other moments are, ``background`` (the
+    default) or ``unlabelled``. A video that is partly unlabelled has one more row, which is not ``looked_at``.
+
     Args:
         root: the folder that paths are relative to; or the manifest itself, and paths are relative to its folder.
         annotations: the manifest, if it is not ``manifest.csv`` or ``manifest.jsonl`` in the root.
         split: does nothing.
+        of_timelines: for task timeline.
 
     Raises:
         UserError: a malformed line (named ``file:line``), an unknown label, a path out of the root, absent files.
@@ -82,7 +94,7 @@ def read_manifest(root: Path, annotations: Path | None = None, split: int = 1) -
         root, annotations = root.parent, annotations or root
     require_folder(root)
     source = annotations or _default_manifest(root)
-    found = read_manifest_rows(root, source)
+    found = read_manifest_rows(root, source, of_timelines=of_timelines)
     refuse_absent([row for part in found.splits.values() for row in part], root, source)
     return found
 
@@ -103,25 +115,78 @@ def refuse_links(found: Annotations, root: Path) -> None:
         )
 
 
-def read_manifest_rows(root: Path, annotations: Path | None = None) -> Annotations:
+def read_manifest_rows(root: Path, annotations: Path | None = None, *, of_timelines: bool = False) -> Annotations:
     """``read_manifest`` without asking whether the files are there."""
     source = annotations or _default_manifest(root)
-    is_json = source.suffix.lower() in (".jsonl", ".ndjson", ".json")
-    records = read_json_lines(source) if is_json else read_table(source, _MANIFEST_COLUMNS[:2])
+    records = read_manifest_records(source)
     labels = _listed_labels(source.parent / "classes.txt")
-    places: dict[tuple[str, float, float | None], str] = {}
+    videos = Agreement()
     splits: dict[str, list[VideoRow]] = defaultdict(list)
+    places: dict[tuple[Any, ...], str] = {}
     for place, values in records:
-        row = _manifest_row(place, values, root, labels)
-        stretch = row.name, row.start_seconds, row.end_seconds
+        row = _manifest_row(place, values, root, labels, of_timelines)
+        stretch = row.name, row.start_seconds, row.end_seconds, row.label if of_timelines else ""
         if places.setdefault(stretch, place) != place:  # it would count twice
             raise UserError(f"{place}: {row.name} with these times is listed already at {places[stretch]}")
-        splits[_split_name(place, values.get("split", "")) if values.get("split") else "all"].append(row)
+        part = _split_name(place, values.get("split", "")) if values.get("split") else "all"
+        uncovered = uncovered_moments(place, values)
+        if of_timelines and videos.add(place, row.name, group=row.group, split=part, uncovered=uncovered):
+            splits[part] += [whole_video(row, looked_at=False)] if uncovered == UNLABELLED else []
+        splits[part] += [row] if row.label or uncovered == BACKGROUND else []
     require_videos(records, root, f"lines in {source}, and it has none")
     if "all" in splits and len(splits) > 1:
         raise UserError(f"{source}: {len(splits['all'])} lines have no split and others have; fill in all or none")
-    found = tuple(sorted({row.label for part in splits.values() for row in part}))
+    found = tuple(sorted({row.label for part in splits.values() for row in part} - {""}))
     return Annotations(labels or found, {part: tuple(rows) for part, rows in splits.items()})
+
+
+class Agreement:
+    """What the lines of a table say of whole videos, in which they must agree."""
+
+    def __init__(self) -> None:
+        self._first: dict[str, tuple[str, dict[str, str]]] = {}
+
+    def add(self, place: str, video: str, **facts: str) -> bool:
+        """Note what a line says of its video. Returns true for the first line of a video.
+
+        Raises:
+            UserError: an earlier line says something else; names both places.
+        """
+        first_place, first = self._first.setdefault(video, (place, facts))
+        for column, value in facts.items():
+            if first[column] != value:
+                raise UserError(
+                    f"{place}: {column} of {video} is {value!r} here and {first[column]!r} at {first_place}; all lines "
+                    "of a video say the same"
+                )
+        return first_place == place
+
+
+def read_manifest_records(source: Path) -> list[Record]:
+    """Return the lines of a manifest, CSV or JSON lines, with the columns that it may have.
+
+    Raises:
+        UserError: a malformed line, or an unknown column.
+    """
+    is_json = source.suffix.lower() in (".jsonl", ".ndjson", ".json")
+    records = read_json_lines(source) if is_json else read_table(source, MANIFEST_COLUMNS[:2])
+    for place, values in records:
+        for number, column in enumerate(values, 1):
+            if not column:
+                raise UserError(
+                    f"{place}: the header has no name for column {number} (pandas: to_csv with index=False)"
+                )
+            if column not in MANIFEST_COLUMNS:
+                raise UserError(f"{place}: {unknown_name('column', column, MANIFEST_COLUMNS)}")
+    return records
+
+
+def uncovered_moments(place: str, values: Mapping[str, str]) -> str:
+    """Return what no row of a video covers: ``background`` or ``unlabelled``. Raises ``UserError`` for another word."""
+    said = values.get("uncovered", "").lower() or BACKGROUND
+    if said not in (BACKGROUND, UNLABELLED):
+        raise UserError(f"{place}: {unknown_name('value of uncovered', said, (BACKGROUND, UNLABELLED))}")
+    return said
 
 
 def _default_manifest(root: Path) -> Path:
@@ -141,16 +206,16 @@ def _listed_labels(path: Path) -> tuple[str, ...]:
     return tuple(labels)
 
 
-def _manifest_row(place: str, values: Mapping[str, str], root: Path, labels: tuple[str, ...]) -> VideoRow:
-    for number, column in enumerate(values, 1):
-        if not column:
-            raise UserError(f"{place}: the header has no name for column {number} (pandas: to_csv with index=False)")
-        if column not in _MANIFEST_COLUMNS:
-            raise UserError(f"{place}: {unknown_name('column', column, _MANIFEST_COLUMNS)}")
+def _manifest_row(
+    place: str, values: Mapping[str, str], root: Path, labels: tuple[str, ...], of_timelines: bool
+) -> VideoRow:
     name, label = values.get("path", ""), values.get("label", "")
-    if not name or not label:
-        raise UserError(f"{place}: {'label' if name else 'path'} is empty; each line needs both")
-    if labels and label not in labels:
+    if not name:
+        raise UserError(f"{place}: path is empty; each line names its video")
+    if not label:
+        _check_without_label(place, values, of_timelines)
+    special = ("", BACKGROUND, UNLABELLED) if of_timelines else ()
+    if labels and label not in (*labels, *special):
         raise UserError(f"{place}: {unknown_name('label', label, labels)}")
     start = _seconds(place, "start_seconds", values, 0.0)
     end = _seconds(place, "end_seconds", values, math.inf)
@@ -160,6 +225,19 @@ def _manifest_row(place: str, values: Mapping[str, str], root: Path, labels: tup
     group = values.get("group", "")
     end_seconds = None if math.isinf(end) else end
     return VideoRow(path, label, name if group in UNKNOWN_GROUPS else group, start, end_seconds, name)
+
+
+def _check_without_label(place: str, values: Mapping[str, str], of_timelines: bool) -> None:
+    if not of_timelines:
+        raise UserError(
+            f"{place}: label is empty; write one, such as {BACKGROUND}. A line without label is a video in which "
+            "nothing happens, for --task timeline"
+        )
+    if values.get("start_seconds") or values.get("end_seconds"):
+        raise UserError(
+            f"{place}: label is empty, and there are times; write {BACKGROUND} if nothing happens in this stretch, or "
+            "take the times out if nothing happens in the whole video"
+        )
 
 
 def _seconds(place: str, column: str, values: Mapping[str, str], default: float) -> float:
@@ -207,7 +285,7 @@ def read_kinetics(
     absent: dict[str, list[VideoRow]] = defaultdict(list)
     for source in _kinetics_tables(root, annotations):
         for place, values in read_table(source, _KINETICS_COLUMNS):
-            part = _split_name(place, values.get("split") or _part_word(source))
+            part = _split_name(place, values.get("split") or part_word(source))
             row = _kinetics_row(place, values, root, files)
             (splits if row.path.stem in files else absent)[part].append(row)
     rows = [row for part in splits.values() for row in part]
@@ -235,15 +313,10 @@ def _kinetics_tables(root: Path, annotations: Path | None) -> list[Path]:
         return [annotations]
     places = [annotations] if annotations is not None else [root, root / "annotations"]
     for place in places:
-        tables = [path for path in sorted(place.glob("*.csv")) if part_of(_part_word(path))]
+        tables = [path for path in sorted(place.glob("*.csv")) if part_of(part_word(path))]
         if tables:
             return tables
     raise UserError(f"no train.csv, val.csv or test.csv in {name_some(places)}; set data.annotations to the CSV")
-
-
-def _part_word(path: Path) -> str:
-    """``val`` of ``kinetics_400_val.csv``."""
-    return path.stem if part_of(path.stem) else re.split(r"[\W_]", path.stem)[-1]
 
 
 def _kinetics_row(place: str, values: Mapping[str, str], root: Path, files: Mapping[str, list[Path]]) -> VideoRow:

@@ -44,8 +44,8 @@ def read_feature_file(path: Path, num_features: int) -> NDArray[Any]:
 
 
 def count_features(paths: Sequence[Path]) -> int:
-    """D of files of one kind: the side that all have in common, the first if both are. Files that cannot be read do not
-    count.
+    """D of files of one kind, either way up: the side that all have in common, the first if both are. Files that cannot
+    be read do not count.
 
     Raises:
         DecodeError: none is a feature file.
@@ -55,12 +55,13 @@ def count_features(paths: Sequence[Path]) -> int:
     shapes = [shape for shape in found if not isinstance(shape, DecodeError)]
     if not shapes and isinstance(found[0], DecodeError):
         raise found[0]
-    for axis in (0, 1):
-        if len({shape[axis] for shape in shapes}) == 1:
-            return int(shapes[0][axis])
+    common = set.intersection(*map(set, shapes))
+    for side in shapes[0]:
+        if side in common:
+            return int(side)
     raise UserError(
-        f"the feature files differ in both sides, for example {list(shapes[0])} and {list(shapes[-1])}; one side must "
-        "be the same in all: the numbers of a step"
+        f"the feature files have no side in common, for example {list(shapes[0])} and {list(shapes[-1])}; one side "
+        "must be the same in all: the numbers of a step"
     )
 
 

@@ -1,6 +1,7 @@
 """Options of the commands: how to run and where to write. The settings of an experiment are in ``config``."""
 
 from pipeline.options.models import (
+    ConvertOptions,
     DemoOptions,
     DiagnoseOptions,
     EvaluateOptions,
@@ -23,6 +24,7 @@ from pipeline.options.videos import (
 
 __all__ = [
     "CheckOptions",
+    "ConvertOptions",
     "DemoOptions",
     "DiagnoseOptions",
     "DoctorOptions",

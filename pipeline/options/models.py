@@ -87,8 +87,8 @@ class ScoreOptions:
     """Reading of predictions and truth, and thresholds of the figures."""
 
     format: str | None = None
-    """Format of the predictions: activitynet, epic, manifest, ms_tcn, predict, segments or thumos; unset: told by the
-    content."""
+    """Format of the predictions, as clipgru convert names them, such as manifest, activitynet or boris; unset: told by
+    the content."""
     truth_format: str | None = None
     """Format of the truth, likewise."""
     split: str | None = None
@@ -121,6 +121,31 @@ class ScoreOptions:
         require(self.late_seconds >= 0, f"late_seconds must not be negative, got {self.late_seconds}")
         require(self.resamples >= 0, f"resamples must not be negative, got {self.resamples}")
         require(self.seed >= 0, f"seed must not be negative, got {self.seed}")
+
+
+@dataclass(frozen=True)
+class ConvertOptions:
+    """Formats of labelled stretches, and the frames of their videos."""
+
+    to: str = "manifest"
+    """Format to write: activitynet, boris, createml, cvat, deepethogram, elan, epic, fiftyone, label_studio, manifest,
+    ms_tcn, segments, srt, thumos, via, vtrace or vtt."""
+    format: str | None = None
+    """Format of the input: one of these, or predict; unset: told by the content."""
+    split: str | None = None
+    """Part of the input to take, such as test, where it has parts."""
+    videos: str | None = None
+    """Folder of the videos, whose exact frames are looked up for formats that count frames; unset: that of the
+    input."""
+    fps: float | None = None
+    """Frames a second of the labels, in place of the videos' own."""
+    no_clobber: bool = False
+    """End with an error instead of replacing a file that is there already."""
+    quiet: bool = False
+    """Print nothing but errors, not even what cannot be held."""
+
+    def __post_init__(self) -> None:
+        require(self.fps is None or 0.001 <= self.fps <= 1000, f"fps must be between 0.001 and 1,000, got {self.fps}")
 
 
 @dataclass(frozen=True)

@@ -61,6 +61,10 @@ class PredictOptions:
     """Write a page for each video, with its scores and segments to click on, into this folder."""
     html_embed_mb: float = 3.0
     """html: embed videos of up to this many megabytes in the page; larger ones are linked."""
+    stretches: str | None = None
+    """Write segments to this file or folder in the format of another tool, which --format names."""
+    format: str = "manifest"
+    """stretches: any format that clipgru convert writes, such as elan, boris, label_studio, activitynet or manifest."""
     stats: str | None = None
     """Write what was decoded, embedded and reused to this JSON file."""
     no_clobber: bool = False
@@ -91,13 +95,17 @@ class PredictOptions:
         self._check_engine()
         _check_names(self.name)
         require(self.top_k > 0, f"top_k must be at least 1, got {self.top_k}")
+        require(
+            self.stretches is not None or self.format == "manifest",
+            f"--format {self.format} is of --stretches: say where to write them, as --stretches OUT",
+        )
         require(self.html_embed_mb >= 0, f"html_embed_mb must not be negative, got {self.html_embed_mb}")
         piped = [f"--{name} -" for name in ("json", "csv", "jsonl", "parquet", "stats") if getattr(self, name) == "-"]
         require(len(piped) < 2, f"{' and '.join(piped)} would both write to standard output")
 
     def _check_engine(self) -> None:
         many = {"workers": self.workers is not None, "shard": self.shard is not None, "retry": self.retry}
-        alone = ("json", "csv", "jsonl", "srt", "vtt", "video", "html", "stats", "name")
+        alone = ("json", "csv", "jsonl", "srt", "vtt", "video", "html", "stretches", "stats", "name")
         if self.engine == "local":
             given = [f"--{name}" for name, is_given in many.items() if is_given]
             require(not given, f"{', '.join(given)} is for many videos: add --engine pool (or ray) --parquet FILE")

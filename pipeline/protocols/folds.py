@@ -31,7 +31,8 @@ class Fold:
 
 def annotations_of(experiment: Experiment, split: int | None = None) -> Annotations:
     """Return the labels and rows of an experiment, of its official split or another."""
-    return read_annotations(replace(experiment.data, split=split or experiment.data.split))
+    targets = experiment.sequence if experiment.task == "timeline" else None
+    return read_annotations(replace(experiment.data, split=split or experiment.data.split), targets)
 
 
 def silent_labels(experiment: Experiment) -> frozenset[str]:

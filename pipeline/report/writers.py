@@ -3,8 +3,9 @@
 from __future__ import annotations
 
 import itertools
-from collections.abc import Callable, Iterable, Sequence
+from collections.abc import Callable, Iterable, Mapping, Sequence
 from pathlib import Path
+from types import MappingProxyType
 from typing import Any
 
 import numpy as np
@@ -83,13 +84,16 @@ class Writers(Writer):
     Args:
         options: which outputs.
         header: facts about the model, with its ``labels``.
+        others: writers that were made elsewhere, by the name of their option.
 
     Raises:
         UserError: one of them cannot be written.
     """
 
-    def __init__(self, options: PredictOptions, header: dict[str, Any]) -> None:
-        self._all: dict[str, Writer] = {}
+    def __init__(
+        self, options: PredictOptions, header: dict[str, Any], others: Mapping[str, Writer] = MappingProxyType({})
+    ) -> None:
+        self._all: dict[str, Writer] = dict(others)
         self._failed: dict[str, OutputError] = {}
         try:
             for name, target in targets_of(options).items():

@@ -5,7 +5,7 @@ from __future__ import annotations
 import logging
 import sys
 import warnings
-from collections.abc import Iterable, Iterator
+from collections.abc import Iterable, Iterator, Sequence
 from contextlib import ExitStack, contextmanager
 from dataclasses import dataclass, replace
 from datetime import timedelta
@@ -22,13 +22,13 @@ from rich.progress import Progress
 from pipeline.calibration import UNCALIBRATED
 from pipeline.checkpoint import ModelFile, provenance_of, save_model
 from pipeline.config import Experiment, MachineConfig, to_yaml
-from pipeline.datasets.annotations import name_some
+from pipeline.datasets.annotations import VideoRow, name_some
 from pipeline.datasets.datamodule import VideoDataModule, uses_cuda
 from pipeline.datasets.features import FrozenBackbone
 from pipeline.datasets.identities import Contents, Unseen
 from pipeline.datasets.loading import lost_workers
 from pipeline.datasets.sequence_data import SequenceDataModule
-from pipeline.datasets.sequences import timeline_labels
+from pipeline.datasets.sequences import timeline_labels, timeline_videos
 from pipeline.datasets.settled import Splits, read_splits, require_classes
 from pipeline.datasets.summary import summarize_splits
 from pipeline.description import check_describable
@@ -122,7 +122,7 @@ def _train(experiment: Experiment, splits: Splits | None, *, resume: bool, quiet
     with ranks.agreement():
         _check_run_dir(run_dir, last, resume)
         with ranks.in_turn():
-            splits = splits or read_splits(experiment.data, experiment.seed)
+            splits = splits or read_splits(experiment.data, experiment.seed, experiment.timeline_targets)
         if experiment.task == "timeline":
             splits = replace(splits, labels=timeline_labels(splits.labels, experiment.sequence))
             experiment = settle_features(experiment, splits)
@@ -142,7 +142,7 @@ def _train(experiment: Experiment, splits: Splits | None, *, resume: bool, quiet
             notes.append(said)
     contents = _read_contents(experiment, splits, quiet, ranks)
     with ranks.agreement():
-        known = KnownVideos(contents.known(splits.train), contents.known(splits.val))
+        known = KnownVideos(*(contents.known(_seen(experiment, rows)) for rows in (splits.train, splits.val)))
         notes += _note_on_copies(known, splits, contents)
         if resume:
             known, said_of_it = refuse_other_run(experiment, splits, known, ranks.count)
@@ -176,6 +176,11 @@ def _read_contents(experiment: Experiment, splits: Splits, quiet: bool, ranks: R
         task = progress.add_task("noting the content of each video", total=total)
         contents.digest_all(rows, lambda: progress.advance(task), ranks)
     return contents
+
+
+def _seen(experiment: Experiment, rows: Sequence[VideoRow]) -> Sequence[VideoRow]:
+    """Rows of what a training looks at: of timelines the whole videos."""
+    return [video.row for video in timeline_videos(rows)] if experiment.task == "timeline" else rows
 
 
 def _note_on_copies(known: KnownVideos, splits: Splits, contents: Contents) -> list[str]:

@@ -43,7 +43,10 @@ def described_videos(splits: Splits, known: KnownVideos) -> dict[str, Any]:
 
 def _digest_of(splits: Splits) -> str:
     """Of labels, rows and their order, which are more than the videos."""
-    rows = [[row.name, row.label, row.start_seconds, row.end_seconds] for row in (*splits.train, *splits.val)]
+    rows = [
+        [row.name, row.label, row.start_seconds, row.end_seconds, *([] if row.looked_at else [False])]
+        for row in (*splits.train, *splits.val)
+    ]
     return hashlib.sha256(json.dumps([splits.labels, rows]).encode()).hexdigest()
 
 

@@ -29,6 +29,7 @@ def _held_out(module: TimelineLearner, batches: Iterable[object]) -> Iterator[Sc
     read = UNCALIBRATED.each_probability if is_several else UNCALIBRATED.probabilities
     for batch in batches:
         assert isinstance(batch, SequenceBatch)
-        logits, _ = module.recognizer.score(batch.features.to(module.device))
-        late = slice(delay_frames, None)  # an answer speaks of the frame so many before
-        yield scored_video(read(logits[0, late]).cpu().numpy(), batch.targets[0, late].numpy())
+        scored = module.scored(batch.to(module.device))
+        if scored is not None:
+            logits, targets = (part[delay_frames:] for part in scored)  # an answer speaks of the frame so many before
+            yield scored_video(read(logits).numpy(), targets.numpy())

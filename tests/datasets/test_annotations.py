@@ -19,6 +19,7 @@ from pipeline.datasets.annotations import VIDEO_SUFFIXES, Annotations, VideoRow,
 from pipeline.datasets.formats import DATA_FORMATS
 from pipeline.datasets.parts import part_of
 from pipeline.errors import UserError
+from tests.datasets.test_timeline_rows import OTHER_TOOLS, WRITERS
 
 # What every reader of a whole tree must do is tested on each of these; a new format must be added.
 UCF = {
@@ -58,7 +59,23 @@ MANIFEST = {
     "sub/b, c.mp4": "",
 }
 UT = {"set1/0_1_4.avi": "", "set1/11_10_0.avi": ""}
+ACTIVITYNET = {
+    "videos/1.mp4": "",
+    "videos/2.mp4": "",
+    "a.json": '{"database": {\n"1": {"subset": "training", "annotations": [{"segment": [0, 2], "label": "x"}]},\n'
+    '"2": {"subset": "validation", "annotations": [{"segment": [1, 2], "label": "y"}]}}}\n',
+}
+THUMOS = {"v/a.mp4": "", "v/b.mp4": "", "Run_val.txt": "a 0 2\n", "Jump_test.txt": "b  1.0 2.5\n"}
+EPIC = {
+    "v/P01_01.MP4": "",
+    "v/P02_01.MP4": "",
+    "EPIC_100_train.csv": "participant_id,video_id,start_timestamp,stop_timestamp,label\nP01,P01_01,0:0:1.5,0:0:2,x\n",
+    "EPIC_100_validation.csv": "participant_id,video_id,start_timestamp,stop_timestamp,label\nP02,P02_01,0,1,y\n",
+}
 TREES = {
+    "activitynet": ACTIVITYNET,
+    "epic": EPIC,
+    "thumos": THUMOS,
     "ucf101": UCF,
     "hmdb51": HMDB,
     "kinetics": KINETICS,
@@ -107,9 +124,9 @@ def refusal(format: str, root: Path, annotations: Path | None = None, split: int
 
 
 def test_every_format_has_a_tree_here() -> None:
-    # test_shards, test_motion, test_images, test_sequences
-    elsewhere = {"shards", "motion", "images", "cifar10", "motion_timeline", "ms_tcn"}
-    assert {*TREES, *elsewhere} == DATA_FORMATS.keys()
+    # test_shards, test_motion, test_images, test_sequences, test_timeline_rows
+    elsewhere = {"shards", "motion", "images", "cifar10", "motion_timeline", "ms_tcn", "predict"}
+    assert {*TREES, *elsewhere, *WRITERS, *OTHER_TOOLS} == DATA_FORMATS.keys()
 
 
 @pytest.mark.parametrize("format", TREES)

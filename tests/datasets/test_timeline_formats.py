@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+from dataclasses import replace
 from fractions import Fraction
 from pathlib import Path
 
@@ -10,8 +11,9 @@ import numpy as np
 import pytest
 
 from pipeline.clip import Prediction, Segment, VideoInfo
-from pipeline.datasets.timelines.formats import TIMELINE_READERS, read_timelines
+from pipeline.datasets.timelines.formats import TIMELINE_FORMATS
 from pipeline.datasets.timelines.names import rename_as
+from pipeline.datasets.timelines.reading import read_timelines
 from pipeline.datasets.timelines.text_files import MS_TCN_HEADING
 from pipeline.errors import UserError
 from pipeline.report.csv_file import CsvFile
@@ -72,8 +74,10 @@ EPIC = (
 
 def test_the_manifest(tmp_path: Path) -> None:
     write(tmp_path, {"m.csv": MANIFEST, "m.jsonl": MANIFEST_LINES})
-    assert read_timelines(tmp_path / "m.csv") == read_timelines(tmp_path / "m.jsonl") == [A, B]
-    assert read_timelines(tmp_path / "m.csv", split="Training") == [B]
+    first, second = read_timelines(tmp_path / "m.csv")
+    assert [first, second] == [replace(A, split="test", group="g"), replace(B, split="train", group="h")]
+    assert read_timelines(tmp_path / "m.jsonl") == [A, B]
+    assert read_timelines(tmp_path / "m.csv", split="Training") == [second]
     text = "path,label,start_seconds,end_seconds,score,duration_seconds\nc.mp4,,,,,7\nd.mp4,run,-1,-1,0.25,\n"
     still, point = read_timelines(write(tmp_path, {"n.csv": text}) / "n.csv")
     assert still == LabelledVideo("c.mp4", (), 7.0)
@@ -97,7 +101,8 @@ def test_thumos(tmp_path: Path) -> None:
         "run_val.txt": "c.mp4 0 1\n",
     }
     found = read_timelines(write(tmp_path, files), split="test")
-    assert {video.name: set(video.spans) for video in found} == {v.name: set(v.spans) for v in (A, B)}
+    ambiguous = {LabelledSpan(0.0, 1.0, "unlabelled")}
+    assert {v.name: set(v.spans) for v in found} == {"a.mp4": {*A.spans, *ambiguous}, "b.mp4": set(B.spans)}
     assert {video.name for video in read_timelines(tmp_path)} == {"a.mp4", "b.mp4", "c.mp4"}
     (scored,) = read_timelines(write(tmp_path / "one", {"dive.txt": "v 1 2 0.5\n"}) / "dive.txt")
     assert scored.spans == (LabelledSpan(1.0, 2.0, "dive", 0.5),)
@@ -250,8 +255,8 @@ def test_what_is_not_there(tmp_path: Path) -> None:
         read_timelines(tmp_path / "absent")
     with pytest.raises(UserError, match="Did you mean 'ms_tcn'"):
         read_timelines(tmp_path, "mstcn")
-    for name in TIMELINE_READERS:
-        with pytest.raises(UserError, match=r"folder|no line VIDEO|no label file"):
+    for name in TIMELINE_FORMATS:
+        with pytest.raises(UserError, match=r"folder|no line VIDEO|no label file|no file of the format|labels\.json"):
             read_timelines(tmp_path, name)
 
 

@@ -18,7 +18,7 @@ from sklearn.metrics import average_precision_score
 
 from pipeline.clip import Segment
 from pipeline.config import TimelineConfig
-from pipeline.datasets.timelines.formats import read_timelines
+from pipeline.datasets.timelines.reading import read_timelines
 from pipeline.errors import UserError
 from pipeline.schema import to_json
 from pipeline.timeline.labelled import LabelledSpan, LabelledVideo

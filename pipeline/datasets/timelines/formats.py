@@ -1,24 +1,53 @@
-"""The formats of labelled stretches by name, and telling them by their content."""
+"""The formats of labelled stretches by name."""
 
 from __future__ import annotations
 
-import json
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import dataclass, field
 from pathlib import Path
-from typing import Any
 
+from pipeline.datasets.timelines.boris import read_boris, write_boris, write_boris_table
+from pipeline.datasets.timelines.ethograms import (
+    read_deepethogram,
+    read_vtrace,
+    write_deepethogram,
+    write_vtrace,
+)
+from pipeline.datasets.timelines.frames import ClockOf
+from pipeline.datasets.timelines.json_datasets import (
+    read_createml,
+    read_fiftyone,
+    write_createml,
+    write_fiftyone,
+)
 from pipeline.datasets.timelines.json_files import (
     read_activitynet,
     read_predicted_json,
     read_predicted_lines,
     read_segments,
+    write_activitynet,
+    write_segments,
 )
-from pipeline.datasets.timelines.tables import read_epic, read_manifest_spans, read_predicted_rows
-from pipeline.datasets.timelines.text_files import MS_TCN_HEADING, read_ms_tcn, read_thumos
-from pipeline.errors import UserError, unknown_name
+from pipeline.datasets.timelines.label_studio import read_label_studio, write_label_studio
+from pipeline.datasets.timelines.losses import KINDS
+from pipeline.datasets.timelines.spans import head_of
+from pipeline.datasets.timelines.subtitles import read_subtitles, write_srt, write_vtt
+from pipeline.datasets.timelines.tables import (
+    read_epic,
+    read_manifest_spans,
+    read_predicted_rows,
+    write_epic,
+    write_manifest,
+)
+from pipeline.datasets.timelines.text_files import (
+    read_ms_tcn,
+    read_thumos,
+    write_ms_tcn,
+    write_thumos,
+)
+from pipeline.datasets.timelines.via import read_via, write_via, write_via_table
+from pipeline.datasets.timelines.xml_files import read_cvat, read_elan, write_cvat, write_elan
 from pipeline.timeline.labelled import LabelledVideo
-
-_HEAD_BYTES = 65_536
 
 
 def _read_predicted(path: Path, split: str | None = None) -> list[LabelledVideo]:
@@ -27,118 +56,101 @@ def _read_predicted(path: Path, split: str | None = None) -> list[LabelledVideo]
     Raises:
         UserError: the file is none of these, or malformed.
     """
-    head = _head(path)
+    head = head_of(path)
     if '"event"' in head.partition("\n")[0]:
         return read_predicted_lines(path)
     return read_predicted_json(path) if head.startswith(("{", "[")) else read_predicted_rows(path)
 
 
-TIMELINE_READERS: dict[str, Callable[[Path, str | None], list[LabelledVideo]]] = {
-    "activitynet": read_activitynet,
-    "epic": read_epic,
-    "manifest": read_manifest_spans,
-    "ms_tcn": read_ms_tcn,
-    "predict": _read_predicted,
-    "segments": read_segments,
-    "thumos": read_thumos,
+_Read = Callable[[Path, str | None], list[LabelledVideo]]
+_Write = Callable[[Sequence[LabelledVideo], ClockOf], dict[str, str]]
+
+
+@dataclass(frozen=True)
+class TimelineFormat:
+    """A way to write down labelled stretches."""
+
+    read: _Read
+    """Reads a file or folder; a split takes a part of it. Raises ``UserError``."""
+    suffixes: tuple[str, ...] = ()
+    """Of its files; none: it is a folder."""
+    write: _Write | None = None
+    """Returns the texts of files by their names in a folder, "" for the one file; None: it is read only."""
+    holds: frozenset[str] = frozenset()
+    """Keys of ``losses.KINDS``: what it can hold besides stretches in seconds."""
+    write_as: Mapping[str, tuple[_Write, frozenset[str]]] = field(default_factory=dict)
+    """Other forms that it is written in, by the suffix of the file, and what these hold."""
+    is_per_video: bool = False
+    """A file is of one video; a folder of such files is read too."""
+    in_frames: bool = False
+    """Its times are numbers of frames."""
+    not_with_scores: frozenset[str] = frozenset()
+    """Of what it holds, that which its predictions do not."""
+
+
+_ALL = frozenset(KINDS)
+_APART = frozenset({"overlaps", "repeats", "touching", "moments"})
+"""Each stretch is an entry of its own."""
+
+TIMELINE_FORMATS: dict[str, TimelineFormat] = {
+    "activitynet": TimelineFormat(
+        read_activitynet,
+        (".json",),
+        write_activitynet,
+        _APART | {"scores", "splits", "durations", "empty", "fine"},
+        not_with_scores=frozenset({"splits", "durations"}),
+    ),
+    "boris": TimelineFormat(
+        read_boris,
+        (".boris", ".csv", ".tsv"),
+        write_boris,
+        frozenset({"overlaps", "touching", "moments", "durations", "empty", "fine"}),
+        {".csv": (write_boris_table, _APART | {"durations", "fine"})},
+    ),
+    "createml": TimelineFormat(read_createml, (".json",), write_createml, _APART | {"fine"}),
+    "cvat": TimelineFormat(
+        read_cvat, (".xml",), write_cvat, frozenset({"overlaps", "empty"}), is_per_video=True, in_frames=True
+    ),
+    "deepethogram": TimelineFormat(
+        read_deepethogram,
+        (".csv",),
+        write_deepethogram,
+        frozenset({"overlaps", "empty", "durations", "unlabelled"}),
+        is_per_video=True,
+        in_frames=True,
+    ),
+    "elan": TimelineFormat(
+        read_elan, (".eaf",), write_elan, frozenset({"overlaps", "repeats", "touching", "empty"}), is_per_video=True
+    ),
+    "epic": TimelineFormat(read_epic, (".csv",), write_epic, _APART | {"groups"}),
+    "fiftyone": TimelineFormat(read_fiftyone, (), write_fiftyone, _APART | {"scores", "empty", "fine"}),
+    "label_studio": TimelineFormat(
+        read_label_studio,
+        (".json",),
+        write_label_studio,
+        frozenset({"scores", "overlaps", "repeats", "touching", "empty"}),
+        in_frames=True,
+    ),
+    "manifest": TimelineFormat(read_manifest_spans, (".csv", ".jsonl", ".ndjson", ".json"), write_manifest, _ALL),
+    "ms_tcn": TimelineFormat(
+        read_ms_tcn, (), write_ms_tcn, frozenset({"splits", "empty", "durations", "unlabelled"}), in_frames=True
+    ),
+    "predict": TimelineFormat(_read_predicted, (".json", ".jsonl", ".csv")),
+    "segments": TimelineFormat(
+        read_segments, (".json",), write_segments, _APART | {"scores", "durations", "empty", "fine"}
+    ),
+    "srt": TimelineFormat(read_subtitles, (".srt",), write_srt, _APART | {"empty"}, is_per_video=True),
+    "thumos": TimelineFormat(read_thumos, (), write_thumos, _APART | {"scores", "splits", "fine"}),
+    "via": TimelineFormat(
+        read_via,
+        (".json", ".csv"),
+        write_via,
+        _APART | {"empty", "fine"},
+        {".csv": (write_via_table, _APART | {"fine"})},
+    ),
+    "vtrace": TimelineFormat(
+        read_vtrace, (".csv",), write_vtrace, _APART | {"scores", "empty", "fine"}, is_per_video=True
+    ),
+    "vtt": TimelineFormat(read_subtitles, (".vtt",), write_vtt, _APART | {"empty"}, is_per_video=True),
 }
-"""Format to reader of ``(path, split)``; data/README.md shows each."""
-_FOLDERS = ("ms_tcn", "thumos")
-
-
-def read_timelines(path: Path, format: str | None = None, split: str | None = None) -> list[LabelledVideo]:
-    """Return the labelled videos of a file or folder.
-
-    Args:
-        path: the file or folder.
-        format: a key of ``TIMELINE_READERS``; None: told by the content.
-        split: part of the data to take, where the format has parts.
-
-    Raises:
-        UserError: nothing is there, the format is unknown or not to be told, or what the reader finds wrong.
-    """
-    if not path.exists():
-        raise UserError(f"{path}: no such file or folder")
-    name = format or _format_of(path)
-    if name not in TIMELINE_READERS:
-        raise unknown_name("timeline format", name, TIMELINE_READERS)
-    if path.is_dir() and name not in _FOLDERS:
-        raise UserError(f"{path} is a folder, and {name} is a file: name the file")
-    return TIMELINE_READERS[name](path, split)
-
-
-def _format_of(path: Path) -> str:
-    """The format that the content of a file or folder shows."""
-    found = _format_of_folder(path) if path.is_dir() else _format_of_file(path)
-    if found is None:
-        raise UserError(
-            f"{path}: its content does not tell its format; say it with --format (one of {', '.join(TIMELINE_READERS)})"
-        )
-    return found
-
-
-def _format_of_folder(folder: Path) -> str | None:
-    if (folder / "groundTruth").is_dir():
-        return "ms_tcn"
-    files = sorted(path for path in folder.iterdir() if path.is_file() and path.name[0] != ".")
-    found = {_format_of_file(path) for path in files if path.suffix in (".txt", "") and path.stem != "README"}
-    return found.pop() if len(found) == 1 else None
-
-
-def _format_of_file(path: Path) -> str | None:
-    head = _head(path)
-    first = head.partition("\n")[0].strip()
-    if path.suffix == ".bundle" or first == MS_TCN_HEADING:
-        return "ms_tcn"
-    if head.startswith("{"):
-        return _format_of_json(path, first)
-    if path.suffix.lower() in (".txt", ""):
-        return _format_of_text(path, first)
-    columns = {word.strip(' "').lower() for separator in ",;\t" for word in first.split(separator)}
-    if {"path", "kind"} <= columns:
-        return "predict"
-    if "start_timestamp" in columns:
-        return "epic"
-    return "manifest" if {"path", "label"} <= columns else None
-
-
-def _format_of_text(path: Path, first: str) -> str | None:
-    words = first.split()
-    if len(words) in (3, 4) and all(_is_number(word) for word in words[1:]):
-        return "thumos"
-    return "ms_tcn" if path.suffix == ".txt" and len(words) <= 1 else None
-
-
-def _is_number(word: str) -> bool:
-    try:
-        float(word)
-    except ValueError:
-        return False
-    return True
-
-
-def _format_of_json(path: Path, first: str) -> str | None:
-    """The format of the first line, or else of the whole."""
-    for text in (first, None):
-        try:
-            content = json.loads(path.read_text(encoding="utf-8-sig") if text is None else text)
-        except (ValueError, RecursionError):
-            continue
-        return _format_of_keys(content)
-    return None
-
-
-def _format_of_keys(content: Mapping[str, Any]) -> str | None:
-    for format, keys in {"predict": {"event", "videos"}, "activitynet": {"database", "results"}}.items():
-        if keys & content.keys():
-            return format
-    if "path" in content:
-        return "manifest"
-    values = content.values()
-    is_by_video = all(isinstance(value, list) or (isinstance(value, dict) and "segments" in value) for value in values)
-    return "segments" if content and is_by_video else None
-
-
-def _head(path: Path) -> str:
-    with path.open("rb") as file:
-        return file.read(_HEAD_BYTES).decode("utf-8-sig", "replace").lstrip()
+"""By name; data/README.md shows each."""

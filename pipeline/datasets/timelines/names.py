@@ -3,11 +3,13 @@
 from __future__ import annotations
 
 import os
+import re
 from collections.abc import Callable, Sequence
 from dataclasses import replace
 from pathlib import PurePosixPath
 
 from pipeline.datasets.annotations import VIDEO_SUFFIXES
+from pipeline.errors import UserError
 from pipeline.timeline.labelled import LabelledVideo
 
 _Spelling = Callable[[str], str]
@@ -22,7 +24,7 @@ def _last_part(name: str) -> str:
     return PurePosixPath(name.replace("\\", "/")).name
 
 
-_SPELLINGS: tuple[_Spelling, ...] = (
+SPELLINGS: tuple[_Spelling, ...] = (
     str,
     _last_part,
     _path_without_suffix,
@@ -31,13 +33,34 @@ _SPELLINGS: tuple[_Spelling, ...] = (
 """Ways to read a name, the strictest first."""
 
 
+def flat_names(videos: Sequence[LabelledVideo]) -> dict[str, LabelledVideo]:
+    """Name files after videos, without folders and suffixes where that tells them apart, and with them where not.
+
+    Raises:
+        UserError: two videos have one name.
+    """
+    for spelling in (lambda name: _path_without_suffix(_last_part(name)), _last_part, _joined):
+        named = {_as_file_name(spelling(video.name)) or "video": video for video in videos}
+        if len({name.lower() for name in named}) == len(videos):
+            return named
+    raise UserError("two videos have one name, so that each cannot have a file of its own; name each once")
+
+
+def _as_file_name(name: str) -> str:
+    return re.sub(r"[\x00-\x1f/\\:]", "_", name.lstrip("."))
+
+
+def _joined(name: str) -> str:
+    return "_".join(part for part in re.split(r"[\\/:]+", name) if part not in ("", ".", ".."))
+
+
 def rename_as(truth: Sequence[LabelledVideo], predictions: Sequence[LabelledVideo]) -> list[LabelledVideo]:
     """Give predictions the names that the truth has for their videos.
 
     Names are compared whole, then without folders, without a video's suffix, without both: in the first way that
     matches the most videos among those in which no two videos of a side have the same name.
     """
-    matches = [_matches(truth, predictions, spelling) for spelling in _SPELLINGS]
+    matches = [_matches(truth, predictions, spelling) for spelling in SPELLINGS]
     best = max(matches, key=len)  # the first of those
     return [replace(video, name=best.get(video.name, video.name)) for video in predictions]
 

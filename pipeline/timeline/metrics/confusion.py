@@ -25,7 +25,7 @@ def confuse_frames(pairs: Sequence[VideoPair], labels: Sequence[str]) -> NDArray
     counts = np.zeros((len(labels) + 1, len(labels) + 1), np.int64)
     for pair in pairs:
         truth, found = (label_places(pair, spans, labels) for spans in (pair.truth, pair.predicted))
-        np.add.at(counts, (truth, found), 1)
+        np.add.at(counts, (truth[pair.known_frames], found[pair.known_frames]), 1)
     return counts
 
 

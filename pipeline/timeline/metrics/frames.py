@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import math
 from collections.abc import Sequence
 from dataclasses import dataclass
 
@@ -12,8 +11,6 @@ from numpy.typing import ArrayLike, NDArray
 from pipeline.timeline.labelled import Span
 from pipeline.timeline.metrics.average_precision import RankedFrames, finite_scores
 from pipeline.timeline.metrics.pairs import VideoPair
-
-_TOLERANCE_FRAMES = 1e-6  # a time closer to a grid frame than this is at it
 
 
 def frame_average_precision(scores: ArrayLike, targets: ArrayLike, *, calibrated: bool = False) -> NDArray[np.float64]:
@@ -57,6 +54,7 @@ def count_frames(pair: VideoPair) -> _FrameCounts:
     for right, ours in zip(truth, found, strict=True):
         is_right &= right == ours
         is_action |= right
+    is_right, is_action = (at[pair.known_frames] for at in (is_right, is_action))
     return _FrameCounts(int(is_right.sum()), len(is_right), int(is_right[is_action].sum()), int(is_action.sum()))
 
 
@@ -79,9 +77,9 @@ def _groups(pair: VideoPair, label: str) -> tuple[NDArray[np.float64], NDArray[n
     scores = _scores_of_spans(pair, label)
     if pair.frame_scores is not None:
         scores = np.asarray(pair.frame_scores[label], np.float64)
-    distinct, places = np.unique(scores, return_inverse=True)
+    distinct, places = np.unique(scores[pair.known_frames], return_inverse=True)
     places = places.reshape(-1)  # numpy 2.0 gives it the shape of its input
-    is_true = is_covered(pair, pair.truth, label)
+    is_true = is_covered(pair, pair.truth, label)[pair.known_frames]
     totals, positives = (
         np.bincount(at, minlength=len(distinct)).astype(np.float64) for at in (places, places[is_true])
     )
@@ -92,7 +90,7 @@ def _scores_of_spans(pair: VideoPair, label: str) -> NDArray[np.float64]:
     scores = np.full(pair.num_frames, -np.inf)
     for span in pair.predicted:
         if span.label == label:
-            frames = _frames_of(pair, span)
+            frames = pair.frames_of(span.start_seconds, span.end_seconds)
             scores[frames] = np.maximum(scores[frames], span.score)
     return scores
 
@@ -102,14 +100,5 @@ def is_covered(pair: VideoPair, spans: Sequence[Span], label: str) -> NDArray[np
     is_covered = np.zeros(pair.num_frames, bool)
     for span in spans:
         if span.label == label:
-            is_covered[_frames_of(pair, span)] = True
+            is_covered[pair.frames_of(span.start_seconds, span.end_seconds)] = True
     return is_covered
-
-
-def _frames_of(pair: VideoPair, span: Span) -> slice:
-    """The grid frames whose time lies in ``[start, end)``."""
-    first, stop = (
-        max(0, min(pair.num_frames, math.ceil(seconds * pair.sample_fps - _TOLERANCE_FRAMES)))
-        for seconds in (span.start_seconds, span.end_seconds)
-    )
-    return slice(first, stop)

@@ -33,7 +33,7 @@ class _Onsets:
     num_false_alarms: NDArray[np.float64]
     """``[V]``"""
     hours: NDArray[np.float64]
-    """``[V]``: duration of each video."""
+    """``[V]``: duration of what is labelled of each video."""
 
     def figures(self, weights: Weights) -> dict[str, NDArray[np.float64]]:
         """Share found, delay (mean and median) and false alarms an hour, each ``[R]``; NaN where none can be had."""
@@ -72,7 +72,7 @@ def find_onsets(pairs: Sequence[VideoPair], late_seconds: float = 0.0, label: st
         np.repeat(np.arange(len(pairs)), [len(times) for times in delays]),
         np.array([len(first) for first, _ in found], np.float64),
         np.array([num_false for _, num_false in found], np.float64),
-        np.array([pair.duration_seconds / 3600 for pair in pairs]),
+        np.array([pair.known_seconds / 3600 for pair in pairs]),
     )
 
 

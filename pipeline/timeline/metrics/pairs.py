@@ -9,10 +9,20 @@ from dataclasses import dataclass, field, replace
 import numpy as np
 from numpy.typing import NDArray
 
+from pipeline.config import BACKGROUND, UNLABELLED
 from pipeline.errors import UserError
 from pipeline.sampling import grid_range
-from pipeline.timeline.labelled import LabelledVideo, Span, spans_of_steps, without_labels
+from pipeline.timeline.labelled import (
+    Interval,
+    LabelledVideo,
+    Span,
+    cut_out,
+    spans_of_steps,
+    unlabelled_parts,
+    without_labels,
+)
 
+_TOLERANCE_FRAMES = 1e-6  # a time closer to a grid frame than this is at it
 _GRID_FPS = 10.0  # at which the frames of spans are compared if no rate is given
 
 
@@ -30,13 +40,34 @@ class VideoPair:
     """Grid frames that are compared."""
     frame_scores: Mapping[str, NDArray[np.floating]] | None = field(default=None, compare=False)
     """Label -> a model's score at each grid frame ``[num_frames]``, to rank frames by in place of the spans' scores."""
+    unlabelled: tuple[Interval, ...] = ()
+    """Parts that nobody has looked at: they count in no figure, and predictions there are cut off."""
+
+    @property
+    def known_seconds(self) -> float:
+        """Duration without them."""
+        return self.duration_seconds - sum(end - start for start, end in self.unlabelled)
+
+    @property
+    def known_frames(self) -> NDArray[np.bool_]:
+        """bool ``[num_frames]``: grid frames outside of them."""
+        known = np.ones(self.num_frames, bool)
+        for start, end in self.unlabelled:
+            known[self.frames_of(start, end)] = False
+        return known
+
+    def frames_of(self, start_seconds: float, end_seconds: float) -> slice:
+        """The grid frames whose time lies in ``[start, end)``."""
+        times = (seconds * self.sample_fps - _TOLERANCE_FRAMES for seconds in (start_seconds, end_seconds))
+        return slice(*(max(0, min(self.num_frames, math.ceil(time))) for time in times))
 
 
 def pair_videos(
     truth: Sequence[LabelledVideo],
     predictions: Sequence[LabelledVideo],
     sample_fps: float | None = None,
-    background: Collection[str] = ("background",),
+    background: Collection[str] = (BACKGROUND,),
+    unlabelled: Collection[str] = (UNLABELLED,),
 ) -> list[VideoPair]:
     """Join truth and predictions by name: predicted videos in their order, then those without prediction, which count
     as empty. Predictions of videos that have no truth are left out.
@@ -51,6 +82,7 @@ def pair_videos(
         sample_fps: steps a second; also the rate of the grid on which spans are compared. None: steps are taken for
             seconds, and the grid has 10 frames a second.
         background: labels of stretches without action.
+        unlabelled: labels of true stretches that nobody has looked at.
 
     Raises:
         UserError: a name stands twice; nothing is true; steps are fewer than the truth's without a common n, or meet
@@ -62,7 +94,7 @@ def pair_videos(
     names = [name for name in found if name in right] + [name for name in right if name not in found]
     videos = [(right[name], found.get(name)) for name in names]
     stride = _common_stride(videos)
-    return [_pair(theirs, ours, stride, sample_fps, background) for theirs, ours in videos]
+    return [_pair(theirs, ours, stride, sample_fps, background, unlabelled) for theirs, ours in videos]
 
 
 def _by_name(videos: Sequence[LabelledVideo], side: str) -> dict[str, LabelledVideo]:
@@ -100,6 +132,7 @@ def _pair(
     stride: int,
     sample_fps: float | None,
     background: Collection[str],
+    unlabelled: Collection[str],
 ) -> VideoPair:
     """Both sides in seconds."""
     found = found or LabelledVideo(truth.name, steps=None if truth.steps is None else ())
@@ -116,9 +149,10 @@ def _pair(
         grid_fps = sample_fps or _GRID_FPS
     truth, found = _in_seconds(truth, step_fps), _in_seconds(found, step_fps)
     duration = _duration(truth, found)
-    true, predicted = (without_labels(side.spans, background) for side in (truth, found))
+    unknown = unlabelled_parts(truth, duration, unlabelled)
+    true, predicted = (without_labels(side.spans, {*background, *unlabelled}) for side in (truth, found))
     num_frames = len(grid_range(grid_fps, 0.0, duration)) if duration > 0 else 0
-    return VideoPair(truth.name, true, predicted, duration, grid_fps, num_frames)
+    return VideoPair(truth.name, true, cut_out(predicted, unknown), duration, grid_fps, num_frames, unlabelled=unknown)
 
 
 def _in_seconds(video: LabelledVideo, sample_fps: float) -> LabelledVideo:

@@ -1,0 +1,259 @@
+"""Labelled stretches as BORIS writes them: a project (.boris), and its tables of events.
+
+Source: the user guide and the project format 7.0 of BORIS (Friard and Gamba, Methods in Ecology and Evolution, 2016;
+www.boris.unito.it). A state event begins and ends with an event of its code; a point event is a moment.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterable, Iterator, Mapping, Sequence
+from dataclasses import dataclass, field, replace
+from pathlib import Path
+from typing import Any
+
+from pipeline.datasets.delimited import composed, read_table
+from pipeline.datasets.timelines.frames import ClockOf
+from pipeline.datasets.timelines.spans import (
+    as_mapping,
+    csv_lines,
+    is_json,
+    join_spans,
+    read_number,
+    read_outer_json,
+    read_span,
+)
+from pipeline.errors import UserError
+from pipeline.schema import to_json
+from pipeline.timeline.labelled import LabelledSpan, LabelledVideo, Span
+
+_STATE, _POINT = "State event", "Point event"
+_COLUMNS = ("behavior", "subject")
+
+
+def read_boris(path: Path, split: str | None = None) -> list[LabelledVideo]:
+    """Read a BORIS project, or a CSV or TSV of its events (tabular or aggregated). An observation is of the videos of
+    its first player, one after the other. ``split`` does nothing.
+
+    Raises:
+        UserError: not such a file; names the file and the observation, or the line.
+    """
+    if not is_json(path):
+        return _read_table(path)
+    project = as_mapping(read_outer_json(path), str(path), "a BORIS project")
+    behaviours = as_mapping(project.get("behaviors_conf", {}), f"{path}: behaviors_conf", "behaviours")
+    points = {
+        str(each.get("code"))
+        for each in behaviours.values()
+        if isinstance(each, Mapping) and str(each.get("type", "")).lower().startswith("point")
+    }
+    found: dict[str, LabelledVideo] = {}
+    for name, observation in as_mapping(project.get("observations", {}), f"{path}: observations", "each").items():
+        where = f"{path}: observation {name}"
+        for video in _Observation.read(as_mapping(observation, where, "an object"), where).videos(points):
+            other = found.setdefault(video.name, video)
+            if other is not video:  # the same video, observed again
+                left_out = (*other.left_out, *video.left_out)
+                found[video.name] = replace(
+                    other, spans=(*other.spans, *video.spans), left_out=tuple(dict.fromkeys(left_out))
+                )
+    return list(found.values())
+
+
+@dataclass
+class _Observation:
+    """One observation of a project."""
+
+    where: str
+    media: list[tuple[str, float | None]]
+    """Files of the first player and their seconds."""
+    events: list[tuple[float, tuple[str, str, str]]]
+    """Time; subject, code and modifier."""
+    left_out: list[str] = field(default_factory=list)
+
+    @classmethod
+    def read(cls, values: Mapping[str, Any], where: str) -> _Observation:
+        files, info = values.get("file"), values.get("media_info")
+        players: Mapping[str, Any] = files if isinstance(files, Mapping) else {}
+        lengths = info.get("length", {}) if isinstance(info, Mapping) else {}
+        names = [str(name) for name in players.get("1", ()) or ()]
+        media = [(name, read_number(where, "a length", lengths[name]) if name in lengths else None) for name in names]
+        others = [name for player, some in players.items() if player != "1" for name in some or ()]
+        found = cls(where, media, [], ["videos of further players"] if others else [])
+        for number, event in enumerate(values.get("events", ())):
+            if not isinstance(event, list) or len(event) < 3:
+                raise UserError(f"{where}: event {number}: must be a list of a time, a subject and a code")
+            time = read_number(f"{where}: event {number}", "the time", event[0])
+            found.events.append((time, (str(event[1]), str(event[2]), str(event[3]) if len(event) > 3 else "")))
+            found.left_out += ["subjects"] if event[1] else []
+            found.left_out += ["modifiers"] if len(event) > 3 and event[3] not in ("", "None") else []
+            found.left_out += ["comments"] if len(event) > 4 and event[4] else []
+        return found
+
+    def videos(self, points: set[str]) -> Iterator[LabelledVideo]:
+        """Each file with what happens in it; nothing if there is no file, as in live observations."""
+        spans = list(self._spans(points))
+        start = 0.0
+        for name, seconds in self.media:
+            end = float("inf") if seconds is None else start + seconds
+            inside = tuple(_moved(span, start, end) for span in spans if _begins_in(span, start, end))
+            yield LabelledVideo(composed(name), inside, seconds, left_out=tuple(dict.fromkeys(self.left_out)))
+            start = end
+
+    def _spans(self, points: set[str]) -> Iterator[LabelledSpan]:
+        begun: dict[tuple[str, str, str], float] = {}
+        for time, key in sorted(self.events):
+            code = composed(key[1])
+            if key[1] in points:
+                yield LabelledSpan(time, time, code)
+            elif key in begun:
+                yield read_span(self.where, begun.pop(key), time, code)
+            else:
+                begun[key] = time
+        if begun:
+            self.left_out.append("state events without an end")
+
+
+def _begins_in(span: Span, start: float, end: float) -> bool:
+    return start <= span.start_seconds < end
+
+
+def _moved(span: LabelledSpan, start: float, end: float) -> LabelledSpan:
+    return replace(span, start_seconds=span.start_seconds - start, end_seconds=min(span.end_seconds, end) - start)
+
+
+def write_boris(videos: Sequence[LabelledVideo], clock_of: ClockOf) -> dict[str, str]:
+    """Write a BORIS project, an observation a video. Labels that are moments everywhere are point events."""
+    spans = [span for video in videos for span in video.spans]
+    labels = sorted({span.label for span in spans})
+    states = {span.label for span in spans if span.end_seconds > span.start_seconds}
+    behaviours = {
+        str(number): {
+            "type": _STATE if label in states else _POINT,
+            "key": "",
+            "code": label,
+            "description": "",
+            "category": "",
+            "modifiers": "",
+            "excluded": "",
+            "coding map": "",
+        }
+        for number, label in enumerate(labels)
+    }
+    project = {
+        "time_format": "hh:mm:ss",
+        "project_date": "1970-01-01T00:00:00",
+        "project_name": "",
+        "project_description": "",
+        "project_format_version": "7.0",
+        "subjects_conf": {},
+        "behaviors_conf": behaviours,
+        "observations": {video.name: _observation(video, states) for video in videos},
+        "behavioral_categories": [],
+        "independent_variables": {},
+        "coding_map": {},
+        "behaviors_coding_map": [],
+        "converters": {},
+    }
+    return {"": to_json(project, indent=1, ensure_ascii=False) + "\n"}
+
+
+def _observation(video: LabelledVideo, states: set[str]) -> dict[str, Any]:
+    lengths = {} if video.duration_seconds is None else {video.name: video.duration_seconds}
+    return {
+        "file": {"1": [video.name]},
+        "type": "MEDIA",
+        "date": "1970-01-01T00:00:00",
+        "description": "",
+        "time offset": 0.0,
+        "events": sorted(_events(video, states)),
+        "observation time interval": [0, 0],
+        "independent_variables": {},
+        "visualize_spectrogram": False,
+        "visualize_waveform": False,
+        "close_behaviors_between_videos": False,
+        "scan_sampling_time": 0,
+        "media_info": {
+            "length": lengths,
+            "fps": {},
+            "hasVideo": {video.name: True},
+            "hasAudio": {},
+            "offset": {"1": 0.0},
+        },
+    }
+
+
+def _events(video: LabelledVideo, states: set[str]) -> Iterator[list[Any]]:
+    for label in dict.fromkeys(span.label for span in video.spans):
+        for start, end in joined(span for span in video.spans if span.label == label):
+            yield [start, "", label, "", ""]
+            if label in states:
+                yield [end, "", label, "", ""]
+
+
+def joined(spans: Iterable[Span]) -> list[tuple[float, float]]:
+    """Return the stretches that spans cover: those that overlap become one, those that touch stay apart."""
+    found: list[tuple[float, float]] = []
+    for start, end in sorted((span.start_seconds, span.end_seconds) for span in spans):
+        if found and start < found[-1][1]:
+            found[-1] = found[-1][0], max(end, found[-1][1])
+        else:
+            found.append((start, end))
+    return found
+
+
+def _read_table(path: Path) -> list[LabelledVideo]:
+    """Events of a table: with a start and a stop a line, or START and STOP in lines of their own."""
+    records = read_table(path, _COLUMNS, skip_to="behavior")
+    is_aggregated = bool(records) and "start (s)" in records[0][1]
+    rows: list[tuple[str, LabelledSpan | None]] = []
+    durations: dict[str, float] = {}
+    begun: dict[tuple[str, ...], float] = {}
+    lost: dict[str, list[str]] = {}
+    for place, values in records:
+        name = (
+            values.get("media file name") or values.get("media file path") or values.get("observation id") or path.stem
+        )
+        code, subject = values["behavior"], values["subject"]
+        if values.get("media duration (s)"):
+            durations[name] = read_number(place, "the media's duration", values["media duration (s)"])
+        notes = lost.setdefault(name, [])
+        notes += ["subjects"] if subject not in ("", "No focal subject") else []
+        notes += ["modifiers"] if any(values[column] for column in values if column.startswith("modifier")) else []
+        notes += ["comments"] if any(values[column] for column in values if column.startswith("comment")) else []
+        if is_aggregated:
+            end = values.get("stop (s)") if values.get("stop (s)") not in (None, "", "NA") else values["start (s)"]
+            rows.append((name, read_span(place, values["start (s)"], end, code)))
+            continue
+        time = read_number(place, "the time", values.get("time", ""))
+        kind = (values.get("behavior type") or values.get("status") or "").upper()
+        key = name, subject, code, *(values[column] for column in values if column.startswith("modifier"))
+        if kind == "START":
+            begun[key] = time
+        elif kind == "STOP" and key in begun:
+            rows.append((name, read_span(place, begun.pop(key), time, code)))
+        elif kind == "POINT":
+            rows.append((name, read_span(place, time, time, code)))
+        else:
+            raise UserError(f"{place}: {kind or 'nothing'} of {code} is no START, its STOP, or POINT")
+    for name, *_ in begun:
+        lost[name].append("state events without an end")
+    found = join_spans(rows, durations)
+    return [replace(video, left_out=tuple(dict.fromkeys(lost[video.name]))) for video in found]
+
+
+def write_boris_table(videos: Sequence[LabelledVideo], clock_of: ClockOf) -> dict[str, str]:
+    """Write BORIS' aggregated events, a CSV."""
+    header = [
+        "Observation id", "Observation type", "Source", "Media duration (s)", "Subject", "Behavior",
+        "Behavioral category", "Behavior type", "Start (s)", "Stop (s)", "Duration (s)", "Media file name",
+    ]  # fmt: skip
+    rows = []
+    for video in videos:
+        length = "" if video.duration_seconds is None else video.duration_seconds
+        for span in video.spans:
+            start, end = span.start_seconds, span.end_seconds
+            kind = "STATE" if end > start else "POINT"
+            times = [start, end, round(end - start, 3)]
+            about = [video.name, "Media file", video.name, length, "No focal subject", span.label, ""]
+            rows.append([*about, kind, *times, video.name])
+    return {"": csv_lines([header, *rows])}
