@@ -108,7 +108,7 @@ def refusal(format: str, root: Path, annotations: Path | None = None, split: int
 
 def test_every_format_has_a_tree_here() -> None:
     # test_shards, test_motion, test_images, test_sequences
-    elsewhere = {"shards", "motion", "images", "cifar10", "motion_timeline", "ms_tcn"}
+    elsewhere = {"shards", "motion", "images", "cifar10", "motion_timeline", "motion_two_shapes", "ms_tcn"}
     assert {*TREES, *elsewhere} == DATA_FORMATS.keys()
 
 
