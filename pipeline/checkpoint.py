@@ -81,7 +81,7 @@ class ModelFile:
         return self.task == "timeline" and self.sequence.labels == "several"
 
     def __post_init__(self) -> None:
-        self.recognizer.let_labels_overlap(self.task == "timeline" and self.sequence.labels == "several")
+        self.recognizer.let_labels_overlap(self.may_overlap)
 
     @property
     def normalization(self) -> Normalization:

@@ -18,7 +18,8 @@ def choose_for(module: TimelineLearner, batches: Iterable[object]) -> TimelineNu
     """The numbers that are best for whole videos that a trained module has not learned from; without any, none."""
     experiment = module.experiment
     background = None if experiment.sequence.labels == "several" else module.recognizer.classifier.out_features - 1
-    return choose_numbers(list(_held_out(module, batches)), experiment.sampling.sample_fps, background)
+    videos = [video for part in module.ranks.gather(list(_held_out(module, batches))) for video in part]
+    return choose_numbers(videos, experiment.sampling.sample_fps, background)
 
 
 @torch.inference_mode()

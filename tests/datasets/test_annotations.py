@@ -125,7 +125,7 @@ def refusal(format: str, root: Path, annotations: Path | None = None, split: int
 
 def test_every_format_has_a_tree_here() -> None:
     # test_shards, test_motion, test_images, test_sequences, test_timeline_rows
-    elsewhere = {"shards", "motion", "images", "cifar10", "motion_timeline", "ms_tcn", "predict"}
+    elsewhere = {"shards", "motion", "images", "cifar10", "motion_timeline", "motion_two_shapes", "ms_tcn", "predict"}
     assert {*TREES, *elsewhere, *WRITERS, *OTHER_TOOLS} == DATA_FORMATS.keys()
 
 
