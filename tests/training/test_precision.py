@@ -41,6 +41,7 @@ def settled(experiment: Experiment, device: torch.device = CPU) -> tuple[str, st
 @pytest.mark.parametrize(
     ("config", "expected"),
     [
+        ("ceiling", "fp32"),
         ("cifar10_cnn_gru", "fp32"),
         ("cifar10_rows_gru", "fp32"),
         ("cifar10_small_gru", "bf16"),
