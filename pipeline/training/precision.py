@@ -41,7 +41,9 @@ def settle_precision(experiment: Experiment, recognizer: Recognizer, device: tor
     return experiment, ""
 
 
-def _choose(experiment: Experiment, recognizer: Recognizer, device: torch.device) -> tuple[Literal["fp32", "bf16"], str]:
+def _choose(
+    experiment: Experiment, recognizer: Recognizer, device: torch.device
+) -> tuple[Literal["fp32", "bf16"], str]:
     """Precision and the reason for it."""
     if device.type == "cuda":
         has_bf16 = torch.cuda.is_bf16_supported(including_emulation=False)
