@@ -36,6 +36,7 @@ LAYERS = {
     "transforms": 1,
     "models": 1,
     "report": 1,
+    "serving": 1,
     "ranks": 1,
     "known_videos": 1,
     # What joins stages.
@@ -63,6 +64,7 @@ LAYERS = {
     "export": 6,
     "many": 6,
     "run_report": 6,
+    "labelling": 6,
     "explanation": 7,
     "demo": 7,
     "cli": 8,

@@ -11,13 +11,13 @@ from typing import Any
 
 import cv2
 
-from pipeline.errors import UserError
 from pipeline.files.failures import STDOUT
 from pipeline.files.stopping import StopRequest
 from pipeline.files.writing import write_atomically
 from pipeline.inference import Model
 from pipeline.options import WebcamOptions
 from pipeline.schema import to_json
+from pipeline.serving.server import parse_address
 from pipeline.streaming.outputs import EventOutput, PeopleOutput, Recordings, told_to_all
 from pipeline.streaming.sources import Source
 from pipeline.streaming.status import Command, SourceStatus, View
@@ -100,18 +100,6 @@ def _open_view(options: WebcamOptions, console: PlainConsole) -> View | None:
     from pipeline.streaming.window import WindowView
 
     return WindowView()
-
-
-def parse_address(text: str) -> tuple[str, int]:
-    """``HOST:PORT``, ``:PORT`` or ``PORT``, an IPv6 host in brackets; the host is this machine alone if left out.
-
-    Raises:
-        UserError: it is none of these.
-    """
-    host, _, port = text.rpartition(":")
-    if not port.isascii() or not port.isdigit() or int(port) > 65535:
-        raise UserError(f"--serve {text}: write HOST:PORT, for example 127.0.0.1:8000")
-    return host.strip("[]") or "127.0.0.1", int(port)
 
 
 def _open_outputs(

@@ -15,7 +15,7 @@ import pytest
 from pipeline.cli import main
 from pipeline.errors import UserError
 from pipeline.options import WebcamOptions
-from pipeline.streaming import connections, web
+from pipeline.serving import connections, site
 from pipeline.streaming.serve import PageView
 from tests.streaming.test_streaming_serve import ONE, is_soon, port_of, status_of, watch
 
@@ -61,7 +61,7 @@ def is_cut_off(client: socket.socket, drop: bytes = b"") -> bool:
 
 def test_silent_connections_give_way(view: PageView, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(connections, "MAX_CONNECTIONS", 20)
-    held = view._server.server_state.connections
+    held = view._server._server.server_state.connections
     with ExitStack() as stack, watch(view) as watcher:
         silent = [stack.enter_context(connected(view)) for _ in range(70)]
         assert is_soon(lambda: len(held) <= 20)
@@ -100,26 +100,26 @@ def test_a_watcher_who_does_not_read_is_cut_off_and_one_who_asks_on_is_not(
     view: PageView, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.setattr(connections, "IDLE_SECONDS", 0.5)
-    monkeypatch.setattr(web, "_UPDATE_SECONDS", 0.001)
+    monkeypatch.setattr(site, "UPDATE_SECONDS", 0.001)
     other = HTTPConnection("127.0.0.1", port_of(view), timeout=PATIENCE_SECONDS)
     with connected(view) as client, closing(other):
         client.sendall(b"GET /events HTTP/1.1\r\nHost: localhost\r\n\r\n")
         end, step = time.monotonic() + PATIENCE_SECONDS, 0
-        while view._site._num_watchers == 0 and time.monotonic() < end:
+        while view._server.site._num_watchers == 0 and time.monotonic() < end:
             time.sleep(0.01)
-        while view._site._num_watchers and time.monotonic() < end:
+        while view._server.site._num_watchers and time.monotonic() < end:
             step += 1
             view.show([replace(ONE.status(step), message="x" * 50_000)])
             other.auto_open = step == 1  # the same connection all the time
             other.request("GET", "/health")
             assert other.getresponse().read().startswith(b'{"status":"ok"')
             time.sleep(0.02)
-        assert view._site._num_watchers == 0
+        assert view._server.site._num_watchers == 0
         assert step > 10
 
 
 def test_the_number_of_watchers_is_kept_when_many_come_at_once(view: PageView, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(web, "MAX_WATCHERS", 3)
+    monkeypatch.setattr(site, "MAX_WATCHERS", 3)
     with ExitStack() as stack:
         clients = [stack.enter_context(connected(view)) for _ in range(30)]
         barrier, answers = threading.Barrier(len(clients)), list[bytes]()
@@ -135,8 +135,8 @@ def test_the_number_of_watchers_is_kept_when_many_come_at_once(view: PageView, m
         for thread in threads:
             thread.join()
         assert sorted(answers) == [b"HTTP/1.1 200"] * 3 + [b"HTTP/1.1 503"] * 27
-        assert view._site._num_watchers == 3
-    assert is_soon(lambda: view._site._num_watchers == 0)
+        assert view._server.site._num_watchers == 3
+    assert is_soon(lambda: view._server.site._num_watchers == 0)
 
 
 HOST = b"\r\nHost: localhost\r\n"

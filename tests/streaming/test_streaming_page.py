@@ -12,7 +12,7 @@ from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
 import pytest
 from playwright.sync_api import Browser, Page, expect
 
-from pipeline.streaming import web
+from pipeline.serving import site
 from pipeline.streaming.serve import PageView
 from tests.live import LABELS, Feeder, LiveSource
 
@@ -211,9 +211,9 @@ def test_the_end_is_told(browser: Browser, view: PageView) -> None:
 
 
 def test_a_program_that_comes_back_is_shown_again(browser: Browser, monkeypatch: pytest.MonkeyPatch) -> None:
-    tell = web._event  # a program that dies cannot say that it ends
-    monkeypatch.setattr(web, "_event", lambda name, content: ":\n\n" if name == "end" else tell(name, content))
-    monkeypatch.setattr(web, "_RETRY_MS", 100)
+    tell = site.event  # a program that dies cannot say that it ends
+    monkeypatch.setattr(site, "event", lambda name, content: ":\n\n" if name == "end" else tell(name, content))
+    monkeypatch.setattr(site, "_RETRY_MS", 100)
     view = PageView(port=0)
     view.show([CAMERA.status(300)])
     with opened(browser, view, may_complain=True) as page:  # Chromium does, when it cannot connect

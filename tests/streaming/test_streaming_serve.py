@@ -20,7 +20,8 @@ import pytest
 from numpy.typing import NDArray
 
 from pipeline.errors import UserError
-from pipeline.streaming import board, serve, web
+from pipeline.serving import server, site
+from pipeline.streaming import board, web
 from pipeline.streaming.serve import PageView
 from tests.live import Feeder, LiveSource
 
@@ -110,7 +111,7 @@ def is_soon(condition: Callable[[], bool]) -> bool:
 
 def test_the_page_is_served_and_asks_nobody_else(view: PageView) -> None:
     kinds = {".html": "html", ".css": "css", ".js": "javascript", ".svg": "svg"}
-    for file in (Path(web.__file__).parent / "page").iterdir():
+    for file in (file for module in (site, web) for file in (Path(module.__file__).parent / "page").iterdir()):
         with ask(view, "/" if file.name == "index.html" else f"/{file.name}") as answer:
             text = answer.read().decode()
             assert (answer.status, kinds[file.suffix] in answer.headers["content-type"]) == (200, True)
@@ -124,7 +125,8 @@ def test_the_page_is_served_and_asks_nobody_else(view: PageView) -> None:
 def test_the_page_is_part_of_the_package() -> None:
     """As package data; a wheel without it would serve nothing."""
     pyproject = (Path(__file__).parents[2] / "pyproject.toml").read_text()
-    assert re.search(r'^pipeline = \[.*"streaming/page/\*"', pyproject, flags=re.MULTILINE)
+    for room in ("serving", "streaming"):
+        assert f'"{room}/page/*"' in pyproject
 
 
 def test_the_state_in_one_answer(view: PageView) -> None:
@@ -190,14 +192,14 @@ def test_sources_come_and_go(view: PageView) -> None:
 
 
 def test_signs_of_life_when_nothing_changes(view: PageView, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(web, "_BEAT_SECONDS", 0.05)
+    monkeypatch.setattr(site, "BEAT_SECONDS", 0.05)
     with watch(view) as watcher:
         watcher.wait_for("beat")
         watcher.wait_for("beat")
 
 
 def test_a_slow_watcher_misses_states_and_holds_up_nobody(view: PageView, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(web, "_UPDATE_SECONDS", 0.001)
+    monkeypatch.setattr(site, "UPDATE_SECONDS", 0.001)
     num_states, message = 400, "x" * 50_000  # after some of these the connection is full
     with watch(view) as fast, watch(view) as slow:
         for step in range(num_states):
@@ -211,7 +213,7 @@ def test_a_slow_watcher_misses_states_and_holds_up_nobody(view: PageView, monkey
 
 
 def test_too_many_watchers_are_refused_until_one_leaves(view: PageView, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(web, "MAX_WATCHERS", 2)
+    monkeypatch.setattr(site, "MAX_WATCHERS", 2)
     with watch(view):
         with watch(view):
             assert status_of(view, "/events") == 503
@@ -362,7 +364,8 @@ def test_ipv6(view: PageView) -> None:
 
 
 def test_without_the_extra_the_cure_is_named(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.delitem(sys.modules, "pipeline.streaming.web")
+    for module in ("pipeline.streaming.web", "pipeline.serving.site"):
+        monkeypatch.delitem(sys.modules, module)
     monkeypatch.setitem(sys.modules, "starlette.applications", None)
     with pytest.raises(UserError, match=r"pip install 'clipgru\[serve\]'"):
         PageView(port=0)
@@ -382,8 +385,8 @@ def test_closing_tells_the_watchers_and_frees_port_and_threads() -> None:
 
 
 def test_closing_does_not_wait_for_a_watcher_who_does_not_read(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(web, "_UPDATE_SECONDS", 0.001)
-    monkeypatch.setattr(serve, "_GRACE_SECONDS", 0.2)
+    monkeypatch.setattr(site, "UPDATE_SECONDS", 0.001)
+    monkeypatch.setattr(server, "_GRACE_SECONDS", 0.2)
     threads = set(threading.enumerate())
     view = PageView(port=0)
     with watch(view):

@@ -22,12 +22,13 @@ from pipeline.checkpoint import save_model
 from pipeline.cli import main
 from pipeline.errors import UserError
 from pipeline.inference import Model
+from pipeline.serving.server import parse_address
 from pipeline.streaming.board import Board
 from pipeline.streaming.outputs import Recordings, file_stems
 from pipeline.streaming.sources import Source
 from pipeline.streaming.status import Command, SourceStatus
 from pipeline.streaming.streams import Shown, Streams
-from pipeline.streaming.webcam import obey, parse_address
+from pipeline.streaming.webcam import obey
 from pipeline.streaming.window import KEYS, colour_of, draw_source
 from tests.small import small_model
 
