@@ -256,9 +256,10 @@ class VideoReader:
             for image, pts_seconds in images:
                 yield _as_tensor(image), pts_seconds
 
-    def images(self) -> Generator[tuple[NDArray[np.uint8], float], None, None]:
-        """Iterate as over the reader itself, but over arrays ``[H, W, 3]``."""
-        with closing(self._backend.iter_frames()) as pictures:
+    def images(self, start: int = 0) -> Generator[tuple[NDArray[np.uint8], float], None, None]:
+        """Iterate as over the reader itself, but over arrays ``[H, W, 3]``, from the frame ``start`` on."""
+        backend = self._backend
+        with closing(backend.get_frames(range(start, len(self))) if start else backend.iter_frames()) as pictures:
             for picture in pictures:
                 yield picture.rgb(), picture.pts_seconds
 

@@ -1,0 +1,117 @@
+"""``Journal``: every change, on disk before anything else, so that a killed program has lost the one in flight at most.
+
+Lines of JSON: a change, or ``{"saved": N}`` once the manifest holds the changes up to N. It lies beside the manifest;
+where nothing can be written there, in the user's cache folder.
+"""
+
+from __future__ import annotations
+
+import hashlib
+import json
+import os
+from collections.abc import Iterator
+from contextlib import suppress
+from pathlib import Path
+
+from pipeline.errors import UserError
+from pipeline.files.cache import cache_folder
+from pipeline.files.failures import failures_of
+from pipeline.files.lock import beside
+from pipeline.files.writing import LineFile
+from pipeline.labelling.stretches import Change, change_from_json, change_to_json
+
+
+class Journal:
+    """The journal of one manifest.
+
+    Args:
+        manifest: the file.
+
+    Attributes:
+        changes: all that was ever done, in order.
+        num_saved: number of the last change that the manifest holds.
+    """
+
+    def __init__(self, manifest: Path) -> None:
+        name = hashlib.sha256(os.fsencode(os.path.realpath(manifest))).hexdigest()[:32]
+        caches = cache_folder()
+        self._places = [beside(manifest, ".journal"), *([caches / "labels" / f"{name}.jsonl"] if caches else [])]
+        self._open: dict[Path, LineFile] = {}
+        self.num_saved = 0
+        by_number: dict[int, Change] = {}
+        for place in self._places:
+            by_number |= {change.number: change for change in self._read(place)}
+        self.changes = [by_number[number] for number in sorted(by_number)]
+
+    def _read(self, place: Path) -> Iterator[Change]:
+        try:
+            text = place.read_text(encoding="utf-8", errors="replace")
+        except OSError:
+            return
+        for line in text.split("\n")[:-1]:  # what has no line end was in flight
+            yield from self._entry(line)
+
+    def _entry(self, line: str) -> Iterator[Change]:
+        with suppress(ValueError, KeyError, TypeError, UserError):  # damaged by another hand, or of a later version
+            values = json.loads(line)
+            if "saved" in values:
+                self.num_saved = max(self.num_saved, int(values["saved"]))
+            else:
+                yield change_from_json(values)
+
+    @property
+    def unsaved(self) -> list[Change]:
+        """The changes that the manifest may lack."""
+        return [change for change in self.changes if change.number > self.num_saved]
+
+    def add(self, change: Change) -> None:
+        """Keep a change, on disk when this returns.
+
+        Raises:
+            UserError: it can be kept nowhere; it is in ``changes`` all the same.
+        """
+        self.changes.append(change)
+        self._write(change_to_json(change))
+
+    def note_saved(self) -> None:
+        """Note that the manifest holds all changes. Raises ``UserError`` as ``add``."""
+        if self.changes and self.num_saved != self.changes[-1].number:
+            self.num_saved = self.changes[-1].number
+            self._write({"saved": self.num_saved})
+
+    def _write(self, values: dict[str, object]) -> None:
+        line = json.dumps(values, ensure_ascii=False) + "\n"
+        problems = []
+        for place in self._places:
+            if (problem := self._try_to_write(place, line)) is None:
+                return
+            problems.append(problem)
+        raise problems[0]
+
+    def _try_to_write(self, place: Path, line: str) -> UserError | None:
+        try:
+            self._file(place).write(line)
+        except UserError as error:
+            self._open.pop(place, None)
+            return error
+        return None
+
+    def _file(self, place: Path) -> LineFile:
+        if place not in self._open:
+            with failures_of(place):
+                is_torn = place.exists() and place.stat().st_size > 0 and not _ends_line(place)
+            self._open[place] = LineFile(place, "a")
+            if is_torn:
+                self._open[place].write("\n")
+        return self._open[place]
+
+    def close(self) -> None:
+        """Close the files."""
+        while self._open:
+            self._open.popitem()[1].close()
+
+
+def _ends_line(place: Path) -> bool:
+    with place.open("rb") as stream:
+        stream.seek(-1, os.SEEK_END)
+        return stream.read(1) == b"\n"
