@@ -1,0 +1,367 @@
+"""The labelling page as a web application: which address answers with what.
+
+    /                      the page; its styles, scripts and icon beside it
+    /events                news as server-sent events: what is saved, what is learned, which videos have changed
+    /folder.json           the labels, and all videos with how much of each is labelled
+    /videos/N.json         one video: facts, stretches, drafts
+    /videos/N/times        the time of each of its pictures, float64, little-endian
+    /videos/N/scores       probabilities of the labels at each grid frame, uint8 (255 is 1)
+    /videos/N/file         the file, for the browser's own player
+    /pictures/N/F.jpg      picture F of video N
+    /changes, /undo, /redo POST: a change, which names the versions that it saw; 409 with what is there if it is late
+    /learn, /next          POST: learn from what is labelled; the stretch whose label would help most
+
+``serving.site`` says what keeps other sites out. A POST carries JSON, of ``MAX_BODY_BYTES`` at most.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import json
+import math
+import re
+import time
+from collections.abc import AsyncIterator, Awaitable, Callable, Mapping, Sequence
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+from numpy.typing import NDArray
+from starlette.requests import Request
+from starlette.responses import FileResponse, JSONResponse, PlainTextResponse, Response
+from starlette.routing import Route
+
+from pipeline.errors import UserError
+from pipeline.labelling.assistant import Assistant
+from pipeline.labelling.pictures import PictureServer
+from pipeline.labelling.store import LabelStore
+from pipeline.labelling.stretches import (
+    BACKGROUND,
+    UNLABELLED,
+    ConflictError,
+    Edit,
+    Span,
+    Stretch,
+    span_from_json,
+    span_to_json,
+)
+from pipeline.labelling.survey import Survey
+from pipeline.serving import site
+from pipeline.serving.site import NO_STORE, Site, event
+
+MAX_BODY_BYTES = 262_144
+_PRIVATE = {"Cache-Control": "private, max-age=600"}
+_SNAPPED_SECONDS = 5e-7
+"""Times are kept to the microsecond."""
+_Endpoint = Callable[[Request], Awaitable[Response]]
+
+
+class LabelSite(Site):
+    """The application over a folder.
+
+    Args:
+        store: the labels.
+        pictures: of the videos.
+        survey: their lengths.
+        assistant: drafts, and what to label next.
+        own_names, allowed_hosts: as ``Site`` takes them.
+    """
+
+    def __init__(
+        self,
+        store: LabelStore,
+        pictures: PictureServer,
+        survey: Survey,
+        assistant: Assistant,
+        own_names: Sequence[str] | None,
+        allowed_hosts: Sequence[str] = (),
+    ) -> None:
+        self._store, self._pictures, self._survey, self._assistant = store, pictures, survey, assistant
+        self._names: list[str] = []
+        """A video's place here is its number: it stays its own, whatever comes and goes."""
+        self._told: dict[str, tuple[Any, ...]] = {}
+        super().__init__(Path(__file__).parent / "page", own_names, allowed_hosts)
+
+    def routes(self) -> list[Route]:
+        """Return what is answered beside the page itself."""
+        return [
+            Route("/folder.json", self._answer(self._folder)),
+            Route("/videos/{video}.json", self._answer(self._video)),
+            Route("/videos/{video}/times", self._answer(self._times)),
+            Route("/videos/{video}/scores", self._answer(self._scores)),
+            Route("/videos/{video}/file", self._answer(self._file)),
+            Route("/pictures/{video}/{picture}.jpg", self._answer(self._picture)),
+            Route("/changes", self._taking(self._change), methods=["POST"]),
+            Route("/undo", self._taking(self._undo), methods=["POST"]),
+            Route("/redo", self._taking(self._redo), methods=["POST"]),
+            Route("/learn", self._taking(self._learn), methods=["POST"]),
+            Route("/next", self._taking(self._next), methods=["POST"]),
+        ]
+
+    def _answer(self, look: Callable[[Mapping[str, str]], Response]) -> _Endpoint:
+        """An endpoint that may read files, so in a thread; a fault of a video is told with 422."""
+
+        async def answer(request: Request) -> Response:
+            try:
+                return await asyncio.to_thread(look, request.path_params)
+            except _NoSuchError as error:
+                return PlainTextResponse(str(error), status_code=404)
+            except UserError as error:
+                return PlainTextResponse(str(error), status_code=422)
+
+        return answer
+
+    def _taking(self, take: Callable[[dict[str, Any]], Response]) -> _Endpoint:
+        async def answer(request: Request) -> Response:
+            if refusal := self.refusal(request):
+                return refusal
+            body = b""
+            async for part in request.stream():
+                body += part
+                if len(body) > MAX_BODY_BYTES:
+                    return PlainTextResponse(f"more than {MAX_BODY_BYTES} bytes", status_code=413)
+            try:
+                values = json.loads(body or b"{}")
+            except (ValueError, RecursionError):
+                return PlainTextResponse("the body is not JSON", status_code=400)
+            if not isinstance(values, dict):
+                return PlainTextResponse("the body is not an object", status_code=400)
+            return await asyncio.to_thread(self._taken, take, values)
+
+        return answer
+
+    def _taken(self, take: Callable[[dict[str, Any]], Response], values: dict[str, Any]) -> Response:
+        try:
+            return take(values)
+        except ConflictError as error:
+            now = [_describe_stretch(stretch) for stretch in error.stretches]
+            return JSONResponse({"message": str(error), "stretches": now}, status_code=409, headers=NO_STORE)
+        except _NoSuchError as error:
+            return PlainTextResponse(str(error), status_code=404)
+        except UserError as error:
+            return PlainTextResponse(str(error), status_code=400)
+
+    # News
+
+    async def tell(self) -> AsyncIterator[str]:
+        """Yield the state when it changes, and the lines of the videos that have."""
+        seen: tuple[Any, ...] = ()
+        known: dict[int, dict[str, Any]] = {}
+        told_at = time.monotonic()
+        while not self.is_closing:
+            now = self._store.revision, self._store.problem, self._survey.revision, self._assistant.revision
+            if now != seen:
+                seen, told_at = now, time.monotonic()
+                lines = await asyncio.to_thread(self._lines)
+                news = [line for line in lines if known.get(line["number"]) != line]
+                known |= {line["number"]: line for line in news}
+                yield event("state", self._state() | {"videos": news if len(news) < len(lines) else None})
+            elif time.monotonic() - told_at > site.BEAT_SECONDS:
+                yield event("beat", None)
+                told_at = time.monotonic()
+            await asyncio.sleep(site.UPDATE_SECONDS)
+
+    def _state(self) -> dict[str, Any]:
+        return {
+            "problem": self._store.problem,
+            "labels": self._store.labels,
+            "may_overlap": self._store.may_overlap,
+            "learning": self._assistant.status(),
+        }
+
+    def _folder(self, _: Mapping[str, str]) -> Response:
+        if self._store.look_for_videos() or self._survey.faults:
+            self._survey.look_again()
+        answer = {"folder": self._store.folder.resolve().name, "videos": self._lines()} | self._state()
+        return JSONResponse(answer, headers=NO_STORE)
+
+    def _lines(self) -> list[dict[str, Any]]:
+        known = set(self._names)
+        self._names += [name for name in list(self._store.videos) if name not in known]
+        return [self._line(number, name) for number, name in enumerate(self._names)]
+
+    def _line(self, number: int, name: str) -> dict[str, Any]:
+        video, duration = self._store.videos[name], self._survey.durations_seconds.get(name)
+        labelled = None if duration is None else round(video.labelled_seconds(duration), 3)
+        return {
+            "number": number,
+            "name": name,
+            "revision": video.revision,
+            "seconds": duration,
+            "labelled_seconds": labelled,
+            "num_stretches": len(video.stretches),
+            "rest": video.rest,
+            "drafts_revision": self._assistant.revision_of(name),
+            "fault": self._survey.faults.get(name, ""),
+        }
+
+    # One video
+
+    def _name(self, number: object) -> str:
+        place = int(number) if isinstance(number, int) or re.fullmatch(r"\d{1,9}", str(number), re.ASCII) else -1
+        if not 0 <= place < len(self._names):
+            raise _NoSuchError(f"no video {str(number)[:20]}")
+        return self._names[place]
+
+    def _open(self, name: str) -> tuple[Any, NDArray[np.float64]]:
+        try:
+            info, times = self._pictures.info(self._store.path_of(name))
+        except UserError as error:
+            self._survey.note_fault(name, str(error))
+            raise
+        self._survey.note(name, info)
+        return info, times
+
+    def _video(self, wanted: Mapping[str, str]) -> Response:
+        name = self._name(wanted["video"])
+        answer = self._labels_of(name) | {"name": name, "fault": ""}
+        try:
+            info, _ = self._open(name)
+        except UserError as error:
+            return JSONResponse(answer | {"fault": str(error), "facts": None}, headers=NO_STORE)
+        facts = {
+            "num_frames": info.num_frames,
+            "seconds": info.duration_seconds,
+            "fps": float(info.average_fps),
+            "width": round(info.width * info.sample_aspect_ratio),
+            "height": info.height,
+            "codec": info.codec,
+            "container": info.container,
+            "times": info.times,
+            "is_turned": bool(info.rotation_degrees or info.is_mirrored),
+        }
+        return JSONResponse(answer | {"facts": facts}, headers=NO_STORE)
+
+    def _labels_of(self, name: str) -> dict[str, Any]:
+        video = self._store.videos[name]
+        stretches = sorted(video.stretches.values(), key=lambda stretch: stretch.span.start_seconds)
+        return {
+            "revision": video.revision,
+            "rest": video.rest,
+            "stretches": [_describe_stretch(stretch) for stretch in stretches],
+            "drafts": self._drafts_of(name),
+            "num_rejected": len(video.rejected),
+        }
+
+    def _drafts_of(self, name: str) -> list[dict[str, Any]]:
+        video = self._store.videos[name]
+        return [
+            {"span": span_to_json(self._snapped(name, draft.span)), "score": draft.score, "whole": span_to_json(draft.whole)}
+            for draft in self._assistant.drafts_of(video)
+        ]
+
+    def _times(self, wanted: Mapping[str, str]) -> Response:
+        _, times = self._open(self._name(wanted["video"]))
+        return Response(times.astype("<f8").tobytes(), media_type="application/octet-stream", headers=NO_STORE)
+
+    def _scores(self, wanted: Mapping[str, str]) -> Response:
+        found = self._assistant.scores_of(self._name(wanted["video"]))
+        if found is None:
+            return Response(status_code=204, headers=NO_STORE)
+        labels, sample_fps, scores = found
+        headers = {**NO_STORE, "X-Labels": json.dumps(labels), "X-Sample-Fps": repr(sample_fps)}
+        return Response(scores.tobytes(), media_type="application/octet-stream", headers=headers)
+
+    def _file(self, wanted: Mapping[str, str]) -> Response:
+        name = self._name(wanted["video"])
+        self._open(name)  # no other file than a video that can be read is given away
+        return FileResponse(self._store.path_of(name), headers=NO_STORE)
+
+    def _picture(self, wanted: Mapping[str, str]) -> Response:
+        name = self._name(wanted["video"])
+        info, _ = self._open(name)
+        if not re.fullmatch(r"\d{1,9}", wanted["picture"], re.ASCII) or int(wanted["picture"]) >= info.num_frames:
+            raise _NoSuchError(f"{name} has {info.num_frames} pictures, from 0 on")
+        jpeg = self._pictures.jpeg(self._store.path_of(name), int(wanted["picture"]))
+        return Response(jpeg, media_type="image/jpeg", headers=_PRIVATE)
+
+    # Changes
+
+    def _snapped(self, name: str, span: Span, kept: Sequence[float] = ()) -> Span:
+        """The span with its ends at times of pictures, or at the end of the video; those in ``kept`` stay."""
+        try:
+            info, times = self._open(name)
+        except UserError:  # it may have vanished; its labels can be corrected all the same
+            return span
+
+        def at_picture(seconds: float) -> float:
+            if seconds in kept or math.isinf(seconds):
+                return seconds
+            edges = np.append(times, info.duration_seconds)
+            return round(float(edges[np.abs(edges - seconds).argmin()]), 6)
+
+        return Span(span.label, at_picture(span.start_seconds), at_picture(span.end_seconds))
+
+    def _change(self, values: dict[str, Any]) -> Response:
+        name = self._name(values.get("video"))
+        edits = [self._edit(name, value) for value in _list_of(values, "edits")]
+        rest = values.get("rest")
+        if rest not in (None, BACKGROUND, UNLABELLED):
+            raise UserError(f"rest must be {BACKGROUND} or {UNLABELLED}")
+        reject = [span_from_json(value) for value in _list_of(values, "reject")]
+        self._store.change(name, _who(values), edits, rest=rest, reject=reject)
+        return self._changed(name)
+
+    def _edit(self, name: str, value: Any) -> Edit:
+        id, version, to = (value.get(key) if isinstance(value, dict) else "" for key in ("id", "version", "to"))
+        if not all(number is None or isinstance(number, int) for number in (id, version)):
+            raise UserError("an edit must be an object with id, version and to")
+        if to is None:
+            return Edit(id, version, None)
+        span, before = span_from_json(to), self._store.videos[name].stretches
+        kept = [time for s in before.values() for time in (s.span.start_seconds, s.span.end_seconds)]
+        snapped = self._snapped(name, span, kept)
+        if snapped.end_seconds <= snapped.start_seconds:
+            raise UserError("the stretch holds no picture: set its end later than its start")
+        return Edit(id, version, snapped)
+
+    def _undo(self, values: dict[str, Any], *, redo: bool = False) -> Response:
+        change = self._store.undo(_who(values), redo=redo)
+        if change is None:
+            return JSONResponse({"video": None}, headers=NO_STORE)
+        return self._changed(change.video)
+
+    def _redo(self, values: dict[str, Any]) -> Response:
+        return self._undo(values, redo=True)
+
+    def _changed(self, name: str) -> Response:
+        number = self._names.index(name)
+        answer = self._labels_of(name) | {"video": number, "problem": self._store.problem}
+        return JSONResponse(answer, headers=NO_STORE)
+
+    # Learning
+
+    def _learn(self, values: dict[str, Any]) -> Response:
+        first = values.get("video")
+        self._assistant.learn(None if first is None else self._name(first))
+        return JSONResponse(self._assistant.status(), status_code=202, headers=NO_STORE)
+
+    def _next(self, values: dict[str, Any]) -> Response:
+        offer = self._assistant.next_offer()
+        if offer is None:
+            return JSONResponse({"video": None}, headers=NO_STORE)
+        self._lines()  # which gives new videos their numbers
+        answer = {"video": self._names.index(offer.video), "start": offer.start_seconds, "end": offer.end_seconds}
+        return JSONResponse(answer | {"why": offer.why}, headers=NO_STORE)
+
+
+class _NoSuchError(Exception):
+    """There is no such video or picture."""
+
+
+def _describe_stretch(stretch: Stretch) -> dict[str, Any]:
+    return {"id": stretch.id, "version": stretch.version, "span": span_to_json(stretch.span)}
+
+
+def _list_of(values: dict[str, Any], name: str) -> list[Any]:
+    found = values.get(name, [])
+    if not isinstance(found, list):
+        raise UserError(f"{name} must be a list")
+    return found
+
+
+def _who(values: dict[str, Any]) -> str:
+    who = values.get("who")
+    if not isinstance(who, str) or not re.fullmatch(r"[\w-]{1,64}", who, re.ASCII):
+        raise UserError("who must be up to 64 letters and digits")
+    return who
