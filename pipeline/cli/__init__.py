@@ -17,6 +17,7 @@ from pipeline.cli.convert import convert_command
 from pipeline.cli.evaluate import evaluate_command
 from pipeline.cli.export import export_command
 from pipeline.cli.insight import diagnose_command, explain_command, explain_sampling_command
+from pipeline.cli.label import label_command
 from pipeline.cli.models import (
     demo_command,
     learn_command,
@@ -46,7 +47,8 @@ _DESCRIPTION = """Video action recognition with a CNN and a convolutional GRU.
 
 commands:
   train      train a model on videos, write one self-describing model file
-  learn      a model from a few short videos a class, in a minute or two
+  learn      a model from a few short videos a class, or from a labelled folder, in a minute or two
+  label      label long videos in the browser, learn in seconds, correct, learn again
   evaluate   measure a model on held-out videos, or run a whole protocol over folds
   tune-timeline   choose thresholds and the shortest segment of a model of timelines anew
   score      measure predicted timelines, of any origin, against the truth
@@ -83,6 +85,7 @@ _TRAINING_COMMANDS = frozenset({"train", "learn", "evaluate", "demo"})  # evalua
 COMMANDS: dict[str, Callable[[Sequence[str]], int]] = {
     "train": train_command,
     "learn": learn_command,
+    "label": label_command,
     "evaluate": evaluate_command,
     "tune-timeline": tune_timeline_command,
     "score": score_command,

@@ -20,6 +20,10 @@ _PURPOSES: dict[str, dict[str, tuple[str, ...]]] = {
         )
     },
     "learn": {_FIRST: ("output", "num_folds", "num_seeds", "seed")},
+    "label": {
+        _FIRST: ("model", "order", "labels", "output", "seed"),
+        "The page in a browser": ("serve", "allow_network", "allowed_hosts"),
+    },
     "evaluate": {
         _FIRST: ("config", "data.root", "split", "output", "device", "clips", "mirror"),
         "A protocol of folds": ("protocol", "seeds", "no_baseline"),

@@ -66,7 +66,8 @@ def learn_command(args: Sequence[str]) -> int:
         "learn",
         "A model from a few short videos a class, 2 to 20 in a folder each below DIR, on a CPU. Tries several heads on "
         "a frozen backbone, keeps the one that is best on held-out videos, and calibrates its scores by those. Videos "
-        "of one source stay together where DIR/groups.csv names it.",
+        "of one source stay together where DIR/groups.csv names it. A folder of long videos with a manifest.csv of "
+        "labelled stretches, as clipgru label writes it, gives a model of timelines.",
     )
     parser.add_argument("root", type=str, metavar="DIR", help="A folder with a folder of videos for each class.")
     add_options(parser, LearnOptions)
@@ -74,9 +75,11 @@ def learn_command(args: Sequence[str]) -> int:
     arguments = parser.parse_args(list(args))
     options = read_options(LearnOptions, parser, arguments)
 
-    from pipeline.datasets.annotations import annotation_files
+    from pipeline.datasets.annotations import annotation_files, is_labelled_folder
 
     root = Path(arguments.root)
+    if is_labelled_folder(root):
+        return _learn_timelines(root, options, no_clobber=arguments.no_clobber)
     with claimed({"--output": options.output}, annotation_files(root), no_clobber=arguments.no_clobber):
         from pipeline.learning.learn import learn
 
@@ -93,6 +96,15 @@ def learn_command(args: Sequence[str]) -> int:
     }
     print(to_json(answer, indent=1))
     return EXIT_SOME_FAILED if learned.bad else 0
+
+
+def _learn_timelines(root: Path, options: LearnOptions, *, no_clobber: bool) -> int:
+    with claimed({"--output": options.output}, [root / "manifest.csv"], no_clobber=no_clobber):
+        from pipeline.labelling.command import learn_folder
+
+        answer = learn_folder(root, options, console())
+    print(to_json(answer, indent=1))
+    return EXIT_SOME_FAILED if answer["left_out"] else 0
 
 
 def report_command(args: Sequence[str]) -> int:

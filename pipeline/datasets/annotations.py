@@ -190,6 +190,15 @@ def annotation_files(root: str | Path, annotations: str | Path | None = None) ->
     return usual + [file for path in named for file in (path.iterdir() if path.is_dir() else [path])]
 
 
+def is_labelled_folder(folder: Path) -> bool:
+    """Return true for a folder of long videos with a manifest of stretches, as ``clipgru label`` writes it."""
+    manifest = folder / "manifest.csv"
+    if not manifest.is_file():
+        return False
+    with manifest.open(encoding="utf-8-sig", errors="replace") as lines:
+        return "end_seconds" in next(lines, "").lower()
+
+
 def read_text(path: Path) -> str:
     """Return the text of a UTF-8 file, with or without a byte order mark.
 

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import hashlib
-from collections.abc import Sequence
+from collections.abc import Iterable, Sequence
 from functools import partial
 from typing import Any
 
@@ -59,10 +59,18 @@ class FrozenBackbone:
             hold: end with the features of a last frame that stands still, as many as the first frames have none; False
                 leaves these away, but for a video without others.
         """
+        return self.embed_parts(frames.split(_FRAMES_A_CALL), seed, hold=hold)
+
+    @torch.inference_mode()
+    def embed_parts(self, parts: Iterable[Tensor], seed: int | None = None, *, hold: bool = True) -> Tensor:
+        """Return what ``embed_video`` does, of frames that come in parts: a long video need not be in memory whole."""
         embedder = FrameEmbedder(partial(self._embed, seed=seed), self.transform.config)
-        pushed = [embedder.push(part) for part in frames.split(_FRAMES_A_CALL)]
-        features = [part for part in pushed if part is not None]
-        num_left = len(frames) - sum(map(len, features))
+        features, num_frames = [], 0
+        for part in parts:
+            num_frames += len(part)
+            pushed = embedder.push(part)
+            features += [] if pushed is None else [pushed]
+        num_left = num_frames - sum(map(len, features))
         if num_left and (hold or not features):
             features.append(embedder.hold(num_left))
         return torch.cat(features)
@@ -155,6 +163,12 @@ class FeatureCache:
             self._store.put(key, features.numpy(), {"video": row.path.name, "copy": copy})
             made.append(features)
         return made
+
+    def make_of_parts(self, row: VideoRow, parts: Iterable[Tensor]) -> Tensor:
+        """Return the features of the row's grid frames, which come in parts ``[n, 3, S, S]``; kept on disk."""
+        features = self._backbone.embed_parts(parts)
+        self._store.put(self._key(row, 0), features.numpy(), {"video": row.path.name, "copy": 0})
+        return features
 
     def _find(self, key: str) -> Tensor | None:
         entry = self._store.get(key)

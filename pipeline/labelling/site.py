@@ -51,8 +51,6 @@ from pipeline.serving.site import NO_STORE, Site, event
 
 MAX_BODY_BYTES = 262_144
 _PRIVATE = {"Cache-Control": "private, max-age=600"}
-_SNAPPED_SECONDS = 5e-7
-"""Times are kept to the microsecond."""
 _Endpoint = Callable[[Request], Awaitable[Response]]
 
 
@@ -79,7 +77,6 @@ class LabelSite(Site):
         self._store, self._pictures, self._survey, self._assistant = store, pictures, survey, assistant
         self._names: list[str] = []
         """A video's place here is its number: it stays its own, whatever comes and goes."""
-        self._told: dict[str, tuple[Any, ...]] = {}
         super().__init__(Path(__file__).parent / "page", own_names, allowed_hosts)
 
     def routes(self) -> list[Route]:
@@ -198,7 +195,7 @@ class LabelSite(Site):
     # One video
 
     def _name(self, number: object) -> str:
-        place = int(number) if isinstance(number, int) or re.fullmatch(r"\d{1,9}", str(number), re.ASCII) else -1
+        place = int(str(number)) if re.fullmatch(r"\d{1,9}", str(number), re.ASCII) else -1
         if not 0 <= place < len(self._names):
             raise _NoSuchError(f"no video {str(number)[:20]}")
         return self._names[place]
@@ -246,7 +243,11 @@ class LabelSite(Site):
     def _drafts_of(self, name: str) -> list[dict[str, Any]]:
         video = self._store.videos[name]
         return [
-            {"span": span_to_json(self._snapped(name, draft.span)), "score": draft.score, "whole": span_to_json(draft.whole)}
+            {
+                "span": span_to_json(self._snapped(name, draft.span)),
+                "score": draft.score,
+                "whole": span_to_json(draft.whole),
+            }
             for draft in self._assistant.drafts_of(video)
         ]
 
@@ -303,9 +304,10 @@ class LabelSite(Site):
         return self._changed(name)
 
     def _edit(self, name: str, value: Any) -> Edit:
-        id, version, to = (value.get(key) if isinstance(value, dict) else "" for key in ("id", "version", "to"))
-        if not all(number is None or isinstance(number, int) for number in (id, version)):
+        keys = ("id", "version")
+        if not isinstance(value, dict) or not all(isinstance(value.get(key), int | None) for key in keys):
             raise UserError("an edit must be an object with id, version and to")
+        id, version, to = value.get("id"), value.get("version"), value.get("to")
         if to is None:
             return Edit(id, version, None)
         span, before = span_from_json(to), self._store.videos[name].stretches

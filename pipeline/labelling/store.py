@@ -73,6 +73,7 @@ class LabelStore:
         self.videos: dict[str, VideoLabels] = {}
         self._next_id, self._table_digest = 0, ""
         self._gone: dict[tuple[str, Span], int] = {}
+        self._labels: dict[str, None] = {}
         self._load()
         self._journal = Journal(self.manifest)
         self._replay()
@@ -326,10 +327,11 @@ class LabelStore:
 
     @property
     def labels(self) -> list[str]:
-        """The labels in use, by name, without background and unlabelled."""
+        """The labels in use, in the order in which they came, without background and unlabelled."""
         with self._mutex:
-            used = {s.span.label for video in self.videos.values() for s in video.stretches.values()}
-        return sorted(used - set(_SPECIAL))
+            used = {s.span.label: None for video in self.videos.values() for s in video.stretches.values()}
+            self._labels |= used
+        return [label for label in self._labels if label in used and label not in _SPECIAL]
 
     def rows(self) -> list[VideoRow]:
         """The labelled stretches as rows of a data set; what nobody has looked at is labelled unlabelled."""

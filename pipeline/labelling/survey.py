@@ -71,4 +71,3 @@ class Survey:
         self._is_closing = True
         self._wake.set()
         self._thread.join()
-

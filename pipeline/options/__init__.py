@@ -1,5 +1,6 @@
 """Options of the commands: how to run and where to write. The settings of an experiment are in ``config``."""
 
+from pipeline.options.labelling import LabelOptions
 from pipeline.options.models import (
     ConvertOptions,
     DemoOptions,
@@ -31,6 +32,7 @@ __all__ = [
     "EvaluateOptions",
     "ExplainOptions",
     "ExportOptions",
+    "LabelOptions",
     "LearnOptions",
     "PredictOptions",
     "ReportOptions",

@@ -1,0 +1,305 @@
+"""A timeline head in seconds: long videos of which a few stretches are labelled, each embedded once, in few dimensions.
+
+The features of a frozen backbone are projected to their main components; a GRU learns on these, which takes a twentieth
+of the time; afterwards the projection becomes a part of the GRU's input weights, and so the model file is one like any
+other, with the whole backbone.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import dataclass, replace
+
+import numpy as np
+import torch
+from lightning.pytorch import Trainer, seed_everything
+from torch import Tensor, nn
+
+from pipeline.calibration import UNCALIBRATED, Calibration, fit_temperature
+from pipeline.config import (
+    DataConfig,
+    DecodeConfig,
+    Experiment,
+    MachineConfig,
+    ModelConfig,
+    SamplingConfig,
+    SequenceConfig,
+    TrainingConfig,
+    TransformConfig,
+)
+from pipeline.datasets.annotations import VideoRow
+from pipeline.datasets.sequences import (
+    IGNORED,
+    Copies,
+    Sequences,
+    delayed,
+    frame_targets,
+    sequence_loader,
+    timeline_videos,
+)
+from pipeline.errors import UserError
+from pipeline.models.recognizer import Recognizer
+from pipeline.timeline.labelled import spans_of_steps, without_labels
+from pipeline.timeline.metrics.segments import match_segments
+from pipeline.training.fit import calm_lightning
+from pipeline.training.timelines import TimelineLearner, fewer_threads
+
+_NUM_COMPONENTS, _NUM_SAMPLED = 128, 4096
+_NUM_STEPS, _LANES = 150, 32
+_PIECE_FRAMES, _SEQUENCE_FRAMES = 128, 32
+"""Pieces of videos that are learned from side by side, each from an empty state."""
+_MIN_BACKGROUND_SHARE = 0.02
+_MAX_FOLDS = 2
+_REJECTED_COPIES = 3
+"""How many times a rejected draft is learned from as background: it is what the model took for something."""
+
+
+def draft_experiment(root: str, decode: DecodeConfig, seed: int = 0) -> Experiment:
+    """The experiment of a model that is learned while somebody labels: 4 frames a second, answers a second late."""
+    return Experiment(
+        name="learn",
+        seed=seed,
+        task="timeline",
+        data=DataConfig(format="manifest", root=root, batch_size=_LANES, num_workers=0, cache="features"),
+        decode=decode,
+        sampling=SamplingConfig(sample_fps=4.0),
+        transform=TransformConfig(fit_size_px=144, input_size_px=128, input="rgb+rgb_diff"),
+        sequence=SequenceConfig(delay_frames=4, sequence_frames=_SEQUENCE_FRAMES),
+        model=ModelConfig(heads=("gru",), hidden_channels=96, dropout=0.3),
+        training=TrainingConfig(
+            learning_rate=4e-3, backbone_lr_scale=0.0, label_smoothing=0.0, class_weights="balanced"
+        ),
+        machine=MachineConfig(accelerator="cpu"),
+    )
+
+
+@dataclass(frozen=True)
+class Basis:
+    """The main components of features, each scaled to the same spread."""
+
+    mean: Tensor
+    """``[D]``"""
+    components: Tensor
+    """``[D, C]``"""
+
+    def project(self, features: Tensor) -> Tensor:
+        """``[G, D]`` -> float32 ``[G, C]``."""
+        return (features.float() - self.mean) @ self.components
+
+
+def fit_basis(features: Sequence[Tensor], seed: int = 0) -> Basis:
+    """The basis of the features of some videos, ``[G, D]`` each, by a sample of their frames."""
+    total = sum(map(len, features))
+    sample = torch.cat([some[:: max(1, total // _NUM_SAMPLED)].float() for some in features])
+    mean = sample.mean(dim=0)
+    count = min(_NUM_COMPONENTS, *sample.shape)
+    with torch.random.fork_rng(devices=[]):
+        torch.manual_seed(seed)
+        _, values, vectors = torch.svd_lowrank(sample - mean, q=count, niter=2)
+    scale = (values / len(sample) ** 0.5).clamp_min(1e-6)
+    return Basis(mean, vectors / scale)
+
+
+@dataclass(frozen=True)
+class Example:
+    """One video to learn from."""
+
+    name: str
+    group: str
+    features: Tensor
+    """``[G, C]``, projected."""
+    targets: Tensor
+    """int64 ``[G]``: places in the labels, or ``IGNORED``."""
+    rejected: tuple[tuple[int, int], ...] = ()
+    """Grid frames of drafts that were rejected, where nothing else is labelled."""
+
+
+@dataclass(frozen=True)
+class HeldOutFigures:
+    """How good models are on videos that they have not seen, means over videos; empty without two groups."""
+
+    figures: Mapping[str, float]
+    calibration: Calibration
+    models: tuple[Recognizer, ...] = ()
+    groups: tuple[frozenset[str], ...] = ()
+    """Of each model those that it has not seen."""
+
+
+def make_examples(
+    rows: Sequence[VideoRow],
+    features: Mapping[str, Tensor],
+    labels: Sequence[str],
+    experiment: Experiment,
+    rejected: Mapping[str, Sequence[tuple[float, float]]] | None = None,
+) -> list[Example]:
+    """The videos of the rows that have features, with a target at each grid frame.
+
+    Where hardly anything is labelled background, all that is not labelled of a video with a label is taken for it: a
+    model that has never seen nothing sees something everywhere.
+    """
+    fps, examples = experiment.sampling.sample_fps, []
+    for video in timeline_videos(rows):
+        name = video.row.name
+        if name in features:
+            targets = frame_targets(video, len(features[name]), fps, labels, experiment.sequence)
+            spans = [(int(a * fps), int(b * fps) + 1) for a, b in (rejected or {}).get(name, ())]
+            examples.append(Example(name, video.row.group, features[name], targets, tuple(spans)))
+    known = torch.cat([e.targets[e.targets != IGNORED] for e in examples]) if examples else torch.zeros(0)
+    background = len(labels) - 1
+    if len(known) and float((known == background).float().mean()) < _MIN_BACKGROUND_SHARE:
+        return [
+            replace(e, targets=e.targets.masked_fill(e.targets == IGNORED, background))
+            if (e.targets != IGNORED).any()
+            else e
+            for e in examples
+        ]
+    return examples
+
+
+def _copies(examples: Sequence[Example], experiment: Experiment, background: int) -> list[Copies]:
+    """Pieces to learn from, and again those that were rejected."""
+    pieces: list[Copies] = []
+    delay = experiment.sequence.delay_frames
+    for example in examples:
+        features, targets = delayed(example.features, example.targets, delay)
+        for start in range(0, len(features), _PIECE_FRAMES):
+            part = targets[start : start + _PIECE_FRAMES]
+            if (part != IGNORED).any():
+                pieces.append([(features[start : start + _PIECE_FRAMES], part)])
+        for start, stop in example.rejected:
+            pieces += _REJECTED_COPIES * [_rejected_piece(features, targets, start + delay, stop + delay, background)]
+    return pieces
+
+
+def _rejected_piece(features: Tensor, targets: Tensor, start: int, stop: int, background: int) -> Copies:
+    """What a model saw before and in a rejected draft, with background as its target where nothing is labelled."""
+    first = max(0, min(start, len(features) - 1) - _SEQUENCE_FRAMES)
+    part = torch.full_like(targets[first:stop], IGNORED)
+    inside = targets[start:stop]
+    part[start - first :] = torch.where(inside == IGNORED, background, inside)
+    return [(features[first:stop], part)]
+
+
+def train_small(examples: Sequence[Example], labels: Sequence[str], experiment: Experiment, seed: int) -> Recognizer:
+    """A recogniser of projected features, in evaluation mode."""
+    pieces = _copies(examples, experiment, len(labels) - 1)
+    small = _small_experiment(experiment, examples[0].features.shape[1], pieces)
+    seed_everything(seed, verbose=False)
+    learner = TimelineLearner(small, len(labels))
+    learner.weigh([copies[0][1] for copies in pieces])
+    loader = sequence_loader(Sequences(pieces, _LANES, _SEQUENCE_FRAMES, seed=seed))
+    with calm_lightning(), fewer_threads(small):
+        Trainer(
+            accelerator="cpu",
+            max_epochs=small.training.epochs,
+            gradient_clip_val=small.training.gradient_clip_norm,
+            logger=False,
+            enable_checkpointing=False,
+            enable_progress_bar=False,
+            enable_model_summary=False,
+            use_distributed_sampler=False,
+        ).fit(learner, loader)
+    return learner.recognizer.eval()
+
+
+def _small_experiment(experiment: Experiment, num_features: int, pieces: Sequence[Copies]) -> Experiment:
+    num_sequences = sum(-(-len(copies[0][1]) // _SEQUENCE_FRAMES) for copies in pieces)
+    epochs = max(4, min(100, round(_NUM_STEPS * _LANES / max(1, num_sequences))))
+    return replace(
+        experiment,
+        transform=replace(experiment.transform, input="rgb"),
+        model=replace(
+            experiment.model,
+            backbone="features",
+            num_features=num_features,
+            features_fps=experiment.sampling.sample_fps,
+        ),
+        training=replace(experiment.training, epochs=epochs),
+    )
+
+
+@torch.inference_mode()
+def scores_of(small: Recognizer, features: Tensor, delay_frames: int) -> Tensor:
+    """Logits at each grid frame, ``[G, C]`` -> ``[G, K]``, each of the time that it speaks of."""
+    held = torch.cat([features, features[-1:].expand(delay_frames, -1)])
+    return small.score(held[None])[0][0][delay_frames:]
+
+
+def hold_out(
+    examples: Sequence[Example],
+    labels: Sequence[str],
+    experiment: Experiment,
+    progress: Callable[[], None] = lambda: None,
+) -> HeldOutFigures:
+    """Train on all groups but some, and judge by those; once for each of the folds."""
+    groups = sorted({example.group for example in examples})
+    if len(groups) < 2:
+        return HeldOutFigures({}, UNCALIBRATED)
+    num_folds = min(_MAX_FOLDS, len(groups))
+    folds = [frozenset(groups[fold::num_folds]) for fold in range(num_folds)]
+    models, judged = [], []
+    for number, fold in enumerate(folds):
+        models.append(
+            train_small([e for e in examples if e.group not in fold], labels, experiment, experiment.seed + 1 + number)
+        )
+        progress()
+        for example in examples:
+            known = example.targets != IGNORED
+            if example.group in fold and known.any():
+                logits = scores_of(models[-1], example.features, experiment.sequence.delay_frames)
+                judged.append((logits[known], example.targets[known]))
+    return HeldOutFigures(_figures(judged, len(labels) - 1), _calibration(judged), tuple(models), tuple(folds))
+
+
+def _calibration(judged: Sequence[tuple[Tensor, Tensor]]) -> Calibration:
+    logits, truth = (torch.cat(part) for part in zip(*judged, strict=True))
+    return Calibration(fit_temperature(logits, truth))
+
+
+def _figures(judged: Sequence[tuple[Tensor, Tensor]], background: int) -> dict[str, float]:
+    accuracies, f1s = [], []
+    for logits, truth in judged:
+        predicted = logits.argmax(dim=1)
+        accuracies.append(float((predicted == truth).float().mean()))
+        ours, theirs = (
+            without_labels(spans_of_steps([str(label) for label in some.tolist()], 1.0), [str(background)])
+            for some in (predicted, truth)
+        )
+        f1s.append(match_segments(ours, theirs, min_iou=0.25).f1)
+    return {"frame accuracy": float(np.mean(accuracies)), "F1@25": float(np.mean(f1s))}
+
+
+def fold_in(small: Recognizer, basis: Basis, experiment: Experiment, num_classes: int) -> Recognizer:
+    """The recogniser of pictures that answers what the small one answers to their projected features."""
+    whole = Recognizer(
+        experiment.model,
+        num_classes,
+        input_size_px=experiment.transform.input_size_px,
+        num_pictures=experiment.transform.num_pictures,
+    ).eval()
+    state = {name: value for name, value in small.state_dict().items() if not name.startswith("feature_norm.")}
+    norm, spread = small.feature_norm, basis.components.norm(dim=1).clamp_min(1e-6).reciprocal()
+    assert isinstance(norm, nn.BatchNorm1d)
+    assert isinstance(whole.feature_norm, nn.BatchNorm1d)
+    assert norm.running_mean is not None
+    assert norm.running_var is not None
+    scale = norm.weight / (norm.running_var + norm.eps).sqrt()
+    name = "temporal.heads.0.layer.weight_ih_l0"
+    weight, bias = state[name], name.replace("weight", "bias")
+    # y = W (scale (C' (x - mean) - m) + b), and the whole one's norm gives (x - mean) / spread.
+    state[name] = (weight * scale) @ basis.components.T * spread
+    state[bias] = state[bias] + weight @ (norm.bias - scale * norm.running_mean)
+    result = whole.load_state_dict(state, strict=False)
+    assert not result.unexpected_keys
+    with torch.no_grad():
+        whole.feature_norm.running_mean.copy_(basis.mean)  # type: ignore[union-attr]
+        whole.feature_norm.running_var.copy_(spread.square() - whole.feature_norm.eps)  # type: ignore[union-attr]
+        whole.feature_norm.weight.fill_(1)
+        whole.feature_norm.bias.zero_()
+    return whole
+
+
+def require_labels(labels: Sequence[str]) -> None:
+    """Raises ``UserError`` where there is nothing to tell apart."""
+    if not labels:
+        raise UserError("nothing is labelled yet: label a stretch or two, then learn")
