@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import math
 import time
 from contextlib import ExitStack
 from dataclasses import replace
@@ -93,19 +92,12 @@ def learn_folder(folder: Path, options: LearnOptions, console: PlainConsole) -> 
         paths = {row.name: row.path for row in rows}
     finally:
         store.close()
-    maker, left_out = FeatureMaker(options.decode), []
-    for name, path in paths.items():
-        try:
-            if maker.find(path) is None:
-                console.print(f"looking at {name}") if not options.quiet else None
-                maker.make(path)
-        except DecodeError as error:
-            left_out.append(name)
-            console.print(f"left out: {error}", style="red")
+    maker = FeatureMaker(options.decode)
+    left_out = [name for name, path in paths.items() if not _has_features(maker, name, path, options, console)]
     news: list[News] = []
     job = LearnJob(
         tuple(row for row in rows if row.name not in left_out),
-        {name: [(s.start_seconds, min(s.end_seconds, math.inf)) for s in spans] for name, spans in rejected.items()},
+        {name: [(s.start_seconds, s.end_seconds) for s in spans] for name, spans in rejected.items()},
         {name: path for name, path in paths.items() if name not in left_out},
         output=Path(options.output),
         seed=options.seed,
@@ -113,3 +105,16 @@ def learn_folder(folder: Path, options: LearnOptions, console: PlainConsole) -> 
     Teacher(options.decode, news.append).learn(job)
     figures = {f"held_out_{name.replace(' ', '_')}": round(value, 4) for name, value in news[-1].figures.items()}
     return {"model": options.output, **figures, "seconds": dict(news[-1].seconds), "left_out": left_out}
+
+
+def _has_features(maker: Any, name: str, path: Path, options: LearnOptions, console: PlainConsole) -> bool:
+    """Make the features of a video that are not there; false, and said, if it cannot be read."""
+    try:
+        if maker.find(path) is None:
+            if not options.quiet:
+                console.print(f"looking at {name}")
+            maker.make(path)
+    except DecodeError as error:
+        console.print(f"left out: {error}", style="red")
+        return False
+    return True

@@ -123,6 +123,7 @@ async function open(number, isSame = false) {
   player.open(number, told.facts, times);
   if (frame) player.goTo(frame);
   if (!isSame) timeline.open(timeline.content.seconds);
+  showNearby();
   videos.mark(number);
   loadScores();
 }

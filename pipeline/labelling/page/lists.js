@@ -19,7 +19,7 @@ export class Look {
 
   style(label) {
     const place = Math.max(0, this.labels.indexOf(label));
-    if (label === BACKGROUND || label === UNLABELLED || label === null) return { colour: COLOURS[7], ink: "#000", edge: 0, place: 7 };
+    if (label === BACKGROUND || label === UNLABELLED || label === null) return { colour: "#8b94a3", ink: "#000", edge: 0, place: null };
     const colour = place % COLOURS.length;
     return { colour: COLOURS[colour], ink: colour === LIGHT_INK ? "#fff" : "#000", edge: Math.floor(place / COLOURS.length) % 4, place: colour };
   }
@@ -42,7 +42,7 @@ export class Look {
 function swatch(look, label) {
   const element = document.createElement("span");
   const { place, edge } = look.style(label);
-  element.className = `swatch style style-${place} edge-${edge}`;
+  element.className = place === null ? "swatch is-none" : `swatch style style-${place} edge-${edge}`;
   element.setAttribute("aria-hidden", "true");
   return element;
 }
@@ -152,7 +152,11 @@ export class VideoList {
 
   mark(number) {
     for (const [place, item] of this.items) item.firstElementChild.setAttribute("aria-current", String(place === number));
-    this.items.get(number)?.scrollIntoView({ block: "nearest" });
+    const item = this.items.get(number);
+    if (!item) return;
+    // Within the list alone: the page stays where it is.
+    const top = item.offsetTop - this.list.offsetTop;
+    if (top < this.list.scrollTop || top > this.list.scrollTop + this.list.clientHeight - item.offsetHeight) this.list.scrollTop = top;
   }
 
   filter(text) {
