@@ -67,7 +67,9 @@ class Assistant:
         self._revisions: dict[str, int] = {}
         self._embedded: set[str] = set()
         self._bad: dict[str, str] = {}
-        self._has_model = model is not None
+        self._has_model = False
+        self._sent: set[str] = set()
+        """Videos that the learner drafts, or has drafted, with the last model."""
         self._state, self._words, self._share = "idle", "", None  # type: str, str, float | None
         self._figures: dict[str, str] = {}
         self._offers: list[Offer] = []
@@ -128,6 +130,7 @@ class Assistant:
         output = self._output if is_asked else None
         rows = tuple(row for row in self._store.rows() if row.name in self._embedded)
         self._tell("learning", "learning", 0.0)
+        self._sent = set(names)
         _send(self._learner, LearnJob(rows, rejected, paths, self._order, output, self._seed))
 
     def _tell(self, state: str, words: str, share: float | None = None) -> None:
@@ -169,13 +172,19 @@ class Assistant:
         self._embedded.add(news.video)
         if news.drafts is not None and news.video not in self._drafts:
             self._take_drafts(news)
-        if self._has_model and self._state != "learning" and self._wanted is None:
-            _send(self._learner, (news.video, self._store.path_of(news.video)))
+        if self._has_model:
+            self._draft_late_ones()
         if self._state != "learning":
             left = len(self._store.videos) - len(self._embedded) - len(self._bad)
             words = f"{left} videos to look at" if left else self._idle_words()
             self._tell("embedding" if left else "idle", words)
         self._try_to_learn()
+
+    def _draft_late_ones(self) -> None:
+        """Videos whose features came after the learning had begun."""
+        for name in sorted(self._embedded - self._sent):
+            _send(self._learner, (name, self._store.path_of(name)))
+        self._sent |= self._embedded
 
     def _idle_words(self) -> str:
         return "ready to learn from what is labelled" if self._store.labels else "label a few stretches, then learn"
@@ -192,7 +201,8 @@ class Assistant:
 
     def _take_learned(self, news: News) -> None:
         self._has_model = True
-        self._figures |= {f"{name}, held out": f"{value:.1%}" for name, value in news.figures.items()}
+        self._draft_late_ones()
+        self._figures = {f"{name}, held out": f"{value:.1%}" for name, value in news.figures.items()}
         self._figures |= {name: f"{seconds:.1f} s" for name, seconds in news.seconds.items()}
         if news.offers:
             self._offers = list(news.offers)

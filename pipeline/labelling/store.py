@@ -10,7 +10,7 @@ import csv
 import hashlib
 import io
 import threading
-from collections.abc import Callable, Iterable, Iterator, Sequence
+from collections.abc import Iterable, Iterator, Sequence
 from contextlib import ExitStack, contextmanager
 from dataclasses import replace
 from pathlib import Path
@@ -37,6 +37,8 @@ from pipeline.labelling.stretches import (
 
 MANIFEST, REJECTED = "manifest.csv", "rejected_drafts.csv"
 _SPECIAL = (BACKGROUND, UNLABELLED)
+_RETRY_SECONDS = 1.0
+"""After which what could not be saved is tried again."""
 
 
 class LabelStore:
@@ -67,8 +69,7 @@ class LabelStore:
         self.folder, self.manifest = folder, folder / MANIFEST
         self._mutex, self._held = threading.RLock(), ExitStack()
         self.revision, self.problem = 0, ""
-        self.watch: Callable[[str], None] = lambda name: None
-        """Called with the name of a video after each change of it."""
+        self._retry: threading.Timer | None = None
         self._lock()
         self.videos: dict[str, VideoLabels] = {}
         self._next_id, self._table_digest = 0, ""
@@ -155,7 +156,15 @@ class LabelStore:
             if problem != self.problem:
                 self.problem = problem
                 self.revision += 1
+            if problem:
+                self._try_again_later()
             return not problem
+
+    def _try_again_later(self) -> None:
+        if self._retry is None or not self._retry.is_alive():
+            self._retry = threading.Timer(_RETRY_SECONDS, self.save)
+            self._retry.daemon = True
+            self._retry.start()
 
     def _refuse_foreign_change(self) -> None:
         """Another program may have written the manifest meanwhile: its lines are taken over, and ours done again."""
@@ -193,6 +202,8 @@ class LabelStore:
         with self._mutex:
             if self.problem or self._journal.unsaved:
                 self.save()
+            if self._retry is not None:
+                self._retry.cancel()
             self._journal.close()
             self._held.close()
 
@@ -284,7 +295,6 @@ class LabelStore:
             self.problem = str(error)
         self._carry_out(change, removed or {}, kept)
         self.save()
-        self.watch(change.video)
 
     def _carry_out(
         self, change: Change, removed: dict[int, Stretch] | None = None, kept: Sequence[int | None] = ()

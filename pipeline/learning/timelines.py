@@ -116,7 +116,7 @@ class Example:
 
 @dataclass(frozen=True)
 class HeldOutFigures:
-    """How good models are on videos that they have not seen, means over videos; empty without two groups."""
+    """How good models are on videos that they have not seen, means over videos; empty with one video."""
 
     figures: Mapping[str, float]
     calibration: Calibration
@@ -231,7 +231,10 @@ def hold_out(
     experiment: Experiment,
     progress: Callable[[], None] = lambda: None,
 ) -> HeldOutFigures:
-    """Train on all groups but some, and judge by those; once for each of the folds."""
+    """Train on all groups but some, and judge by those; once for each of the folds. Where all videos are of one group,
+    each counts as one."""
+    if len({example.group for example in examples}) < 2:  # the videos of one source, one by one: that flatters
+        examples = [replace(example, group=example.name) for example in examples]
     groups = sorted({example.group for example in examples})
     if len(groups) < 2:
         return HeldOutFigures({}, UNCALIBRATED)

@@ -83,7 +83,7 @@ export function showStretches(list, look, spans, here, on) {
     const go = make("button", "go");
     go.type = "button";
     const times = `${clock(span.start)} – ${clock(span.end)}`;
-    go.append(swatch(look, span.label), make("span", "name", span.label ?? "something"), make("span", "times", times));
+    go.append(swatch(look, span.label), make("span", "name", span.label ?? "moves"), make("span", "times", times));
     go.setAttribute("aria-current", String(span === here));
     if (span.isDraft) {
       item.className = "draft";

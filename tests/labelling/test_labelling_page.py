@@ -1,0 +1,262 @@
+"""The labelling page in a real browser, by keyboard alone but where the mouse is meant."""
+
+from __future__ import annotations
+
+import shutil
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
+from pathlib import Path
+
+import cv2
+import numpy as np
+import pytest
+from playwright.sync_api import Browser, Page, expect
+
+from pipeline.decode import open_video
+from pipeline.files import writing
+from pipeline.labelling.proposals import Offer
+from pipeline.labelling.stretches import Edit, Span
+from tests.browsing import PHONE, fits, serious_findings
+from tests.labelling.conftest import KINDS, LabelPage
+from tests.videos import painted_number
+
+MakePage = Callable[[Path], LabelPage]
+WAIT_MS = 30_000
+expect.set_options(timeout=WAIT_MS)
+
+
+@pytest.fixture
+def folder(five_videos: Path, tmp_path: Path) -> Path:
+    return Path(shutil.copytree(five_videos, tmp_path / "videos"))
+
+
+@contextmanager
+def opened(browser: Browser, label: LabelPage, may_complain: bool = False, **settings: object) -> Iterator[Page]:
+    """The page in a fresh profile; any complaint on the console and any request elsewhere is an error."""
+    with browser.new_context(**settings) as context:
+        page, faults = context.new_page(), list[str]()
+        page.set_default_timeout(WAIT_MS)
+        page.on("console", lambda message: faults.append(message.text))
+        page.on("pageerror", lambda error: faults.append(str(error)))
+        page.on("request", lambda asked: asked.url.startswith((label.url, "blob:")) or faults.append(asked.url))
+        page.goto(label.url)
+        expect(page.locator("#saved")).to_have_text("Saved")
+        expect(page.locator("#picture img")).to_be_visible()
+        yield page
+        page.wait_for_load_state()
+    assert may_complain or not faults
+
+
+def number_shown(page: Page) -> int:
+    """The number that is painted in the picture on the page."""
+    shot = page.locator("#picture img").evaluate(
+        """async image => {
+            const canvas = document.createElement("canvas");
+            [canvas.width, canvas.height] = [image.naturalWidth, image.naturalHeight];
+            canvas.getContext("2d").drawImage(image, 0, 0);
+            return Array.from(canvas.getContext("2d").getImageData(0, 0, canvas.width, canvas.height).data);
+        }"""
+    )
+    return painted_number(np.array(shot, np.uint8).reshape(96, 128, 4)[:, :, :3])
+
+
+def see(page: Page, number: int) -> None:
+    """Wait for the picture of that number, which is the one painted in it."""
+    expect(page.locator("#picture img")).to_have_attribute("data-frame", str(number))
+    assert number_shown(page) == number
+
+
+def press(page: Page, *keys: str) -> None:
+    for key in keys:
+        page.keyboard.press(key)
+
+
+def name_new_label(page: Page, label: str) -> None:
+    press(page, "/")
+    page.keyboard.type(label)
+    press(page, "Enter")
+
+
+def wait_for_lines(page: Page, label: LabelPage, *wanted: str) -> None:
+    for _ in range(WAIT_MS // 50):
+        if sorted(label.lines()) == sorted(wanted):
+            break
+        page.wait_for_timeout(50)
+    assert sorted(label.lines()) == sorted(wanted)
+
+
+def test_by_keyboard_alone_on_five_containers(browser: Browser, make_page: MakePage, folder: Path) -> None:
+    """The picture on the page is the picture of the manifest, whatever the container."""
+    label = make_page(folder)
+    videos = sorted(path.name for path in folder.iterdir() if path.name in KINDS)
+    assert len(videos) >= 4
+    with opened(browser, label) as page:
+        wanted = []
+        for place, name in enumerate(videos):
+            expect(page.locator("#video-name")).to_have_text(name)
+            see(page, 0)
+            press(page, "ArrowRight", "ArrowRight", "ArrowRight")
+            see(page, 3)
+            press(page, "i", "Shift+ArrowRight")
+            see(page, 28)
+            press(page, "ArrowLeft", "o")
+            see(page, 27)
+            expect(page.locator("#marked")).to_contain_text("marked")
+            if place == 0:
+                name_new_label(page, "walk")
+            else:
+                press(page, "1")
+            with open_video(folder / name) as video:
+                start, end = video.pts_seconds[3], video.pts_seconds[28]
+            text = [f"{float(time):.6f}".rstrip("0").rstrip(".") for time in (start, end)]
+            wanted.append(f"{name},walk,{text[0]},{text[1]},,,unlabelled")
+            wait_for_lines(page, label, *wanted)
+            press(page, "PageDown")
+
+
+def test_undo_accept_reject_and_next(browser: Browser, make_page: MakePage, folder: Path) -> None:
+    label = make_page(folder)
+    label.store.change("mpeg4.mp4", "test", [Edit(None, None, Span("walk", 0.4, 0.8))])
+    line = "mpeg4.mp4,walk,0.4,0.8,,,unlabelled"
+    label.draft("bframes.avi", ("walk", 0.2, 0.6, 0.9), ("run", 1.0, 1.4, 0.6))
+    with opened(browser, label) as page:
+        drafts = page.locator("#stretch-list .draft")
+        expect(drafts).to_have_count(2)
+        press(page, "]")
+        see(page, 5)
+        press(page, "Enter")
+        wait_for_lines(page, label, line, "bframes.avi,walk,0.2,0.6,,,unlabelled")
+        expect(drafts).to_have_count(1)
+        press(page, "Escape", "]", "]")
+        see(page, 25)
+        press(page, "x")
+        expect(drafts).to_have_count(0)
+        assert (folder / "rejected_drafts.csv").read_text().splitlines()[1:] == ["bframes.avi,run,1,1.4"]
+        press(page, "Control+z")
+        expect(drafts).to_have_count(1)
+        press(page, "Control+z")
+        wait_for_lines(page, label, line)
+        expect(drafts).to_have_count(2)
+        press(page, "Control+Shift+z")
+        wait_for_lines(page, label, line, "bframes.avi,walk,0.2,0.6,,,unlabelled")
+        label.offer(Offer("vp9.webm", 1.0, 2.0, "two models disagree"))
+        expect(page.locator("#learning-figures")).to_contain_text("50.0%")
+        press(page, "n")
+        expect(page.locator("#video-name")).to_have_text("vp9.webm")
+        see(page, 25)
+        expect(page.locator("#announcer")).to_contain_text("two models disagree")
+        press(page, "l")
+        page.wait_for_timeout(50)
+
+
+def test_edges_and_labels_of_a_selected_stretch(browser: Browser, make_page: MakePage, folder: Path) -> None:
+    label = make_page(folder)
+    for span in (Span("walk", 0.4, 0.8), Span("run", 1.2, 1.6)):
+        label.store.change("bframes.avi", "test", [Edit(None, None, span)])
+    with opened(browser, label) as page:
+        press(page, "]", "s", "ArrowRight", "i")
+        wait_for_lines(page, label, "bframes.avi,walk,0.44,0.8,,,unlabelled", "bframes.avi,run,1.2,1.6,,,unlabelled")
+        press(page, "2")
+        wait_for_lines(page, label, "bframes.avi,run,0.44,0.8,,,unlabelled", "bframes.avi,run,1.2,1.6,,,unlabelled")
+        press(page, "Delete")
+        wait_for_lines(page, label, "bframes.avi,run,1.2,1.6,,,unlabelled")
+        press(page, "f")
+        wait_for_lines(page, label, "bframes.avi,run,1.2,1.6,,,background")
+        expect(page.locator("#video-share")).to_have_text("all of it labelled")
+        press(page, "?")
+        expect(page.get_by_role("dialog", name="Keys")).to_be_visible()
+        press(page, "Enter")
+        expect(page.get_by_role("dialog", name="Keys")).to_be_hidden()
+
+
+def test_a_dragged_edge_snaps_to_a_picture(browser: Browser, make_page: MakePage, folder: Path) -> None:
+    label = make_page(folder)
+    label.store.change("bframes.avi", "test", [Edit(None, None, Span("walk", 0.4, 1.2))])
+    with opened(browser, label, viewport={"width": 1400, "height": 1000}) as page:
+        box = page.locator("#canvas").bounding_box()
+        assert box
+        seconds = label.server.site._survey.durations_seconds["bframes.avi"]
+        x, y = (lambda time: box["x"] + time / seconds * box["width"]), box["y"] + 35
+        page.mouse.move(x(1.2), y)
+        page.mouse.down()
+        page.mouse.move(x(1.5), y, steps=4)
+        page.mouse.move(x(1.611), y, steps=4)
+        page.mouse.up()
+        wait_for_lines(page, label, "bframes.avi,walk,0.4,1.6,,,unlabelled")
+
+
+def test_two_tabs_do_not_lose_each_others_work(browser: Browser, make_page: MakePage, folder: Path) -> None:
+    label = make_page(folder)
+    label.store.change("bframes.avi", "test", [Edit(None, None, Span("walk", 0.4, 0.8))])
+    with opened(browser, label, may_complain=True) as one, opened(browser, label) as two:
+        # The first tab does not hear of what the second does: its news come late.
+        one.route("**/videos/0.json", lambda route: route.abort())
+        press(two, "]", "s", "ArrowRight", "i")
+        wait_for_lines(two, label, "bframes.avi,walk,0.44,0.8,,,unlabelled")
+        press(one, "]", "s", "Delete")
+        expect(one.locator("#notice")).to_contain_text("Somebody else was quicker")
+        assert label.lines() == ["bframes.avi,walk,0.44,0.8,,,unlabelled"]
+
+
+def test_a_full_disk_and_a_video_that_vanishes_are_told(
+    browser: Browser, make_page: MakePage, folder: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    label = make_page(folder)
+    with opened(browser, label, may_complain=True) as page:
+        make = writing._make_temporary
+        monkeypatch.setattr(writing, "_make_temporary", lambda *args: (_ for _ in ()).throw(OSError(28, "full")))
+        press(page, "ArrowRight", "i", "ArrowRight", "o")
+        name_new_label(page, "walk")
+        expect(page.locator("#saved")).to_have_text("Not saved")
+        expect(page.locator("#notice")).to_contain_text("the disk is full")
+        monkeypatch.setattr(writing, "_make_temporary", make)
+        wait_for_lines(page, label, "bframes.avi,walk,0.04,0.12,,,unlabelled")
+        expect(page.locator("#saved")).to_have_text("Saved")
+        (folder / "vp9.webm").rename(folder / "vp9.gone")
+        page.locator("#video-list").get_by_text("vp9.webm").click()
+        expect(page.locator("#notice")).to_contain_text("Its labels are kept")
+
+
+def test_the_page_passes_axe_and_fits_a_phone(browser: Browser, make_page: MakePage, folder: Path) -> None:
+    label = make_page(folder)
+    for place, name in enumerate(("walk", "run", "a label with a rather long name indeed")):
+        label.store.change("bframes.avi", "test", [Edit(None, None, Span(name, place, place + 0.4))])
+    label.draft("bframes.avi", ("walk", 1.6, 1.9, 0.9))
+    for settings in ({"color_scheme": "light", **PHONE}, {"color_scheme": "dark"}):
+        with opened(browser, label, **settings) as page:
+            assert fits(page)
+            assert serious_findings(page) == []
+            page.get_by_role("button", name="Keys").click()
+            assert serious_findings(page) == []
+
+
+def test_500_videos_and_20000_stretches_open_at_once(browser: Browser, make_page: MakePage, tmp_path: Path) -> None:
+    """As many elements as fit, not one for each stretch: how long it takes is told by the size of the page."""
+    lines = ["path,label,start_seconds,end_seconds"]
+    for number in range(500):
+        lines += [f"v{number}.mp4,label {n % 12},{2 * n},{2 * n + 1}" for n in range(40)]
+    lines += [f"big.mp4,label {n % 12},{n / 2},{n / 2 + 0.25}" for n in range(10_000)]
+    (tmp_path / "manifest.csv").write_text("\n".join(lines) + "\n")
+    label = make_page(tmp_path)
+    with browser.new_context() as context:
+        page = context.new_page()
+        page.goto(label.url)
+        expect(page.locator("#video-list li")).to_have_count(501)
+        page.locator("#filter").fill("big")
+        page.locator("#video-list").get_by_text("big.mp4").click()
+        expect(page.locator("#stretch-list li")).to_have_count(201)
+        assert page.evaluate("document.querySelectorAll('*').length") < 5_000
+
+
+def test_pictures_are_those_of_the_decoder(make_page: MakePage, folder: Path) -> None:
+    from pipeline.config import DecodeConfig
+    from pipeline.decode import VideoOpener
+    from pipeline.labelling.pictures import PictureServer
+
+    with VideoOpener(DecodeConfig()) as opener:
+        pictures = PictureServer(opener)
+        for path in sorted(folder.iterdir()):
+            for number in (0, 17, 59, 31, 32, 3):
+                jpeg = np.frombuffer(pictures.jpeg(path, number), np.uint8)
+                assert painted_number(cv2.imdecode(jpeg, cv2.IMREAD_COLOR)) == number
+        pictures.close()
