@@ -74,6 +74,7 @@ ELSEWHERE = {
     ),
     "clipgru predict --jsonl": "words of commands that are run in whole",
     "clipgru cache info": "test_files_cache.py",
+    "clipgru label data/long_videos": "tests/labelling: a page that stays until somebody ends it",
 }
 
 

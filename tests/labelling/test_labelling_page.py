@@ -193,6 +193,7 @@ def test_two_tabs_do_not_lose_each_others_work(browser: Browser, make_page: Make
         one.route("**/videos/0.json", lambda route: route.abort())
         press(two, "]", "s", "ArrowRight", "i")
         wait_for_lines(two, label, "bframes.avi,walk,0.44,0.8,,,unlabelled")
+        one.unroute("**/videos/0.json")
         press(one, "]", "s", "Delete")
         expect(one.locator("#notice")).to_contain_text("Somebody else was quicker")
         assert label.lines() == ["bframes.avi,walk,0.44,0.8,,,unlabelled"]
