@@ -61,13 +61,9 @@ class TimelineLearner(ClipClassifier):
     def note(self, data: SequenceDataModule) -> None:
         """Take over what reading the videos has shown: those that are bad, and how often each label occurs."""
         add_bad_videos(self.bad_videos, data.bad)
-        self.weigh(data.train_targets)
-
-    def weigh(self, targets: Sequence[Tensor]) -> None:
-        """Weigh the labels by how often they occur in the training videos, where the settings say so."""
         if self.experiment.training.class_weights == "balanced":
             num_classes = self.recognizer.classifier.out_features
-            weights = _class_weights(targets, num_classes, self._sequence.max_class_weight)
+            weights = _class_weights(data.train_targets, num_classes, self._sequence.max_class_weight)
             self.class_weights = weights.to(self.device)
 
     def training_step(self, batch: SequenceBatch, batch_idx: int) -> Tensor | None:  # type: ignore[override]
