@@ -15,10 +15,11 @@ from numpy.typing import NDArray
 
 from pipeline.config import DecodeConfig
 from pipeline.errors import UserError
+from pipeline.labelling.messages import LearnJob, News, VideoDrafts
 from pipeline.labelling.proposals import Offer
 from pipeline.labelling.store import LabelStore
 from pipeline.labelling.stretches import UNLABELLED, Span, VideoLabels, uncovered_parts
-from pipeline.labelling.worker import LearnJob, News, VideoDrafts, run_embedder, run_learner
+from pipeline.labelling.worker import run_embedder, run_learner
 
 _LEAST_SECONDS = 0.25
 """Of what is left of a draft beside what is labelled."""

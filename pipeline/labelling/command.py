@@ -12,10 +12,10 @@ from pipeline.decode import VideoOpener
 from pipeline.errors import DecodeError, UserError
 from pipeline.files.stopping import StopRequest
 from pipeline.labelling.assistant import Assistant
+from pipeline.labelling.messages import LearnJob, News
 from pipeline.labelling.pictures import PictureServer
 from pipeline.labelling.store import LabelStore
 from pipeline.labelling.survey import Survey
-from pipeline.labelling.worker import LearnJob, News
 from pipeline.options import LabelOptions, LearnOptions
 from pipeline.serving.server import PageServer, parse_address
 from pipeline.terminal import PlainConsole

@@ -17,8 +17,8 @@ from pipeline.datasets.identities import Contents
 from pipeline.datasets.sequences import IGNORED, timeline_labels
 from pipeline.known_videos import KnownVideos
 from pipeline.labelling.features import FeatureMaker
+from pipeline.labelling.messages import WINDOW_SECONDS, LearnJob, News, StageClock, VideoDrafts, as_bytes
 from pipeline.labelling.proposals import FrameEvidence, Offer, apart, rank_offers
-from pipeline.labelling.worker import WINDOW_SECONDS, LearnJob, News, StageClock, VideoDrafts, as_bytes
 from pipeline.learning.timelines import (
     Basis,
     Example,

@@ -6,72 +6,19 @@ Loading torch takes seconds, so both stay for as long as the page is there, and 
 from __future__ import annotations
 
 import os
-import time
-from collections.abc import Callable, Mapping, Sequence
-from contextlib import contextmanager, suppress
-from dataclasses import dataclass, field
+from collections.abc import Callable
+from contextlib import suppress
 from multiprocessing.connection import Connection
 from pathlib import Path
 from typing import Any
 
 import numpy as np
-from numpy.typing import NDArray
 
 from pipeline.config import DecodeConfig
-from pipeline.datasets.annotations import VideoRow
 from pipeline.errors import UserError
 from pipeline.files.stopping import work_for_parent
-from pipeline.labelling.proposals import Offer, moving_stretches
-
-WINDOW_SECONDS = 8.0
-"""Of a stretch that is offered."""
-
-
-@dataclass(frozen=True)
-class VideoDrafts:
-    """What a model, or motion alone, says of a video."""
-
-    labels: tuple[str, ...]
-    sample_fps: float
-    scores: NDArray[np.uint8]
-    """``[G, K]``: probabilities times 255."""
-    segments: tuple[tuple[str, float, float, float], ...]
-    """Label (``?`` if it is not known), start and end in seconds, score."""
-
-
-@dataclass(frozen=True)
-class LearnJob:
-    """What to learn from.
-
-    Attributes:
-        rows: labelled stretches.
-        rejected: by video, drafts that were wrong, in seconds.
-        paths: of all videos, the one that is waited for first.
-        order: of what is offered: useful or random.
-        output: the model file to write; None: none.
-    """
-
-    rows: tuple[VideoRow, ...]
-    rejected: Mapping[str, Sequence[tuple[float, float]]]
-    paths: Mapping[str, Path]
-    order: str = "useful"
-    output: Path | None = None
-    seed: int = 0
-
-
-@dataclass(frozen=True)
-class News:
-    """A message of a worker."""
-
-    kind: str
-    """embedding, embedded, bad, stage, drafts, learned, failed."""
-    video: str = ""
-    words: str = ""
-    share: float | None = None
-    drafts: VideoDrafts | None = None
-    figures: Mapping[str, float] = field(default_factory=dict)
-    seconds: Mapping[str, float] = field(default_factory=dict)
-    offers: tuple[Offer, ...] = ()
+from pipeline.labelling.messages import LearnJob, News, VideoDrafts, as_bytes
+from pipeline.labelling.proposals import moving_stretches
 
 
 def run_embedder(pipe: Connection, decode: DecodeConfig, model: str | None) -> None:
@@ -137,12 +84,6 @@ def _drafter(path: str, decode: DecodeConfig) -> Callable[[Path], VideoDrafts]:
     return draft
 
 
-def as_bytes(scores: NDArray[Any]) -> NDArray[np.uint8]:
-    """Return probabilities times 255."""
-    result: NDArray[np.uint8] = np.rint(np.clip(scores, 0, 1) * 255).astype(np.uint8)
-    return result
-
-
 def run_learner(pipe: Connection, decode: DecodeConfig) -> None:
     """Learn from each job that is sent, and draft each video whose ``(name, path)`` is, until the pipe is closed."""
     _begin(niceness=0)
@@ -168,19 +109,3 @@ def _begin(niceness: int) -> None:
     import torch
 
     torch.set_num_threads(1)
-
-
-class StageClock:
-    """Seconds by stage."""
-
-    def __init__(self, tell: Callable[[News], None]) -> None:
-        self.seconds: dict[str, float] = {}
-        self._tell = tell
-
-    @contextmanager
-    def stage(self, name: str, share: float) -> Any:
-        """Count what is done while this is open."""
-        self._tell(News("stage", words=name, share=share, seconds=dict(self.seconds)))
-        begin = time.perf_counter()
-        yield
-        self.seconds[name] = round(self.seconds.get(name, 0.0) + time.perf_counter() - begin, 3)

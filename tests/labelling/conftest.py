@@ -12,9 +12,9 @@ import pytest
 from pipeline.labelling import assistant as assistant_module
 from pipeline.labelling.assistant import Assistant
 from pipeline.labelling.command import open_page
+from pipeline.labelling.messages import News, VideoDrafts
 from pipeline.labelling.proposals import Offer
 from pipeline.labelling.store import LabelStore
-from pipeline.labelling.worker import News, VideoDrafts
 from pipeline.options import LabelOptions
 from pipeline.serving.server import PageServer
 from tests.videos import encode

@@ -149,7 +149,7 @@ def test_no_two_neighbours_are_offered_in_a_row(label: LabelPage) -> None:
 
 
 def test_learning_waits_for_features(label: LabelPage) -> None:
-    from pipeline.labelling.worker import LearnJob, News
+    from pipeline.labelling.messages import LearnJob, News
 
     ask(label, "/folder.json")
     assert ask(label, "/learn", {"video": 0})[0] == 400  # nothing is labelled
