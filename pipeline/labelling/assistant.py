@@ -226,7 +226,7 @@ class Assistant:
         can_learn = self._state != "learning" and bool(self._store.labels) and self._learning.is_alive()
         return {
             "state": self._state if self._state in ("learning", "waiting", "embedding") else "idle",
-            "words": self._words or "looking at the videos",
+            "words": self._words or "starting: drafts appear once the videos have been looked at",
             "share": self._share,
             "figures": dict(self._figures),
             "can_learn": can_learn,
