@@ -28,15 +28,8 @@ from pipeline.config import (
     TransformConfig,
 )
 from pipeline.datasets.annotations import VideoRow
-from pipeline.datasets.sequences import (
-    IGNORED,
-    Copies,
-    Sequences,
-    delayed,
-    frame_targets,
-    sequence_loader,
-    timeline_videos,
-)
+from pipeline.datasets.sequence_features import Copies, Sequences, feature_loader
+from pipeline.datasets.sequences import IGNORED, delayed, frame_targets, timeline_videos
 from pipeline.errors import UserError
 from pipeline.models.recognizer import Recognizer
 from pipeline.timeline.labelled import spans_of_steps, without_labels
@@ -134,18 +127,19 @@ def make_examples(
     experiment: Experiment,
     rejected: Mapping[str, Sequence[tuple[float, float]]] | None = None,
 ) -> list[Example]:
-    """The videos of the rows that have features, with a target at each grid frame.
+    """The videos of the rows that have features, with a target at each: of a model that looks back these are the grid
+    frames from the second on.
 
     Where hardly anything is labelled background, all that is not labelled of a video with a label is taken for it: a
     model that has never seen nothing sees something everywhere.
     """
-    fps, examples = experiment.sampling.sample_fps, []
+    fps, examples, first = experiment.sampling.sample_fps, [], experiment.transform.lookback_frames
     for video in timeline_videos(rows):
         name = video.row.name
         if name in features:
-            targets = frame_targets(video, len(features[name]), fps, labels, experiment.sequence)
-            spans = [(int(a * fps), int(b * fps) + 1) for a, b in (rejected or {}).get(name, ())]
-            examples.append(Example(name, video.row.group, features[name], targets, tuple(spans)))
+            shown = frame_targets(video, first + len(features[name]), fps, labels, experiment.sequence)
+            spans = [(max(0, int(a * fps) - first), int(b * fps) + 1) for a, b in (rejected or {}).get(name, ())]
+            examples.append(Example(name, video.row.group, features[name], shown[first:], tuple(spans)))
     known = torch.cat([e.targets[e.targets != IGNORED] for e in examples]) if examples else torch.zeros(0)
     background = len(labels) - 1
     if len(known) and float((known == background).float().mean()) < _MIN_BACKGROUND_SHARE:
@@ -163,7 +157,7 @@ def _copies(examples: Sequence[Example], experiment: Experiment, background: int
     pieces: list[Copies] = []
     delay = experiment.sequence.delay_frames
     for example in examples:
-        features, targets = delayed(example.features, example.targets, delay)
+        features, targets = _held(example.features, delay), delayed(example.targets, delay)
         for start in range(0, len(features), _PIECE_FRAMES):
             part = targets[start : start + _PIECE_FRAMES]
             if (part != IGNORED).any():
@@ -188,7 +182,7 @@ def train_small(examples: Sequence[Example], labels: Sequence[str], experiment: 
     small = _small_experiment(experiment, examples[0].features.shape[1], pieces)
     seed_everything(seed, verbose=False)
     learner = TimelineLearner(small, len(labels))
-    loader = sequence_loader(Sequences(pieces, _LANES, _SEQUENCE_FRAMES, seed=seed))
+    loader = feature_loader(Sequences(pieces, _LANES, _SEQUENCE_FRAMES, seed=seed))
     with calm_lightning(), fewer_threads(small):
         Trainer(
             accelerator="cpu",
@@ -222,8 +216,11 @@ def _small_experiment(experiment: Experiment, num_features: int, pieces: Sequenc
 @torch.inference_mode()
 def scores_of(small: Recognizer, features: Tensor, delay_frames: int) -> Tensor:
     """Logits at each grid frame, ``[G, C]`` -> ``[G, K]``, each of the time that it speaks of."""
-    held = torch.cat([features, features[-1:].expand(delay_frames, -1)])
-    return small.score(held[None])[0][0][delay_frames:]
+    return small.score(_held(features, delay_frames)[None])[0][0][delay_frames:]
+
+
+def _held(features: Tensor, num_frames: int) -> Tensor:
+    return torch.cat([features, features[-1:].expand(num_frames, -1)])
 
 
 def hold_out(

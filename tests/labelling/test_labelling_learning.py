@@ -100,10 +100,10 @@ def test_what_nobody_looked_at_is_background_only_where_there_is_no_other() -> N
     walk = VideoRow(Path("v"), "walk", "v", 0.0, 2.0, "v")
     rest = VideoRow(Path("v"), "unlabelled", "v", 2.0, None, "v")
     (example,) = make_examples([walk, rest], features, LABELS, experiment)
-    assert example.targets.tolist() == [0] * 8 + [2] * 32
+    assert example.targets.tolist() == [0] * 7 + [2] * 33
     nothing = VideoRow(Path("v"), "background", "v", 2.0, 4.0, "v")
     (example,) = make_examples([walk, nothing, replace(rest, start_seconds=4.0)], features, LABELS, experiment)
-    assert example.targets.tolist() == [0] * 8 + [2] * 8 + [IGNORED] * 24
+    assert example.targets.tolist() == [0] * 7 + [2] * 8 + [IGNORED] * 25
 
 
 def test_a_rejected_draft_is_learned_as_background(
