@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import json
-import re
 from collections.abc import Callable
 from http.client import HTTPConnection
 from pathlib import Path
@@ -171,7 +170,7 @@ def test_learning_waits_for_features(label: LabelPage) -> None:
 
 def test_the_page_is_part_of_the_package() -> None:
     pyproject = (Path(__file__).parents[2] / "pyproject.toml").read_text()
-    assert re.search(r'^pipeline = \[.*"labelling/page/\*"', pyproject, flags=re.MULTILINE)
+    assert '"labelling/page/*"' in pyproject
 
 
 def test_a_folder_without_videos_or_a_model_file_says_so(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
