@@ -97,11 +97,15 @@ def find(paths: Iterable[str]) -> Found:
 
 
 def _is_of_timelines(manifest: Path) -> bool:
-    """True if a manifest has what is for task timeline alone: a line without label, or the column uncovered."""
+    """True if a manifest has what is for task timeline alone: a line without label, the column uncovered, or two labels
+    of one stretch."""
     try:
-        return any("uncovered" in values or not values.get("label") for _, values in read_manifest_records(manifest))
+        values = [values for _, values in read_manifest_records(manifest)]
     except UserError:
         return False  # it is told by those who read it
+    stretches = [tuple(line.get(name, "") for name in ("path", "start_seconds", "end_seconds")) for line in values]
+    has_words = any("uncovered" in line or not line.get("label") for line in values)
+    return has_words or len(set(stretches)) < len(stretches)
 
 
 def _data_of(path: Path) -> tuple[DataConfig, int, SequenceConfig | None]:

@@ -33,8 +33,8 @@ def predict_command(args: Sequence[str]) -> int:
         nargs="+",
         type=str,
         metavar="SOURCE",
-        help="Video files, folders, quoted patterns, .txt lists, .csv or .jsonl manifests; addresses with "
-        "--decode.allow_url true.",
+        help="Video files, folders, quoted patterns, .txt lists, .csv or .jsonl manifests, other tools' labels; "
+        "addresses with --decode.allow_url true.",
     )
     add_options(parser, PredictOptions)
     arguments = parser.parse_args(list(args))
@@ -113,8 +113,8 @@ def check_command(args: Sequence[str]) -> int:
     parser = make_parser(
         "check",
         "Decode videos from end to end and tell which are usable, degraded or unusable, and why. A PATH is a video, a "
-        "folder, a manifest (.csv, .jsonl), an experiment config (.yaml), or a folder or .zip of pictures. Exits with "
-        "1 if anything cannot be used.",
+        "folder, a manifest (.csv, .jsonl) or another tool's labels, an experiment config (.yaml), or a folder or .zip "
+        "of pictures. Exits with 1 if anything cannot be used.",
     )
     paths, options, config, no_clobber = read_paths(CheckOptions, parser, args)
 

@@ -207,3 +207,15 @@ def test_an_index_that_is_none_is_refused(shards: Path, tmp_path: Path) -> None:
     (tmp_path / "index.json").write_text("{")
     with pytest.raises(UserError, match="no index of shards, or a damaged one"):
         read_shards(tmp_path)
+
+
+def test_rows_of_timelines_keep_what_nobody_has_looked_at(motion_root: Path, tmp_path: Path) -> None:
+    (long,) = (motion_root / "untrimmed").glob("*.mp4")
+    rows = (
+        VideoRow(long, "", "g", name="long.mp4", looked_at=False),
+        VideoRow(long, "a", "g", 0.0, 2.0, "long.mp4"),
+        VideoRow(long, "", "g", 3.0, 4.0, "long.mp4"),
+    )
+    write_shards(Annotations(("a", "b"), {"all": rows}), tmp_path / "one", 1, 3, lambda: None)
+    found = read_shards(tmp_path / "one").splits["all"]
+    assert [replace(row, path=long, part=None) for row in found] == list(rows)

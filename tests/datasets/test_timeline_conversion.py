@@ -347,6 +347,19 @@ def test_check_and_score_take_such_a_file(tmp_path: Path, capsys: pytest.Capture
     assert "2 videos, 2 true segments, 2 predicted" in capsys.readouterr().out
 
 
+def test_labels_of_the_sound_of_a_video_have_seconds(tmp_path: Path) -> None:
+    region = {"type": "labels", "value": {"start": 1.5, "end": 2.25, "channel": 0, "labels": ["run"]}}
+    task = {"data": {"video": "https://films.example/a%20b.mp4?x=1"}, "annotations": [{"result": [region]}]}
+    (video,) = read_timelines(written(tmp_path / "t.json", [task]))
+    assert (video.name, spans_of(video), video.in_frames) == ("/a b.mp4", [(1.5, 2.25, "run")], False)
+    mixed = {
+        "data": task["data"],
+        "annotations": [{"result": [region, LABEL_STUDIO[0]["annotations"][1]["result"][0]]}],
+    }  # type: ignore[index]
+    with pytest.raises(UserError, match="task 0: some regions have frames and others seconds"):
+        read_timelines(written(tmp_path / "t.json", [mixed]))
+
+
 def test_frames_are_scored_at_a_rate_alone(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
     tasks = str(written(tmp_path / "tasks.json", LABEL_STUDIO))
     assert main(["score", tasks, tasks, "--quiet", "--resamples", "0"]) == 2

@@ -6,6 +6,7 @@ www.boris.unito.it). A state event begins and ends with an event of its code; a 
 
 from __future__ import annotations
 
+from collections import defaultdict
 from collections.abc import Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field, replace
 from pathlib import Path
@@ -202,43 +203,55 @@ def joined(spans: Iterable[Span]) -> list[tuple[float, float]]:
 
 
 def _read_table(path: Path) -> list[LabelledVideo]:
+    events = _Events(path.stem)
+    for place, values in read_table(path, _COLUMNS, skip_to="behavior"):
+        events.add(place, values)
+    return events.videos()
+
+
+@dataclass
+class _Events:
     """Events of a table: with a start and a stop a line, or START and STOP in lines of their own."""
-    records = read_table(path, _COLUMNS, skip_to="behavior")
-    is_aggregated = bool(records) and "start (s)" in records[0][1]
-    rows: list[tuple[str, LabelledSpan | None]] = []
-    durations: dict[str, float] = {}
-    begun: dict[tuple[str, ...], float] = {}
-    lost: dict[str, list[str]] = {}
-    for place, values in records:
-        name = (
-            values.get("media file name") or values.get("media file path") or values.get("observation id") or path.stem
-        )
-        code, subject = values["behavior"], values["subject"]
+
+    default_name: str
+    rows: list[tuple[str, LabelledSpan | None]] = field(default_factory=list)
+    durations: dict[str, float] = field(default_factory=dict)
+    begun: dict[tuple[str, ...], float] = field(default_factory=dict)
+    left_out: dict[str, list[str]] = field(default_factory=lambda: defaultdict(list))
+
+    def add(self, place: str, values: Mapping[str, str]) -> None:
+        """Note a line. Raises ``UserError`` for one that is no event."""
+        names = (values.get(column) for column in ("media file name", "media file path", "observation id"))
+        name = next(filter(None, names), self.default_name)
+        modifiers, comments = ([v for k, v in values.items() if k.startswith(kind)] for kind in ("modifier", "comment"))
+        has = {"subjects": values["subject"] not in ("", "No focal subject"), "modifiers": any(modifiers)}
+        self.left_out[name] += [thing for thing, there in (has | {"comments": any(comments)}).items() if there]
         if values.get("media duration (s)"):
-            durations[name] = read_number(place, "the media's duration", values["media duration (s)"])
-        notes = lost.setdefault(name, [])
-        notes += ["subjects"] if subject not in ("", "No focal subject") else []
-        notes += ["modifiers"] if any(values[column] for column in values if column.startswith("modifier")) else []
-        notes += ["comments"] if any(values[column] for column in values if column.startswith("comment")) else []
-        if is_aggregated:
-            end = values.get("stop (s)") if values.get("stop (s)") not in (None, "", "NA") else values["start (s)"]
-            rows.append((name, read_span(place, values["start (s)"], end, code)))
-            continue
+            self.durations[name] = read_number(place, "the media's duration", values["media duration (s)"])
+        if "start (s)" in values:
+            end = values.get("stop (s)")
+            end = values["start (s)"] if end in (None, "", "NA") else end
+            self.rows.append((name, read_span(place, values["start (s)"], end, values["behavior"])))
+        else:
+            self._add_moment(place, values, (name, values["subject"], values["behavior"], *modifiers))
+
+    def _add_moment(self, place: str, values: Mapping[str, str], key: tuple[str, ...]) -> None:
         time = read_number(place, "the time", values.get("time", ""))
         kind = (values.get("behavior type") or values.get("status") or "").upper()
-        key = name, subject, code, *(values[column] for column in values if column.startswith("modifier"))
         if kind == "START":
-            begun[key] = time
-        elif kind == "STOP" and key in begun:
-            rows.append((name, read_span(place, begun.pop(key), time, code)))
-        elif kind == "POINT":
-            rows.append((name, read_span(place, time, time, code)))
+            self.begun[key] = time
+        elif kind == "POINT" or (kind == "STOP" and key in self.begun):
+            start = self.begun.pop(key) if kind == "STOP" else time
+            self.rows.append((key[0], read_span(place, start, time, key[2])))
         else:
-            raise UserError(f"{place}: {kind or 'nothing'} of {code} is no START, its STOP, or POINT")
-    for name, *_ in begun:
-        lost[name].append("state events without an end")
-    found = join_spans(rows, durations)
-    return [replace(video, left_out=tuple(dict.fromkeys(lost[video.name]))) for video in found]
+            raise UserError(f"{place}: {kind or 'nothing'} of {key[2]} is no START, its STOP, or POINT")
+
+    def videos(self) -> list[LabelledVideo]:
+        """What was noted, by video."""
+        for name, *_ in self.begun:
+            self.left_out[name].append("state events without an end")
+        found = join_spans(self.rows, self.durations)
+        return [replace(video, left_out=tuple(dict.fromkeys(self.left_out[video.name]))) for video in found]
 
 
 def write_boris_table(videos: Sequence[LabelledVideo], clock_of: ClockOf) -> dict[str, str]:

@@ -1,7 +1,7 @@
 """Label Studio's tasks (JSON): timeline labels and the objects that are followed in a video.
 
 Source: the tags TimelineLabels and VideoRectangle (labelstud.io/tags/timelinelabels): frames are counted from 1, and
-the last one is in the range.
+the last one is in the range. Labels of the sound of a video have seconds (labelstud.io/tags/audio).
 """
 
 from __future__ import annotations
@@ -15,16 +15,17 @@ from urllib.parse import parse_qs, unquote, urlsplit
 from pipeline.datasets.delimited import composed
 from pipeline.datasets.timelines.frames import Clock, ClockOf
 from pipeline.datasets.timelines.spans import as_list, as_mapping, read_number, read_outer_json, read_span
+from pipeline.errors import UserError
 from pipeline.schema import to_json
 from pipeline.timeline.labelled import LabelledSpan, LabelledVideo, Span
 
-_TIMELINE, _OBJECT = "timelinelabels", "videorectangle"
+_TIMELINE, _OBJECT, _SOUND = "timelinelabels", "videorectangle", "labels"
 _UPLOADED = re.compile(r"[0-9a-f]{8}-")
 
 
 def read_label_studio(path: Path, split: str | None = None) -> list[LabelledVideo]:
     """Read exported tasks: the first annotation of each that was not cancelled, or else its first prediction. Times are
-    frames of the video. ``split`` does nothing.
+    frames of the video, or seconds of its sound. ``split`` does nothing.
 
     Raises:
         UserError: not such a file; names the file and the task.
@@ -44,7 +45,7 @@ def _task(task: Mapping[str, Any], where: str) -> LabelledVideo:
     drafts = [as_mapping(each, where, "a prediction") for each in as_list(task.get("predictions", []), where)]
     left_out += ["annotations of further people"] if len(made) > 1 else []
     chosen = (made or drafts or [{}])[0]
-    spans: list[LabelledSpan] = []
+    spans: dict[str, list[LabelledSpan]] = {"frames": [], "seconds": []}
     for number, item in enumerate(as_list(chosen.get("result", []), where)):
         place = f"{where}: result {number}"
         region = as_mapping(item, place, "a region")
@@ -53,15 +54,22 @@ def _task(task: Mapping[str, Any], where: str) -> LabelledVideo:
         times = list(_ranges(kind, value, place))
         left_out += ["boxes"] if kind == _OBJECT else []
         left_out += [] if times or kind in (_TIMELINE, _OBJECT) else ["other regions"]
+        unit = "seconds" if kind == _SOUND else "frames"
         score = region.get("score", 1.0) if chosen in drafts else 1.0
-        spans += [
+        spans[unit] += [
             read_span(place, start, end, label, score) for label in as_list(labels, place) for start, end in times
         ]
-    return LabelledVideo(_name(task), tuple(spans), in_frames=True, left_out=tuple(dict.fromkeys(left_out)))
+    if all(spans.values()):
+        raise UserError(f"{where}: some regions have frames and others seconds; export them as tasks of their own")
+    found = (*spans["frames"], *spans["seconds"])
+    in_frames = not spans["seconds"]
+    return LabelledVideo(_name(task), found, in_frames=in_frames, left_out=tuple(dict.fromkeys(left_out)))
 
 
 def _ranges(kind: object, value: Mapping[str, Any], place: str) -> Iterator[tuple[float, float]]:
-    """Frames from 0, the end excluded."""
+    """Frames from 0, the end excluded; of a stretch of the video's sound seconds."""
+    if kind == _SOUND and {"start", "end"} <= value.keys():
+        yield read_number(place, "start", value["start"]), read_number(place, "end", value["end"])
     if kind == _TIMELINE:
         for item in as_list(value.get("ranges", []), place):
             ends = as_mapping(item, place, "a range")
