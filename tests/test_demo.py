@@ -11,6 +11,7 @@ from pathlib import Path
 import pytest
 
 from pipeline import demo
+from pipeline.checkpoint import read_description
 from pipeline.cli import main
 from pipeline.datasets.motion import BACKGROUND, PARTNER, MotionSetConfig
 from pipeline.evaluation import Evaluation, VideoResult
@@ -27,6 +28,9 @@ def quick(monkeypatch: pytest.MonkeyPatch) -> None:
     experiment = demo.motion_experiment()
     quick = replace(experiment, training=replace(experiment.training, epochs=1))
     monkeypatch.setattr(demo, "motion_experiment", lambda: quick)
+    often = {"min_action_seconds": 0.6, "max_action_seconds": 0.8, "min_rest_seconds": 0.3, "max_rest_seconds": 0.5}
+    long = replace(demo.long_videos(), size_px=64, num_untrimmed=8, untrimmed_seconds=20.0, **often)
+    monkeypatch.setattr(demo, "long_videos", lambda: long)
 
 
 @pytest.mark.usefixtures("quick")
@@ -47,13 +51,18 @@ def test_the_demo_writes_what_it_says(tmp_path: Path, capsys: pytest.CaptureFixt
     assert set(summary) == {"accuracy_convgru", "accuracy_mean", "seconds"} | timeline
     assert 0 <= summary["timeline_f1_50"] <= summary["timeline_f1_25"] <= summary["timeline_f1_10"] <= 1
     assert summary["accuracy_mean"] <= 0.5
-    assert len(json.loads((folder / "timeline.json").read_text())["videos"]) == 1
-    with (folder / "timeline.csv").open() as stream:
-        assert list(csv.DictReader(stream))
+    with (folder / "stream" / "evaluation_test" / "segments.csv").open() as stream:
+        videos = {row["path"] for row in csv.DictReader(stream)}
+    with (folder / "long_videos" / "untrimmed" / "manifest.csv").open() as stream:
+        assert videos < {row["path"] for row in csv.DictReader(stream)}
+    described = read_description(folder / "stream" / "model.safetensors")
+    assert described["task"] == "timeline"
+    assert described["provenance"]["initial_model"], "it goes on from the model of clips"
     printed = "".join(capsys.readouterr().err.split())
     for path in (
         "summary.json",
-        "timeline.json",
+        "stream/model.safetensors",
+        "stream/report.html",
         "convgru/model.safetensors",
         "mean/model.safetensors",
         "convgru/report.html",

@@ -41,6 +41,9 @@ class ModelConfig:
     """Normalise the input side of the convolutional heads' gates."""
     dropout: float = 0.2
     """Share of features dropped before each temporal head and before the classifier, the same at every step."""
+    feature_noise: float = 0.0
+    """Deviation of noise that training adds to the normalised features: of each step, and half of it once for all steps
+    of a sequence. For features whose network has seen the training videos, and so is surer of these than of others."""
     classifier_batch_norm: bool = False
     """Batch norm before the classifier: bring each output of the last head to mean 0 and variance 1, for heads without
     weights. The statistics are those of a batch's clips, so batches of 16 or more."""
@@ -93,6 +96,7 @@ class ModelConfig:
         )
         require(self.checkpoint_steps >= 0, f"model.checkpoint_steps cannot be negative, got {self.checkpoint_steps}")
         require(0 <= self.dropout < 1, f"model.dropout must be in [0, 1), got {self.dropout}")
+        require(0 <= self.feature_noise <= 100, f"model.feature_noise must be in [0, 100], got {self.feature_noise}")
 
 
 @dataclass(frozen=True)

@@ -19,7 +19,7 @@ from pipeline.models.backbones import FILE_FEATURES, FileFeatures, build_backbon
 from pipeline.models.scan_orders import SCAN_ORDERS
 from pipeline.models.temporal.head import State
 from pipeline.models.temporal.refinement import Refinement
-from pipeline.models.temporal.stack import MAP_HEADS, build_temporal, drop_features
+from pipeline.models.temporal.stack import MAP_HEADS, add_noise, build_temporal, drop_features
 
 # On a CPU a backbone is fastest when its largest maps stay in the caches: 4 frames of 224x224 a call took 8.9 ms each,
 # 32 frames 11.9 (2 cores, efficientnet_lite0).
@@ -117,7 +117,7 @@ class Recognizer(nn.Module):
     def project(self, features: Tensor, is_frame: Tensor | None = None) -> Tensor:
         """Features ``[B, T, D, ...]`` -> ``[B, T, ...]``: all that the temporal heads do with each frame alone. In
         training a batch norm measures the frames for which ``is_frame [B, T]`` is true; unset: all."""
-        normalized = self.normalize(features, is_frame)
+        normalized = add_noise(self.normalize(features, is_frame), self.config.feature_noise, self.training)
         return normalized if self.config.scan != "none" else self.temporal.project(normalized)
 
     def score_projected(self, projected: Tensor, state: State = None) -> tuple[Tensor, State]:

@@ -16,7 +16,7 @@ from pipeline.models.temporal.convgru import ConvGRU
 from pipeline.models.temporal.convlstm import ConvLSTM
 from pipeline.models.temporal.gru import Recurrent
 from pipeline.models.temporal.pooling import Mean
-from pipeline.models.temporal.stack import TEMPORAL_HEADS, build_temporal, drop_features
+from pipeline.models.temporal.stack import TEMPORAL_HEADS, add_noise, build_temporal, drop_features
 from tests.reference import convolutional_cells
 
 HEAD_NAMES = list(TEMPORAL_HEADS)
@@ -187,6 +187,17 @@ def test_dropout_is_one_draw_a_clip_and_keeps_the_mean() -> None:
     assert (dropped == dropped[:, :1, :, :1, :1]).all()
     assert dropped.mean().item() == pytest.approx(1.0, abs=0.05)
     assert drop_features(x, 0.25, training=False) is x
+
+
+def test_noise_has_a_part_of_each_step_and_one_that_lasts() -> None:
+    x = torch.zeros(400, 50, 6)
+    noise = add_noise(x, 2.0, training=True)
+    lasting = noise.mean(dim=1)  # [B, D]: what all steps have in common, and a 50th of the variance of the rest
+    assert noise.var() == pytest.approx(4 + 1, rel=0.05)
+    assert lasting.var() == pytest.approx(1 + 4 / 50, rel=0.1)
+    assert add_noise(x, 2.0, training=False) is x
+    assert add_noise(x, 0.0, training=True) is x
+    assert add_noise(torch.zeros(2, 3, 4, 5, 5), 1.0, training=True).shape == (2, 3, 4, 5, 5)
 
 
 def test_heads_that_do_not_fit_are_refused() -> None:

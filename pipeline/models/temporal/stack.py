@@ -167,6 +167,15 @@ def drop_features(x: Tensor, probability: float, training: bool) -> Tensor:
     return x * mask / (1 - probability)
 
 
+def add_noise(x: Tensor, deviation: float, training: bool) -> Tensor:
+    """Features ``x [B, T, D, ...]`` with normal noise of that deviation, drawn anew at each step and place, and half as
+    much that stays the same at all of them."""
+    if not training or deviation == 0:
+        return x
+    lasting = torch.randn(x.shape[0], 1, x.shape[2], *[1] * (x.ndim - 3), dtype=x.dtype, device=x.device)
+    return x + deviation * (torch.randn_like(x) + lasting / 2)
+
+
 def build_temporal(num_features: int, config: ModelConfig) -> Stack:
     """The stack of heads that ``config.heads`` names, for ``num_features`` input channels.
 
