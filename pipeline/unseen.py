@@ -80,9 +80,8 @@ def whole_videos(found: Judgeable) -> Judgeable:
     """Return the rows for a model of timelines, which is judged by whole videos: one of which a stretch is left out is
     left out, once."""
     causes = {left.name: left for left in found.left_out}
-    return replace(
-        found, rows=tuple(row for row in found.rows if row.name not in causes), left_out=tuple(causes.values())
-    )
+    rows = tuple(row for row in found.rows if row.name not in causes)
+    return replace(found, rows=rows, left_out=tuple(causes.values()), by_video=True)
 
 
 def _unseen(known: KnownVideos, data: DataConfig, annotations: Annotations) -> Unseen:

@@ -159,6 +159,8 @@ class Judgeable:
     left_out: tuple[LeftOut, ...]
     namesakes: tuple[str, ...] = ()
     """Among the rows, those that have the name of a known video and nothing else in common with it."""
+    by_video: bool = False
+    """True where all rows of a video are judged together, as those of timelines are: they count as one."""
 
     def notes(self) -> list[str]:
         """Return texts about the rows left out, and about namesakes."""
@@ -168,7 +170,8 @@ class Judgeable:
             for left in self.left_out:
                 names[left.why].append(left.name)
             reasons = "; ".join(f"{why}, {name_some(some)}" for why, some in names.items())
-            notes.append(f"left out {len(self.left_out)} of {len(self.left_out) + len(self.rows)} videos: {reasons}")
+            num_kept = len({row.name for row in self.rows}) if self.by_video else len(self.rows)
+            notes.append(f"left out {len(self.left_out)} of {len(self.left_out) + num_kept} videos: {reasons}")
         if self.namesakes:
             notes.append(
                 f"judged as new, though their names are those of training videos: {name_some(self.namesakes)}. If they "

@@ -195,7 +195,7 @@ def _say(texts: Iterable[str], quiet: bool) -> None:
 
 
 def _cache_features(data: VideoDataModule, module: ClipClassifier, quiet: bool) -> None:
-    num_videos = len(data.splits.train) + len(data.splits.val)
+    num_videos = len(_seen(data.experiment, (*data.splits.train, *data.splits.val)))
     with Progress(console=PlainConsole(), disable=not _shows_bar(quiet), transient=True) as progress:
         said = "embedding each frame once" if data.experiment.learns_from_features else "opening each video"
         task = progress.add_task(said, total=num_videos)
@@ -257,7 +257,7 @@ def _shows_bar(quiet: bool) -> bool:
 
 def _callbacks(experiment: Experiment, splits: Splits, quiet: bool, ranks: Ranks) -> list[Callback]:
     config, run_dir = experiment.training, experiment.run_dir
-    num_videos = len(splits.train) + len(splits.val)
+    num_videos = len(_seen(experiment, (*splits.train, *splits.val)))
     callbacks: list[Callback] = [
         Throughput(ranks),
         BadVideoReport(run_dir / "bad_videos.csv", num_videos, experiment.data.max_bad_fraction, ranks),
