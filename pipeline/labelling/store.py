@@ -6,37 +6,32 @@ stays in memory and in the journal, ``problem`` says why, and ``save`` is tried 
 
 from __future__ import annotations
 
-import csv
 import hashlib
-import io
 import threading
 from collections.abc import Iterable, Iterator, Sequence
-from contextlib import ExitStack, contextmanager
-from dataclasses import replace
+from contextlib import ExitStack
 from pathlib import Path
 
 from pipeline.datasets.annotations import VideoRow, list_videos, read_text
-from pipeline.datasets.delimited import UNKNOWN_GROUPS, composed, name_below, read_table
+from pipeline.datasets.delimited import UNKNOWN_GROUPS, composed, name_below
 from pipeline.errors import UserError
 from pipeline.files.lock import locked_file
 from pipeline.files.writing import write_atomically
 from pipeline.labelling.journal import Journal
-from pipeline.labelling.manifest import ManifestTable, as_text
+from pipeline.labelling.labels import FolderLabels
+from pipeline.labelling.manifest import ManifestTable
+from pipeline.labelling.rejected import read_rejected, write_rejected
 from pipeline.labelling.stretches import (
-    BACKGROUND,
     UNLABELLED,
     Change,
-    ConflictError,
     Edit,
     Rest,
     Span,
-    Stretch,
     VideoLabels,
     uncovered_parts,
 )
 
-MANIFEST, REJECTED = "manifest.csv", "rejected_drafts.csv"
-_SPECIAL = (BACKGROUND, UNLABELLED)
+_MANIFEST, _REJECTED = "manifest.csv", "rejected_drafts.csv"
 _RETRY_SECONDS = 1.0
 """After which what could not be saved is tried again."""
 
@@ -49,10 +44,8 @@ class LabelStore:
         may_overlap: stretches of different labels may; None: if some in the manifest do.
 
     Attributes:
-        videos: by name, as they stand in the manifest.
         revision: grows with every change of anything.
         problem: why the last change is not in the manifest yet; empty if it is.
-        may_overlap: as given, or found.
 
     Raises:
         UserError: no folder, another program labels there, or the manifest cannot be read.
@@ -61,24 +54,32 @@ class LabelStore:
     def __init__(self, folder: Path, *, may_overlap: bool | None = None) -> None:
         if not folder.is_dir():
             raise UserError(f"{folder}: no such folder; name the folder that holds the videos")
-        if (folder / "manifest.jsonl").exists() and not (folder / MANIFEST).exists():
+        if (folder / "manifest.jsonl").exists() and not (folder / _MANIFEST).exists():
             raise UserError(
-                f"{folder} has its labels in manifest.jsonl, and label keeps them in {MANIFEST}: write them there, "
+                f"{folder} has its labels in manifest.jsonl, and label keeps them in {_MANIFEST}: write them there, "
                 "with the columns path,label,start_seconds,end_seconds, and move manifest.jsonl away"
             )
-        self.folder, self.manifest = folder, folder / MANIFEST
+        self.folder, self.manifest, self._rejected = folder, folder / _MANIFEST, folder / _REJECTED
         self._mutex, self._held = threading.RLock(), ExitStack()
         self.revision, self.problem = 0, ""
         self._retry: threading.Timer | None = None
         self._lock()
-        self.videos: dict[str, VideoLabels] = {}
-        self._next_id, self._table_digest = 0, ""
-        self._gone: dict[tuple[str, Span], int] = {}
-        self._labels: dict[str, None] = {}
+        self._labels = FolderLabels()
+        self._table_digest = ""
         self._load()
         self._journal = Journal(self.manifest)
         self._replay()
-        self.may_overlap = any(map(_has_overlaps, self.videos.values())) if may_overlap is None else may_overlap
+        self._labels.may_overlap = self._labels.has_overlaps() if may_overlap is None else may_overlap
+
+    @property
+    def videos(self) -> dict[str, VideoLabels]:
+        """The videos by name, as they stand in the manifest."""
+        return self._labels.videos
+
+    @property
+    def may_overlap(self) -> bool:
+        """True if stretches of different labels may overlap, as given or as found in the manifest."""
+        return self._labels.may_overlap
 
     # Files
 
@@ -97,14 +98,9 @@ class LabelStore:
         self._table_digest = hashlib.sha256(raw).hexdigest()
         mark = "\ufeff" if raw.startswith(b"\xef\xbb\xbf") else ""
         self._table = ManifestTable(mark + _with_line_ends(text, raw), self.folder, self.manifest)
-        rejected = {name: video.rejected for name, video in self.videos.items()} or self._read_rejected()
-        before = self.videos
-        names = dict.fromkeys([*self._found(), *self._table.names, *before])
-        self.videos = {name: VideoLabels(name, rejected=rejected.get(name, [])) for name in names}
-        for name, video in before.items():
-            self.videos[name].revision = video.revision + 1
-            self._gone |= {(name, stretch.span): stretch.id for stretch in video.stretches.values()}
-        self._table.take_stretches(self.videos, self._number)
+        rejected = {name: video.rejected for name, video in self.videos.items()} or read_rejected(self._rejected)
+        self._labels.begin_anew([*self._found(), *self._table.names], rejected)
+        self._table.take_stretches(self.videos, self._labels.number)
 
     def _found(self) -> Iterator[str]:
         for path in list_videos(self.folder).videos:
@@ -123,18 +119,10 @@ class LabelStore:
         """Return the file of a video, which may have gone."""
         return name_below("", name, self.folder)[1]
 
-    def _read_rejected(self) -> dict[str, list[Span]]:
-        found: dict[str, list[Span]] = {}
-        path = self.folder / REJECTED
-        for _, values in read_table(path, ("path", "label", "start_seconds", "end_seconds")) if path.exists() else ():
-            span = Span(values["label"], float(values["start_seconds"]), float(values["end_seconds"]))
-            found.setdefault(values["path"], []).append(span)
-        return found
-
     def _replay(self) -> None:
         """Do again what the manifest lacks, because the program was killed or the disk was full."""
         for change in self._journal.unsaved:
-            self._carry_out(change)
+            self._labels.carry_out(change, is_replay=True)
         if self._journal.unsaved:
             self.save()
 
@@ -143,7 +131,7 @@ class LabelStore:
         with self._mutex:
             try:
                 self._refuse_foreign_change()
-                self._write_rejected()
+                write_rejected(self._rejected, self.videos.values())
                 text = self._table.text(self.videos.values())
                 content = text.encode("utf-8")
                 if hashlib.sha256(content).hexdigest() != self._table_digest:
@@ -182,20 +170,8 @@ class LabelStore:
         unsaved = self._journal.unsaved
         self._load()
         for change in unsaved:
-            self._carry_out(change)
+            self._labels.carry_out(change, is_replay=True)
         self.revision += 1
-
-    def _write_rejected(self) -> None:
-        text = io.StringIO()
-        writer = csv.writer(text, lineterminator="\n")
-        writer.writerow(["path", "label", "start_seconds", "end_seconds"])
-        for video in self.videos.values():
-            for span in video.rejected:
-                writer.writerow([video.name, span.label, as_text(span.start_seconds), as_text(span.end_seconds)])
-        path = self.folder / REJECTED
-        before = path.read_text(encoding="utf-8") if path.exists() else None
-        if text.getvalue() != before and (before is not None or any(v.rejected for v in self.videos.values())):
-            write_atomically(path, text.getvalue())
 
     def close(self) -> None:
         """Save what is not saved, and let other programs label here."""
@@ -231,22 +207,9 @@ class LabelStore:
             ConflictError: somebody else has changed what it was to change; nothing is done.
             UserError: there is no such video.
         """
-        with self._changing(name) as video:
-            removed, added = video.plan(edits, may_overlap=self.may_overlap)
-            turned = (video.rest, rest) if rest and rest != video.rest else None
-            if rest == BACKGROUND and not video.stretches and not added:
-                raise UserError("a video in which nothing happens is labelled background from its start to its end")
-            change = Change(
-                self._next_number,
-                who,
-                name,
-                tuple(stretch.span for stretch in removed),
-                tuple(added),
-                turned,
-                tuple(span for span in reject if span not in video.rejected),
-            )
-            kept = [edit.id if edit.id in video.stretches else None for edit in edits if edit.to is not None]
-            self._do(change, {stretch.id: stretch for stretch in removed}, kept)
+        with self._mutex:
+            change = self._labels.plan(self._next_number, who, name, edits, rest, reject)
+            self._do(change, edits)
             return change
 
     def undo(self, who: str, *, redo: bool = False) -> Change | None:
@@ -257,81 +220,24 @@ class LabelStore:
             ConflictError: somebody else has changed it since.
         """
         with self._mutex:
-            undone, redone = _stacks(self._journal.changes, who)
-            last = (redone if redo else undone)[-1:]
-            if not last:
-                return None
-            wanted = last[0] if redo else last[0].inverse()
-            video = self._video(wanted.video)
-            missing = [span for span in wanted.removed if video.find(span) is None]
-            if missing:
-                raise ConflictError(f"{missing[0]} has been changed by somebody else since")
-            edits = [Edit(stretch.id, stretch.version, None) for stretch in map(video.find, wanted.removed) if stretch]
-            video.plan([*edits, *(Edit(None, None, span) for span in wanted.added)], may_overlap=self.may_overlap)
-            undoes, redoes = (None, last[0].number) if redo else (last[0].number, None)
-            change = replace(wanted, number=self._next_number, who=who, undoes=undoes, redoes=redoes)
-            self._do(change)
+            change = self._labels.plan_undo(self._next_number, who, self._journal.changes, redo=redo)
+            if change is not None:
+                self._do(change)
             return change
 
     @property
     def _next_number(self) -> int:
         return self._journal.changes[-1].number + 1 if self._journal.changes else 1
 
-    @contextmanager
-    def _changing(self, name: str) -> Iterator[VideoLabels]:
-        with self._mutex:
-            yield self._video(name)
-
-    def _video(self, name: str) -> VideoLabels:
-        if name not in self.videos:
-            raise UserError(f"no video {name} in {self.folder}")
-        return self.videos[name]
-
-    def _do(self, change: Change, removed: dict[int, Stretch] | None = None, kept: Sequence[int | None] = ()) -> None:
+    def _do(self, change: Change, edits: Sequence[Edit] = ()) -> None:
         """Journal, memory, manifest; what cannot be written is told by ``problem``."""
         try:
             self._journal.add(change)
         except UserError as error:
             self.problem = str(error)
-        self._carry_out(change, removed or {}, kept)
-        self.save()
-
-    def _carry_out(
-        self, change: Change, removed: dict[int, Stretch] | None = None, kept: Sequence[int | None] = ()
-    ) -> None:
-        """Do a change by its content. What is done already is left alone: a replay may come to that."""
-        video = self.videos.setdefault(change.video, VideoLabels(change.video))
-        taken = removed if removed else self._take_out(video, change.removed)
-        for stretch in taken.values():
-            video.stretches.pop(stretch.id, None)
-            self._gone[video.name, stretch.span] = stretch.id
-        ids = list(kept) or [None] * len(change.added)
-        for span, id in zip(change.added, ids, strict=True):
-            if video.find(span) is None or id is not None or removed is not None:
-                self._put(video, span, id, taken)
-        if change.rest:
-            video.rest = change.rest[1]
-        video.rejected = [span for span in video.rejected if span not in change.restored]
-        video.rejected += [span for span in change.rejected if span not in video.rejected]
-        video.revision += 1
+        self._labels.carry_out(change, edits)
         self.revision += 1
-
-    def _take_out(self, video: VideoLabels, spans: Iterable[Span]) -> dict[int, Stretch]:
-        return {stretch.id: stretch for stretch in map(video.find, spans) if stretch is not None}
-
-    def _put(self, video: VideoLabels, span: Span, id: int | None, taken: dict[int, Stretch]) -> None:
-        """A stretch that comes back has the number that it had, and so its line's other columns."""
-        number = id or self._number(video.name, span)
-        video.stretches[number] = Stretch(number, self._next_number + 1, span)
-        taken.pop(number, None)
-
-    def _number(self, name: str, span: Span) -> int:
-        """The number of a stretch that comes back, or a new one."""
-        before = self._gone.pop((name, span), 0)
-        if before and before not in self.videos[name].stretches:
-            return before
-        self._next_id += 1
-        return self._next_id
+        self.save()
 
     # What is known
 
@@ -339,9 +245,7 @@ class LabelStore:
     def labels(self) -> list[str]:
         """The labels in use, in the order in which they came, without background and unlabelled."""
         with self._mutex:
-            used = {s.span.label: None for video in self.videos.values() for s in video.stretches.values()}
-            self._labels |= used
-        return [label for label in self._labels if label in used and label not in _SPECIAL]
+            return self._labels.labels()
 
     def rows(self) -> list[VideoRow]:
         """The labelled stretches as rows of a data set; what nobody has looked at is labelled unlabelled."""
@@ -365,31 +269,3 @@ class LabelStore:
 def _with_line_ends(text: str, raw: bytes) -> str:
     """The text as it is on disk: reading it in text mode made all line ends one."""
     return text if b"\r\n" not in raw else raw.decode("utf-8-sig")
-
-
-def _has_overlaps(video: VideoLabels) -> bool:
-    spans = sorted((stretch.span for stretch in video.stretches.values()), key=lambda span: span.start_seconds)
-    end, label = 0.0, ""
-    for span in spans:
-        if span.start_seconds + 1e-3 < end and span.label != label:
-            return True
-        if span.end_seconds > end:
-            end, label = span.end_seconds, span.label
-    return False
-
-
-def _stacks(changes: Iterable[Change], who: str) -> tuple[list[Change], list[Change]]:
-    """What this person can take back, and what again do, the next one last."""
-    undone: list[Change] = []
-    redone: list[Change] = []
-    for change in changes:
-        if change.who != who:
-            continue
-        if change.undoes is not None:
-            redone += [undone.pop()] if undone else []
-        elif change.redoes is not None:
-            undone += [redone.pop()] if redone else []
-        else:
-            undone.append(change)
-            redone.clear()
-    return undone, redone
