@@ -24,7 +24,7 @@ _TICK_SECONDS = 0.2
 
 
 def run_label(folder: Path, options: LabelOptions, console: PlainConsole) -> int:
-    """Serves the page until a signal comes.
+    """Serve the page until a signal comes.
 
     Returns:
         0, or 128 + the signal if something could not be saved.
@@ -65,9 +65,10 @@ def open_page(folder: Path, options: LabelOptions, stack: ExitStack, host: str, 
     stack.callback(survey.close)
 
     def make_site(own_names: Any, allowed_hosts: Any) -> Any:
+        from pipeline.labelling.numbered import NumberedVideos
         from pipeline.labelling.site import LabelSite
 
-        return LabelSite(store, pictures, survey, assistant, own_names, allowed_hosts)
+        return LabelSite(store, NumberedVideos(store, pictures, survey), survey, assistant, own_names, allowed_hosts)
 
     page = PageServer(make_site, host, port, options.allow_network, options.allowed_hosts)
     stack.callback(page.close)
@@ -75,7 +76,7 @@ def open_page(folder: Path, options: LabelOptions, stack: ExitStack, host: str, 
 
 
 def learn_folder(folder: Path, options: LearnOptions, console: PlainConsole) -> dict[str, Any]:
-    """Learns a model of timelines from a folder that was labelled, as the page's button does, and writes it.
+    """Learn a model of timelines from a folder that was labelled, as the page's button does, and write it.
 
     Returns:
         What is printed.

@@ -18,29 +18,25 @@ from __future__ import annotations
 
 import asyncio
 import json
-import math
 import re
 import time
 from collections.abc import AsyncIterator, Awaitable, Callable, Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
-import numpy as np
-from numpy.typing import NDArray
 from starlette.requests import Request
 from starlette.responses import FileResponse, JSONResponse, PlainTextResponse, Response
 from starlette.routing import Route
 
 from pipeline.errors import UserError
 from pipeline.labelling.assistant import Assistant
-from pipeline.labelling.pictures import PictureServer
+from pipeline.labelling.numbered import NoSuchVideoError, NumberedVideos
 from pipeline.labelling.store import LabelStore
 from pipeline.labelling.stretches import (
     BACKGROUND,
     UNLABELLED,
     ConflictError,
     Edit,
-    Span,
     Stretch,
     span_from_json,
     span_to_json,
@@ -59,7 +55,7 @@ class LabelSite(Site):
 
     Args:
         store: the labels.
-        pictures: of the videos.
+        videos: by number.
         survey: their lengths.
         assistant: drafts, and what to label next.
         own_names, allowed_hosts: as ``Site`` takes them.
@@ -68,15 +64,13 @@ class LabelSite(Site):
     def __init__(
         self,
         store: LabelStore,
-        pictures: PictureServer,
+        videos: NumberedVideos,
         survey: Survey,
         assistant: Assistant,
         own_names: Sequence[str] | None,
         allowed_hosts: Sequence[str] = (),
     ) -> None:
-        self._store, self._pictures, self._survey, self._assistant = store, pictures, survey, assistant
-        self._names: list[str] = []
-        """A video's place here is its number: it stays its own, whatever comes and goes."""
+        self._store, self._videos, self._survey, self._assistant = store, videos, survey, assistant
         super().__init__(Path(__file__).parent / "page", own_names, allowed_hosts)
 
     def routes(self) -> list[Route]:
@@ -101,7 +95,7 @@ class LabelSite(Site):
         async def answer(request: Request) -> Response:
             try:
                 return await asyncio.to_thread(look, request.path_params)
-            except _NoSuchError as error:
+            except NoSuchVideoError as error:
                 return PlainTextResponse(str(error), status_code=404)
             except UserError as error:
                 return PlainTextResponse(str(error), status_code=422)
@@ -133,7 +127,7 @@ class LabelSite(Site):
         except ConflictError as error:
             now = [_describe_stretch(stretch) for stretch in error.stretches]
             return JSONResponse({"message": str(error), "stretches": now}, status_code=409, headers=NO_STORE)
-        except _NoSuchError as error:
+        except NoSuchVideoError as error:
             return PlainTextResponse(str(error), status_code=404)
         except UserError as error:
             return PlainTextResponse(str(error), status_code=400)
@@ -173,9 +167,7 @@ class LabelSite(Site):
         return JSONResponse(answer, headers=NO_STORE)
 
     def _lines(self) -> list[dict[str, Any]]:
-        known = set(self._names)
-        self._names += [name for name in list(self._store.videos) if name not in known]
-        return [self._line(number, name) for number, name in enumerate(self._names)]
+        return [self._line(number, name) for number, name in enumerate(self._videos.names())]
 
     def _line(self, number: int, name: str) -> dict[str, Any]:
         video, duration = self._store.videos[name], self._survey.durations_seconds.get(name)
@@ -194,26 +186,11 @@ class LabelSite(Site):
 
     # One video
 
-    def _name(self, number: object) -> str:
-        place = int(str(number)) if re.fullmatch(r"\d{1,9}", str(number), re.ASCII) else -1
-        if not 0 <= place < len(self._names):
-            raise _NoSuchError(f"no video {str(number)[:20]}")
-        return self._names[place]
-
-    def _open(self, name: str) -> tuple[Any, NDArray[np.float64]]:
-        try:
-            info, times = self._pictures.info(self._store.path_of(name))
-        except UserError as error:
-            self._survey.note_fault(name, str(error))
-            raise
-        self._survey.note(name, info)
-        return info, times
-
     def _video(self, wanted: Mapping[str, str]) -> Response:
-        name = self._name(wanted["video"])
+        name = self._videos.name(wanted["video"])
         answer = self._labels_of(name) | {"name": name, "fault": ""}
         try:
-            info, _ = self._open(name)
+            info, _ = self._videos.open(name)
         except UserError as error:
             return JSONResponse(answer | {"fault": str(error), "facts": None}, headers=NO_STORE)
         facts = {
@@ -244,7 +221,7 @@ class LabelSite(Site):
         video = self._store.videos[name]
         return [
             {
-                "span": span_to_json(self._snapped(name, draft.span)),
+                "span": span_to_json(self._videos.snapped(name, draft.span)),
                 "score": draft.score,
                 "whole": span_to_json(draft.whole),
             }
@@ -252,11 +229,11 @@ class LabelSite(Site):
         ]
 
     def _times(self, wanted: Mapping[str, str]) -> Response:
-        _, times = self._open(self._name(wanted["video"]))
+        _, times = self._videos.open(self._videos.name(wanted["video"]))
         return Response(times.astype("<f8").tobytes(), media_type="application/octet-stream", headers=NO_STORE)
 
     def _scores(self, wanted: Mapping[str, str]) -> Response:
-        found = self._assistant.scores_of(self._name(wanted["video"]))
+        found = self._assistant.scores_of(self._videos.name(wanted["video"]))
         if found is None:
             return Response(status_code=204, headers=NO_STORE)
         labels, sample_fps, scores = found
@@ -264,37 +241,17 @@ class LabelSite(Site):
         return Response(scores.tobytes(), media_type="application/octet-stream", headers=headers)
 
     def _file(self, wanted: Mapping[str, str]) -> Response:
-        name = self._name(wanted["video"])
-        self._open(name)  # no other file than a video that can be read is given away
-        return FileResponse(self._store.path_of(name), headers=NO_STORE)
+        name = self._videos.name(wanted["video"])
+        return FileResponse(self._videos.path(name), headers=NO_STORE)
 
     def _picture(self, wanted: Mapping[str, str]) -> Response:
-        name = self._name(wanted["video"])
-        info, _ = self._open(name)
-        if not re.fullmatch(r"\d{1,9}", wanted["picture"], re.ASCII) or int(wanted["picture"]) >= info.num_frames:
-            raise _NoSuchError(f"{name} has {info.num_frames} pictures, from 0 on")
-        jpeg = self._pictures.jpeg(self._store.path_of(name), int(wanted["picture"]))
-        return Response(jpeg, media_type="image/jpeg", headers=_PRIVATE)
+        name = self._videos.name(wanted["video"])
+        return Response(self._videos.jpeg(name, wanted["picture"]), media_type="image/jpeg", headers=_PRIVATE)
 
     # Changes
 
-    def _snapped(self, name: str, span: Span, kept: Sequence[float] = ()) -> Span:
-        """The span with its ends at times of pictures, or at the end of the video; those in ``kept`` stay."""
-        try:
-            info, times = self._open(name)
-        except UserError:  # it may have vanished; its labels can be corrected all the same
-            return span
-
-        def at_picture(seconds: float) -> float:
-            if seconds in kept or math.isinf(seconds):
-                return seconds
-            edges = np.append(times, info.duration_seconds)
-            return round(float(edges[np.abs(edges - seconds).argmin()]), 6)
-
-        return Span(span.label, at_picture(span.start_seconds), at_picture(span.end_seconds))
-
     def _change(self, values: dict[str, Any]) -> Response:
-        name = self._name(values.get("video"))
+        name = self._videos.name(values.get("video"))
         edits = [self._edit(name, value) for value in _list_of(values, "edits")]
         rest = values.get("rest")
         if rest not in (None, BACKGROUND, UNLABELLED):
@@ -312,7 +269,7 @@ class LabelSite(Site):
             return Edit(id, version, None)
         span, before = span_from_json(to), self._store.videos[name].stretches
         kept = [time for s in before.values() for time in (s.span.start_seconds, s.span.end_seconds)]
-        snapped = self._snapped(name, span, kept)
+        snapped = self._videos.snapped(name, span, kept)
         if snapped.end_seconds <= snapped.start_seconds:
             raise UserError("the stretch holds no picture: set its end later than its start")
         return Edit(id, version, snapped)
@@ -327,28 +284,22 @@ class LabelSite(Site):
         return self._undo(values, redo=True)
 
     def _changed(self, name: str) -> Response:
-        number = self._names.index(name)
-        answer = self._labels_of(name) | {"video": number, "problem": self._store.problem}
+        answer = self._labels_of(name) | {"video": self._videos.number(name), "problem": self._store.problem}
         return JSONResponse(answer, headers=NO_STORE)
 
     # Learning
 
     def _learn(self, values: dict[str, Any]) -> Response:
         first = values.get("video")
-        self._assistant.learn(None if first is None else self._name(first))
+        self._assistant.learn(None if first is None else self._videos.name(first))
         return JSONResponse(self._assistant.status(), status_code=202, headers=NO_STORE)
 
     def _next(self, values: dict[str, Any]) -> Response:
         offer = self._assistant.next_offer()
         if offer is None:
             return JSONResponse({"video": None}, headers=NO_STORE)
-        self._lines()  # which gives new videos their numbers
-        answer = {"video": self._names.index(offer.video), "start": offer.start_seconds, "end": offer.end_seconds}
+        answer = {"video": self._videos.number(offer.video), "start": offer.start_seconds, "end": offer.end_seconds}
         return JSONResponse(answer | {"why": offer.why}, headers=NO_STORE)
-
-
-class _NoSuchError(Exception):
-    """There is no such video or picture."""
 
 
 def _describe_stretch(stretch: Stretch) -> dict[str, Any]:
