@@ -82,7 +82,8 @@ class Assistant:
         self._embedder, self._embedding = _started(context, run_embedder, decode, model)
         self._learner, self._learning = _started(context, run_learner, decode)
         self._processes = self._embedding, self._learning
-        self._is_closing = False
+        self._bell, self._closing = context.Pipe()
+        """The end of one is the end of the thread that listens to the other."""
         self._thread = threading.Thread(target=self._listen, name="assistant", daemon=True)
         self._thread.start()
         self.look_at(list(store.videos))
@@ -142,17 +143,16 @@ class Assistant:
 
     def _listen(self) -> None:
         pipes = [self._embedder, self._learner]
-        while pipes and not self._is_closing:
-            for pipe in wait(pipes, timeout=0.5):
+        while self._closing not in (ready := wait([*pipes, self._closing])):
+            for pipe in ready:
                 assert isinstance(pipe, Connection)
                 try:
                     news = pipe.recv()
                 except (EOFError, OSError):
                     pipes.remove(pipe)
                     news = News("failed", words="a process that works for this page has ended")
-                if not self._is_closing:
-                    with self._lock:
-                        self._take(news)
+                with self._lock:
+                    self._take(news)
 
     def _take(self, news: News) -> None:
         if news.kind == "stage":
@@ -288,13 +288,13 @@ class Assistant:
 
     def close(self) -> None:
         """End the processes."""
-        self._is_closing = True
-        for pipe in (self._embedder, self._learner):
-            pipe.close()
+        self._bell.close()
         for process in self._processes:
             process.terminate()
             process.join()
         self._thread.join()
+        for pipe in (self._embedder, self._learner, self._closing):
+            pipe.close()
 
 
 def _started(context: Any, target: Callable[..., None], *args: Any) -> tuple[Connection, Any]:

@@ -140,9 +140,9 @@ class FolderLabels:
         video.revision += 1
 
     def _take_out(self, video: VideoLabels, change: Change, edits: Sequence[Edit]) -> None:
-        numbers = [edit.id for edit in edits if edit.id is not None] or [None] * len(change.removed)
-        for span, known in zip(change.removed, numbers, strict=True):
-            found = video.find(span) if known is None else video.stretches[known]
+        known = [video.stretches[edit.id] for edit in edits if edit.id is not None]
+        for place, span in enumerate(change.removed):
+            found = known[place] if known else video.find(span)
             if found is not None:
                 del video.stretches[found.id]
                 self._gone[video.name, span] = found.id

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import shutil
+from base64 import b64decode
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from pathlib import Path
@@ -50,14 +51,15 @@ def opened(browser: Browser, label: LabelPage, may_complain: bool = False, **set
 def number_shown(page: Page) -> int:
     """The number that is painted in the picture on the page."""
     shot = page.locator("#picture img").evaluate(
-        """async image => {
+        """image => {
             const canvas = document.createElement("canvas");
             [canvas.width, canvas.height] = [image.naturalWidth, image.naturalHeight];
             canvas.getContext("2d").drawImage(image, 0, 0);
-            return Array.from(canvas.getContext("2d").getImageData(0, 0, canvas.width, canvas.height).data);
+            return canvas.toDataURL();
         }"""
     )
-    return painted_number(np.array(shot, np.uint8).reshape(96, 128, 4)[:, :, :3])
+    png = np.frombuffer(b64decode(shot.partition(",")[2]), np.uint8)
+    return painted_number(cv2.imdecode(png, cv2.IMREAD_COLOR))
 
 
 def see(page: Page, number: int) -> None:
