@@ -242,7 +242,7 @@ class Assistant:
         return None if drafts is None or not drafts.scores.size else (drafts.labels, drafts.sample_fps, drafts.scores)
 
     def drafts_of(self, video: VideoLabels) -> list[Draft]:
-        """Return what is proposed where nothing is labelled, but for what was rejected."""
+        """Return what is proposed where nothing is labelled, but for what was rejected, by start."""
         drafts = self._drafts.get(video.name)
         if drafts is None or video.rest != UNLABELLED:
             return []
@@ -252,7 +252,7 @@ class Assistant:
             whole = Span(label, start, end)
             if not any(_is_same(whole, rejected) for rejected in video.rejected):
                 found += list(_left(whole, free, score if label != "?" else None))
-        return found
+        return sorted(found, key=lambda draft: draft.span.start_seconds)
 
     def next_offer(self) -> Offer | None:
         """Return the stretch to label next: of those not labelled yet the best, but no neighbour of the last one."""

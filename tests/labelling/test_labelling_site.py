@@ -75,21 +75,18 @@ def test_times_scores_and_the_file(label: LabelPage) -> None:
     assert (status, part) == (206, (label.folder / "bframes.avi").read_bytes()[10:20])
 
 
-@pytest.mark.parametrize(
-    ("path", "status"),
-    [
-        ("/videos/1.json", 404),
-        ("/videos/x.json", 404),
-        ("/videos/../manifest.csv", 404),
-        ("/videos/-1/file", 404),
-        ("/pictures/0/60.jpg", 404),
-        ("/pictures/0/%2e%2e.jpg", 404),
-        ("/manifest.csv", 404),
-    ],
-)
-def test_what_is_not_there(label: LabelPage, path: str, status: int) -> None:
+def test_what_is_not_there(label: LabelPage) -> None:
     ask(label, "/folder.json")
-    assert ask(label, path)[0] == status
+    paths = (
+        "/videos/1.json",
+        "/videos/x.json",
+        "/videos/../manifest.csv",
+        "/videos/-1/file",
+        "/pictures/0/60.jpg",
+        "/pictures/0/%2e%2e.jpg",
+        "/manifest.csv",
+    )
+    assert [ask(label, path)[0] for path in paths] == [404] * len(paths)
 
 
 def test_what_makes_no_sense_changes_nothing(label: LabelPage) -> None:
@@ -129,7 +126,7 @@ def test_a_page_of_another_site_can_do_nothing(label: LabelPage) -> None:
 
 def test_drafts_leave_out_what_is_labelled_and_what_was_rejected(label: LabelPage) -> None:
     ask(label, "/folder.json")
-    label.draft("bframes.avi", ("walk", 0.0, 1.2, 0.9), ("run", 1.4, 2.0, 0.5))
+    label.draft("bframes.avi", ("run", 1.4, 2.0, 0.5), ("walk", 0.0, 1.2, 0.9))
     change(label, edits=[{"to": ["run", 0.4, 0.8]}], reject=[["run", 1.4, 1.9]])
     drafts = json.loads(ask(label, "/videos/0.json")[1])["drafts"]
     assert [draft["span"] for draft in drafts] == [["walk", 0.0, 0.4], ["walk", 0.8, 1.2]]

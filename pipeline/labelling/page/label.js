@@ -14,13 +14,14 @@ let selected = null; // id of a stretch
 let marked = null; // start and end of one to be, in seconds; either may be null
 let usedLabel = null;
 let isBusy = false;
+let lastTurn = Promise.resolve(); // when what was pressed last is done
 
 const player = new Player(byId("picture"), showMoment, (words) => tell(words));
 const timeline = new Timeline(byId("canvas"), byId("overview"), look, {
   seek: (seconds) => player.goTo(player.frameAt(seconds)),
   select: (stretch) => select(stretch?.id ?? null),
   mark: (start, end) => mark({ start: snap(start), end: snap(end) }),
-  edge: (stretch, side, seconds) => moveEdge(stretch, side, seconds),
+  edge: (stretch, side, seconds) => inTurn(() => moveEdge(stretch, side, seconds)),
   snap,
   view: showNearby,
 });
@@ -229,9 +230,9 @@ function showNearby() {
       player.goTo(player.frameAt(span.start));
       select(span.isDraft ? null : span.id);
     },
-    accept,
-    reject,
-    remove,
+    accept: (draft) => inTurn(() => accept(draft)),
+    reject: (draft) => inTurn(() => reject(draft)),
+    remove: (stretch) => inTurn(() => remove(stretch)),
   });
 }
 
@@ -244,6 +245,13 @@ function showShare() {
 }
 
 // Changes
+
+// Keys may be quicker than the server: what one does is done on what the one before it has made.
+function inTurn(act) {
+  const turn = lastTurn.then(act);
+  lastTurn = turn.catch(() => null);
+  return turn;
+}
 
 async function send(values, words) {
   isBusy = true;
@@ -309,11 +317,11 @@ const reject = (draft) => send({ reject: [draft.whole] }, `rejected ${draft.labe
 const remove = (stretch) => send({ edits: [{ id: stretch.id, version: stretch.version, to: null }] }, `removed ${stretch.label}`);
 
 function markEdge(side) {
-  if (!player.times.length) return;
+  if (!player.times.length) return null;
   const seconds = side === "start" ? player.time : player.endOf(player.frame);
   const chosen = theSelected();
-  if (chosen) moveEdge(chosen, side, seconds);
-  else mark({ start: marked?.start ?? null, end: marked?.end ?? null, [side]: seconds });
+  if (chosen) return moveEdge(chosen, side, seconds);
+  return mark({ start: marked?.start ?? null, end: marked?.end ?? null, [side]: seconds });
 }
 
 function mark(span) {
@@ -391,7 +399,7 @@ function jump(direction) {
 function step(direction) {
   const numbers = [...lines.keys()].sort((one, other) => one - other);
   const number = numbers[numbers.indexOf(video?.number) + direction];
-  if (number !== undefined) open(number);
+  return number === undefined ? null : open(number);
 }
 
 // Labels
@@ -402,7 +410,7 @@ function found() {
 }
 
 function showFound() {
-  showLabels(byId("label-list"), look, found(), usedLabel, pick);
+  showLabels(byId("label-list"), look, found(), usedLabel, (label) => inTurn(() => pick(label)));
 }
 
 byId("search").addEventListener("input", showFound);
@@ -411,10 +419,10 @@ byId("search-form").addEventListener("submit", (event) => {
   const text = byId("search").value.trim();
   if (!text) return;
   const exact = folder.labels.find((label) => label.toLowerCase() === text.toLowerCase());
+  const label = exact ?? found()[0] ?? text;
   byId("search").value = "";
   byId("slider").focus();
-  pick(exact ?? found()[0] ?? text);
-  showFound();
+  inTurn(() => pick(label)).then(showFound);
 });
 byId("filter").addEventListener("input", (event) => videos.filter(event.target.value));
 
@@ -433,9 +441,11 @@ const actions = {
   "zoom-out": () => timeline.zoom(2),
   "zoom-all": () => timeline.lookFrom(0, timeline.content.seconds),
 };
-for (const button of document.querySelectorAll("[data-do]")) button.addEventListener("click", actions[button.dataset.do]);
+for (const button of document.querySelectorAll("[data-do]")) {
+  button.addEventListener("click", () => inTurn(actions[button.dataset.do]));
+}
 for (const [id, act] of Object.entries({ undo: () => takeBack("undo"), redo: () => takeBack("redo"), next, learn, finish })) {
-  byId(id).addEventListener("click", act);
+  byId(id).addEventListener("click", () => inTurn(act));
 }
 byId("help").addEventListener("click", () => byId("keys").showModal());
 byId("speed").addEventListener("change", (event) => player.setSpeed(Number(event.target.value)));
@@ -521,5 +531,5 @@ document.addEventListener("keydown", (event) => {
   const act = label ? () => pick(label) : keys[name];
   if (!act) return;
   event.preventDefault();
-  act();
+  inTurn(act);
 });

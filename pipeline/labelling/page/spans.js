@@ -78,6 +78,24 @@ export function placeOf(numbers, value) {
   return Math.max(0, low - 1);
 }
 
+const indexes = new WeakMap(); // of an array of spans: their starts, and how far those up to each reach
+
+function indexOf(spans) {
+  if (!indexes.has(spans)) {
+    let end = -Infinity;
+    const reach = spans.map((span) => (end = Math.max(end, span.end)));
+    indexes.set(spans, { starts: spans.map((span) => span.start), reach });
+  }
+  return indexes.get(spans);
+}
+
+// Those of the spans, which must be sorted by start and stay as they are, that reach into a part of time.
+export function spansIn(spans, start, end) {
+  const { starts, reach } = indexOf(spans);
+  const near = spans.slice(placeOf(reach, start), placeOf(starts, end) + 1);
+  return near.filter((span) => span.end > start && span.start < end);
+}
+
 export function clock(seconds, digits = 2) {
   const scale = 10 ** digits;
   const all = Math.floor(seconds * scale + 1e-6);

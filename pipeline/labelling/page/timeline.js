@@ -1,6 +1,6 @@
 // The timeline: stretches, drafts and scores over time, drawn on a canvas; only what is in view is drawn.
 
-import { BACKGROUND, clock, limitsOf } from "./spans.js";
+import { BACKGROUND, clock, limitsOf, spansIn } from "./spans.js";
 
 const AXIS_PX = 22;
 const TRACK_PX = 30;
@@ -150,9 +150,8 @@ export class Timeline {
     return y >= track.top && y <= track.top + track.height;
   }
 
-  // By start, so that those before the view are found by halving; long ones may begin far before it.
   inView(spans) {
-    return spans.filter((span) => span.end > this.view.start && span.start < this.view.end);
+    return spansIn(spans, this.view.start, this.view.end);
   }
 
   // Drawing
