@@ -1,4 +1,4 @@
-"""``Journal``: every change, on disk before anything else, so that a killed program has lost the one in flight at most.
+"""``LabelJournal``: every change, on disk before all else, so that a killed program loses the one in flight at most.
 
 Lines of JSON: a change, or ``{"saved": N}`` once the manifest holds the changes up to N. It lies beside the manifest;
 where nothing can be written there, in the user's cache folder.
@@ -18,10 +18,10 @@ from pipeline.files.cache import cache_folder
 from pipeline.files.failures import failures_of
 from pipeline.files.lock import beside
 from pipeline.files.writing import LineFile
-from pipeline.labelling.stretches import Change, change_from_json, change_to_json
+from pipeline.labelling.stretches import LabelChange, change_from_json, change_to_json
 
 
-class Journal:
+class LabelJournal:
     """The journal of one manifest.
 
     Args:
@@ -38,12 +38,12 @@ class Journal:
         self._places = [beside(manifest, ".journal"), *([caches / "labels" / f"{name}.jsonl"] if caches else [])]
         self._open: dict[Path, LineFile] = {}
         self.num_saved = 0
-        by_number: dict[int, Change] = {}
+        by_number: dict[int, LabelChange] = {}
         for place in self._places:
             by_number |= {change.number: change for change in self._read(place)}
         self.changes = [by_number[number] for number in sorted(by_number)]
 
-    def _read(self, place: Path) -> Iterator[Change]:
+    def _read(self, place: Path) -> Iterator[LabelChange]:
         try:
             text = place.read_text(encoding="utf-8", errors="replace")
         except OSError:
@@ -51,7 +51,7 @@ class Journal:
         for line in text.split("\n")[:-1]:  # what has no line end was in flight
             yield from self._entry(line)
 
-    def _entry(self, line: str) -> Iterator[Change]:
+    def _entry(self, line: str) -> Iterator[LabelChange]:
         with suppress(ValueError, KeyError, TypeError, UserError):  # damaged by another hand, or of a later version
             values = json.loads(line)
             if "saved" in values:
@@ -60,11 +60,11 @@ class Journal:
                 yield change_from_json(values)
 
     @property
-    def unsaved(self) -> list[Change]:
+    def unsaved(self) -> list[LabelChange]:
         """The changes that the manifest may lack."""
         return [change for change in self.changes if change.number > self.num_saved]
 
-    def add(self, change: Change) -> None:
+    def add(self, change: LabelChange) -> None:
         """Keep a change, on disk when this returns.
 
         Raises:

@@ -12,9 +12,9 @@ from pipeline.errors import UserError
 from pipeline.labelling.stretches import (
     BACKGROUND,
     UNLABELLED,
-    Change,
     ConflictError,
     Edit,
+    LabelChange,
     Rest,
     Span,
     Stretch,
@@ -76,7 +76,7 @@ class FolderLabels:
 
     def plan(
         self, number: int, who: str, name: str, edits: Sequence[Edit], rest: Rest | None, reject: Iterable[Span]
-    ) -> Change:
+    ) -> LabelChange:
         """Return the change that the edits make; nothing is done yet.
 
         Raises:
@@ -87,7 +87,7 @@ class FolderLabels:
         removed, added = video.plan(edits, may_overlap=self.may_overlap)
         if rest == BACKGROUND and not video.stretches and not added:
             raise UserError("a video in which nothing happens is labelled background from its start to its end")
-        return Change(
+        return LabelChange(
             number,
             who,
             name,
@@ -97,7 +97,7 @@ class FolderLabels:
             tuple(span for span in reject if span not in video.rejected),
         )
 
-    def plan_undo(self, number: int, who: str, history: Iterable[Change], *, redo: bool) -> Change | None:
+    def plan_undo(self, number: int, who: str, history: Iterable[LabelChange], *, redo: bool) -> LabelChange | None:
         """Return the change that takes back the last one of this person, or does again the last one taken back; None
         where there is nothing.
 
@@ -118,7 +118,7 @@ class FolderLabels:
         undoes, redoes = (None, last[0].number) if redo else (last[0].number, None)
         return replace(wanted, number=number, who=who, undoes=undoes, redoes=redoes)
 
-    def carry_out(self, change: Change, edits: Sequence[Edit] = (), *, is_replay: bool = False) -> None:
+    def carry_out(self, change: LabelChange, edits: Sequence[Edit] = (), *, is_replay: bool = False) -> None:
         """Do a change by its content.
 
         Args:
@@ -139,7 +139,7 @@ class FolderLabels:
         video.rejected += [span for span in change.rejected if span not in video.rejected]
         video.revision += 1
 
-    def _take_out(self, video: VideoLabels, change: Change, edits: Sequence[Edit]) -> None:
+    def _take_out(self, video: VideoLabels, change: LabelChange, edits: Sequence[Edit]) -> None:
         known = [video.stretches[edit.id] for edit in edits if edit.id is not None]
         for place, span in enumerate(change.removed):
             found = known[place] if known else video.find(span)
@@ -159,10 +159,10 @@ def _has_overlaps(video: VideoLabels) -> bool:
     return False
 
 
-def _stacks(changes: Iterable[Change], who: str) -> tuple[list[Change], list[Change]]:
+def _stacks(changes: Iterable[LabelChange], who: str) -> tuple[list[LabelChange], list[LabelChange]]:
     """Return what this person can take back, and what do again, the next one last."""
-    undone: list[Change] = []
-    redone: list[Change] = []
+    undone: list[LabelChange] = []
+    redone: list[LabelChange] = []
     for change in changes:
         if change.who != who:
             continue

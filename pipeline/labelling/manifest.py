@@ -16,9 +16,9 @@ from pipeline.datasets.delimited import composed, name_below
 from pipeline.errors import UserError
 from pipeline.labelling.stretches import BACKGROUND, UNLABELLED, Rest, Span, Stretch, VideoLabels
 
-COLUMNS = ("path", "label", "start_seconds", "end_seconds", "group", "split", "uncovered")
+_COLUMNS = ("path", "label", "start_seconds", "end_seconds", "group", "split", "uncovered")
 """Of a new manifest. ``uncovered`` says what no row of the video covers: background, or unlabelled."""
-_REQUIRED = COLUMNS[:4]
+_REQUIRED = _COLUMNS[:4]
 _MARK = "\ufeff"
 
 
@@ -57,7 +57,7 @@ class ManifestTable:
             lines.pop()
         places = [place for place, line in enumerate(lines) if line.strip() and not line.startswith("sep=")]
         self._before = lines[: places[0]] if places else []
-        header = lines[places[0]] if places else ",".join(COLUMNS)
+        header = lines[places[0]] if places else ",".join(_COLUMNS)
         self._separator = max(",;\t", key=header.count)
         self._columns = [name.lower() for name in self._split(header)]
         while self._columns and not self._columns[-1]:  # a comma at the end

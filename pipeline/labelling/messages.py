@@ -1,4 +1,4 @@
-"""What the page and the processes that work for it say to each other."""
+"""Messages between the page and the processes that work for it."""
 
 from __future__ import annotations
 
@@ -21,7 +21,7 @@ WINDOW_SECONDS = 8.0
 
 @dataclass(frozen=True)
 class VideoDrafts:
-    """What a model, or motion alone, says of a video."""
+    """Drafts for a video, by a model or by motion alone."""
 
     labels: tuple[str, ...]
     sample_fps: float
@@ -33,7 +33,7 @@ class VideoDrafts:
 
 @dataclass(frozen=True)
 class LearnJob:
-    """What to learn from.
+    """The data of one learning.
 
     Attributes:
         rows: labelled stretches.

@@ -67,7 +67,7 @@ class Offer:
 
 @dataclass(frozen=True)
 class FrameEvidence:
-    """What is known of a video at each of its G grid frames."""
+    """Features, probabilities and labels of a video at each of its G grid frames."""
 
     features: _Floats
     """``[G, C]``"""

@@ -74,7 +74,7 @@ class LabelSite(Site):
         super().__init__(Path(__file__).parent / "page", own_names, allowed_hosts)
 
     def routes(self) -> list[Route]:
-        """Return what is answered beside the page itself."""
+        """Return the routes beside the page itself."""
         return [
             Route("/folder.json", self._answer(self._folder)),
             Route("/videos/{video}.json", self._answer(self._video)),

@@ -17,14 +17,14 @@ from pipeline.datasets.delimited import UNKNOWN_GROUPS, composed, name_below
 from pipeline.errors import UserError
 from pipeline.files.lock import locked_file
 from pipeline.files.writing import write_atomically
-from pipeline.labelling.journal import Journal
+from pipeline.labelling.journal import LabelJournal
 from pipeline.labelling.labels import FolderLabels
 from pipeline.labelling.manifest import ManifestTable
 from pipeline.labelling.rejected import read_rejected, write_rejected
 from pipeline.labelling.stretches import (
     UNLABELLED,
-    Change,
     Edit,
+    LabelChange,
     Rest,
     Span,
     VideoLabels,
@@ -67,7 +67,7 @@ class LabelStore:
         self._labels = FolderLabels()
         self._table_digest = ""
         self._load()
-        self._journal = Journal(self.manifest)
+        self._journal = LabelJournal(self.manifest)
         self._replay()
         self._labels.may_overlap = self._labels.has_overlaps() if may_overlap is None else may_overlap
 
@@ -193,7 +193,7 @@ class LabelStore:
         *,
         rest: Rest | None = None,
         reject: Iterable[Span] = (),
-    ) -> Change:
+    ) -> LabelChange:
         """Make a change and save it.
 
         Args:
@@ -212,7 +212,7 @@ class LabelStore:
             self._do(change, edits)
             return change
 
-    def undo(self, who: str, *, redo: bool = False) -> Change | None:
+    def undo(self, who: str, *, redo: bool = False) -> LabelChange | None:
         """Take back the last change that this person made, or do again what was taken back last. Returns None where
         there is nothing.
 
@@ -229,7 +229,7 @@ class LabelStore:
     def _next_number(self) -> int:
         return self._journal.changes[-1].number + 1 if self._journal.changes else 1
 
-    def _do(self, change: Change, edits: Sequence[Edit] = ()) -> None:
+    def _do(self, change: LabelChange, edits: Sequence[Edit] = ()) -> None:
         """Journal, memory, manifest; what cannot be written is told by ``problem``."""
         try:
             self._journal.add(change)

@@ -13,7 +13,7 @@ Rest = Literal["background", "unlabelled"]
 """Meaning of what no stretch of a video covers: looked at and found empty, or not looked at."""
 BACKGROUND: Rest = "background"
 UNLABELLED: Rest = "unlabelled"
-OVERLAP_SECONDS = 1e-3
+_OVERLAP_SECONDS = 1e-3
 """Stretches that share less do not overlap: it is rounding."""
 
 
@@ -28,7 +28,7 @@ class Span:
     def overlaps(self, other: Span) -> bool:
         """True if both cover a moment."""
         shared = min(self.end_seconds, other.end_seconds) - max(self.start_seconds, other.start_seconds)
-        return shared > OVERLAP_SECONDS
+        return shared > _OVERLAP_SECONDS
 
     def __str__(self) -> str:
         end = "the end" if math.isinf(self.end_seconds) else f"{self.end_seconds:g} s"
@@ -61,7 +61,7 @@ class Edit:
 
 
 @dataclass(frozen=True)
-class Change:
+class LabelChange:
     """One step of somebody's work, as the journal keeps it: by content, so that it can be done again, or undone, on a
     manifest that was read anew."""
 
@@ -79,7 +79,7 @@ class Change:
     undoes: int | None = None
     redoes: int | None = None
 
-    def inverse(self) -> Change:
+    def inverse(self) -> LabelChange:
         """Return the change that takes this one back."""
         rest = None if self.rest is None else (self.rest[1], self.rest[0])
         return replace(
@@ -162,7 +162,7 @@ def covered_parts(spans: Iterable[Span]) -> Iterator[tuple[float, float]]:
     """Yield the parts of time that spans cover, joined where they touch, by start."""
     start = end = math.nan
     for span in sorted(spans, key=lambda span: span.start_seconds):
-        if span.start_seconds <= end + OVERLAP_SECONDS:
+        if span.start_seconds <= end + _OVERLAP_SECONDS:
             end = max(end, span.end_seconds)
             continue
         if not math.isnan(start):
@@ -176,10 +176,10 @@ def uncovered_parts(spans: Iterable[Span], end_seconds: float) -> Iterator[tuple
     """Yield the parts of a video that no span covers, by start."""
     at = 0.0
     for start, end in covered_parts(spans):
-        if start > at + OVERLAP_SECONDS:
+        if start > at + _OVERLAP_SECONDS:
             yield at, min(start, end_seconds)
         at = max(at, end)
-    if at < end_seconds - OVERLAP_SECONDS:
+    if at < end_seconds - _OVERLAP_SECONDS:
         yield at, end_seconds
 
 
@@ -203,7 +203,7 @@ def span_from_json(value: Any) -> Span:
     return Span(value[0].strip(), float(times[0]), float(times[1]))
 
 
-def change_to_json(change: Change) -> dict[str, Any]:
+def change_to_json(change: LabelChange) -> dict[str, Any]:
     """Return a change as plain values, without what is empty."""
     spans = {name: [span_to_json(span) for span in getattr(change, name)] for name in _SPANS}
     values = {"number": change.number, "who": change.who, "video": change.video} | spans
@@ -214,12 +214,12 @@ def change_to_json(change: Change) -> dict[str, Any]:
 _SPANS = ("removed", "added", "rejected", "restored")
 
 
-def change_from_json(values: Mapping[str, Any]) -> Change:
+def change_from_json(values: Mapping[str, Any]) -> LabelChange:
     """Read what ``change_to_json`` writes. Raises ``KeyError``, ``TypeError`` or ``UserError`` if it is something
     else."""
     spans = {name: tuple(span_from_json(value) for value in values.get(name, ())) for name in _SPANS}
     rest = values.get("rest")
-    return Change(
+    return LabelChange(
         int(values["number"]),
         str(values["who"]),
         str(values["video"]),

@@ -1,4 +1,4 @@
-"""What works for the page in processes of their own: one makes features, the other learns. They talk over a pipe.
+"""The main functions of the page's two processes: one makes features, the other learns. They talk over a pipe.
 
 Loading torch takes seconds, so both stay for as long as the page is there, and wait.
 """

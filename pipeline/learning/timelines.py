@@ -1,8 +1,8 @@
 """A timeline head in seconds: long videos of which a few stretches are labelled, each embedded once, in few dimensions.
 
-The features of a frozen backbone are projected to their main components; a GRU learns on these, which takes a twentieth
-of the time; afterwards the projection becomes a part of the GRU's input weights, and so the model file is one like any
-other, with the whole backbone.
+The features of a frozen backbone are projected to their main components; a GRU learns on these, which is quicker.
+Afterwards the projection becomes a part of the GRU's input weights, and so the model file is one like any other, with
+the whole backbone.
 """
 
 from __future__ import annotations
@@ -37,8 +37,8 @@ from pipeline.timeline.metrics.segments import match_segments
 from pipeline.training.fit import calm_lightning
 from pipeline.training.timelines import TimelineLearner, fewer_threads
 
-# More components are learned by heart: on days of a ceiling camera that were held out, 128 had an F1@25 of 0.12, and 48
-# and 24 of 0.27; label smoothing brought 0.03.
+# Defaults, not tuned: as few components as that, and label smoothing, because a GRU soon knows a few labelled stretches
+# by heart. A trial on one data set suggested both, but it looked at all of its videos, and so shows nothing.
 _NUM_COMPONENTS, _NUM_SAMPLED = 32, 4096
 _LEAST_COMPONENT = 1e-3
 """Of the greatest; a smaller one is noise."""
@@ -48,7 +48,7 @@ _PIECE_FRAMES, _SEQUENCE_FRAMES = 128, 32
 _MIN_BACKGROUND_SHARE = 0.02
 _MAX_FOLDS = 2
 _REJECTED_COPIES = 3
-"""How many times a rejected draft is learned from as background: it is what the model took for something."""
+"""A rejected draft is learned from so many times as background: a model has taken it for something."""
 
 
 def draft_experiment(root: str, decode: DecodeConfig, seed: int = 0) -> Experiment:
@@ -111,7 +111,7 @@ class Example:
 
 @dataclass(frozen=True)
 class HeldOutFigures:
-    """How good models are on videos that they have not seen, means over videos; empty with one video."""
+    """Figures of models on videos that they have not seen, means over videos; empty with one video."""
 
     figures: Mapping[str, float]
     calibration: Calibration
@@ -168,7 +168,7 @@ def _copies(examples: Sequence[Example], experiment: Experiment, background: int
 
 
 def _rejected_piece(features: Tensor, targets: Tensor, start: int, stop: int, background: int) -> Copies:
-    """What a model saw before and in a rejected draft, with background as its target where nothing is labelled."""
+    """The frames before and in a rejected draft, with background as its target where nothing is labelled."""
     first = max(0, min(start, len(features) - 1) - _SEQUENCE_FRAMES)
     part = torch.full_like(targets[first:stop], IGNORED)
     inside = targets[start:stop]

@@ -30,10 +30,10 @@ _GRACE_SECONDS = 1.0
 _STOP_SECONDS = 5.0
 """Longest wait for the server's thread to end."""
 
-SiteType = TypeVar("SiteType", bound="Site")
+_SiteType = TypeVar("_SiteType", bound="Site")
 
 
-class PageServer(Generic[SiteType]):
+class PageServer(Generic[_SiteType]):
     """Serves one site until it is closed.
 
     Args:
@@ -56,7 +56,7 @@ class PageServer(Generic[SiteType]):
 
     def __init__(
         self,
-        make_site: Callable[[Sequence[str] | None, Sequence[str]], SiteType],
+        make_site: Callable[[Sequence[str] | None, Sequence[str]], _SiteType],
         host: str = "127.0.0.1",
         port: int = 8000,
         allow_network: bool = False,
@@ -97,7 +97,7 @@ class PageServer(Generic[SiteType]):
         await serving
 
 
-def _make_server(make_site: Callable[[], SiteType]) -> tuple[SiteType, Server]:
+def _make_server(make_site: Callable[[], _SiteType]) -> tuple[_SiteType, Server]:
     try:
         from uvicorn import Config, Server
 

@@ -35,7 +35,7 @@ _RETRY_MS = 2000
 """After which a browser that lost the connection tries again."""
 _HOST = re.compile(r"([\w.-]+|\[[0-9a-f:.]+\])(:\d{1,5})?", re.IGNORECASE | re.ASCII)
 _KINDS = {".css": "text/css", ".js": "text/javascript", ".svg": "image/svg+xml", ".html": "text/html"}
-"""What the machine would guess from the name differs from one to the next."""
+"""Said here, as guesses by name differ between machines."""
 _COMMON = Path(__file__).parent / "page"
 _HEADERS = {
     "Content-Security-Policy": "default-src 'none'; script-src 'self'; style-src 'self'; img-src 'self' blob:; "
@@ -68,7 +68,7 @@ class Site(ABC):
 
     @abstractmethod
     def routes(self) -> list[Route]:
-        """What is answered beside the files of the page and ``/events``."""
+        """Return the routes beside the files of the page and ``/events``."""
 
     @abstractmethod
     def tell(self) -> AsyncIterator[str]:

@@ -16,9 +16,9 @@ from hypothesis import strategies as st
 from pipeline.errors import UserError
 from pipeline.labelling.store import LabelStore
 from pipeline.labelling.stretches import (
-    Change,
     ConflictError,
     Edit,
+    LabelChange,
     Span,
     change_from_json,
     change_to_json,
@@ -333,7 +333,7 @@ def test_covered_and_uncovered_parts_make_up_the_whole(some: list[Span]) -> None
     assert ticks == [not any(a <= t / 4 < b for a, b in free) for t in range(4 * 30)]
 
 
-@given(st.builds(Change, st.integers(1), TEXTS, TEXTS, st.lists(spans()).map(tuple), st.lists(spans()).map(tuple)))
-def test_a_change_comes_back_from_the_journal(change: Change) -> None:
+@given(st.builds(LabelChange, st.integers(1), TEXTS, TEXTS, st.lists(spans()).map(tuple), st.lists(spans()).map(tuple)))
+def test_a_change_comes_back_from_the_journal(change: LabelChange) -> None:
     assert change_from_json(json.loads(json.dumps(change_to_json(change)))) == change
     assert change.inverse().inverse() == change
