@@ -154,6 +154,17 @@ export class Timeline {
     return spansIn(spans, this.view.start, this.view.end);
   }
 
+  // Those that are worth drawing: of thousands thinner than a pixel, the first in each pixel of a row.
+  thinned(spans, xOf, rowOf) {
+    const last = new Map();
+    return spans.filter((span) => {
+      const [pixel, row] = [Math.floor(xOf(span.start)), rowOf(span)];
+      const isHidden = last.get(row) === pixel && xOf(span.end) < pixel + 1 && span.id !== this.selected?.id;
+      last.set(row, pixel);
+      return !isHidden;
+    });
+  }
+
   // Drawing
 
   draw() {
@@ -204,7 +215,9 @@ export class Timeline {
     this.paintTracks(context);
     if (this.hasCurves) this.paintCurves(context);
     for (const draft of this.inView(this.content.drafts)) this.paintDraft(context, draft);
-    for (const stretch of this.inView(this.content.stretches)) this.paintStretch(context, this.dragged(stretch));
+    const stretches = this.inView(this.content.stretches);
+    const drawn = this.thinned(stretches, (seconds) => this.xOf(seconds), (span) => this.trackOf(span.label).top);
+    for (const stretch of drawn) this.paintStretch(context, this.dragged(stretch));
     this.paintMarked(context);
     this.paintAxis(context);
     const x = this.xOf(this.time);
@@ -378,7 +391,8 @@ export class Timeline {
     if (!seconds) return;
     context.fillStyle = this.colours.track;
     context.fillRect(0, 4, width, 12);
-    for (const stretch of stretches) {
+    const drawn = this.thinned(stretches, (at) => (at / seconds) * width, () => 0);
+    for (const stretch of drawn) {
       context.fillStyle = stretch.label === BACKGROUND ? this.colours.line : this.look.style(stretch.label).colour;
       context.fillRect((stretch.start / seconds) * width, 4, Math.max(1, ((stretch.end - stretch.start) / seconds) * width), 12);
     }
