@@ -192,11 +192,12 @@ def test_two_tabs_do_not_lose_each_others_work(browser: Browser, make_page: Make
     label = make_page(folder)
     label.store.change("bframes.avi", "test", [Edit(None, None, Span("walk", 0.4, 0.8))])
     with opened(browser, label, may_complain=True) as one, opened(browser, label) as two:
-        # The first tab does not hear of what the second does: its news come late.
-        one.route("**/videos/0.json", lambda route: route.abort())
+        # The first tab does not hear of what the second does until it has sent its own change.
+        sent: list[str] = []
+        one.on("request", lambda asked: sent.append(asked.url) if asked.url.endswith("/changes") else None)
+        one.route("**/videos/0.json", lambda route: route.continue_() if sent else route.abort())
         press(two, "]", "s", "ArrowRight", "i")
         wait_for_lines(two, label, "bframes.avi,walk,0.44,0.8,,,unlabelled")
-        one.unroute("**/videos/0.json")
         press(one, "]", "s", "Delete")
         expect(one.locator("#notice")).to_contain_text("Somebody else was quicker")
         assert label.lines() == ["bframes.avi,walk,0.44,0.8,,,unlabelled"]
