@@ -60,7 +60,7 @@ def long_videos() -> MotionSetConfig:
     )
 
 
-def stream_experiment(clips: Experiment, root: Path, initial_model: Path) -> Experiment:
+def _stream_experiment(clips: Experiment, root: Path, initial_model: Path) -> Experiment:
     """The settings of a model of timelines, 0.6 s late, that goes on from a model of clips."""
     training = replace(clips.training, epochs=4, label_smoothing=0.0, initial_model=str(initial_model))
     data = replace(clips.data, format="manifest", root=str(root), batch_size=16, val_fraction=0.1, test_fraction=0.2)
@@ -100,7 +100,7 @@ def run_demo(options: DemoOptions, console: PlainConsole) -> dict[str, float]:
         write_report(folder / head)
     write_comparison(folder / HEADS[0], folder / HEADS[1], folder / "comparison.html")
     say("4/4 training on long videos with the state carried on, from the convgru head on")
-    stream = stream_experiment(experiment, _make_long_videos(folder), results["convgru"].model_path)
+    stream = _stream_experiment(experiment, _make_long_videos(folder), results["convgru"].model_path)
     judged = _stream(stream, folder, quiet=options.quiet)
     figures = judged.figures.figures
     summary = {f"accuracy_{head}": paired(evaluation).top1 for head, evaluation in evaluations.items()}

@@ -42,7 +42,7 @@ _KINETICS_COLUMNS = ("label", "youtube_id", "time_start", "time_end")
 """Required in each Kinetics CSV; ``split`` is read too, and other columns are left alone."""
 
 
-def read_json_lines(path: Path) -> list[Record]:
+def _read_json_lines(path: Path) -> list[Record]:
     """Return the lines of a file of JSON objects, as ``read_table`` those of a CSV file.
 
     Raises:
@@ -169,7 +169,7 @@ def read_manifest_records(source: Path) -> list[Record]:
         UserError: a malformed line, or an unknown column.
     """
     is_json = source.suffix.lower() in (".jsonl", ".ndjson", ".json")
-    records = read_json_lines(source) if is_json else read_table(source, MANIFEST_COLUMNS[:2])
+    records = _read_json_lines(source) if is_json else read_table(source, MANIFEST_COLUMNS[:2])
     for place, values in records:
         for number, column in enumerate(values, 1):
             if not column:

@@ -92,7 +92,7 @@ class _Row:
 
 
 @dataclass(frozen=True)
-class Strip:
+class _Strip:
     """A video as it is drawn."""
 
     figures: VideoFigures
@@ -109,14 +109,14 @@ class Strip:
 
 def make_strips(
     videos: Sequence[VideoFigures], evaluation: TimelineEvaluation, folder: Path, decode: DecodeConfig
-) -> Iterator[Strip]:
+) -> Iterator[_Strip]:
     """Draw some videos for a page in ``folder``."""
     with VideoOpener(decode) as opener:
         for video in videos:
             address, offset, notes = _media(video.result, folder, opener)
             drawing = _Drawing(video.result, evaluation)
             note = " ".join([*notes, *drawing.notes()])
-            yield Strip(video, drawing.rows(), address, offset, note, drawing.colours())
+            yield _Strip(video, drawing.rows(), address, offset, note, drawing.colours())
 
 
 def _media(result: TimelineResult, folder: Path, opener: VideoOpener) -> tuple[str, float, list[str]]:

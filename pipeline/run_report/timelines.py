@@ -57,10 +57,10 @@ def timeline_sections(record: TimelineRecord, folder: Path, decode: DecodeConfig
 def timeline_headline_section(record: TimelineRecord) -> Section:
     """The figures, large."""
     title = f"On {title_of(record)}"
-    return section(f"figures-{record.name}", title, "run_report/results.html", headline=timeline_headline(record))
+    return section(f"figures-{record.name}", title, "run_report/results.html", headline=_timeline_headline(record))
 
 
-def timeline_headline(record: TimelineRecord) -> dict[str, tuple[str, str]]:
+def _timeline_headline(record: TimelineRecord) -> dict[str, tuple[str, str]]:
     """Figure -> (value, what to know about it)."""
     given = record.summary
     others = f"F1@10 {_text(given, 'f1_10_by_video')}, F1@50 {_text(given, 'f1_50_by_video')}"

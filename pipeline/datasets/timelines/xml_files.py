@@ -30,7 +30,7 @@ _NOT_IN_XML = re.compile("[\x00-\x08\x0b\x0c\x0e-\x1f\ufffe\uffff]")
 _DOCUMENT = '<?xml version="1.0" encoding="UTF-8"?>\n'
 
 
-def read_xml(path: Path, root: str) -> Element:
+def _read_xml(path: Path, root: str) -> Element:
     """Return the elements of an XML file from anywhere: it may declare no document type, so that no entity is expanded
     and nothing is fetched.
 
@@ -79,7 +79,7 @@ def read_elan(path: Path, split: str | None = None) -> list[LabelledVideo]:
     Raises:
         UserError: not such a file; names the file and the annotation.
     """
-    root = read_xml(path, "ANNOTATION_DOCUMENT")
+    root = _read_xml(path, "ANNOTATION_DOCUMENT")
     header = root.find("HEADER")
     units = "milliseconds" if header is None else header.get("TIME_UNITS", "milliseconds")
     if units != "milliseconds":
@@ -181,7 +181,7 @@ def read_cvat(path: Path, split: str | None = None) -> list[LabelledVideo]:
     Raises:
         UserError: not such a file.
     """
-    root = read_xml(path, "annotations")
+    root = _read_xml(path, "annotations")
     task = root.find("meta/task")
     first = int(_number(path, task, "start_frame", 0))
     step = int((root.findtext("meta/task/frame_filter") or "step=1").rpartition("=")[2] or 1)
