@@ -108,7 +108,9 @@ def test_memory_is_flat_over_many_frames(labels: Any) -> None:
     hundred thousand frames: ``tools/benchmark_streams.py memory --timeline``."""
     model = Model(timeline_file(labels, heads=("mingru",), refinement_stages=1))
     scorer, tracks = model.scorer(InferenceConfig()), model.timeline()
-    portion = torch.randn(1000, model.file.recognizer.num_features, generator=torch.Generator().manual_seed(0))  # type: ignore[union-attr]
+    recognizer = model.file.recognizer  # type: ignore[union-attr]
+    with torch.inference_mode():
+        portion = recognizer.project(torch.randn(1, 1000, recognizer.num_features))[0]
     num_frames, measured = 0, []
     while num_frames < 12_000:
         scored: list[WindowScores] = scorer.push(portion)

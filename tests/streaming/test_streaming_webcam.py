@@ -249,7 +249,7 @@ def test_the_window_shows_picture_labels_and_strip() -> None:
     top = (("jump", 0.75), ("a label that is much too long for the panel and for anybody to read", 0.25))
     status = SourceStatus("camera 0", "live", picture, 60.0, "jump", ("jump",), top, "live", latency_ms={"p50": 12.0})
     for seconds in range(61):
-        board.publish([replace(status, time_seconds=float(seconds), label="jump" if seconds <= 30 else None)])
+        board.publish([replace(status, time_seconds=float(seconds), labels=("jump",) if seconds <= 30 else ())])
     shown = draw_source(board.cards[0])
     assert shown.shape == (400, 800, 3)
     assert shown[180, 240].tolist() == [200, 0, 0]

@@ -71,5 +71,6 @@ def test_a_small_ablation(motion_root: Path, tmp_path: Path, monkeypatch: pytest
     difference = rows["frame average"]["right, %"] - rows[ablate.WHOLE]["right, %"]
     assert rows["frame average"]["difference from the recipe"] == pytest.approx(difference)
     assert "| frame average |" in (tmp_path / "ablation_small.md").read_text()
-    monkeypatch.setattr("pipeline.protocols.train", lambda *args, **options: pytest.fail("a fold was trained again"))
+    again = "pipeline.protocols.running.train"
+    monkeypatch.setattr(again, lambda *args, **options: pytest.fail("a fold was trained again"))
     assert ablate.main() == 0
