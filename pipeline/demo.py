@@ -54,16 +54,16 @@ def motion_experiment() -> Experiment:
 
 
 def long_videos() -> MotionSetConfig:
-    """Long videos with a table of when, 40 minutes in all."""
+    """Long videos with a table of when, 48 minutes in all."""
     return MotionSetConfig(
-        num_train_clips=0, num_val_clips=0, num_test_clips=0, num_untrimmed=40, untrimmed_seconds=60.0, seed=1
+        num_train_clips=0, num_val_clips=0, num_test_clips=0, num_untrimmed=48, untrimmed_seconds=60.0, seed=1
     )
 
 
 def _stream_experiment(clips: Experiment, root: Path, initial_model: Path) -> Experiment:
     """The settings of a model of timelines, 0.6 s late, that goes on from a model of clips."""
-    training = replace(clips.training, epochs=4, label_smoothing=0.0, initial_model=str(initial_model))
-    data = replace(clips.data, format="manifest", root=str(root), batch_size=16, val_fraction=0.1, test_fraction=0.2)
+    training = replace(clips.training, epochs=8, label_smoothing=0.0, initial_model=str(initial_model))
+    data = replace(clips.data, format="manifest", root=str(root), batch_size=8, val_fraction=0.1, test_fraction=0.2)
     sequence = SequenceConfig(delay_frames=6, sequence_frames=32)
     return replace(clips, name="stream", task="timeline", data=data, sequence=sequence, training=training)
 

@@ -184,7 +184,8 @@ class TimelineLearner(ClipClassifier):
         self._seen = [pair for part in self.ranks.gather(self._seen) for pair in part if has_target(pair[1]).any()]
         if not self._seen:
             return
-        losses = [float(self.stage_loss(s[None].to(self.device), t[None].to(self.device))) for s, t in self._seen]
+        pairs = [(scores[None].to(self.device), targets[None].to(self.device)) for scores, targets in self._seen]
+        losses = [float(self.stage_loss(*pair).detach()) for pair in pairs]
         figures = _figures(self._seen, self.recognizer.classifier.out_features - 1)
         self.log_dict({"val_loss": float(np.mean(losses)), **figures}, prog_bar=True)
         self.log("val_order", float(np.mean(list(figures.values()))) - 1e-6 * float(np.mean(losses)))
