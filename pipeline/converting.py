@@ -11,7 +11,7 @@ from pipeline.datasets.timelines.frames import Clock, by_clock, clock_at, clock_
 from pipeline.datasets.timelines.losses import find_left_out
 from pipeline.datasets.timelines.reading import read_timelines
 from pipeline.datasets.timelines.rows import VideoFiles
-from pipeline.datasets.timelines.writing import writable_format, write_timelines
+from pipeline.datasets.timelines.writing import writable_format, write_labelled
 from pipeline.errors import UserError
 from pipeline.options import ConvertOptions
 from pipeline.timeline.labelled import LabelledVideo
@@ -67,4 +67,4 @@ def convert(source: Path, target: Path, options: ConvertOptions, decode: DecodeC
     timed = [by_clock(v, clocks.of(v)) if v.in_frames or v.steps is not None else v for v in videos]
     notes = find_left_out(videos, str(source))
     inputs: Sequence[Path] = [source] if source.is_file() else [path for path in source.rglob("*") if path.is_file()]
-    return notes + write_timelines(timed, target, options.to, clocks.of, inputs=inputs, no_clobber=options.no_clobber)
+    return notes + write_labelled(timed, target, options.to, clocks.of, inputs=inputs, no_clobber=options.no_clobber)

@@ -52,6 +52,6 @@ def finished_folds(
     return finished if current_rank() == 0 else None
 
 
-def rounded(figures: dict[str, float]) -> dict[str, float]:
+def rounded_figures(figures: dict[str, float]) -> dict[str, float]:
     """Figures to four digits, as they are printed."""
     return {name: round(value, 4) for name, value in figures.items()}

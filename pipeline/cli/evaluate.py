@@ -9,7 +9,7 @@ from dataclasses import replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from pipeline.cli.endings import end_with_report, finished_folds, rounded, say_notes
+from pipeline.cli.endings import end_with_report, finished_folds, rounded_figures, say_notes
 from pipeline.cli.parser import (
     EXIT_SOME_FAILED,
     add_experiment,
@@ -99,7 +99,7 @@ def _evaluate_model(arguments: Any, given: Any, options: EvaluateOptions, args: 
             return 0
         _write_results(evaluation, folder, summary, options.quiet)
     end_with_report(home, "evaluate", args, began, options.quiet)
-    print(to_json(rounded(summary), indent=1))
+    print(to_json(rounded_figures(summary), indent=1))
     return EXIT_SOME_FAILED if evaluation.num_errors else 0
 
 
@@ -182,7 +182,7 @@ def _evaluate_protocol(experiment: Experiment, given: Any, options: EvaluateOpti
         write_folds(result, folder)
         _write_results(result.whole(), folder, result.summary(), options.quiet)
     end_with_report(home, "evaluate", args, began, options.quiet)
-    print(to_json(rounded(result.summary()), indent=1))
+    print(to_json(rounded_figures(result.summary()), indent=1))
     return EXIT_SOME_FAILED if result.whole().num_errors else 0
 
 

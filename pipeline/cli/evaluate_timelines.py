@@ -7,7 +7,7 @@ from collections.abc import Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from pipeline.cli.endings import end_with_report, finished_folds, rounded, say_notes
+from pipeline.cli.endings import end_with_report, finished_folds, rounded_figures, say_notes
 from pipeline.cli.parser import EXIT_SOME_FAILED, config_files, console, given_settings
 from pipeline.config import Experiment, InferenceConfig, TimelineConfig
 from pipeline.files.lock import locked_folder
@@ -130,4 +130,4 @@ def _write_protocol(result: TimelineProtocol, folder: Path, command: str, quiet:
 
 def _print_numbers(summary: dict[str, Any]) -> None:
     numbers = {name: value for name, value in summary.items() if isinstance(value, float | int)}
-    print(to_json(rounded(numbers), indent=1))
+    print(to_json(rounded_figures(numbers), indent=1))

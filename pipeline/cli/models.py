@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Sequence
 from pathlib import Path
 
-from pipeline.cli.endings import rounded
+from pipeline.cli.endings import rounded_figures
 from pipeline.cli.parser import (
     EXIT_SOME_FAILED,
     add_experiment,
@@ -56,7 +56,9 @@ def train_command(args: Sequence[str]) -> int:
         return 0
     note_command(experiment.run_dir, "train", args, began)
     report = write_report(experiment.run_dir)
-    print(to_json({"model": str(result.model_path), "report": str(report), **rounded(result.metrics)}, indent=1))
+    print(
+        to_json({"model": str(result.model_path), "report": str(report), **rounded_figures(result.metrics)}, indent=1)
+    )
     return 0
 
 
@@ -88,7 +90,7 @@ def learn_command(args: Sequence[str]) -> int:
     answer = {
         "model": options.output,
         "head": learned.choice.best,
-        **rounded(learned.model.metrics),
+        **rounded_figures(learned.model.metrics),
         "temperature": round(calibration.temperature, 4),
         "unknown_threshold": calibration.unknown_threshold,
         "left_out": [video.path for video in learned.bad],

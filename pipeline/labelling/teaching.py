@@ -28,7 +28,7 @@ from pipeline.learning.timelines import (
     hold_out,
     make_examples,
     require_labels,
-    scores_of,
+    timeline_scores,
     train_small,
 )
 from pipeline.models.recognizer import Recognizer
@@ -112,7 +112,7 @@ class Teacher:
 
     def _probabilities(self, model: Recognizer, name: str, calibration: Calibration) -> Tensor:
         delay = self._maker.experiment.sequence.delay_frames
-        return calibration.probabilities(scores_of(model, self._projected[name], delay))
+        return calibration.probabilities(timeline_scores(model, self._projected[name], delay))
 
     def _drafts(self, name: str) -> VideoDrafts:
         assert self._model is not None

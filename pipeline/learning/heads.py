@@ -17,7 +17,7 @@ from pipeline.files.stopping import StopRequest
 from pipeline.learning.features import VideoFeatures
 from pipeline.training.calibrating import held_out_logits
 from pipeline.training.callbacks import StopOnSignal
-from pipeline.training.fit import calm_lightning
+from pipeline.training.calm import calm_lightning
 from pipeline.training.module import ClipClassifier
 
 

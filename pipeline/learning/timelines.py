@@ -34,7 +34,7 @@ from pipeline.errors import UserError
 from pipeline.models.recognizer import Recognizer
 from pipeline.timeline.labelled import spans_of_steps, without_labels
 from pipeline.timeline.metrics.segments import match_segments
-from pipeline.training.fit import calm_lightning
+from pipeline.training.calm import calm_lightning
 from pipeline.training.timelines import TimelineLearner, fewer_threads
 
 # Defaults, not tuned: as few components as that, and label smoothing, because a GRU soon knows a few labelled stretches
@@ -214,7 +214,7 @@ def _small_experiment(experiment: Experiment, num_features: int, pieces: Sequenc
 
 
 @torch.inference_mode()
-def scores_of(small: Recognizer, features: Tensor, delay_frames: int) -> Tensor:
+def timeline_scores(small: Recognizer, features: Tensor, delay_frames: int) -> Tensor:
     """Logits at each grid frame, ``[G, C]`` -> ``[G, K]``, each of the time that it speaks of."""
     return small.score(_held(features, delay_frames)[None])[0][0][delay_frames:]
 
@@ -247,7 +247,7 @@ def hold_out(
         for example in examples:
             known = example.targets != IGNORED
             if example.group in fold and known.any():
-                logits = scores_of(models[-1], example.features, experiment.sequence.delay_frames)
+                logits = timeline_scores(models[-1], example.features, experiment.sequence.delay_frames)
                 judged.append((logits[known], example.targets[known]))
     return HeldOutFigures(_figures(judged, len(labels) - 1), _calibration(judged), tuple(models), tuple(folds))
 

@@ -13,7 +13,7 @@ from pipeline.cli import main
 from pipeline.datasets.motion import write_video
 from pipeline.datasets.timelines.frames import by_clock, clock_at
 from pipeline.datasets.timelines.reading import read_timelines
-from pipeline.datasets.timelines.writing import write_timelines
+from pipeline.datasets.timelines.writing import write_labelled
 from pipeline.errors import UserError
 from pipeline.found import find
 from pipeline.timeline.labelled import LabelledSpan, LabelledVideo
@@ -390,8 +390,8 @@ def test_names_from_outside_lead_nowhere(tmp_path: Path) -> None:
     spans = (LabelledSpan(0.0, 1.0, "a\x01b"),)
     videos = [LabelledVideo(name, spans, 2.0, split="../x") for name in ("../../a.mp4", "/etc/b\x00.mp4", "..")]
     for name in ("elan", "ms_tcn", "srt", "cvat", "fiftyone"):
-        write_timelines(videos, tmp_path / "in" / name, name, lambda video: clock_at(5.0, 2.0))
+        write_labelled(videos, tmp_path / "in" / name, name, lambda video: clock_at(5.0, 2.0))
         assert len(read_timelines(tmp_path / "in" / name, name)) == 3
     assert [path.name for path in tmp_path.iterdir()] == ["in"]
     with pytest.raises(UserError, match="cannot be the name of a file"):
-        write_timelines([LabelledVideo("a", (LabelledSpan(0, 1, "../b"),))], tmp_path / "t", "thumos", clock_of=None)  # type: ignore[arg-type]
+        write_labelled([LabelledVideo("a", (LabelledSpan(0, 1, "../b"),))], tmp_path / "t", "thumos", clock_of=None)  # type: ignore[arg-type]

@@ -17,7 +17,7 @@ from pipeline.datasets.timelines.formats import TIMELINE_FORMATS
 from pipeline.datasets.timelines.frames import Clock, by_clock, clock_at
 from pipeline.datasets.timelines.names import rename_as
 from pipeline.datasets.timelines.reading import read_timelines
-from pipeline.datasets.timelines.writing import write_timelines
+from pipeline.datasets.timelines.writing import write_labelled
 from pipeline.errors import UserError
 from pipeline.timeline.labelled import LabelledSpan, LabelledVideo
 
@@ -67,7 +67,7 @@ def there_and_back(
         target = Path(
             folder, f"out{suffix or (found.suffixes[0] if found.suffixes and not found.is_per_video else '')}"
         )
-        notes = write_timelines(given_videos, target, name, clock_of)
+        notes = write_labelled(given_videos, target, name, clock_of)
         read = [by_clock(video, clock_of(video)) for video in read_timelines(target, name)]
     return rename_as(given_videos, read), notes
 
@@ -156,7 +156,7 @@ LOSSES = {
 @pytest.mark.parametrize("name", WRITTEN)
 def test_what_a_format_cannot_hold_is_named(name: str, tmp_path: Path) -> None:
     found = TIMELINE_FORMATS[name]
-    notes = write_timelines([A, B, LabelledVideo("c")], tmp_path / "out", name, clock_of)
+    notes = write_labelled([A, B, LabelledVideo("c")], tmp_path / "out", name, clock_of)
     lacking = kinds_lacking(name)
     for kind, words in LOSSES.items():
         assert (f"{name} cannot hold {words}" in notes) == (kind in lacking), (kind, notes)

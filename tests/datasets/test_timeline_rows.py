@@ -27,7 +27,7 @@ from pipeline.datasets.sequences import IGNORED, frame_targets, timeline_videos,
 from pipeline.datasets.settled import read_splits
 from pipeline.datasets.timelines.formats import TIMELINE_FORMATS
 from pipeline.datasets.timelines.frames import clock_at
-from pipeline.datasets.timelines.writing import write_timelines
+from pipeline.datasets.timelines.writing import write_labelled
 from pipeline.errors import UserError
 from pipeline.found import find
 from pipeline.known_videos import KnownVideos
@@ -163,7 +163,7 @@ def test_files_of_other_tools_are_data_as_they_are(tmp_path: Path, format: str) 
     suffixes = TIMELINE_FORMATS[format].suffixes
     is_file = suffixes and not TIMELINE_FORMATS[format].is_per_video
     target = tmp_path / f"labels{suffixes[0]}" if is_file else tmp_path / "annotations"
-    write_timelines(videos, target, format, lambda video: clock_at(5.0, 6.0))
+    write_labelled(videos, target, format, lambda video: clock_at(5.0, 6.0))
     data = DataConfig(format=format, root=str(tmp_path), annotations=None if is_file else str(target))
     found = read_annotations(data, TARGETS)
     assert found.labels == ("cut", "mix")

@@ -29,7 +29,7 @@ from pipeline.learning.timelines import (
     fold_in,
     hold_out,
     make_examples,
-    scores_of,
+    timeline_scores,
     train_small,
 )
 
@@ -69,7 +69,7 @@ def learned() -> tuple[list[Example], timelines.Basis, torch.nn.Module]:
 
 def test_a_head_learns_what_is_labelled(learned: tuple[list[Example], timelines.Basis, torch.nn.Module]) -> None:
     examples, _, model = learned
-    right = [(scores_of(model, e.features, 4).argmax(dim=1) == e.targets).float().mean() for e in examples]
+    right = [(timeline_scores(model, e.features, 4).argmax(dim=1) == e.targets).float().mean() for e in examples]
     assert min(right) > 0.85
 
 
@@ -119,7 +119,9 @@ def test_a_rejected_draft_is_learned_as_background(
     rejecting = replace(hidden, rejected=((start, start + 20),))
     after = train_small([*examples[:-1], rejecting], LABELS, draft_experiment(".", DecodeConfig()), 0)
     before = train_small([*examples[:-1], hidden], LABELS, draft_experiment(".", DecodeConfig()), 0)
-    scores = [scores_of(m, last.features, 4)[start : start + 20].softmax(dim=1)[:, 2].mean() for m in (before, after)]
+    scores = [
+        timeline_scores(m, last.features, 4)[start : start + 20].softmax(dim=1)[:, 2].mean() for m in (before, after)
+    ]
     assert scores[1] > scores[0]
     assert model is not None
 

@@ -185,13 +185,13 @@ def _observation(video: LabelledVideo, states: set[str]) -> dict[str, Any]:
 
 def _events(video: LabelledVideo, states: set[str]) -> Iterator[list[Any]]:
     for label in dict.fromkeys(span.label for span in video.spans):
-        for start, end in joined(span for span in video.spans if span.label == label):
+        for start, end in _covered(span for span in video.spans if span.label == label):
             yield [start, "", label, "", ""]
             if label in states:
                 yield [end, "", label, "", ""]
 
 
-def joined(spans: Iterable[Span]) -> list[tuple[float, float]]:
+def _covered(spans: Iterable[Span]) -> list[tuple[float, float]]:
     """Return the stretches that spans cover: those that overlap become one, those that touch stay apart."""
     found: list[tuple[float, float]] = []
     for start, end in sorted((span.start_seconds, span.end_seconds) for span in spans):

@@ -8,13 +8,13 @@ from pathlib import Path
 from pipeline.clip import Segment
 from pipeline.config import DecodeConfig
 from pipeline.datasets.timelines.frames import Clock, clock_of_file
-from pipeline.datasets.timelines.writing import writable_format, write_timelines
+from pipeline.datasets.timelines.writing import writable_format, write_labelled
 from pipeline.report.records import SourceVideo, Writer
 from pipeline.timeline.labelled import LabelledVideo
 
 
 class StretchesFile(Writer):
-    """The segments of all videos, as ``write_timelines`` writes them. Videos that could not be opened are not in it.
+    """The segments of all videos, as ``write_labelled`` writes them. Videos that could not be opened are not in it.
 
     Args:
         target: the file or folder.
@@ -52,7 +52,7 @@ class StretchesFile(Writer):
     def close(self) -> None:
         """Write everything."""
         if self._videos:
-            notes = write_timelines(self._videos, self._target, self._name, self._clock_of, no_clobber=self._no_clobber)
+            notes = write_labelled(self._videos, self._target, self._name, self._clock_of, no_clobber=self._no_clobber)
             for note in notes:
                 self._tell(note)
 

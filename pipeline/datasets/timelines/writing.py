@@ -34,7 +34,7 @@ def writable_format(name: str) -> TimelineFormat:
     return writable[name]
 
 
-def write_timelines(
+def write_labelled(
     videos: Sequence[LabelledVideo],
     target: Path,
     name: str,
