@@ -209,6 +209,11 @@ class TransformConfig:
         """Frames in a row that give the features of so many."""
         return self.lookback_frames + num_features
 
+    def grid_of_features(self, num_frames: int) -> range:
+        """The grid frames, of so many from the start of a video, that a stream has features of: not those that are only
+        looked back at, and one at least."""
+        return range(self.lookback_frames, max(num_frames, self.frames_for(1)))
+
     @property
     def num_pictures(self) -> int:
         """Pictures of each frame that the backbone looks at (P)."""

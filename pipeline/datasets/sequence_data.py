@@ -69,11 +69,11 @@ class SequenceDataModule(VideoDataModule):
     def _of_frames(
         self, videos: Sequence[TimelineVideo], progress: Callable[[], None], *, is_training: bool
     ) -> tuple[FrameSequences | None, list[Tensor]]:
-        lookback = self.experiment.transform.lookback_frames
+        grid_of_features = self.experiment.transform.grid_of_features
         found = count_grid_frames(self.experiment, [video.row for video in videos], progress, self.ranks)
         kept = [(video, n) for video, n in zip(videos, found, strict=True) if not isinstance(n, BadVideo)]
         self.bad += [bad for bad in found if isinstance(bad, BadVideo)]
-        targets = [self._targets(video, max(1, num_frames - lookback)) for video, num_frames in kept]
+        targets = [self._targets(video, len(grid_of_features(num_frames))) for video, num_frames in kept]
         rows, counts = [video.row for video, _ in kept], [num_frames for _, num_frames in kept]
         if not kept:
             return None, []
@@ -83,10 +83,10 @@ class SequenceDataModule(VideoDataModule):
         """Of each answer that a stream would give: the features of a model that looks back are those of the frames from
         the second on."""
         config = self.experiment
-        first = config.transform.lookback_frames
+        grid = config.transform.grid_of_features(config.transform.frames_for(num_features))
         fps, sequence = config.sampling.sample_fps, config.sequence
-        shown = frame_targets(video, first + num_features, fps, self.splits.labels, sequence, offset_seconds)
-        return delayed(shown[first:], sequence.delay_frames)
+        shown = frame_targets(video, grid.stop, fps, self.splits.labels, sequence, offset_seconds)
+        return delayed(shown[grid.start :], sequence.delay_frames)
 
     def _require_targets(self, part: str, targets: Sequence[Tensor]) -> None:
         words = {"train": "training", "val": "validation"}[part]

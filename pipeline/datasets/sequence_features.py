@@ -111,7 +111,7 @@ def _copies_of_videos(
             found.append(some)
             continue
         # The cache ends with features of a frame that stands still, which a stream never shows.
-        num_features = max(1, len(some[0]) - experiment.transform.lookback_frames)
+        num_features = len(experiment.transform.grid_of_features(len(some[0])))
         found.append([(copy[:num_features], 0.0) for copy in some])
     return found
 

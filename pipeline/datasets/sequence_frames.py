@@ -69,8 +69,8 @@ class FrameSequences(Dataset[Sample]):
         is_training: bool,
     ) -> None:
         self._rows, self._targets, self._seed = rows, targets, experiment.seed
-        self._lookback = experiment.transform.lookback_frames
-        self._num_features = [max(1, count - self._lookback) for count in num_frames]
+        self._transform = experiment.transform
+        self._num_features = [len(self._transform.grid_of_features(count)) for count in num_frames]
         self._source = clip_source(experiment.clips)
         learns = is_training and experiment.training.backbone_lr_scale > 0
         self._train_frames = (experiment.training.train_frames or experiment.sequence.sequence_frames) if learns else 0
@@ -82,7 +82,7 @@ class FrameSequences(Dataset[Sample]):
         lane, piece = key
         row = self._rows[piece.video]
         needed, _ = shown_by(piece, self._num_features[piece.video])
-        wanted = range(needed.start, needed.stop + self._lookback)
+        wanted = range(needed.start, needed.start + self._transform.frames_for(len(needed)))
         try:
             # [n, 1, 3, S, S]: each a clip of its own, so that lanes of unlike lengths are joined.
             frames = self._source.clips(row, lambda grid: [[grid[min(k, len(grid) - 1)]] for k in wanted])
@@ -98,7 +98,7 @@ class FrameSequences(Dataset[Sample]):
         """A step's batch, of the frames that were decoded for it."""
         pieces, counts = self.walk.steps(epoch)[step], torch.bincount(clips.rows, minlength=1).tolist()
         lanes = [lane for lane, count in enumerate(counts) if count]
-        starts = [0, *accumulate(counts[lane] - self._lookback for lane in lanes)]
+        starts = [0, *accumulate(len(self._transform.grid_of_features(counts[lane])) for lane in lanes)]
         places = [torch.zeros(0, dtype=torch.int64) for _ in pieces]
         for lane, start in zip(lanes, starts, strict=False):
             places[lane] = shown_by(pieces[lane], self._num_features[pieces[lane].video])[1] + start

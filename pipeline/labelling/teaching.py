@@ -49,7 +49,7 @@ class Teacher:
 
     def __init__(self, decode: DecodeConfig, tell: Callable[[News], None]) -> None:
         self._maker, self._tell = FeatureMaker(decode), tell
-        self._lookback = self._maker.experiment.transform.lookback_frames
+        self._transform = self._maker.experiment.transform
         self._basis: Basis | None = None
         self._projected: dict[str, Tensor] = {}
         self._model: Recognizer | None = None
@@ -103,7 +103,7 @@ class Teacher:
         for name, some in features.items():
             assert self._basis is not None
             # The cache ends with features of a frame that stands still, which a stream never shows.
-            self._projected[name] = self._basis.project(some[: max(1, len(some) - self._lookback)])
+            self._projected[name] = self._basis.project(some[: len(self._transform.grid_of_features(len(some)))])
 
     def _draft_all(self, job: LearnJob) -> None:
         for name in job.paths:
@@ -118,10 +118,11 @@ class Teacher:
         assert self._model is not None
         fps = self._maker.experiment.sampling.sample_fps
         scores = self._probabilities(self._model, name, self._calibration).numpy()
-        windows = (WindowScores(Window(k, k + 1), values) for k, values in enumerate(scores, self._lookback))
-        segments = merge_segments(windows, self._labels, fps, (self._lookback + len(scores)) / fps, _DRAFT_TIMELINE)
+        grid = self._transform.grid_of_features(self._transform.frames_for(len(scores)))
+        windows = (WindowScores(Window(k, k + 1), values) for k, values in zip(grid, scores, strict=True))
+        segments = merge_segments(windows, self._labels, fps, grid.stop / fps, _DRAFT_TIMELINE)
         found = tuple((s.label, s.start_seconds, s.end_seconds, float(s.score)) for s in segments)
-        scores = np.pad(scores, ((self._lookback, 0), (0, 0)))
+        scores = np.pad(scores, ((grid.start, 0), (0, 0)))
         return VideoDrafts(self._labels, fps, as_bytes(scores), found)
 
     def _offers(self, job: LearnJob, examples: Mapping[str, Example], held_out: HeldOutFigures) -> list[Offer]:

@@ -133,13 +133,14 @@ def make_examples(
     Where hardly anything is labelled background, all that is not labelled of a video with a label is taken for it: a
     model that has never seen nothing sees something everywhere.
     """
-    fps, examples, first = experiment.sampling.sample_fps, [], experiment.transform.lookback_frames
+    fps, transform, examples = experiment.sampling.sample_fps, experiment.transform, []
     for video in timeline_videos(rows):
         name = video.row.name
         if name in features:
-            shown = frame_targets(video, first + len(features[name]), fps, labels, experiment.sequence)
-            spans = [(max(0, int(a * fps) - first), int(b * fps) + 1) for a, b in (rejected or {}).get(name, ())]
-            examples.append(Example(name, video.row.group, features[name], shown[first:], tuple(spans)))
+            grid = transform.grid_of_features(transform.frames_for(len(features[name])))
+            shown = frame_targets(video, grid.stop, fps, labels, experiment.sequence)
+            spans = [(max(0, int(a * fps) - grid.start), int(b * fps) + 1) for a, b in (rejected or {}).get(name, ())]
+            examples.append(Example(name, video.row.group, features[name], shown[grid.start :], tuple(spans)))
     known = torch.cat([e.targets[e.targets != IGNORED] for e in examples]) if examples else torch.zeros(0)
     background = len(labels) - 1
     if len(known) and float((known == background).float().mean()) < _MIN_BACKGROUND_SHARE:
