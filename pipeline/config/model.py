@@ -137,8 +137,8 @@ class TrainingConfig:
     accumulate_batches: int = 1
     """Batches whose gradients make one step."""
     precision: Literal["auto", "fp32", "bf16"] = "auto"
-    """auto: bf16 (automatic mixed precision) on GPUs that have it, and on CPUs with matrix units (AMX) where the
-    network gains by it; else fp32. The choice is printed, and kept in the run's config.yaml."""
+    """auto: bf16 (automatic mixed precision) on GPUs that have it, and on CPUs with units for it (AMX, AMD from Zen 4
+    on) where the network gains by it; else fp32. The choice is printed, and kept in the run's config.yaml."""
     ema_decay: float = 0.0
     """Evaluate and save an exponential moving average of the weights with this decay a step; 0 is off."""
     early_stopping_epochs: int = 0

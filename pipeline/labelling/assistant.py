@@ -133,7 +133,7 @@ class Assistant:
         rows = tuple(row for row in self._store.rows() if row.name in self._embedded)
         self._tell("learning", "learning", 0.0)
         self._sent = set(names)
-        _send(self._learner, LearnJob(rows, rejected, paths, self._order, output, self._seed))
+        _send(self._learner, LearnJob(rows, rejected, paths, self._order, output, self._seed, self._store.may_overlap))
 
     def _tell(self, state: str, words: str, share: float | None = None) -> None:
         self._state, self._words, self._share = state, words, share

@@ -90,7 +90,7 @@ def learn_folder(folder: Path, options: LearnOptions, console: PlainConsole) -> 
     store = LabelStore(folder)
     try:
         rows, rejected = store.rows(), {name: video.rejected for name, video in store.videos.items()}
-        paths = {row.name: row.path for row in rows}
+        paths, may_overlap = {row.name: row.path for row in rows}, store.may_overlap
     finally:
         store.close()
     maker = FeatureMaker(options.decode)
@@ -102,8 +102,9 @@ def learn_folder(folder: Path, options: LearnOptions, console: PlainConsole) -> 
         {name: path for name, path in paths.items() if name not in left_out},
         output=Path(options.output),
         seed=options.seed,
+        may_overlap=may_overlap,
     )
-    Teacher(options.decode, news.append).learn(job)
+    Teacher(maker, news.append).learn(job)
     figures = {f"held_out_{name.replace(' ', '_')}": round(value, 4) for name, value in news[-1].figures.items()}
     return {"model": options.output, **figures, "seconds": dict(news[-1].seconds), "left_out": left_out}
 

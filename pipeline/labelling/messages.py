@@ -41,6 +41,7 @@ class LearnJob:
         paths: of all videos, the one that is waited for first.
         order: of what is offered: useful or random.
         output: the model file to write; None: none.
+        may_overlap: several labels may be there at a time.
     """
 
     rows: tuple[VideoRow, ...]
@@ -49,6 +50,7 @@ class LearnJob:
     order: str = "useful"
     output: Path | None = None
     seed: int = 0
+    may_overlap: bool = False
 
 
 @dataclass(frozen=True)

@@ -80,42 +80,85 @@ class FrameEvidence:
 _WORDS = ("the model is unsure", "it looks new", "two models disagree")
 
 
+def random_offers(
+    videos: Mapping[str, FrameEvidence], sample_fps: float, window_seconds: float, seed: int, limit: int = 100
+) -> list[Offer]:
+    """Return stretches that are not labelled yet in random order, no two neighbours in a row: the control."""
+    windows = [window for window in _windows(videos, sample_fps, window_seconds) if window.is_open]
+    order = np.random.default_rng(seed).permutation(len(windows)).tolist()
+    return apart([windows[place].offer("by chance") for place in order])[:limit]
+
+
 def rank_offers(
-    videos: Mapping[str, FrameEvidence], sample_fps: float, window_seconds: float, limit: int = 500
+    videos: Mapping[str, FrameEvidence], sample_fps: float, window_seconds: float, limit: int = 100
 ) -> list[Offer]:
     """Return the stretches whose label would help most, the best first, no two neighbours in a row.
 
     A window's worth is the mean of its ranks by three measures: the entropy of the mean probabilities; the distance of
-    its mean feature from the nearest labelled window; the Jensen-Shannon divergence of the models.
+    its mean feature from the nearest window that is labelled, or offered before it; the Jensen-Shannon divergence of
+    the models.
     """
-    size = max(1, round(window_seconds * sample_fps))
-    windows = [(name, start, min(start + size, len(e.is_labelled))) for name, e in videos.items()
-               for start in range(0, len(e.is_labelled), size)]  # fmt: skip
-    is_open = [videos[name].is_labelled[start:stop].mean() < 0.5 for name, start, stop in windows]
-    means = np.array([videos[name].features[start:stop].mean(axis=0) for name, start, stop in windows])
-    known = means[~np.array(is_open)] if windows else means
-    rows = [place for place, is_free in enumerate(is_open) if is_free]
-    if not rows:
+    windows = _windows(videos, sample_fps, window_seconds)
+    known = [window.mean_feature() for window in windows if not window.is_open]
+    windows = [window for window in windows if window.is_open]
+    if not windows:
         return []
-    measures = [_measures(videos[windows[p][0]], *windows[p][1:]) for p in rows]
-    novelty = _distances(means[rows], known)
-    ranks = np.stack([_ranked([m[0] for m in measures]), _ranked(novelty), _ranked([m[1] for m in measures])])
-    order = np.argsort(-ranks.mean(axis=0), kind="stable")
-    offers = []
-    for place in order.tolist():
-        name, start, stop = windows[rows[place]]
-        why = _WORDS[int(ranks[:, place].argmax())]
-        offers.append(Offer(name, start / sample_fps, stop / sample_fps, why))
-    return apart(offers)[:limit]
+    means = np.stack([window.mean_feature() for window in windows])
+    measures = np.array([window.doubts() for window in windows])
+    unsure, divided = _ranked(measures[:, 0]), _ranked(measures[:, 1])
+    distances = _distances(means, np.stack(known)) if known else np.full(len(windows), np.inf)
+    chosen: list[Offer] = []
+    is_left = np.ones(len(windows), bool)
+    for _ in range(min(limit, len(windows))):
+        ranks = np.stack([unsure, _ranked(distances), divided])
+        order = np.argsort(-np.where(is_left, ranks.mean(axis=0), -1.0), kind="stable")[: is_left.sum()].tolist()
+        last = chosen[-1] if chosen else None
+        place = next((place for place in order if not windows[place].offer().is_next_to(last)), order[0])
+        chosen.append(windows[place].offer(_WORDS[int(ranks[:, place].argmax())]))
+        is_left[place] = False
+        # What resembles a stretch that was offered is no longer new.
+        distances = np.minimum(distances, _distances(means, means[place : place + 1]))
+    return chosen
 
 
-def _measures(evidence: FrameEvidence, start: int, stop: int) -> tuple[float, float]:
-    """Entropy of the mean, and divergence of the models, of a window."""
-    part = evidence.probabilities[:, start:stop]
-    if not part.size:
-        return 0.0, 0.0
-    whole = _entropy(part.mean(axis=0)).mean()
-    return float(whole), float(whole - _entropy(part).mean())
+@dataclass(frozen=True)
+class _Window:
+    """Frames ``[start, stop)`` of a video."""
+
+    video: str
+    evidence: FrameEvidence
+    start: int
+    stop: int
+    sample_fps: float
+
+    @property
+    def is_open(self) -> bool:
+        """True if less than half of it is labelled."""
+        return bool(self.evidence.is_labelled[self.start : self.stop].mean() < 0.5)
+
+    def offer(self, why: str = "") -> Offer:
+        return Offer(self.video, self.start / self.sample_fps, self.stop / self.sample_fps, why)
+
+    def mean_feature(self) -> _Floats:
+        mean: _Floats = self.evidence.features[self.start : self.stop].mean(axis=0)
+        return mean
+
+    def doubts(self) -> tuple[float, float]:
+        """Entropy of the mean of the models, and their divergence."""
+        part = self.evidence.probabilities[:, self.start : self.stop]
+        if not part.size:
+            return 0.0, 0.0
+        whole = _entropy(part.mean(axis=0)).mean()
+        return float(whole), float(whole - _entropy(part).mean())
+
+
+def _windows(videos: Mapping[str, FrameEvidence], sample_fps: float, window_seconds: float) -> list[_Window]:
+    size = max(1, round(window_seconds * sample_fps))
+    return [
+        _Window(name, evidence, start, min(start + size, len(evidence.is_labelled)), sample_fps)
+        for name, evidence in videos.items()
+        for start in range(0, len(evidence.is_labelled), size)
+    ]
 
 
 def _entropy(probabilities: _Floats) -> _Floats:
@@ -124,8 +167,6 @@ def _entropy(probabilities: _Floats) -> _Floats:
 
 
 def _distances(means: _Floats, known: _Floats) -> _Floats:
-    if not len(known):
-        return np.zeros(len(means))
     squares = (means**2).sum(axis=1)[:, None] + (known**2).sum(axis=1)[None] - 2 * means @ known.T
     nearest: _Floats = np.maximum(squares, 0).min(axis=1)
     return nearest

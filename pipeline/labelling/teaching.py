@@ -5,6 +5,7 @@ from __future__ import annotations
 from collections.abc import Callable, Mapping
 from dataclasses import replace
 from pathlib import Path
+from typing import Protocol
 
 import numpy as np
 import torch
@@ -12,13 +13,12 @@ from torch import Tensor
 
 from pipeline.calibration import UNCALIBRATED, Calibration
 from pipeline.checkpoint import ModelFile, provenance_of, save_model
-from pipeline.config import DecodeConfig, TimelineConfig
+from pipeline.config import Experiment, TimelineConfig
 from pipeline.datasets.identities import Contents
-from pipeline.datasets.sequences import IGNORED, timeline_labels
+from pipeline.datasets.sequences import has_target, timeline_labels
 from pipeline.known_videos import KnownVideos
-from pipeline.labelling.features import FeatureMaker
 from pipeline.labelling.messages import WINDOW_SECONDS, LearnJob, News, StageClock, VideoDrafts, as_bytes
-from pipeline.labelling.proposals import FrameEvidence, Offer, apart, rank_offers
+from pipeline.labelling.proposals import FrameEvidence, Offer, random_offers, rank_offers
 from pipeline.learning.timelines import (
     Basis,
     Example,
@@ -34,27 +34,39 @@ from pipeline.learning.timelines import (
 from pipeline.models.recognizer import Recognizer
 from pipeline.sampling import Window
 from pipeline.timeline.scores import WindowScores
-from pipeline.timeline.segments import merge_segments
+from pipeline.timeline.segments import Timeline
+from pipeline.timeline.tracks import Tracks
 
 _DRAFT_TIMELINE = TimelineConfig(smoothing_seconds=0.5, min_seconds=0.75)
+
+
+class FeatureSource(Protocol):
+    """Where the features of videos are found."""
+
+    experiment: Experiment
+    """Settings of the features, and of heads on them."""
+
+    def find(self, path: Path) -> Tensor | None:
+        """Return the features of a video, ``[G, D]``, if they are there."""
 
 
 class Teacher:
     """Keeps projected features, and the last model, from one job to the next.
 
     Args:
-        decode: how files are read.
+        maker: has the features of videos, and the settings.
         tell: called with news.
     """
 
-    def __init__(self, decode: DecodeConfig, tell: Callable[[News], None]) -> None:
-        self._maker, self._tell = FeatureMaker(decode), tell
+    def __init__(self, maker: FeatureSource, tell: Callable[[News], None]) -> None:
+        self._maker, self._tell = maker, tell
         self._transform = self._maker.experiment.transform
         self._basis: Basis | None = None
         self._projected: dict[str, Tensor] = {}
         self._model: Recognizer | None = None
         self._labels: tuple[str, ...] = ()
         self._calibration = UNCALIBRATED
+        self._experiment = maker.experiment
 
     def learn(self, job: LearnJob) -> None:
         """Train on the labelled stretches of the videos that have features, draft all, judge, and offer.
@@ -62,15 +74,18 @@ class Teacher:
         Raises:
             UserError: nothing is labelled.
         """
-        clock, experiment = StageClock(self._tell), self._maker.experiment
+        experiment = self._maker.experiment
+        sequence = replace(experiment.sequence, labels="several" if job.may_overlap else "one")
+        experiment = replace(experiment, sequence=sequence)
+        clock, self._experiment = StageClock(self._tell), experiment
         with clock.stage("features", 0.05):
             self._take_features(job.paths)
         names = {row.label for row in job.rows}
         labels = timeline_labels(sorted(names), experiment.sequence)
-        require_labels(labels[:-1])
+        require_labels([label for label in labels if label != experiment.sequence.background_label])
         with clock.stage("targets", 0.1):
             examples = make_examples(job.rows, self._projected, labels, experiment, job.rejected)
-            taught = [example for example in examples if (example.targets != IGNORED).any()]
+            taught = [example for example in examples if has_target(example.targets).any()]
             require_labels([example.name for example in taught])
         with clock.stage("training", 0.15):
             self._model = train_small(taught, labels, experiment, job.seed)
@@ -111,8 +126,11 @@ class Teacher:
                 self._tell(News("drafts", name, drafts=self._drafts(name)))
 
     def _probabilities(self, model: Recognizer, name: str, calibration: Calibration) -> Tensor:
-        delay = self._maker.experiment.sequence.delay_frames
-        return calibration.probabilities(timeline_scores(model, self._projected[name], delay))
+        sequence = self._experiment.sequence
+        logits = timeline_scores(model, self._projected[name], sequence.delay_frames)
+        return (
+            calibration.each_probability(logits) if sequence.labels == "several" else calibration.probabilities(logits)
+        )
 
     def _drafts(self, name: str) -> VideoDrafts:
         assert self._model is not None
@@ -120,19 +138,20 @@ class Teacher:
         scores = self._probabilities(self._model, name, self._calibration).numpy()
         grid = self._transform.grid_of_features(self._transform.frames_for(len(scores)))
         windows = (WindowScores(Window(k, k + 1), values) for k, values in zip(grid, scores, strict=True))
-        segments = merge_segments(windows, self._labels, fps, grid.stop / fps, _DRAFT_TIMELINE)
+        is_several = self._experiment.sequence.labels == "several"
+        tracks = (Tracks if is_several else Timeline)(self._labels, fps, _DRAFT_TIMELINE, grid.stop / fps)
+        segments = [segment for window in windows for segment in tracks.push(window)] + tracks.finish()
         found = tuple((s.label, s.start_seconds, s.end_seconds, float(s.score)) for s in segments)
         scores = np.pad(scores, ((grid.start, 0), (0, 0)))
         return VideoDrafts(self._labels, fps, as_bytes(scores), found)
 
     def _offers(self, job: LearnJob, examples: Mapping[str, Example], held_out: HeldOutFigures) -> list[Offer]:
         fps = self._maker.experiment.sampling.sample_fps
-        videos = {name: self._evidence(name, examples.get(name), held_out) for name in self._projected}
-        offers = rank_offers(videos, fps, WINDOW_SECONDS)
+        names = [name for name in job.paths if name in self._projected]
+        videos = {name: self._evidence(name, examples.get(name), held_out) for name in names}
         if job.order == "random":
-            order = np.random.default_rng(job.seed).permutation(len(offers))
-            offers = apart([replace(offers[place], why="by chance") for place in order])
-        return offers
+            return random_offers(videos, fps, WINDOW_SECONDS, job.seed)
+        return rank_offers(videos, fps, WINDOW_SECONDS)
 
     def _evidence(self, name: str, example: Example | None, held_out: HeldOutFigures) -> FrameEvidence:
         """By the model, and by those of another seed that have not seen the video."""
@@ -142,13 +161,15 @@ class Teacher:
         models = [self._model, *(others or held_out.models)]
         probabilities = torch.stack([self._probabilities(model, name, self._calibration) for model in models])
         count = len(self._projected[name])
-        is_labelled = np.zeros(count, bool) if example is None else (example.targets != IGNORED).numpy()
+        is_labelled = np.zeros(count, bool) if example is None else has_target(example.targets).numpy()
+        if self._experiment.sequence.labels == "several":  # each label is there or not
+            probabilities = torch.stack([probabilities, 1 - probabilities], dim=-1)
         return FrameEvidence(self._projected[name].numpy(), probabilities.numpy(), is_labelled)
 
     def _save(self, job: LearnJob, path: Path, held_out: HeldOutFigures) -> None:
         assert self._model is not None
         assert self._basis is not None
-        experiment = self._maker.experiment
+        experiment = self._experiment
         contents = Contents(experiment.data)
         contents.digest_all(job.rows)
         model = ModelFile(

@@ -87,9 +87,10 @@ def _drafter(path: str, decode: DecodeConfig) -> Callable[[Path], VideoDrafts]:
 def run_learner(pipe: Connection, decode: DecodeConfig) -> None:
     """Learn from each job that is sent, and draft each video whose ``(name, path)`` is, until the pipe is closed."""
     _begin(niceness=0)
+    from pipeline.labelling.features import FeatureMaker
     from pipeline.labelling.teaching import Teacher
 
-    teacher = Teacher(decode, pipe.send)
+    teacher = Teacher(FeatureMaker(decode), pipe.send)
     with suppress(EOFError, BrokenPipeError, OSError):
         while True:
             job = pipe.recv()

@@ -10,8 +10,8 @@ from __future__ import annotations
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, replace
 
-import numpy as np
 import torch
+import torch.nn.functional as F
 from lightning.pytorch import Trainer, seed_everything
 from torch import Tensor, nn
 
@@ -29,13 +29,18 @@ from pipeline.config import (
 )
 from pipeline.datasets.annotations import VideoRow
 from pipeline.datasets.sequence_features import Copies, Sequences, feature_loader
-from pipeline.datasets.sequences import IGNORED, delayed, frame_targets, timeline_videos
+from pipeline.datasets.sequences import (
+    IGNORED,
+    delayed,
+    frame_targets,
+    has_target,
+    nothing_known,
+    timeline_videos,
+)
 from pipeline.errors import UserError
 from pipeline.models.recognizer import Recognizer
-from pipeline.timeline.labelled import spans_of_steps, without_labels
-from pipeline.timeline.metrics.segments import match_segments
 from pipeline.training.calm import calm_lightning
-from pipeline.training.timelines import TimelineLearner, fewer_threads
+from pipeline.training.timelines import TimelineLearner, fewer_threads, timeline_figures
 
 # Defaults, not tuned: as few components as that, and label smoothing, because a GRU soon knows a few labelled stretches
 # by heart. A trial on one data set suggested both, but it looked at all of its videos, and so shows nothing.
@@ -45,7 +50,9 @@ _LEAST_COMPONENT = 1e-3
 _NUM_STEPS, _LANES = 160, 32
 _PIECE_FRAMES, _SEQUENCE_FRAMES = 128, 32
 """Pieces of videos that are learned from side by side, each from an empty state."""
-_MIN_BACKGROUND_SHARE = 0.02
+_MARGIN_SECONDS = 4.0
+"""Beside a labelled stretch, taken for background where nobody has labelled any: who says when an action begins saw
+that it was not there before."""
 _MAX_FOLDS = 2
 _REJECTED_COPIES = 3
 """A rejected draft is learned from so many times as background: a model has taken it for something."""
@@ -104,7 +111,7 @@ class Example:
     features: Tensor
     """``[G, C]``, projected."""
     targets: Tensor
-    """int64 ``[G]``: places in the labels, or ``IGNORED``."""
+    """int64 ``[G]`` or float32 ``[G, K]``, as of ``frame_targets``."""
     rejected: tuple[tuple[int, int], ...] = ()
     """Grid frames of drafts that were rejected, where nothing else is labelled."""
 
@@ -128,11 +135,7 @@ def make_examples(
     rejected: Mapping[str, Sequence[tuple[float, float]]] | None = None,
 ) -> list[Example]:
     """The videos of the rows that have features, with a target at each: of a model that looks back these are the grid
-    frames from the second on.
-
-    Where hardly anything is labelled background, all that is not labelled of a video with a label is taken for it: a
-    model that has never seen nothing sees something everywhere.
-    """
+    frames from the second on."""
     fps, transform, examples = experiment.sampling.sample_fps, experiment.transform, []
     for video in timeline_videos(rows):
         name = video.row.name
@@ -141,19 +144,37 @@ def make_examples(
             shown = frame_targets(video, grid.stop, fps, labels, experiment.sequence)
             spans = [(max(0, int(a * fps) - grid.start), int(b * fps) + 1) for a, b in (rejected or {}).get(name, ())]
             examples.append(Example(name, video.row.group, features[name], shown[grid.start :], tuple(spans)))
-    known = torch.cat([e.targets[e.targets != IGNORED] for e in examples]) if examples else torch.zeros(0)
-    background = len(labels) - 1
-    if len(known) and float((known == background).float().mean()) < _MIN_BACKGROUND_SHARE:
-        return [
-            replace(e, targets=e.targets.masked_fill(e.targets == IGNORED, background))
-            if (e.targets != IGNORED).any()
-            else e
-            for e in examples
-        ]
     return examples
 
 
-def _copies(examples: Sequence[Example], experiment: Experiment, background: int) -> list[Copies]:
+def _with_margins(examples: Sequence[Example], labels: Sequence[str], num_frames: int) -> Sequence[Example]:
+    """The examples, and where no background is labelled that beside each labelled stretch: a model that has never seen
+    nothing sees something everywhere."""
+    if any(_is_nothing(e.targets, labels).any() for e in examples):
+        return examples
+    found = []
+    for example in examples:
+        is_known = has_target(example.targets)
+        near = F.max_pool1d(is_known[None].float(), 2 * num_frames + 1, stride=1, padding=num_frames)[0] > 0
+        filled = _with_nothing(example.targets, labels)
+        is_kept = near if filled.ndim == 1 else near[:, None]
+        found.append(replace(example, targets=torch.where(is_kept, filled, example.targets)))
+    return found
+
+
+def _is_nothing(targets: Tensor, labels: Sequence[str]) -> Tensor:
+    """True where the target is that nothing happens, bool ``[G]``."""
+    return (targets == 0).all(dim=-1) if targets.is_floating_point() else targets == len(labels) - 1
+
+
+def _with_nothing(targets: Tensor, labels: Sequence[str]) -> Tensor:
+    """The targets, and where there are none that nothing happens."""
+    if targets.is_floating_point():
+        return targets.nan_to_num(0.0)
+    return targets.masked_fill(targets == IGNORED, len(labels) - 1)
+
+
+def _copies(examples: Sequence[Example], experiment: Experiment, labels: Sequence[str]) -> list[Copies]:
     """Pieces to learn from, and again those that were rejected."""
     pieces: list[Copies] = []
     delay = experiment.sequence.delay_frames
@@ -161,25 +182,25 @@ def _copies(examples: Sequence[Example], experiment: Experiment, background: int
         features, targets = _held(example.features, delay), delayed(example.targets, delay)
         for start in range(0, len(features), _PIECE_FRAMES):
             part = targets[start : start + _PIECE_FRAMES]
-            if (part != IGNORED).any():
+            if has_target(part).any():
                 pieces.append([(features[start : start + _PIECE_FRAMES], part)])
         for start, stop in example.rejected:
-            pieces += _REJECTED_COPIES * [_rejected_piece(features, targets, start + delay, stop + delay, background)]
+            pieces += _REJECTED_COPIES * [_rejected_piece(features, targets, start + delay, stop + delay, labels)]
     return pieces
 
 
-def _rejected_piece(features: Tensor, targets: Tensor, start: int, stop: int, background: int) -> Copies:
-    """The frames before and in a rejected draft, with background as its target where nothing is labelled."""
+def _rejected_piece(features: Tensor, targets: Tensor, start: int, stop: int, labels: Sequence[str]) -> Copies:
+    """The frames before and in a rejected draft, of which nothing happens where nothing is labelled."""
     first = max(0, min(start, len(features) - 1) - _SEQUENCE_FRAMES)
-    part = torch.full_like(targets[first:stop], IGNORED)
-    inside = targets[start:stop]
-    part[start - first :] = torch.where(inside == IGNORED, background, inside)
+    part = torch.full_like(targets[first:stop], nothing_known(targets))
+    part[start - first :] = _with_nothing(targets[start:stop], labels)
     return [(features[first:stop], part)]
 
 
 def train_small(examples: Sequence[Example], labels: Sequence[str], experiment: Experiment, seed: int) -> Recognizer:
     """A recogniser of projected features, in evaluation mode."""
-    pieces = _copies(examples, experiment, len(labels) - 1)
+    examples = _with_margins(examples, labels, round(_MARGIN_SECONDS * experiment.sampling.sample_fps))
+    pieces = _copies(examples, experiment, labels)
     small = _small_experiment(experiment, examples[0].features.shape[1], pieces)
     seed_everything(seed, verbose=False)
     learner = TimelineLearner(small, len(labels))
@@ -246,29 +267,20 @@ def hold_out(
         )
         progress()
         for example in examples:
-            known = example.targets != IGNORED
-            if example.group in fold and known.any():
+            if example.group in fold and has_target(example.targets).any():
                 logits = timeline_scores(models[-1], example.features, experiment.sequence.delay_frames)
-                judged.append((logits[known], example.targets[known]))
-    return HeldOutFigures(_figures(judged, len(labels) - 1), _calibration(judged), tuple(models), tuple(folds))
+                judged.append((logits, example.targets))
+    found = timeline_figures(judged, len(labels) - 1)
+    figures = {"frame accuracy": found["accuracy"], "F1@25": found["f1_25"]}
+    return HeldOutFigures(figures, _calibration(judged), tuple(models), tuple(folds))
 
 
 def _calibration(judged: Sequence[tuple[Tensor, Tensor]]) -> Calibration:
     logits, truth = (torch.cat(part) for part in zip(*judged, strict=True))
-    return Calibration(fit_temperature(logits, truth))
-
-
-def _figures(judged: Sequence[tuple[Tensor, Tensor]], background: int) -> dict[str, float]:
-    accuracies, f1s = [], []
-    for logits, truth in judged:
-        predicted = logits.argmax(dim=1)
-        accuracies.append(float((predicted == truth).float().mean()))
-        ours, theirs = (
-            without_labels(spans_of_steps([str(label) for label in some.tolist()], 1.0), [str(background)])
-            for some in (predicted, truth)
-        )
-        f1s.append(match_segments(ours, theirs, min_iou=0.25).f1)
-    return {"frame accuracy": float(np.mean(accuracies)), "F1@25": float(np.mean(f1s))}
+    if truth.is_floating_point():  # a temperature is of labels of which one is there
+        return UNCALIBRATED
+    known = truth != IGNORED
+    return Calibration(fit_temperature(logits[known], truth[known]))
 
 
 def fold_in(small: Recognizer, basis: Basis, experiment: Experiment, num_classes: int) -> Recognizer:

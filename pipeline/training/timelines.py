@@ -180,13 +180,14 @@ class TimelineLearner(ClipClassifier):
         return self.recognizer.score(features)[0][0].float().cpu(), targets[0].cpu()
 
     def on_validation_epoch_end(self) -> None:
-        """Frame accuracy, segmental F1 and loss over the validation videos of all ranks that have a target."""
+        """``timeline_figures`` and loss over the validation videos of all ranks that have a target."""
         self._seen = [pair for part in self.ranks.gather(self._seen) for pair in part if has_target(pair[1]).any()]
         if not self._seen:
             return
         pairs = [(scores[None].to(self.device), targets[None].to(self.device)) for scores, targets in self._seen]
         losses = [float(self.stage_loss(*pair).detach()) for pair in pairs]
-        figures = _figures(self._seen, self.recognizer.classifier.out_features - 1)
+        found = timeline_figures(self._seen, self.recognizer.classifier.out_features - 1)
+        figures = {f"val_{name}": value for name, value in found.items()}
         self.log_dict({"val_loss": float(np.mean(losses)), **figures}, prog_bar=True)
         self.log("val_order", float(np.mean(list(figures.values()))) - 1e-6 * float(np.mean(losses)))
 
@@ -201,26 +202,36 @@ class TimelineLearner(ClipClassifier):
         self._state = checkpoint["sequence_states"][self.ranks.index]
 
 
-def _figures(seen: Sequence[tuple[Tensor, Tensor]], background: int) -> dict[str, float]:
-    """Frame accuracy and F1 at 25 % overlap, means over videos; where there may be several labels, the share of
-    (frame, label) pairs that are right at one half, balanced between present and absent."""
-    if seen[0][1].is_floating_point():
-        shares = []
-        for scores, targets in seen:
-            right = (scores > 0) == (targets > 0.5)
-            shares += [float(right[targets == kind].float().mean()) for kind in (0, 1) if (targets == kind).any()]
-        return {"val_accuracy": float(np.mean(shares))}
+def timeline_figures(seen: Sequence[tuple[Tensor, Tensor]], background: int) -> dict[str, float]:
+    """Figures of whole videos, means over them: ``accuracy`` of frames and ``f1_25``, F1 of segments at 25 % overlap.
+
+    Where there may be several labels: the share of (frame, label) pairs that are right at one half, balanced between
+    present and absent, and F1 of the segments of each label by itself.
+
+    Args:
+        seen: logits ``[G, K]`` and targets ``[G]`` or ``[G, K]`` of each video, of which one at least is known.
+        background: place of the label without segments, where there is one label at a time.
+    """
     accuracies, f1s = [], []
     for scores, targets in seen:
-        known, predicted = targets != IGNORED, scores.argmax(dim=-1)
-        accuracies.append(float((predicted == targets)[known].float().mean()))
-        ours, theirs = (_spans(some[known].tolist(), background) for some in (predicted, targets))
+        known = has_target(targets)
+        truth, predicted = targets[known], scores[known].argmax(dim=-1)
+        if targets.is_floating_point():
+            truth, predicted = truth > 0.5, scores[known] > 0
+            accuracies += [float((predicted == truth)[truth == kind].float().mean()) for kind in truth.unique()]
+        else:
+            accuracies.append(float((predicted == truth).float().mean()))
+        ours, theirs = (_spans(some, background) for some in (predicted, truth))
         f1s.append(match_segments(ours, theirs, min_iou=0.25).f1)
-    return {"val_accuracy": float(np.mean(accuracies)), "val_f1_25": float(np.mean(f1s))}
+    return {"accuracy": float(np.mean(accuracies)), "f1_25": float(np.mean(f1s))}
 
 
-def _spans(labels: Sequence[int], background: int) -> tuple[Span, ...]:
-    return without_labels(spans_of_steps([str(label) for label in labels], 1.0), [str(background)])
+def _spans(steps: Tensor, background: int) -> tuple[Span, ...]:
+    """Segments of a video's labels ``[G]``, or of those that are there, bool ``[G, K]``."""
+    if steps.ndim == 1:
+        return without_labels(spans_of_steps([str(label) for label in steps.tolist()], 1.0), [str(background)])
+    columns = [[str(label) if there else "" for there in column] for label, column in enumerate(steps.T.tolist())]
+    return tuple(span for column in columns for span in without_labels(spans_of_steps(column, 1.0), [""]))
 
 
 def _detached(state: State, device: torch.device | None = None) -> State:

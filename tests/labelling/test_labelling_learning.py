@@ -97,16 +97,19 @@ def test_the_whole_model_answers_as_the_small_one() -> None:
     assert torch.allclose(ours, theirs, atol=2e-3)
 
 
-def test_what_nobody_looked_at_is_background_only_where_there_is_no_other() -> None:
+def test_what_lies_beside_a_stretch_is_background_only_where_none_is_labelled() -> None:
     experiment = draft_experiment(".", DecodeConfig())
     features = {"v": torch.zeros(40, 3)}
     walk = VideoRow(Path("v"), "walk", "v", 0.0, 2.0, "v")
     rest = VideoRow(Path("v"), "unlabelled", "v", 2.0, None, "v")
     (example,) = make_examples([walk, rest], features, LABELS, experiment)
-    assert example.targets.tolist() == [0] * 7 + [2] * 33
+    assert example.targets.tolist() == [0] * 7 + [IGNORED] * 33
+    (filled,) = timelines._with_margins([example], LABELS, 16)
+    assert filled.targets.tolist() == [0] * 7 + [2] * 16 + [IGNORED] * 17
     nothing = VideoRow(Path("v"), "background", "v", 2.0, 4.0, "v")
     (example,) = make_examples([walk, nothing, replace(rest, start_seconds=4.0)], features, LABELS, experiment)
-    assert example.targets.tolist() == [0] * 7 + [2] * 8 + [IGNORED] * 25
+    (filled,) = timelines._with_margins([example], LABELS, 16)
+    assert filled.targets.tolist() == [0] * 7 + [2] * 8 + [IGNORED] * 25
 
 
 def test_a_rejected_draft_is_learned_as_background(
@@ -124,6 +127,28 @@ def test_a_rejected_draft_is_learned_as_background(
     ]
     assert scores[1] > scores[0]
     assert model is not None
+
+
+def test_labels_that_overlap_are_learned_each_by_itself() -> None:
+    torch.manual_seed(0)
+    experiment = draft_experiment(".", DecodeConfig())
+    experiment = replace(experiment, sequence=replace(experiment.sequence, labels="several"))
+    examples, labels = [], LABELS[:2]
+    for number in range(4):
+        features, rows, path = 0.3 * torch.randn(240, 40), [], Path(f"v{number}.mp4")
+        for start in range(10 + number, 200, 60):
+            for place in (0, 1):  # run begins while the other still lasts
+                features[start + 10 * place : start + 10 * place + 20, place] += 3
+                span = (start + 10 * place) / 4, (start + 10 * place) / 4 + 5
+                rows.append(VideoRow(path, labels[place], f"g{number}", *span, path.name))
+        examples += make_examples(rows, {path.name: features}, labels, experiment)
+    found = hold_out(examples, labels, experiment)
+    assert found.figures["frame accuracy"] > 0.85
+    assert found.figures["F1@25"] > 0.7
+    small = found.models[0]
+    unseen = [example for example in examples if example.group in found.groups[0]]
+    both = [timeline_scores(small, e.features, 4)[(e.targets == 1).all(dim=1)] > 0 for e in unseen]
+    assert torch.cat(both).float().mean() > 0.8
 
 
 # Proposals

@@ -37,25 +37,60 @@ def settled(experiment: Experiment, device: torch.device = CPU) -> tuple[str, st
     return experiment.training.precision, said
 
 
-@pytest.mark.usefixtures("amx")
-@pytest.mark.parametrize(
-    ("config", "expected"),
-    [
-        ("ceiling", "fp32"),
-        ("cifar10_cnn_gru", "fp32"),
-        ("cifar10_rows_gru", "fp32"),
-        ("cifar10_small_gru", "bf16"),
-        ("folder", "fp32"),
-        ("hmdb51", "fp32"),
-        ("motion", "bf16"),
-        ("ucf101_convgru", "fp32"),
-        ("ucf101_gru", "bf16"),
-    ],
-)
-def test_a_processor_with_matrix_units_uses_them_where_the_benchmark_gained(config: str, expected: str) -> None:
-    chosen, said = settled(read_experiment(CONFIGS / f"{config}.yaml"))
+@pytest.fixture
+def zen4(amx: None, monkeypatch: pytest.MonkeyPatch) -> None:
+    """An AMD processor with bf16 in its vector units."""
+    capabilities = {"amx_bf16": False, "avx512_bf16": True, "cpu_name": "AMD EPYC"}
+    monkeypatch.setattr(torch.cpu, "get_capabilities", lambda: capabilities, raising=False)
+
+
+CHOICES = {  # config -> with matrix units, with AMD's vector units
+    "ceiling": ("fp32", "fp32"),
+    "cifar10_cnn_gru": ("fp32", "fp32"),
+    "cifar10_rows_gru": ("fp32", "bf16"),
+    "cifar10_small_gru": ("bf16", "bf16"),
+    "folder": ("fp32", "fp32"),
+    "folder --training.backbone_lr_scale 0": ("fp32", "bf16"),
+    "hmdb51": ("fp32", "fp32"),
+    "motion": ("bf16", "bf16"),
+    "motion_timeline": ("bf16", "bf16"),
+    "ucf101_convgru": ("fp32", "fp32"),
+    "ucf101_gru": ("bf16", "bf16"),
+}
+
+
+def check_choice(words: str, expected: str) -> None:
+    config, *settings = words.split()
+    chosen, said = settled(read_experiment(CONFIGS / f"{config}.yaml", settings))
     assert chosen == expected
     assert said.startswith(f"training.precision auto: {expected} (")
+
+
+@pytest.mark.usefixtures("amx")
+@pytest.mark.parametrize("words", CHOICES)
+def test_a_processor_with_matrix_units_uses_them_where_the_benchmark_gained(words: str) -> None:
+    check_choice(words, CHOICES[words][0])
+
+
+@pytest.mark.usefixtures("zen4")
+@pytest.mark.parametrize("words", CHOICES)
+def test_a_processor_with_vector_units_uses_them_where_the_benchmark_gained(words: str) -> None:
+    check_choice(words, CHOICES[words][1])
+
+
+@pytest.mark.usefixtures("zen4")
+@pytest.mark.parametrize(
+    ("limit", "expected"), [("AVX512_CORE", "fp32"), ("AVX2", "fp32"), ("AVX512_CORE_BF16", "bf16")]
+)
+def test_a_limit_may_take_the_vector_units_away(limit: str, expected: str, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv("ONEDNN_MAX_CPU_ISA", limit)
+    assert settled(read_experiment(CONFIGS / "motion.yaml"))[0] == expected
+
+
+@pytest.mark.usefixtures("zen4")
+def test_vector_units_that_are_not_faster_in_bf16_are_not_used(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(torch.cpu, "get_capabilities", lambda: {"avx512_bf16": True, "cpu_name": "Intel(R) Xeon(R)"})
+    assert settled(read_experiment(CONFIGS / "motion.yaml"))[0] == "fp32"
 
 
 @pytest.mark.usefixtures("amx")
