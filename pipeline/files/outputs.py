@@ -13,6 +13,7 @@ from pipeline.errors import UserError
 from pipeline.files.failures import STDOUT, OutputError
 from pipeline.files.lock import locked_file
 from pipeline.files.writing import is_special
+from pipeline.sources import shown_path
 
 _Identity = tuple[int | str, ...]
 
@@ -53,10 +54,12 @@ def check_outputs(outputs: Mapping[str, Path], inputs: Iterable[str | Path] = ()
         no_clobber: also refuse files that are there already.
 
     Raises:
-        UserError: an output is an input, two are one file, or one is there already.
+        UserError: an output is an address or an input, two are one file, or one is there already.
     """
     seen: dict[_Identity, tuple[str, Path]] = {}
     for option, path in outputs.items():
+        if shown_path(path) != str(path):
+            raise UserError(f"{option} {shown_path(path)}: outputs are files, and that is an address; name a file")
         if is_special(path) and not _status(path):
             continue
         other, _ = seen.setdefault(_identity(path), (option, path))

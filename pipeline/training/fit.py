@@ -122,6 +122,8 @@ def _train(experiment: Experiment, splits: Splits | None, *, resume: bool, quiet
         _check_run_dir(run_dir, last, resume)
         with ranks.in_turn():
             splits = splits or read_splits(experiment.data, experiment.seed, experiment.timeline_targets)
+        videos = {row.path for part in (splits.train, splits.val, splits.test) for row in part}
+        check_outputs(files_in(run_dir, RUN_FILES), videos)
         if experiment.task == "timeline":
             splits = replace(splits, labels=timeline_labels(splits.labels, experiment.sequence))
             experiment = settle_features(experiment, splits)

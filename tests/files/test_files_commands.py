@@ -142,6 +142,32 @@ def test_a_page_of_somebody_else_is_not_replaced(here: Path, command: str, capsy
     assert contents(here) == before
 
 
+def test_no_training_writes_over_its_videos(here: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    (here / "runs" / "run").mkdir(parents=True)
+    os.link("set/grows/0.mp4", "runs/run/model.safetensors")
+    before = contents(here)
+    assert "would be written over the input" in refused(["train", "--config", "config.yaml"], capsys)
+    assert contents(here) == before
+
+
+@pytest.mark.parametrize(
+    "command",
+    [
+        f"{PREDICT} --json rtsp://me:hunter2@camera/live",
+        f"{PREDICT} --csv http://camera/hunter2/x.csv",
+        "train --config config.yaml --name rtsp://me:hunter2@camera/live",
+        "train --config config.yaml --output_dir http://me:hunter2@camera",
+        "export m.safetensors --output rtsp://me:hunter2@camera/live",
+        "check set --csv rtsp:/me:hunter2@camera/live",
+    ],
+)
+def test_an_address_is_no_place_for_outputs(here: Path, command: str, capsys: pytest.CaptureFixture[str]) -> None:
+    before = contents(here)
+    said = refused(command.split(), capsys)
+    assert "hunter2" not in said
+    assert contents(here) == before
+
+
 def test_no_export_evaluation_or_run_writes_over_what_it_reads(here: Path, capsys: pytest.CaptureFixture[str]) -> None:
     (here / "m.clip.onnx").symlink_to("m.safetensors")
     (here / "runs" / "run").mkdir(parents=True)
