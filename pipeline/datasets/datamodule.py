@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Sequence
+from contextlib import closing
 from typing import Any
 
 import torch
@@ -12,8 +13,8 @@ from torch.utils.data import DataLoader
 
 from pipeline.config import ClipSettings, DataConfig, Experiment, MachineConfig
 from pipeline.datasets.annotations import VideoRow
-from pipeline.datasets.features import FeatureCache, FeatureDataset, FrozenBackbone
-from pipeline.datasets.grids import cache_store
+from pipeline.datasets.features import FRAMES_A_CALL, FeatureCache, FeatureDataset, FrozenBackbone
+from pipeline.datasets.grids import DecodedClips, cache_store
 from pipeline.datasets.loading import ClipLoader, InMemory, can_send_in_memory, lost_workers
 from pipeline.datasets.settled import Splits
 from pipeline.datasets.videos import (
@@ -29,13 +30,16 @@ from pipeline.datasets.videos import (
     random_clip,
     whole_grid,
 )
-from pipeline.errors import UserError
+from pipeline.errors import DecodeError, UserError
 from pipeline.files.stopping import work_for_parent
 from pipeline.machine import free_memory_bytes, num_cores
 from pipeline.ranks import ALONE, Ranks
 
 # What a slow machine decodes at least.
 _MIN_BYTES_PER_SECOND = 250_000.0
+# Videos with more frames, some 60 MB, are embedded while they are decoded, and not after it. A smaller file holds
+# fewer, but for pictures in which nothing moves.
+_LONG_FRAMES, _LONG_BYTES = 1_000, 2_000_000
 # Rows whose features are made before the ranks wait for one another: none has to wait long.
 _ROWS_A_ROUND = 256
 
@@ -141,14 +145,39 @@ def read_features(
         found.append(cache.find(row, num_copies))
         if found[-1] is not None:
             progress()
+    decoded = DecodedClips(settings)
+    for place, row in enumerate(rows):
+        if found[place] is None and _is_long(decoded, row):
+            found[place] = _features_of_parts(cache, decoded, row, num_copies)
+            progress()
     missing = [place for place, features in enumerate(found) if features is None]
     left = [rows[place] for place in missing]
     for place, batch in zip(missing, make_loader(left, labels, settings, whole_grid) if left else (), strict=True):
         assert isinstance(batch, ClipBatch)
         bad = [reason for _, reason in batch.bad]
-        found[place] = bad[0] if bad else cache.make(rows[place], batch.frames[0], num_copies)
+        found[place] = bad[0] if bad else cache.make(rows[place], batch.frames[0].split(FRAMES_A_CALL), num_copies)
         progress()
     return [features for features in found if features is not None]
+
+
+def _is_long(decoded: DecodedClips, row: VideoRow) -> bool:
+    """True if a worker had better not hand over all grid frames of the row at once."""
+    if row.part is not None or _num_bytes(row) < _LONG_BYTES:  # to count frames, the file is read
+        return False
+    try:
+        return decoded.num_frames(row) > _LONG_FRAMES
+    except DecodeError:  # who decodes it says so
+        return False
+
+
+def _features_of_parts(
+    cache: FeatureCache, decoded: DecodedClips, row: VideoRow, num_copies: int
+) -> list[Tensor] | BadVideo:
+    try:
+        with closing(decoded.parts(row, FRAMES_A_CALL)) as parts:
+            return cache.make(row, parts, num_copies)
+    except DecodeError as error:
+        return BadVideo.of(row, error)
 
 
 def make_feature_loader(

@@ -22,7 +22,8 @@ from pipeline.files.cache import DamagedEntryError, Store, digest
 from pipeline.models.recognizer import Recognizer
 from pipeline.transforms.augmentation import TrainTransform
 
-_FRAMES_A_CALL = 128
+FRAMES_A_CALL = 128
+"""Grid frames that are embedded at a time."""
 
 
 class FrozenBackbone:
@@ -59,21 +60,25 @@ class FrozenBackbone:
             hold: end with the features of a last frame that stands still, as many as the first frames have none; False
                 leaves these away, but for a video without others.
         """
-        return self.embed_parts(frames.split(_FRAMES_A_CALL), seed, hold=hold)
+        return self.embed_parts(frames.split(FRAMES_A_CALL), [seed], hold=hold)[0]
 
     @torch.inference_mode()
-    def embed_parts(self, parts: Iterable[Tensor], seed: int | None = None, *, hold: bool = True) -> Tensor:
-        """Return what ``embed_video`` does, of frames that come in parts: a long video need not be in memory whole."""
-        embedder = FrameEmbedder(partial(self._embed, seed=seed), self.transform.config)
-        features, num_frames = [], 0
+    def embed_parts(self, parts: Iterable[Tensor], seeds: Sequence[int | None], *, hold: bool = True) -> list[Tensor]:
+        """Return what ``embed_video`` does with each seed, of frames that come in parts: a long video need not be in
+        memory whole."""
+        embedders = [FrameEmbedder(partial(self._embed, seed=seed), self.transform.config) for seed in seeds]
+        features: list[list[Tensor]] = [[] for _ in seeds]
+        num_frames = 0
         for part in parts:
             num_frames += len(part)
-            pushed = embedder.push(part)
-            features += [] if pushed is None else [pushed]
-        num_left = num_frames - sum(map(len, features))
-        if num_left and (hold or not features):
-            features.append(embedder.hold(num_left))
-        return torch.cat(features)
+            for embedder, some in zip(embedders, features, strict=True):
+                pushed = embedder.push(part)
+                some += [] if pushed is None else [pushed]
+        for embedder, some in zip(embedders, features, strict=True):
+            num_left = num_frames - sum(map(len, some))
+            if num_left and (hold or not some):
+                some.append(embedder.hold(num_left))
+        return [torch.cat(some) for some in features]
 
     def facts(self) -> dict[str, Any]:
         """Return facts that tell one frozen network from another: its weights, layer by layer, and what runs it."""
@@ -154,21 +159,15 @@ class FeatureCache:
         features = [rows for rows in found if rows is not None]
         return features if len(features) == len(found) else None
 
-    def make(self, row: VideoRow, frames: Tensor, num_copies: int) -> list[Tensor]:
-        """Return features of the row's grid frames, uint8 ``[G, 3, S, S]``, and of augmented copies; kept on disk."""
-        made = []
-        for copy in range(1 + num_copies):
-            key = self._key(row, copy)
-            features = self._backbone.embed_video(frames, seed=int(key[:12], 16) if copy else None)
+    def make(self, row: VideoRow, parts: Iterable[Tensor], num_copies: int) -> list[Tensor]:
+        """Return features of the row's grid frames, which come in parts, uint8 ``[n, 3, S, S]``, and of augmented
+        copies; kept on disk."""
+        keys = [self._key(row, copy) for copy in range(1 + num_copies)]
+        seeds = [int(key[:12], 16) if copy else None for copy, key in enumerate(keys)]
+        made = self._backbone.embed_parts(parts, seeds)
+        for copy, (key, features) in enumerate(zip(keys, made, strict=True)):
             self._store.put(key, features.numpy(), {"video": row.path.name, "copy": copy})
-            made.append(features)
         return made
-
-    def make_of_parts(self, row: VideoRow, parts: Iterable[Tensor]) -> Tensor:
-        """Return the features of the row's grid frames, which come in parts ``[n, 3, S, S]``; kept on disk."""
-        features = self._backbone.embed_parts(parts)
-        self._store.put(self._key(row, 0), features.numpy(), {"video": row.path.name, "copy": 0})
-        return features
 
     def _find(self, key: str) -> Tensor | None:
         entry = self._store.get(key)

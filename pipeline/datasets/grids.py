@@ -2,11 +2,15 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable
+from collections.abc import Callable, Generator
+from contextlib import closing
+from itertools import islice
 from typing import Any, Protocol
 
 import av
+import numpy as np
 import torch
+from numpy.typing import NDArray
 from torch import Tensor
 
 from pipeline.config import ClipSettings, DataConfig
@@ -48,6 +52,19 @@ class DecodedClips:
         with self._opener.open(row.source) as reader:
             grid = self._grid(reader, row)
             return None if len(grid) > _MAX_FRAMES_KEPT else (grid, self._frames(reader, list(grid)))
+
+    def parts(self, row: VideoRow, num_frames: int) -> Generator[Tensor, None, None]:
+        """All the row's grid frames, so many at a time, ``[n, 3, S, S]``, decoded from the start of the file: a long
+        video need not be in memory whole. Raises ``DecodeError``."""
+        with self._opener.open(row.source) as reader:
+            times = grid_seconds(self._grid(reader, row), self.settings.sampling.sample_fps)
+            with closing(reader.images_at(times)) as images:
+                while part := list(islice(images, num_frames)):
+                    yield torch.cat([self._fit(reader, image) for image, _ in part])
+
+    def _fit(self, reader: VideoReader, image: NDArray[np.uint8]) -> Tensor:
+        frames = torch.from_numpy(image).permute(2, 0, 1)[None]  # [H, W, 3] -> [1, 3, H, W]
+        return fit_frames(frames, self.settings.transform, reader.info.sample_aspect_ratio)
 
     def num_frames(self, row: VideoRow) -> int:
         """Open the video and count the row's grid frames. Raises ``DecodeError``."""

@@ -129,7 +129,7 @@ def _copies_of_file(
         steps = read_feature_file(row.path, config.num_features)
         grids = [at_grid(row.path, steps, config.features_fps, sample_fps, offset) for offset in offsets]
     except DecodeError as error:
-        return BadVideo(str(row.path), error.stage, error.cause)
+        return BadVideo.of(row, error)
     finally:
         progress()
     return [(torch.from_numpy(grid), offset) for grid, offset in zip(grids, offsets, strict=True)]

@@ -43,7 +43,7 @@ def _count(source: DecodedClips, row: VideoRow) -> int | BadVideo:
     try:
         return source.num_frames(row)
     except DecodeError as error:
-        return BadVideo(str(row.path), error.stage, error.cause)
+        return BadVideo.of(row, error)
 
 
 class FrameSequences(Dataset[Sample]):
@@ -87,7 +87,7 @@ class FrameSequences(Dataset[Sample]):
             # [n, 1, 3, S, S]: each a clip of its own, so that lanes of unlike lengths are joined.
             frames = self._source.clips(row, lambda grid: [[grid[min(k, len(grid) - 1)]] for k in wanted])
         except DecodeError as error:
-            return Sample(lane, 0, None, BadVideo(str(row.path), error.stage, error.cause))
+            return Sample(lane, 0, None, BadVideo.of(row, error))
         return Sample(lane, 0, frames)
 
     def keys(self, epoch: int, step: int) -> list[_LanePiece]:

@@ -46,6 +46,11 @@ class BadVideo:
     stretch: tuple[float, float | None] = (0.0, None)
     """Start and end of the row in seconds: of one video some rows may be readable and others not."""
 
+    @classmethod
+    def of(cls, row: VideoRow, error: DecodeError) -> BadVideo:
+        """Return the reason that an attempt to read a row gave."""
+        return cls(str(row.path), error.stage, error.cause, stretch=(row.start_seconds, row.end_seconds))
+
 
 @dataclass(frozen=True)
 class Sample:
@@ -164,8 +169,7 @@ class VideoDataset(Dataset[Sample]):
             clips = self._source.clips(row, lambda grid: self.choose(grid, key, self.settings))
             return Sample(key.row, label, clips)
         except DecodeError as error:
-            stretch = row.start_seconds, row.end_seconds
-            return Sample(key.row, label, None, BadVideo(str(row.path), error.stage, error.cause, stretch=stretch))
+            return Sample(key.row, label, None, BadVideo.of(row, error))
 
 
 class EpochSampler(Sampler[SampleKey]):

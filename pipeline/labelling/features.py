@@ -2,8 +2,8 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterator
-from itertools import count, islice
+from collections.abc import Callable, Generator
+from contextlib import closing
 from pathlib import Path
 
 import numpy as np
@@ -13,17 +13,13 @@ from torch import Tensor
 
 from pipeline.config import DecodeConfig
 from pipeline.datasets.annotations import VideoRow
-from pipeline.datasets.features import FeatureCache, FrozenBackbone
-from pipeline.datasets.grids import cache_store, row_facts
-from pipeline.decode import VideoOpener, VideoReader
+from pipeline.datasets.features import FRAMES_A_CALL, FeatureCache, FrozenBackbone
+from pipeline.datasets.grids import DecodedClips, cache_store, row_facts
 from pipeline.files.cache import digest
 from pipeline.learning.timelines import draft_experiment
 from pipeline.models.recognizer import Recognizer
-from pipeline.sampling import grid_seconds
 from pipeline.transforms.augmentation import TrainTransform
-from pipeline.transforms.frames import fit_frames
 
-_FRAMES_A_PART = 128
 _Motion = NDArray[np.float32]
 
 
@@ -48,7 +44,7 @@ class FeatureMaker:
         transform = TrainTransform(self.experiment.transform, recognizer.backbone.normalization)
         self._store = cache_store(self.experiment.data)
         self._cache = FeatureCache(FrozenBackbone(recognizer, transform), self._store, self.experiment.clips)
-        self._opener = VideoOpener(decode)
+        self._clips = DecodedClips(self.experiment.clips)
 
     def find(self, path: Path) -> Tensor | None:
         """Return the features of a video, float16 ``[G, D]``, if they are in the cache."""
@@ -62,8 +58,8 @@ class FeatureMaker:
             DecodeError: it cannot be read.
         """
         row, motion = VideoRow(path, "", ""), list[float]()
-        with self._opener.open(path) as reader:
-            features = self._cache.make_of_parts(row, self._parts(reader, motion, progress))
+        with closing(self._parts(row, motion, progress)) as parts:
+            (features,) = self._cache.make(row, parts, 0)
         return features, self._keep_motion(row, motion)
 
     def motion(self, path: Path) -> _Motion:
@@ -77,9 +73,8 @@ class FeatureMaker:
         if entry is not None:
             return np.asarray(entry.verified(), np.float32)
         changes: list[float] = []
-        with self._opener.open(path) as reader:
-            for _ in self._parts(reader, changes, lambda share: None):
-                pass
+        for _ in self._parts(row, changes, lambda share: None):
+            pass
         return self._keep_motion(row, changes)
 
     def _motion_key(self, row: VideoRow) -> str:
@@ -90,20 +85,16 @@ class FeatureMaker:
         self._store.put(self._motion_key(row), motion, {"video": row.path.name})
         return motion
 
-    def _parts(self, reader: VideoReader, changes: list[float], progress: Callable[[float], None]) -> Iterator[Tensor]:
-        """Grid frames, fitted, some at a time; their changes are added to ``changes``."""
-        fps, before = self.experiment.sampling.sample_fps, None
-        times = (time for number in count() for time in grid_seconds([number], fps))
-        fitted = (self._fit(reader, image) for image, _ in reader.images_at(times))
-        while part := list(islice(fitted, _FRAMES_A_PART)):
-            frames = torch.stack(part)
-            small = frames[:, :, ::4, ::4].float()
-            earlier = torch.cat([small[:1] if before is None else before, small[:-1]])
-            changes += (small - earlier).abs().mean(dim=(1, 2, 3)).tolist()
-            before = small[-1:]
-            progress(len(changes) / fps / max(reader.info.duration_seconds, 1e-3))
-            yield frames
-
-    def _fit(self, reader: VideoReader, image: NDArray[np.uint8]) -> Tensor:
-        frames = torch.from_numpy(image).permute(2, 0, 1)[None]  # [H, W, 3] -> [1, 3, H, W]
-        return fit_frames(frames, self.experiment.transform, reader.info.sample_aspect_ratio)[0]
+    def _parts(
+        self, row: VideoRow, changes: list[float], progress: Callable[[float], None]
+    ) -> Generator[Tensor, None, None]:
+        """Grid frames, some at a time; their changes are added to ``changes``."""
+        num_frames, before = self._clips.num_frames(row), None
+        with closing(self._clips.parts(row, FRAMES_A_CALL)) as parts:
+            for frames in parts:
+                small = frames[:, :, ::4, ::4].float()
+                earlier = torch.cat([small[:1] if before is None else before, small[:-1]])
+                changes += (small - earlier).abs().mean(dim=(1, 2, 3)).tolist()
+                before = small[-1:]
+                progress(len(changes) / max(num_frames, 1))
+                yield frames

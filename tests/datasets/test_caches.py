@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import os
 import shutil
+from collections.abc import Iterator
 from dataclasses import replace
 from pathlib import Path
 from typing import Any
@@ -12,6 +13,7 @@ import pytest
 import torch
 
 from pipeline.config import Experiment
+from pipeline.datasets import datamodule
 from pipeline.datasets.annotations import VideoRow
 from pipeline.datasets.datamodule import VideoDataModule
 from pipeline.datasets.features import FrozenBackbone
@@ -211,6 +213,43 @@ def test_copies_are_augmented_and_drawn_by_epoch(motion_root: Path, tmp_path: Pa
     dataset = VideoDataModule._make_loader(data, data.splits.train, random_clip).dataset
     drawn = {dataset._draw_copy(SampleKey(epoch, 0), 3) for epoch in range(20)}  # type: ignore[attr-defined]
     assert drawn == {0, 1, 2}
+
+
+@pytest.mark.parametrize("input", ["rgb", "rgb+rgb_diff"])
+def test_long_videos_are_embedded_as_they_are_decoded(
+    motion_root: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, input: Any
+) -> None:
+    """Never whole in memory, and with the same features, copies too."""
+    found = []
+    for is_long in (False, True):
+        experiment = frozen(motion_root, tmp_path, feature_copies=1, cache_dir=str(tmp_path / f"cache_{is_long}"))
+        experiment = replace(experiment, transform=replace(experiment.transform, input=input))
+        data, module = feature_module(experiment, motion_root)
+        if is_long:
+            monkeypatch.setattr(datamodule, "_LONG_FRAMES", 3)
+            monkeypatch.setattr(datamodule, "_LONG_BYTES", 0)
+            monkeypatch.setattr(datamodule, "FRAMES_A_CALL", 4)
+            forbid_decoding(monkeypatch)
+        data.cache_features(backbone_of(module), lambda: None)
+        found.append([copy for choose in data._features.values() for copies in choose for copy in copies])
+    for whole, of_parts in zip(*found, strict=True):
+        torch.testing.assert_close(of_parts, whole, atol=2e-3, rtol=2e-3)
+
+
+def test_a_long_video_that_breaks_off_is_bad(
+    motion_root: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    def break_off(clips: DecodedClips, row: VideoRow, num_frames: int) -> Iterator[torch.Tensor]:
+        yield torch.zeros(4, 3, 40, 40, dtype=torch.uint8)
+        raise DecodeError(row.path, "decode", "it breaks off")
+
+    data, module = feature_module(frozen(motion_root, tmp_path), motion_root)
+    monkeypatch.setattr(datamodule, "_LONG_BYTES", 0)
+    monkeypatch.setattr(datamodule, "_LONG_FRAMES", 3)
+    monkeypatch.setattr(DecodedClips, "parts", break_off)
+    data.cache_features(backbone_of(module), lambda: None)
+    found = [some for choose in data._features.values() for some in choose]
+    assert {some.cause for some in found} == {"it breaks off"}  # type: ignore[union-attr]
 
 
 def test_a_bad_video_is_named_and_its_features_are_not_kept(motion_root: Path, tmp_path: Path) -> None:
