@@ -6,6 +6,7 @@ import torch
 from torch import Tensor
 
 from pipeline.datasets.walks import LaneFrames
+from pipeline.embedding.clips import ClipEmbedder
 from pipeline.models.recognizer import Recognizer
 from pipeline.transforms.augmentation import TrainTransform
 
@@ -20,7 +21,8 @@ def embed_lanes(recognizer: Recognizer, transform: TrainTransform, lanes: LaneFr
         _pictures(transform, frames, draw, is_training=recognizer.training)
         for frames, draw in zip(lanes.frames.split(lanes.counts), lanes.draws, strict=True)
     ]
-    return _embed(recognizer, torch.cat(pictures), lanes.learning)[lanes.places]
+    embedder = ClipEmbedder(recognizer, transform)
+    return _embed(embedder, torch.cat(pictures), lanes.learning)[lanes.places]
 
 
 def _pictures(transform: TrainTransform, frames: Tensor, draw: int, *, is_training: bool) -> Tensor:
@@ -32,16 +34,16 @@ def _pictures(transform: TrainTransform, frames: Tensor, draw: int, *, is_traini
         return transform.train(frames[None])[0]
 
 
-def _embed(recognizer: Recognizer, pictures: Tensor, learning: Tensor) -> Tensor:
+def _embed(embedder: ClipEmbedder, pictures: Tensor, learning: Tensor) -> Tensor:
     """Pictures ``[N, 3 P, I, I]`` -> features ``[N, D, ...]``, those at the places ``learning`` with a gradient."""
     is_learning = torch.zeros(len(pictures), dtype=torch.bool, device=pictures.device)
     is_learning[learning] = True
     (with_gradient,), (without,) = is_learning.nonzero(as_tuple=True), (~is_learning).nonzero(as_tuple=True)
     parts = []
     if len(with_gradient):
-        parts.append(recognizer.embed(pictures[with_gradient]))
+        parts.append(embedder.embed_pictures(pictures[with_gradient][None])[0])
     if len(without):
         with torch.no_grad():
             rest = pictures[without].split(len(with_gradient) or FRAMES_A_CALL)
-            parts += [recognizer.embed(some) for some in rest]
+            parts += [embedder.embed_pictures(some[None])[0] for some in rest]
     return torch.cat(parts)[torch.cat([with_gradient, without]).argsort()]
