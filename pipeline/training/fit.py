@@ -304,7 +304,9 @@ def _finish(
     metrics = {name: float(figures[key]) for key, name in names.items() if key in figures}
     metrics |= checkpoint["figures"] | {"epoch": checkpoint["epoch"] + 1}
     calibration = UNCALIBRATED if experiment.task == "timeline" else calibrate(module, data.val_dataloader(), ranks)
-    numbers = choose_for(module, data.val_dataloader()) if isinstance(module, TimelineLearner) else None
+    numbers = None
+    if isinstance(module, TimelineLearner):
+        numbers = choose_for(module, data.val_dataloader(), splits.train)
     initial = {"initial_model": module.came_from} if module.came_from else {}
     model = ModelFile(
         module.recognizer.eval().cpu(),

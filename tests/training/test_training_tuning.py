@@ -15,6 +15,8 @@ import torch
 from pipeline.checkpoint import load_model_file, read_description, save_model
 from pipeline.cli import main
 from pipeline.config import TimelineNumbers
+from pipeline.datasets.settled import read_splits
+from pipeline.timeline.tuning import numbers_by_length
 from pipeline.training.fit import train
 from tests.small import small_model
 from tests.timelines import timeline_experiment
@@ -130,3 +132,17 @@ def test_the_numbers_in_the_file_hold_unless_others_are_given(home: Path) -> Non
     save_model(home / MODEL, replace(file, timeline=TimelineNumbers((1.0, 0.0), 0.0)))
     assert segments(home) == [("run", pytest.approx(20.0, abs=1.0))]
     assert segments(home, "--timeline.enter_threshold", "0.5") == plain
+
+
+def test_without_validation_videos_the_labelled_stretches_say_how_short_a_segment_may_be(tmp_path: Path) -> None:
+    assert numbers_by_length([]) is None
+    assert numbers_by_length([*[4.0] * 19, 0.1]) == TimelineNumbers(min_seconds=2.0)
+    experiment = timeline_experiment(tmp_path, labels="one")
+    experiment = replace(experiment, data=replace(experiment.data, val_fraction=0.0))
+    splits = read_splits(experiment.data, experiment.seed, experiment.sequence)
+    train(experiment, replace(splits, train=(*splits.train, *splits.val), val=()), quiet=True)
+    lengths = [row.end_seconds - row.start_seconds for row in (*splits.train, *splits.val) if row.end_seconds]
+    numbers = load_model_file(tmp_path / MODEL).timeline
+    assert numbers == numbers_by_length(lengths)
+    assert numbers is not None
+    assert min(lengths) / 2 <= numbers.min_seconds < max(lengths)
