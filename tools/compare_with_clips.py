@@ -4,7 +4,8 @@
 
 Both are trained on each fold of a protocol (groups held out) with the same settings, network and features. The clips
 are the labelled stretches and, as a class of their own, what lies between them. Both answer to whole videos that
-neither has seen. Folds that are there are not trained again.
+neither has seen; their segments are as long as those of the model of timelines at least. Folds that are there are not
+trained again.
 """
 
 from __future__ import annotations
@@ -18,7 +19,7 @@ from pathlib import Path
 
 from pipeline.checkpoint import ModelFile, load_model_file
 from pipeline.cli.parser import read_experiment
-from pipeline.config import DecodeConfig, Experiment, InferenceConfig
+from pipeline.config import DecodeConfig, Experiment, InferenceConfig, TimelineConfig, TimelineNumbers
 from pipeline.datasets.annotations import VideoRow
 from pipeline.datasets.sequences import TimelineVideo, timeline_videos
 from pipeline.datasets.settled import Splits
@@ -104,10 +105,13 @@ def main() -> None:
     experiment = replace(experiment, data=data, output_dir=arguments.runs)
     evaluations: dict[str, list[TimelineEvaluation]] = {"timeline": [], "clip": []}
     for number, fold in enumerate(PROTOCOLS[arguments.protocol](experiment), start=1):
+        numbers = TimelineNumbers()
         for task, found in evaluations.items():
-            model = Model(trained(replace(experiment, task=task), fold, f"fold{number}"))  # type: ignore[arg-type]
+            file = trained(replace(experiment, task=task), fold, f"fold{number}")  # type: ignore[arg-type]
+            numbers = file.timeline or numbers
             inference = InferenceConfig(mode=None if task == "timeline" else "windows")
-            found.append(evaluate_timelines(model, fold.test, inference=inference))
+            model, shortest = Model(file), TimelineConfig(min_seconds=numbers.min_seconds)
+            found.append(evaluate_timelines(model, fold.test, inference=inference, timeline=shortest))
             summary = found[-1].summary()
             print(f"fold {number}  {task}  " + "  ".join(f"{100 * summary[n]:.1f}" for n in _FIGURES), flush=True)
     lines = [f"| | {' | '.join(_FIGURES)} | found_share | delay_median_seconds | false_alarms_per_hour |"]
