@@ -16,13 +16,13 @@ from typing import Literal, TypeVar
 
 from pipeline.clip import Image
 from pipeline.config import StreamingConfig
+from pipeline.network import retry_seconds
 from pipeline.streaming.captures import Capture, Opener, SignalLost, SourceEnded
 from pipeline.streaming.grid import GridSlot, Tick
 from pipeline.streaming.status import SourceState
 
 EventKind = Literal["connecting", "live", "stalled", "reconnected", "ended"]
 
-_FIRST_RETRY_SECONDS = 0.5
 _MAX_ABANDONED = 4
 _MAX_BAD_PICTURES = 100  # in a row: then the connection is no good
 _MAX_EVENTS = 1000  # that nobody has fetched
@@ -40,12 +40,6 @@ class SourceEvent:
     message: str = ""
     is_failure: bool = False
     """The source has ended because something is wrong with it."""
-
-
-def retry_seconds(num_failures: int, config: StreamingConfig) -> float:
-    """Seconds to wait after so many failures in a row: 0.5, 1, 2, 4, ... and at most ``max_retry_seconds``."""
-    doublings = min(num_failures - 1, 30)
-    return float(min(_FIRST_RETRY_SECONDS * 2**doublings, config.max_retry_seconds))
 
 
 class _Connection:
@@ -112,7 +106,7 @@ class Grabber:
                 if connection is self._current:
                     self._num_failures += 1
                     self._lose(str(error))
-            return retry_seconds(max(self._num_failures, 1), self._config)
+            return retry_seconds(max(self._num_failures, 1), self._config.max_retry_seconds)
         except SourceEnded as error:
             ended = str(error)
         with self._changed:

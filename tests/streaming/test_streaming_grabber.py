@@ -11,8 +11,9 @@ import pytest
 
 from pipeline.clip import Image
 from pipeline.config import StreamingConfig
+from pipeline.network import retry_seconds
 from pipeline.streaming.captures import Capture, SignalLost, SourceEnded, as_rgb
-from pipeline.streaming.grabber import Grabber, SourceEvent, retry_seconds
+from pipeline.streaming.grabber import Grabber, SourceEvent
 from pipeline.streaming.grid import GridSlot
 
 PATIENCE_SECONDS = 60.0
@@ -172,8 +173,7 @@ def test_closing_ends_the_thread() -> None:
 
 
 def test_attempts_become_rarer_up_to_a_limit() -> None:
-    config = StreamingConfig(max_retry_seconds=10.0)
-    assert [retry_seconds(n, config) for n in (1, 2, 3, 4, 5, 6, 7, 100_000)] == [0.5, 1, 2, 4, 8, 10, 10, 10]
+    assert [retry_seconds(n, 10.0) for n in (1, 2, 3, 4, 5, 6, 7, 100_000)] == [0.5, 1, 2, 4, 8, 10, 10, 10]
 
 
 def test_only_pictures_in_colours_are_pictures() -> None:
