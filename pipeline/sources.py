@@ -17,7 +17,7 @@ from urllib.parse import unquote
 HIDDEN = "***"
 """Stands for what is not shown."""
 
-_SCHEMES = "rtsps?|rtspu|rtmps?|https?|ftps?|udp|tcp|rtp|srt|mmsh?|wss?"
+_SCHEMES = "rtsps?|rtspu|rtmps?|https?|ftps?|udp|tcp|rtp|srt|mmsh?|wss?|mqtts?"
 # One slash is what is left of two in a path.
 _ADDRESS = re.compile(rf"({_SCHEMES}):[/\\]{{1,2}}([^/?#]*)([^?#]*)(.*)", re.IGNORECASE | re.DOTALL)
 _ADDRESS_IN_PATH = re.compile(

@@ -26,6 +26,7 @@ LAYERS = {
     "files": 0,
     "sources": 0,
     "machine": 0,
+    "network": 0,
     "terminal": 0,
     "schema": 0,
     "description": 0,
@@ -37,6 +38,7 @@ LAYERS = {
     "models": 1,
     "report": 1,
     "serving": 1,
+    "sinks": 1,
     "ranks": 1,
     "known_videos": 1,
     # What joins stages.

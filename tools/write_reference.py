@@ -20,7 +20,7 @@ from typing import Any
 
 import pipeline
 from pipeline import options
-from pipeline.config import Experiment, InferenceConfig, StreamingConfig, TimelineConfig
+from pipeline.config import DeliveryConfig, Experiment, InferenceConfig, StreamingConfig, TimelineConfig
 from pipeline.decode import VideoReader
 from pipeline.evaluation import Evaluation
 from pipeline.inference import Model, RunStats
@@ -50,7 +50,12 @@ Every error that a user can cause is a `UserError`. Settings are the frozen data
 """
 RETURNED = (Model, RunStats, VideoReader, TrainingResult, Evaluation)
 LIVE = (Streams, parse_sources)
-RUNNING: dict[str, Any] = {"inference": InferenceConfig, "timeline": TimelineConfig, "streaming": StreamingConfig}
+RUNNING: dict[str, Any] = {
+    "inference": InferenceConfig,
+    "timeline": TimelineConfig,
+    "streaming": StreamingConfig,
+    "delivery": DeliveryConfig,
+}
 
 
 def meanings(kind: type) -> dict[str, str]:

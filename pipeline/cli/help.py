@@ -52,6 +52,9 @@ _PURPOSES: dict[str, dict[str, tuple[str, ...]]] = {
             "top_k", "device",
         ),
         "The page in a browser": ("allow_network", "allowed_hosts"),
+        "Events to other programs": (
+            "webhook", "mqtt", "delivery.labels", "delivery.begin", "delivery.spool",
+        ),
         "More outputs": ("stats", "name", "no_clobber"),
     },
     "export": {

@@ -8,7 +8,7 @@ from pipeline.config.data import DataConfig, DecodeConfig, Normalization, Sampli
 from pipeline.config.experiment import ClipSettings, Experiment
 from pipeline.config.model import MachineConfig, ModelConfig, TrainingConfig
 from pipeline.config.requirement import require
-from pipeline.config.running import InferenceConfig, StreamingConfig, TimelineConfig, TimelineNumbers
+from pipeline.config.running import DeliveryConfig, InferenceConfig, StreamingConfig, TimelineConfig, TimelineNumbers
 from pipeline.config.sequence import BACKGROUND, UNLABELLED, SequenceConfig
 from pipeline.config.text import read_settings, read_yaml, to_dict, to_yaml
 
@@ -18,6 +18,7 @@ __all__ = [
     "ClipSettings",
     "DataConfig",
     "DecodeConfig",
+    "DeliveryConfig",
     "Experiment",
     "InferenceConfig",
     "MachineConfig",

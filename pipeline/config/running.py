@@ -129,3 +129,29 @@ class StreamingConfig:
             self.give_up_seconds >= 0,
             f"streaming.give_up_seconds must not be negative, got {self.give_up_seconds}",
         )
+
+
+@dataclass(frozen=True)
+class DeliveryConfig:
+    """Delivery of segments to other programs, by webcam's --webhook and --mqtt."""
+
+    spool: str = "spool"
+    """Folder in which events wait until they are delivered. A start with the same folder sends what waits there."""
+    labels: tuple[str, ...] = ()
+    """Labels whose segments are sent; empty: all."""
+    begin: bool = False
+    """Send an event when a segment begins too: as soon as it has lasted timeline.min_seconds."""
+    max_events: int = 10_000
+    """Events that may wait; of more, the newest are lost, and counted."""
+    timeout_seconds: float = 10.0
+    """Seconds that one attempt may take, from looking up the host to the answer."""
+    max_retry_seconds: float = 60.0
+    """Attempts follow each other after about 0.5, 1, 2, 4, ... seconds, but no longer than this."""
+    end_seconds: float = 3.0
+    """Seconds in which what waits is still sent when webcam ends; the rest stays in the spool."""
+
+    def __post_init__(self) -> None:
+        for name in ("max_events", "timeout_seconds", "max_retry_seconds"):
+            value = getattr(self, name)
+            require(value > 0, f"delivery.{name} must be positive, got {value}")
+        require(self.end_seconds >= 0, f"delivery.end_seconds must not be negative, got {self.end_seconds}")

@@ -7,7 +7,7 @@ from collections.abc import Sequence
 from dataclasses import dataclass, field
 from typing import Any, Literal
 
-from pipeline.config import DecodeConfig, InferenceConfig, StreamingConfig, TimelineConfig, require
+from pipeline.config import DecodeConfig, DeliveryConfig, InferenceConfig, StreamingConfig, TimelineConfig, require
 from pipeline.sources import distinct_names
 
 _MAX_NAME_LENGTH = 100
@@ -146,6 +146,12 @@ class WebcamOptions:
     foreign name is answered, also with allow_network."""
     record: str | None = None
     """Write each source's annotated video and events into this folder, in files named by when they began."""
+    webhook: str | None = None
+    """Send each segment as JSON by HTTP POST to this URL, at least once and in order; or to the URL in the first line
+    of this file, with the header lines that follow there."""
+    mqtt: str | None = None
+    """Send each segment as JSON to the topic at mqtt://HOST:PORT/TOPIC (mqtts: with TLS), with QoS 1; or to the address
+    in this file. Needs pip install 'clipgru[mqtt]'."""
     seconds: float | None = None
     """Seconds after which to stop; unset: when all sources have ended, or somebody quits."""
     inference: InferenceConfig = field(default_factory=InferenceConfig)
@@ -154,6 +160,8 @@ class WebcamOptions:
     """Conversion of scores to segments."""
     streaming: StreamingConfig = field(default_factory=StreamingConfig)
     """Handling of sources that stall."""
+    delivery: DeliveryConfig = field(default_factory=DeliveryConfig)
+    """Delivery of segments to other programs."""
     decode: dict[str, Any] = field(default_factory=dict, metadata={"given_of": DecodeConfig})
     """replay: decoding settings in place of the model file's."""
     top_k: int = 5

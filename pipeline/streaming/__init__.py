@@ -11,6 +11,8 @@ latency     percentiles in bounded memory
 status      what there is to see of a source at one moment, and what a view is
 window      a view: OpenCV's window
 outputs     events, lines for people, recordings
+messages    segments for other programs: webhook, MQTT
+metrics     figures for Prometheus
 webcam      ``clipgru webcam``: all of it
 serve       the live page, a view that any number of browsers can watch; web: its addresses; board: what it tells
 """

@@ -128,6 +128,7 @@ def extend_runs(
 def describe(card: Card, first_run: int = 0) -> dict[str, Any]:
     """A card as plain values that JSON can hold; of its runs only those from number ``first_run`` on."""
     status = asdict(replace(card.status, picture=None))
+    del status["totals"]
     described: dict[str, Any] = _plain(
         status
         | {

@@ -9,7 +9,7 @@ from datetime import datetime
 from fractions import Fraction
 from itertools import count
 from pathlib import Path
-from typing import Any
+from typing import Any, Protocol
 
 from pipeline.clip import Prediction, Segment
 from pipeline.files.failures import OutputError
@@ -22,6 +22,16 @@ from pipeline.streaming.streams import Notice, OnEvent, Shown, StreamEvent
 from pipeline.terminal import PlainConsole, printable, say
 
 _MAX_STEM_CHARACTERS = 50  # of four bytes each; with time and suffix below the 255 bytes of a name
+
+
+class Output(Protocol):
+    """Somebody who is told what happens."""
+
+    def on_event(self, name: str, event: StreamEvent) -> None:
+        """Take an event of the source of that name."""
+
+    def close(self) -> None:
+        """No more events come."""
 
 
 class EventOutput:
@@ -149,7 +159,7 @@ def file_stems(sources: Sequence[Source]) -> dict[str, str]:
 
 
 @contextmanager
-def told_to_all(outputs: Sequence[EventOutput | PeopleOutput | Recordings]) -> Iterator[OnEvent]:
+def told_to_all(outputs: Sequence[Output]) -> Iterator[OnEvent]:
     """Hand what happens to all outputs; in the end each is closed, even if another cannot be."""
 
     def on_event(name: str, event: StreamEvent) -> None:

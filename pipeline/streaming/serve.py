@@ -7,6 +7,7 @@ from collections.abc import Sequence
 from typing import TYPE_CHECKING
 
 from pipeline.serving.server import PageServer
+from pipeline.sinks.delivery import Delivery
 from pipeline.streaming.board import Board
 from pipeline.streaming.status import Command, SourceStatus
 
@@ -19,6 +20,7 @@ class PageView:
 
     Args:
         host, port, allow_network, allowed_hosts: as ``PageServer`` takes them.
+        deliveries: those whose figures ``/metrics`` tells.
 
     Attributes:
         url: where the page is, for people.
@@ -28,16 +30,21 @@ class PageView:
     """
 
     def __init__(
-        self, host: str = "127.0.0.1", port: int = 8000, allow_network: bool = False, allowed_hosts: Sequence[str] = ()
+        self,
+        host: str = "127.0.0.1",
+        port: int = 8000,
+        allow_network: bool = False,
+        allowed_hosts: Sequence[str] = (),
+        deliveries: Sequence[Delivery] = (),
     ) -> None:
-        self._board = Board()
+        self._board, self._deliveries = Board(), deliveries
         self._server = PageServer(self._make_site, host, port, allow_network, allowed_hosts)
         self.url = self._server.url
 
     def _make_site(self, own_names: Sequence[str] | None, allowed_hosts: Sequence[str]) -> LiveSite:
         from pipeline.streaming.web import LiveSite
 
-        return LiveSite(self._board, own_names, allowed_hosts)
+        return LiveSite(self._board, self._deliveries, own_names, allowed_hosts)
 
     def show(self, statuses: Sequence[SourceStatus]) -> Sequence[Command]:
         """Tells all who watch, without waiting for any; to be called by one thread.

@@ -14,6 +14,20 @@ Command = Literal["quit", "pause", "reset"]
 
 
 @dataclass(frozen=True)
+class SourceTotals:
+    """Counts of one source since the start, for programs that watch."""
+
+    reconnects: int = 0
+    """Connections that gave pictures after the first one."""
+    segments: tuple[tuple[str, int], ...] = ()
+    """Segments that are final, by label."""
+    latency_counts: tuple[int, ...] = ()
+    """Frames whose label came within each of ``latency.BOUNDS_SECONDS`` after they were grabbed; then all."""
+    latency_seconds: float = 0.0
+    """Sum of these latencies."""
+
+
+@dataclass(frozen=True)
 class SourceStatus:
     """One source, as somebody who watches should see it. Rates, counts and latencies are since the start."""
 
@@ -42,6 +56,8 @@ class SourceStatus:
     """Milliseconds from grabbing a frame to its label: p50, p95, p99."""
     stage_ms: dict[str, float] = field(default_factory=dict)
     """Mean milliseconds a step: embed, score, show."""
+    totals: SourceTotals = SourceTotals()
+    """More counts."""
 
 
 class View(Protocol):

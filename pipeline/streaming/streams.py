@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import time
-from collections import deque
+from collections import Counter, deque
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass, field, replace
@@ -22,8 +22,8 @@ from pipeline.streaming.feeds import Feed, Portion, open_feed
 from pipeline.streaming.grabber import EventKind, SourceEvent
 from pipeline.streaming.latency import LatencyHistogram
 from pipeline.streaming.sources import Source
-from pipeline.streaming.status import SourceState, SourceStatus
-from pipeline.streaming.track import Scored, SourceTrack
+from pipeline.streaming.status import SourceState, SourceStatus, SourceTotals
+from pipeline.streaming.track import Begun, Scored, SourceTrack
 
 # A source's events are looked at this often even when nothing else happens.
 _POLL_SECONDS = 0.1
@@ -50,6 +50,8 @@ class Notice:
     """Since its first picture; 0 before that."""
     message: str = ""
     is_failure: bool = False
+    origin_seconds: float | None = None
+    """Time of that first picture by the monotonic clock, where the source has a clock of its own: no file."""
 
 
 @dataclass(frozen=True)
@@ -64,7 +66,7 @@ class Shown:
     """Actions that are going on."""
 
 
-StreamEvent = Prediction | Segment | Notice | Shown
+StreamEvent = Prediction | Segment | Begun | Notice | Shown
 OnEvent = Callable[[str, StreamEvent], None]
 """Is told the source's name and what has happened there."""
 
@@ -79,6 +81,8 @@ class _Member:
     latency: LatencyHistogram = field(default_factory=LatencyHistogram)
     num_used: int = 0
     num_dropped: int = 0
+    num_reconnects: int = 0
+    num_segments: Counter[str] = field(default_factory=Counter)
     time_seconds: float = 0.0
     picture: Image | None = None
     top: tuple[tuple[str, float], ...] = ()
@@ -237,8 +241,10 @@ class Streams:
             prediction = self._model.prediction(window, member.source.name, member.feed.end_seconds, self._top_k)
             member.top = prediction.top_k
             self._on_event(member.source.name, prediction)
-        for segment in scored.segments:
-            self._on_event(member.source.name, segment)
+        for event in scored.segments:
+            if isinstance(event, Segment):
+                member.num_segments[event.label] += 1
+            self._on_event(member.source.name, event)
 
     def _notice(self, member: _Member, notice: Notice) -> None:
         member.message = f"{notice.kind}: {notice.message}" if notice.message else notice.kind
@@ -252,7 +258,10 @@ class Streams:
                 self.num_failed += event.is_failure
                 self._leave(member, event.message, event)
                 return
-            self._notice(member, Notice(event.kind, member.seconds_of(event.at_seconds), event.message))
+            member.num_reconnects += event.kind == "reconnected"
+            origin_seconds = None if member.feed.is_lossless else member.feed.origin_seconds
+            at_seconds = member.seconds_of(event.at_seconds)
+            self._notice(member, Notice(event.kind, at_seconds, event.message, origin_seconds=origin_seconds))
 
     def _leave(
         self, member: _Member, message: str, event: SourceEvent | None = None, wait_seconds: float = _CLOSE_SECONDS
@@ -312,6 +321,12 @@ class Streams:
             frames_dropped=member.num_dropped,
             latency_ms=member.latency.milliseconds(),
             stage_ms={stage: round(1e3 * seconds / steps, 3) for stage, seconds in self.stage_seconds.items()},
+            totals=SourceTotals(
+                member.num_reconnects,
+                tuple(sorted(member.num_segments.items())),
+                member.latency.num_within(),
+                member.latency.total_seconds,
+            ),
         )
 
     def close(self) -> None:

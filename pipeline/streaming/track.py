@@ -16,13 +16,21 @@ from pipeline.timeline.scores import WindowScores
 
 
 @dataclass(frozen=True)
+class Begun:
+    """A segment that is sure to come, and has not ended."""
+
+    segment: Segment
+    """Up to now; label and start are final."""
+
+
+@dataclass(frozen=True)
 class Scored:
     """Scores and segments from one portion."""
 
     windows: tuple[WindowScores, ...] = ()
     """Counted in grid frames since the source's first picture."""
-    segments: tuple[Segment, ...] = ()
-    """Segments that are final now."""
+    segments: tuple[Segment | Begun, ...] = ()
+    """Segments that are final now, and those that have begun, in the order in which that became known."""
 
     def __add__(self, other: Scored) -> Scored:
         return Scored(self.windows + other.windows, self.segments + other.segments)
@@ -53,6 +61,7 @@ class SourceTrack:
         self.embedder = model.embedder()
         self.timeline = model.timeline(timeline, end_seconds)
         self._scorer: Scorer | None = None  # None: no sequence is under way
+        self._begun: set[tuple[str, float]] = set()  # label and start of those told
         self._base_index = self._next_index = 0  # where the sequence began on the grid, and where it goes on
 
     def begin(self, portion: Portion) -> Scored:
@@ -93,4 +102,12 @@ class SourceTrack:
     def _segmented(self, scores: list[WindowScores]) -> Scored:
         base = self._base_index
         moved = [replace(s, window=Window(s.window.start + base, s.window.stop + base)) for s in scores]
-        return Scored(tuple(moved), tuple(segment for s in moved for segment in self.timeline.push(s)))
+        return Scored(tuple(moved), tuple(event for s in moved for event in self._pushed(s)))
+
+    def _pushed(self, scored: WindowScores) -> list[Segment | Begun]:
+        return [*self.timeline.push(scored), *self._new_begun()]
+
+    def _new_begun(self) -> list[Begun]:
+        before, begun = self._begun, self.timeline.begun
+        self._begun = {(segment.label, segment.start_seconds) for segment in begun}
+        return [Begun(segment) for segment in begun if (segment.label, segment.start_seconds) not in before]

@@ -5,6 +5,7 @@
     /pictures/N.jpg      the newest picture of source N, with an ETag; 204 if there is none
     /commands/NAME       POST: pause, reset or quit
     /status.json         the state of all sources, once
+    /metrics             figures of all sources and deliveries, as Prometheus reads them
     /health              200 while the loop that recognises goes on, else 503
 
 ``serving.site`` says what keeps other sites out.
@@ -26,7 +27,9 @@ from starlette.routing import Route
 
 from pipeline.serving import site
 from pipeline.serving.site import NO_STORE, Site, event
+from pipeline.sinks.delivery import Delivery
 from pipeline.streaming.board import Board, Card, describe
+from pipeline.streaming.metrics import CONTENT_TYPE, metrics_text
 from pipeline.streaming.status import Command
 
 MAX_COMMANDS = 16
@@ -40,14 +43,21 @@ class LiveSite(Site):
 
     Args:
         board: what is told.
+        deliveries: those whose figures ``/metrics`` tells.
         own_names, allowed_hosts: as ``Site`` takes them.
     """
 
-    def __init__(self, board: Board, own_names: Sequence[str] | None, allowed_hosts: Sequence[str] = ()) -> None:
+    def __init__(
+        self,
+        board: Board,
+        deliveries: Sequence[Delivery],
+        own_names: Sequence[str] | None,
+        allowed_hosts: Sequence[str] = (),
+    ) -> None:
         self.commands: deque[Command] = deque()
         self.shown_at: float | None = None
         """By the monotonic clock, when the loop last showed something; None before the first time."""
-        self._board = board
+        self._board, self._deliveries = board, deliveries
         super().__init__(Path(__file__).parent / "page", own_names, allowed_hosts)
 
     def routes(self) -> list[Route]:
@@ -56,6 +66,7 @@ class LiveSite(Site):
             Route("/pictures/{number}.jpg", self._picture),
             Route("/commands/{name}", self._command, methods=["POST"]),
             Route("/status.json", self._status),
+            Route("/metrics", self._metrics),
             Route("/health", self._health),
         ]
 
@@ -102,9 +113,18 @@ class LiveSite(Site):
     async def _status(self, request: Request) -> Response:
         return JSONResponse({"sources": [describe(card) for card in self._board.cards]}, headers=NO_STORE)
 
+    async def _metrics(self, request: Request) -> Response:
+        statuses = [card.status for card in self._board.cards]
+        text = metrics_text(statuses, [d.figures for d in self._deliveries], self._seconds_since_step)
+        return Response(text, headers=NO_STORE | {"Content-Type": CONTENT_TYPE})
+
+    @property
+    def _seconds_since_step(self) -> float | None:
+        return None if self.shown_at is None else time.monotonic() - self.shown_at
+
     async def _health(self, request: Request) -> Response:
         """Answer a container's health check. Before the first step (a model that loads) all is well."""
-        age_seconds = None if self.shown_at is None else time.monotonic() - self.shown_at
+        age_seconds = self._seconds_since_step
         is_well = age_seconds is None or age_seconds < _STALE_SECONDS
         states = {card.status.name: card.status.state for card in self._board.cards}
         answer = {"status": "ok" if is_well else "stale", "seconds_since_step": age_seconds, "sources": states}

@@ -18,7 +18,9 @@ from pipeline.inference import Model
 from pipeline.options import WebcamOptions
 from pipeline.schema import to_json
 from pipeline.serving.server import parse_address
-from pipeline.streaming.outputs import EventOutput, PeopleOutput, Recordings, told_to_all
+from pipeline.sinks.delivery import Delivery
+from pipeline.streaming.messages import MessageOutput, open_deliveries
+from pipeline.streaming.outputs import EventOutput, Output, PeopleOutput, Recordings, told_to_all
 from pipeline.streaming.sources import Source
 from pipeline.streaming.status import Command, SourceStatus, View
 from pipeline.streaming.streams import Streams
@@ -38,10 +40,11 @@ def run_webcam(model: Model, sources: Sequence[Source], options: WebcamOptions, 
         cv2.utils.logging.LOG_LEVEL_SILENT
     )  # OpenCV's own words would mix with ours, and may hold a URL's password
     with StopRequest().listening() as stop, ExitStack() as stack:
-        view = _open_view(options, console)
+        deliveries = stack.enter_context(open_deliveries(options, model.labels, console))
+        view = _open_view(options, console, deliveries)
         if view is not None:
             stack.callback(view.close)
-        heard = stack.enter_context(told_to_all(_open_outputs(model, sources, options, console)))
+        heard = stack.enter_context(told_to_all(_open_outputs(model, sources, options, console, deliveries)))
         streams = Streams(
             model,
             heard,
@@ -81,7 +84,7 @@ def obey(streams: Streams, command: Command) -> bool:
     return command != "quit"
 
 
-def _open_view(options: WebcamOptions, console: PlainConsole) -> View | None:
+def _open_view(options: WebcamOptions, console: PlainConsole, deliveries: Sequence[Delivery]) -> View | None:
     """The window or the page that the options ask for.
 
     Raises:
@@ -91,7 +94,7 @@ def _open_view(options: WebcamOptions, console: PlainConsole) -> View | None:
         host, port = parse_address(options.serve)
         from pipeline.streaming.serve import PageView
 
-        page = PageView(host, port, options.allow_network, options.allowed_hosts)
+        page = PageView(host, port, options.allow_network, options.allowed_hosts, deliveries)
         if not options.quiet:
             console.print(f"watch at {page.url}")
         return page
@@ -103,13 +106,18 @@ def _open_view(options: WebcamOptions, console: PlainConsole) -> View | None:
 
 
 def _open_outputs(
-    model: Model, sources: Sequence[Source], options: WebcamOptions, console: PlainConsole
-) -> list[EventOutput | PeopleOutput | Recordings]:
+    model: Model,
+    sources: Sequence[Source],
+    options: WebcamOptions,
+    console: PlainConsole,
+    deliveries: Sequence[Delivery],
+) -> list[Output]:
     sample_fps = model.file.sampling.sample_fps
     recordings = [Recordings(Path(options.record), sources, model.facts, sample_fps)] if options.record else []
     return [
         *recordings,
         EventOutput(Path(STDOUT), model.facts) if options.headless else PeopleOutput(console, options.quiet),
+        *([MessageOutput(deliveries, options.delivery.labels, options.delivery.begin)] if deliveries else []),
     ]
 
 

@@ -84,7 +84,8 @@ class RunBuilder:
 
     def __init__(self, min_frames: float) -> None:
         self._min_frames = min_frames - _TOLERANCE_FRAMES
-        self._held: Run | None = None  # long enough; may still grow
+        self.held: Run | None = None
+        """The last run that is long enough: it is sure to become final, and may still grow."""
         self._growing: Run | None = None  # follows it, under another label; may turn out too short
 
     def push(self, run: Run) -> list[Run]:
@@ -93,8 +94,8 @@ class RunBuilder:
         final = [] if self._growing is None else self._promote(self._growing.length)
         if self._growing is not None:
             run = self._join(self._growing, run)
-        if self._held is not None and self._held.label == run.label:
-            self._held.extend(run)
+        if self.held is not None and self.held.label == run.label:
+            self.held.extend(run)
             self._growing = None
         else:
             self._growing = run
@@ -105,21 +106,21 @@ class RunBuilder:
         final: list[Run] = []
         if self._growing is not None:
             final = self._promote(min(self._growing.stop, end_frame) - self._growing.start)
-        if self._held is not None and self._growing is not None:
-            self._held.extend(self._growing)
-        last = self._held or self._growing
+        if self.held is not None and self._growing is not None:
+            self.held.extend(self._growing)
+        last = self.held or self._growing
         return final if last is None else [*final, last]
 
     def _promote(self, num_frames: float) -> list[Run]:
         """If the growing run is long enough, with so many frames, it takes the place of the one before it."""
         if self._growing is None or num_frames < self._min_frames:
             return []
-        ended, self._held, self._growing = self._held, self._growing, None
+        ended, self.held, self._growing = self.held, self._growing, None
         return [] if ended is None else [ended]
 
     def _join(self, short: Run, run: Run) -> Run:
         """A run that is short so far and what follows it: the same label, or the short one goes to a neighbour."""
-        held = self._held
+        held = self.held
         if short.label != run.label and held is not None and short.score(held.label) >= short.score(run.label):
             held.extend(short)
             return run

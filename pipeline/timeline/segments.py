@@ -34,6 +34,10 @@ class _Stages:
         smooth = [score for frame in self.means.flush() for score in self._average.push(frame)]
         return self._label(smooth + self._average.flush()) + self._runs.finish(end_frame)
 
+    @property
+    def held(self) -> list[Run]:
+        return [] if self._runs.held is None else [self._runs.held]
+
     def _label(self, frames: Sequence[FrameScore]) -> list[Run]:
         return [run for frame in frames for run in self._runs.push(run_of_frame(frame, self._labels.label(frame[1])))]
 
@@ -103,6 +107,12 @@ class Timeline:
             return ()
         stages = copy.deepcopy(self._stages)
         return tuple(self._segments(stages.finish(math.inf)[-1:], self._end_seconds))
+
+    @property
+    def begun(self) -> tuple[Segment, ...]:
+        """The segment, up to now, that is sure to come out with this label and start, as it has lasted long enough, and
+        has not ended; none where that is background or unknown, or nothing has been seen."""
+        return () if self._stages is None else tuple(self._segments(self._stages.held, self._end_seconds))
 
     def _segments(self, runs: Sequence[Run], end_seconds: float) -> list[Segment]:
         return [

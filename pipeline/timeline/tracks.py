@@ -59,6 +59,11 @@ class Tracks:
         """The segments of all labels that are there now, in the order of the labels."""
         return tuple(segment for track in self._tracks for segment in track.open)
 
+    @property
+    def begun(self) -> tuple[Segment, ...]:
+        """The segments that are sure to come out and have not ended, in the order of the labels."""
+        return tuple(segment for track in self._tracks for segment in track.begun)
+
 
 def _in_order(segments: Iterable[Segment]) -> list[Segment]:
     return sorted(segments, key=lambda segment: (segment.end_seconds, segment.start_seconds, segment.label))

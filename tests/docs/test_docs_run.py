@@ -30,6 +30,7 @@ from pipeline.datasets.motion import MotionSetConfig
 from pipeline.datasets.motion_timelines import TIMELINE_SETS, TimelineSet
 from pipeline.many.shards import Shard
 from tests.ports import free_port
+from tests.receivers import HookServer
 from tests.sandbox import CONFIGS, furnish
 from tests.streaming.test_streaming_network import MjpegServer
 
@@ -49,6 +50,7 @@ SUBSTITUTIONS = [  # what stands on the page, what is run instead, why
     (r"/path/to/|\.\.\./(?=set1|fights)", "data/", "a reader's own folder"),
     (r"(?<=webcam model\.safetensors )(0|/dev/video2)\b", "{camera}", "no camera here: a server on the loopback"),
     (r"rtsp://\S+|http://other/camera\.mjpg", "{camera}", "the same; RTSP itself is in test_streaming_network.py"),
+    (r"https://alarms\.example\.org/\S+", "{hook}", "a receiver on the loopback"),
     (r"^clipgru webcam (?!.*--(?:headless|serve)).*", r"\g<0> --headless", "no display here"),
     (r"--serve\b", "--serve 127.0.0.1:0", "the usual port may be taken"),
     (r"^clipgru webcam (?!.*--fast).*", r"\g<0> --seconds 2", "a camera never ends"),
@@ -108,14 +110,14 @@ class Outcome:
 class Sandbox:
     """A folder to run commands in, one after the other."""
 
-    def __init__(self, camera: str, capsys: pytest.CaptureFixture[str]) -> None:
-        self._camera, self._capsys = camera, capsys
+    def __init__(self, camera: str, hook: str, capsys: pytest.CaptureFixture[str]) -> None:
+        self._camera, self._hook, self._capsys = camera, hook, capsys
 
     def run(self, command: str) -> None:
         """It must end well, and what it promises to write must be there."""
         BEFORE.get(command, lambda sandbox: None)(self)
         meeting = f"--rdzv-backend c10d --rdzv-endpoint 127.0.0.1:{free_port()}"
-        words = shlex.split(as_run_here(command, camera=self._camera, meeting=meeting))
+        words = shlex.split(as_run_here(command, camera=self._camera, hook=self._hook, meeting=meeting))
         named = named_outputs(words)
         for path in named:
             _remove(path)
@@ -237,7 +239,8 @@ def sandbox(
     camera = MjpegServer()
     threads = torch.get_num_threads()
     torch.set_num_threads(1)  # networks as small as these
-    yield Sandbox(camera.url, capsys)
+    with HookServer() as hook:
+        yield Sandbox(camera.url, hook.url, capsys)
     torch.set_num_threads(threads)
     camera.close()
 

@@ -11,10 +11,11 @@ from hypothesis import assume, given, settings
 from hypothesis import strategies as st
 from torch import Tensor
 
+from pipeline.clip import Segment
 from pipeline.config import InferenceConfig, TimelineConfig
 from pipeline.inference import Model
 from pipeline.streaming.feeds import Portion
-from pipeline.streaming.track import Scored, SourceTrack
+from pipeline.streaming.track import Begun, Scored, SourceTrack
 from pipeline.timeline.scores import WindowScores
 from tests.small import small_model
 
@@ -87,7 +88,10 @@ def test_a_gap_begins_anew_and_times_go_on(input: str, inference: InferenceConfi
             expected.append(replace(scores, window=window))
     assert_same(got.windows, tuple(expected))
     fps = model.file.sampling.sample_fps
-    assert all(s.end_seconds <= 11 / fps or s.start_seconds >= 30 / fps for s in got.segments)
+    segments = [event for event in got.segments if isinstance(event, Segment)]
+    assert all(s.end_seconds <= 11 / fps or s.start_seconds >= 30 / fps for s in segments)
+    begun = {(event.segment.label, event.segment.start_seconds) for event in got.segments if isinstance(event, Begun)}
+    assert begun <= {(s.label, s.start_seconds) for s in segments}
     assert min(s.start_seconds for s in got.segments if s.start_seconds > 11 / fps) >= 30 / fps
 
 

@@ -233,6 +233,29 @@ def test_the_open_segment_is_the_one_of_a_video_that_ends_now(
 
 
 @settings(deadline=None)
+@given(videos(), timeline_configs)
+def test_what_has_begun_comes_out_with_the_same_start_and_label(
+    video: tuple[list[WindowScores], float], config: TimelineConfig
+) -> None:
+    """It is told when it has lasted long enough and never taken back; one that ends in a later push was told before."""
+    windows, _ = video
+    timeline = Timeline(LABELS, FPS, config)
+    begun: list[tuple[str, float]] = []
+    ended: list[tuple[str, float]] = []
+    for window in windows:
+        before, pushed = list(begun), timeline.push(window)
+        ended += [(segment.label, segment.start_seconds) for segment in pushed]
+        if len(pushed) == 1 and window.window.stop - window.window.start == 1:
+            assert ended[-1] in before
+        for segment in timeline.begun:
+            assert segment.end_seconds - segment.start_seconds >= config.min_seconds - 1e-6
+            begun += [(segment.label, segment.start_seconds)] * ((segment.label, segment.start_seconds) not in begun)
+    ended += [(segment.label, segment.start_seconds) for segment in timeline.finish()]
+    assert begun == [key for key in ended if key in begun]
+    assert timeline.begun == ()
+
+
+@settings(deadline=None)
 @given(videos(), videos(), timeline_configs, st.integers(1, 50))
 @example((windows_of([0] * 5), 1.0), (windows_of([0] * 5), 1.0), TimelineConfig(min_seconds=3.0), 1)
 def test_a_gap_ends_everything_and_starts_again(
@@ -295,6 +318,16 @@ def test_a_segment_is_final_when_the_next_one_is_long_enough() -> None:
     assert out == [(10 + 5 + 3 + 1, "run")]
     (open_now,) = timeline.open
     assert (open_now.start_seconds, open_now.end_seconds, open_now.label) == (15.0, 65.0, "jump")
+
+
+def test_a_segment_has_begun_when_it_is_long_enough() -> None:
+    timeline = Timeline(LABELS, 1.0, TimelineConfig(min_seconds=3.0))
+    told = []
+    for window in windows_of([0] * 10 + [1] * 2 + [0] * 3 + [1] * 50):
+        timeline.push(window)
+        told.append([(s.label, s.start_seconds) for s in timeline.begun])
+    # The score of a frame is final one later, and one later it is a whole frame.
+    assert told == [[]] * 4 + [[("run", 0.0)]] * 15 + [[("jump", 15.0)]] * 46
 
 
 def test_a_bad_setting_is_named() -> None:

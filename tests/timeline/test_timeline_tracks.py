@@ -56,4 +56,5 @@ def test_all_labels_that_are_there_are_open() -> None:
         tracks.push(frame)
     assert [(s.label, s.start_seconds) for s in tracks.open] == [("run", 0.0), ("jump", 0.5)]
     assert [s.score for s in tracks.open] == pytest.approx([0.9, 0.8])
-    assert Tracks(LABELS, FPS).open == ()
+    assert [(s.label, s.start_seconds) for s in tracks.begun] == [("run", 0.0), ("wave", 0.0)]  # up to the frame before
+    assert Tracks(LABELS, FPS).open == Tracks(LABELS, FPS).begun == ()

@@ -1,0 +1,161 @@
+"""``Delivery``: a thread that sends the events of a spool, and tries again until they are accepted."""
+
+from __future__ import annotations
+
+import math
+import time
+from collections.abc import Callable
+from dataclasses import dataclass
+from random import Random
+from threading import Condition, Thread
+from typing import Any, Protocol
+
+from pipeline.config import DeliveryConfig
+from pipeline.errors import UserError
+from pipeline.network import retry_seconds
+from pipeline.sinks.spool import Spool
+
+_LATE_SECONDS = 0.5
+"""Longest wait for a thread beyond its time."""
+
+
+class Receiver(Protocol):
+    """Somebody who takes events, one after the other."""
+
+    name: str
+    """For people, without secrets."""
+
+    def send(self, content: bytes, seconds: float) -> None:
+        """Send an event, within so many seconds. Raises ``UserError`` if it was not accepted, or nobody knows."""
+
+    def close(self) -> None:
+        """Let go of the connection; the next ``send`` makes another."""
+
+
+@dataclass(frozen=True)
+class DeliveryFigures:
+    """One receiver at one moment; counts are since the start."""
+
+    sink: str
+    """webhook or mqtt."""
+    waiting: int
+    """Events in the spool."""
+    delivered: int
+    retries: int
+    """Attempts that failed."""
+    lost: int
+    """Events for which there was no room."""
+
+
+class Delivery:
+    """Events for one receiver. Whoever puts them never waits for it.
+
+    Args:
+        sink: name in the figures.
+        receiver: who takes them.
+        spool: holds them meanwhile; is closed with this.
+        config: limits in time.
+        say: is told in one line of what goes wrong and is right again; true if it is an error. By any thread.
+    """
+
+    def __init__(
+        self, sink: str, receiver: Receiver, spool: Spool, config: DeliveryConfig, say: Callable[[str, bool], None]
+    ) -> None:
+        self._sink, self._receiver, self._spool, self._config, self._say = sink, receiver, spool, config, say
+        self._changed = Condition()
+        self._end_seconds = math.inf
+        self._num_delivered = self._num_retries = self._num_lost = 0
+        self._num_failures = 0  # in a row
+        self._is_losing = False
+        self._jitter = Random()
+        self._thread = Thread(target=self._run, name=f"clipgru-{sink}", daemon=True)
+        self._thread.start()
+
+    @property
+    def figures(self) -> DeliveryFigures:
+        """Counts up to now. For any thread."""
+        return DeliveryFigures(
+            self._sink, self._spool.num_waiting, self._num_delivered, self._num_retries, self._num_lost
+        )
+
+    def put(self, event: dict[str, Any]) -> None:
+        """Keep an event to be sent. Where there is no room for it, that is said once, and counted."""
+        try:
+            self._spool.add(event)
+        except UserError as error:
+            self._num_lost += 1
+            if not self._is_losing:
+                self._say(f"events for {self._receiver.name} are lost: {error}", True)
+            self._is_losing = True
+            return
+        if self._is_losing:
+            self._say(f"events for {self._receiver.name} are kept again; {self._num_lost} were lost", True)
+        self._is_losing = False
+        with self._changed:
+            self._changed.notify_all()
+
+    # In the thread.
+
+    def _run(self) -> None:
+        while self._wait_for_event():
+            self._attempt()
+        self._receiver.close()
+
+    def _attempt(self) -> None:
+        """Send the next event; after a failure wait."""
+        try:
+            self._send_next()
+        except UserError as error:
+            self._num_retries += 1
+            self._num_failures += 1
+            if self._num_failures == 1:
+                self._say(f"{error}; events wait in {self._spool.path}, and are tried again", True)
+            self._wait_to_retry()
+            return
+        if self._num_failures:
+            self._say(f"{self._receiver.name} accepts events again", False)
+        self._num_failures = 0
+
+    @property
+    def _is_closing(self) -> bool:
+        return self._end_seconds < math.inf
+
+    def _wait_for_event(self) -> bool:
+        """Wait until there is one. False if it is over."""
+        if not self._spool.num_waiting:
+            self._receiver.close()
+        with self._changed:
+            self._changed.wait_for(lambda: self._spool.num_waiting or self._is_closing)
+        return bool(self._spool.num_waiting) and time.monotonic() < self._end_seconds
+
+    def _wait_to_retry(self) -> None:
+        is_closing = self._is_closing  # then there is little time left, and it is tried more often
+        seconds = retry_seconds(1 if is_closing else self._num_failures, self._config.max_retry_seconds)
+        seconds = min(seconds * self._jitter.uniform(0.5, 1.0), self._end_seconds - time.monotonic())
+        with self._changed:
+            self._changed.wait_for(lambda: self._is_closing != is_closing, max(seconds, 0.0))
+
+    def _send_next(self) -> None:
+        event = self._spool.next()
+        if event is not None:
+            seconds = min(self._config.timeout_seconds, self._end_seconds - time.monotonic())
+            self._receiver.send(event.message, max(seconds, 0.0))
+            self._num_delivered += 1
+            self._spool.remove(event.number)
+
+    # From outside.
+
+    def stop(self) -> None:
+        """Begin to end: what waits is sent in ``end_seconds``, or stays in the spool."""
+        with self._changed:
+            self._end_seconds = min(self._end_seconds, time.monotonic() + self._config.end_seconds)
+            self._changed.notify_all()
+
+    def close(self) -> None:
+        """End the thread; what is not delivered stays in the spool. May be called twice."""
+        self.stop()
+        self._thread.join(max(0.0, self._end_seconds - time.monotonic()) + _LATE_SECONDS)
+        left = f", {self._spool.num_waiting} wait in {self._spool.path}" if self._spool.num_waiting else ""
+        lost = f", {self._num_lost} lost" if self._num_lost else ""
+        self._spool.close()
+        self._say(f"{self._receiver.name}: {self._num_delivered} delivered{left}{lost}", bool(left or lost))
