@@ -38,7 +38,7 @@ class EventReceiver(ABC):
         self.num_deaths = 0
         self._dies_after = frozenset(dies_after)
         self._is_down = False
-        self._is_over = threading.Event()
+        self._is_up, self._is_over = threading.Event(), threading.Event()
         self._thread = threading.Thread(target=self._run, name="receiver", daemon=True)
 
     @property
@@ -52,6 +52,7 @@ class EventReceiver(ABC):
 
     def __enter__(self) -> Any:
         self._thread.start()
+        assert self._is_up.wait(PATIENCE_SECONDS)
         return self
 
     def __exit__(self, *error: object) -> None:
@@ -63,6 +64,7 @@ class EventReceiver(ABC):
             self._is_down = False
             with socket.create_server(("127.0.0.1", self.port)) as listener:
                 listener.settimeout(0.02)
+                self._is_up.set()
                 while not (self._is_over.is_set() or self._is_down):
                     with suppress(OSError):  # nobody came, or who came went away
                         self._accept(listener)

@@ -43,8 +43,10 @@ class DeliveryFigures:
     delivered: int
     retries: int
     """Attempts that failed."""
+    unsaved: int
+    """Events that could not be written to the disk when they came; they are sent all the same."""
     lost: int
-    """Events for which there was no room."""
+    """Events that came when too many waited."""
 
 
 class Delivery:
@@ -64,9 +66,9 @@ class Delivery:
         self._sink, self._receiver, self._spool, self._config, self._say = sink, receiver, spool, config, say
         self._changed = Condition()
         self._end_seconds = math.inf
-        self._num_delivered = self._num_retries = self._num_lost = 0
+        self._num_delivered = self._num_retries = self._num_unsaved = self._num_lost = 0
         self._num_failures = 0  # in a row
-        self._is_losing = False
+        self._trouble = ""  # what is wrong with the spool
         self._jitter = Random()
         self._thread = Thread(target=self._run, name=f"clipgru-{sink}", daemon=True)
         self._thread.start()
@@ -74,23 +76,22 @@ class Delivery:
     @property
     def figures(self) -> DeliveryFigures:
         """Counts up to now. For any thread."""
-        return DeliveryFigures(
-            self._sink, self._spool.num_waiting, self._num_delivered, self._num_retries, self._num_lost
-        )
+        counts = self._num_delivered, self._num_retries, self._num_unsaved, self._num_lost
+        return DeliveryFigures(self._sink, self._spool.num_waiting, *counts)
 
     def put(self, event: dict[str, Any]) -> None:
-        """Keep an event to be sent. Where there is no room for it, that is said once, and counted."""
+        """Keep an event to be sent. Where that cannot be done, or not on disk, it is said once, and counted."""
+        trouble, said = "", f"are safe on disk again; {self._num_lost} were lost"
         try:
-            self._spool.add(event)
+            if problem := self._spool.add(event):
+                self._num_unsaved += 1
+                trouble, said = "unsaved", f"are sent, but would not outlive this program: {problem}"
         except UserError as error:
             self._num_lost += 1
-            if not self._is_losing:
-                self._say(f"events for {self._receiver.name} are lost: {error}", True)
-            self._is_losing = True
-            return
-        if self._is_losing:
-            self._say(f"events for {self._receiver.name} are kept again; {self._num_lost} were lost", True)
-        self._is_losing = False
+            trouble, said = "lost", f"are lost: {error}"
+        if trouble != self._trouble:
+            self._say(f"events for {self._receiver.name} {said}", True)
+        self._trouble = trouble
         with self._changed:
             self._changed.notify_all()
 
@@ -138,10 +139,11 @@ class Delivery:
     def _send_next(self) -> None:
         event = self._spool.next()
         if event is not None:
+            number, message = event
             seconds = min(self._config.timeout_seconds, self._end_seconds - time.monotonic())
-            self._receiver.send(event.message, max(seconds, 0.0))
+            self._receiver.send(message, max(seconds, 0.0))
             self._num_delivered += 1
-            self._spool.remove(event.number)
+            self._spool.remove(number)
 
     # From outside.
 
@@ -155,7 +157,9 @@ class Delivery:
         """End the thread; what is not delivered stays in the spool. May be called twice."""
         self.stop()
         self._thread.join(max(0.0, self._end_seconds - time.monotonic()) + _LATE_SECONDS)
-        left = f", {self._spool.num_waiting} wait in {self._spool.path}" if self._spool.num_waiting else ""
-        lost = f", {self._num_lost} lost" if self._num_lost else ""
         self._spool.close()
+        num_unsaved = self._spool.num_unsaved
+        num_waiting, num_lost = self._spool.num_waiting - num_unsaved, self._num_lost + num_unsaved
+        left = f", {num_waiting} wait in {self._spool.path}" if num_waiting else ""
+        lost = f", {num_lost} lost" if num_lost else ""
         self._say(f"{self._receiver.name}: {self._num_delivered} delivered{left}{lost}", bool(left or lost))

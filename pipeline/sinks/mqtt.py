@@ -71,14 +71,19 @@ class MqttTopic:
         from paho.mqtt.enums import CallbackAPIVersion
 
         look_up(self._host, self._port, limit.seconds_left())  # paho looks it up again, and without a deadline
+        answers: list[str] = []
         self._client = client = Client(CallbackAPIVersion.VERSION2, client_id=f"clipgru-{secrets.token_hex(6)}")
         if self._login:
             client.username_pw_set(*self._login)
         if self._is_secure:
             client.tls_set()
+        client.on_connect = lambda client, data, flags, reason, properties: answers.append(str(reason))
         client.connect_timeout = limit.seconds_left()
         client.connect(self._host, self._port)
-        self._run(client, client.is_connected, limit)
+        try:
+            self._run(client, client.is_connected, limit)
+        except RuntimeError as error:
+            raise RuntimeError(f"it refuses: {answers[0]}" if answers else str(error)) from None
         return client
 
     def _run(self, client: Client, is_done: Callable[[], bool], limit: TimeLimit) -> None:

@@ -1,41 +1,58 @@
-"""``Spool``: events on disk until they are delivered, in an SQLite file, which a kill or a full disk leaves whole."""
+"""``Spool``: events in memory and on disk until they are delivered.
+
+The file has lines of JSON: the spool's name, then each event, each attempt to deliver it and each success. An event
+counts from the moment that its line is whole on disk; a kill leaves a torn line at most, which is cut off. Lines that
+nobody needs any more are left out when the file is written anew, now and then.
+"""
 
 from __future__ import annotations
 
-import errno
 import os
 import secrets
-import sqlite3
-from collections.abc import Iterator
-from contextlib import ExitStack, contextmanager, suppress
+from collections import deque
+from contextlib import ExitStack, suppress
 from dataclasses import dataclass
 from pathlib import Path
 from threading import Lock
 from typing import Any
 
 from pipeline.errors import UserError
-from pipeline.files.failures import reason_of
+from pipeline.files.failures import failures_of
 from pipeline.files.lock import locked_file
-from pipeline.schema import read_json, to_json
+from pipeline.files.writing import LineFile, write_atomically
+from pipeline.schema import read_checked, read_json, to_json
 
-_APPLICATION_ID = 0x636C6701  # says whose file it is; the last digit counts its versions
-_SCHEMA = f"""
-BEGIN;
-CREATE TABLE spool (id TEXT NOT NULL);
-CREATE TABLE events (number INTEGER PRIMARY KEY AUTOINCREMENT, event TEXT NOT NULL, attempts INTEGER NOT NULL);
-PRAGMA application_id = {_APPLICATION_ID};
-COMMIT;
-"""
+_MAX_SPENT_BYTES = 1 << 20
+"""Of lines that nobody needs any more; then the file is written anew."""
+
+
+@dataclass
+class _Entry:
+    """An event that waits."""
+
+    sequence: int
+    event: dict[str, Any]
+    attempts: int = 0
+    is_saved: bool = False
+
+    def line(self) -> str:
+        return _line(sequence=self.sequence, event=self.event, attempts=self.attempts)
 
 
 @dataclass(frozen=True)
-class SpooledEvent:
-    """An event that is to be delivered next."""
+class _Line:
+    """Any line of the file."""
 
-    number: int
-    """Counts up by one for each event of the spool, those that were lost too; never used twice."""
-    message: bytes
-    """The event as JSON, with ``id``, ``sequence`` and ``attempt`` beside its own values."""
+    spool: str = ""
+    """Of the first line: its name; ``sequence`` is then the last number that was used before."""
+    sequence: int = 0
+    event: dict[str, Any] | None = None
+    attempts: int = 0
+    """Of an event: before this line."""
+    tried: int = 0
+    """Number of an event that is about to be sent."""
+    delivered: int = 0
+    """Number of the last event that was delivered."""
 
 
 class Spool:
@@ -47,103 +64,163 @@ class Spool:
 
     Attributes:
         path: the file.
-        num_waiting: events that are not delivered yet.
 
     Raises:
         UserError: it cannot be written, another process holds it, or it is no spool.
     """
 
     def __init__(self, path: Path, max_events: int) -> None:
-        self.path, self.num_waiting = path, 0
-        self._max_events, self._lock, self._stack = max_events, Lock(), ExitStack()
-        self._tried: tuple[int, int] = (0, 0)  # a number, and how often it was; also where the disk did not take it
-        self._num_done = 0  # number of the last event delivered, likewise
+        self.path, self._max_events = path, max_events
+        self._waiting: deque[_Entry] = deque()
+        self._id, self._number = secrets.token_hex(6), 0
+        self._lock, self._stack, self._is_closed = Lock(), ExitStack(), False
+        self._open: dict[bool, LineFile] = {}
+        self._num_spent_bytes = 0
+        self._stack.enter_context(locked_file(path))
         try:
-            with self._failures():
-                self._stack.enter_context(locked_file(path))
-                self._open()
+            self._read()
+            if not self._waiting:
+                self._empty()
         except UserError:
-            self._stack.close()
+            self.close()
             raise
 
-    def _open(self) -> None:
-        connection = sqlite3.connect(self.path, isolation_level=None, check_same_thread=False)
-        self._stack.callback(connection.close)
-        self._connection: sqlite3.Connection | None = connection
-        # The process has it alone, so that no shared memory is needed, which network disks do not have.
-        connection.execute("PRAGMA locking_mode = EXCLUSIVE")
-        if not connection.execute("SELECT count(*) FROM sqlite_master").fetchone()[0]:
-            connection.executescript(_SCHEMA)
-            connection.execute("INSERT INTO spool VALUES (?)", (secrets.token_hex(6),))
-        elif connection.execute("PRAGMA application_id").fetchone()[0] != _APPLICATION_ID:
-            raise sqlite3.DatabaseError("of another program, or version")
-        connection.execute("PRAGMA journal_mode = WAL")
-        self._id = connection.execute("SELECT id FROM spool").fetchone()[0]
-        self.num_waiting = connection.execute("SELECT count(*) FROM events").fetchone()[0]
-        last = connection.execute("SELECT seq FROM sqlite_sequence").fetchone()
-        self._number = last[0] if last else 0
+    def _read(self) -> None:
+        delivered, entries = 0, dict[int, _Entry]()
+        with failures_of(self.path):
+            content = self.path.read_bytes() if self.path.exists() else b""
+            *whole, torn = content.split(b"\n")
+            if torn:
+                os.truncate(self.path, len(content) - len(torn))
+        for number, text in enumerate(whole, start=1):
+            where = f"{self.path}:{number}: no spool of clipgru's, or damaged: move it away, or choose another folder"
+            line = read_checked(_Line, read_json(text, where), where)
+            if bool(line.spool) != (number == 1):
+                raise UserError(where)
+            self._take(line, entries)
+            delivered = max(delivered, line.delivered)
+        self._waiting.extend(entries[number] for number in sorted(entries) if number > delivered)
+        self._num_spent_bytes = len(content)
 
-    @contextmanager
-    def _failures(self) -> Iterator[None]:
-        """Turn errors of SQLite into a ``UserError`` that names the file."""
-        try:
-            yield
-        except sqlite3.OperationalError as error:
-            is_full = "full" in str(error)
-            reason = reason_of(OSError(errno.ENOSPC, os.strerror(errno.ENOSPC))) if is_full else str(error)
-            raise UserError(f"{self.path}: cannot be written: {reason}") from error
-        except sqlite3.DatabaseError as error:
-            cure = "move it away, or choose another folder"
-            raise UserError(f"{self.path}: no spool of clipgru's, or damaged ({error}): {cure}") from error
+    def _take(self, line: _Line, entries: dict[int, _Entry]) -> None:
+        self._id, self._number = line.spool or self._id, max(self._number, line.sequence)
+        if line.event is not None:
+            entries[line.sequence] = _Entry(line.sequence, line.event, line.attempts, is_saved=True)
+        elif line.tried in entries:
+            entries[line.tried].attempts += 1
 
-    def add(self, event: dict[str, Any]) -> None:
-        """Keep an event, on disk when this returns.
+    @property
+    def num_waiting(self) -> int:
+        """Events that are not delivered yet."""
+        return len(self._waiting)
+
+    @property
+    def num_unsaved(self) -> int:
+        """Events among these that are in memory alone."""
+        with self._lock:
+            return sum(not entry.is_saved for entry in self._waiting)
+
+    def add(self, event: dict[str, Any]) -> str:
+        """Keep an event, and return why it is not on disk: an empty text if it is.
 
         Raises:
-            UserError: there is no room; the event is lost, and its number is not used again.
+            UserError: too many wait; the event is lost, and its number is not used again.
         """
-        with self._lock, self._failures():
+        with self._lock:
             self._number += 1
-            if self._connection is None:
-                raise UserError(f"{self.path}: closed")
-            if self.num_waiting >= self._max_events:
-                raise UserError(f"{self.path}: {self.num_waiting} events wait, as many as delivery.max_events allows")
-            self._connection.execute("PRAGMA synchronous = FULL")
-            self._connection.execute("INSERT INTO events VALUES (?, ?, 0)", (self._number, to_json(event)))
-            self.num_waiting += 1
+            if len(self._waiting) >= self._max_events:
+                raise UserError(f"{len(self._waiting)} wait already, as many as delivery.max_events allows")
+            entry = _Entry(self._number, event)
+            self._waiting.append(entry)
+            return self._save(entry)
 
-    def next(self) -> SpooledEvent | None:
-        """Return the oldest event that waits, and count an attempt to deliver it; None if there is none.
-
-        Raises:
-            UserError: the file cannot be read.
-        """
-        with self._lock, self._failures():
-            query = "SELECT number, event, attempts FROM events WHERE number > ? ORDER BY number LIMIT 1"
-            row = self._connection and self._connection.execute(query, (self._num_done,)).fetchone()
-            if not row or self._connection is None:
+    def next(self) -> tuple[int, bytes] | None:
+        """Return the number of the oldest event that waits, and a message: the event as JSON with ``id``, ``sequence``
+        and ``attempt``, which is counted before it is made. None if no event waits."""
+        with self._lock:
+            if self._is_closed or not self._waiting:
                 return None
-            number, text, attempts = row
-            attempts = 1 + max(attempts, self._tried[1] if self._tried[0] == number else 0)
-            self._tried = number, attempts
-            # What a power cut takes from here on is delivered again, and no more.
-            self._connection.execute("PRAGMA synchronous = NORMAL")
-            with suppress(sqlite3.OperationalError):  # a full disk hinders no delivery
-                self._connection.execute("UPDATE events SET attempts = ? WHERE number = ?", (attempts, number))
-        head = {"id": f"{self._id}-{number}", "sequence": number, "attempt": attempts}
-        return SpooledEvent(number, to_json(head | read_json(text, str(self.path)), ensure_ascii=False).encode())
+            entry = self._waiting[0]
+            entry.attempts += 1
+            self._mark(tried=entry.sequence)
+            head = {"id": f"{self._id}-{entry.sequence}", "sequence": entry.sequence, "attempt": entry.attempts}
+        return entry.sequence, to_json(head | entry.event, ensure_ascii=False).encode("utf-8", "backslashreplace")
 
     def remove(self, number: int) -> None:
-        """Forget the event of that number, which ``next`` gave and which is delivered."""
+        """Forget the event that ``next`` gave, which is delivered."""
         with self._lock:
-            if self._connection is None:  # closed meanwhile: it is delivered again, and says so
+            if self._is_closed:  # meanwhile: it is delivered again, and says so
                 return
-            self._num_done, self.num_waiting = number, self.num_waiting - 1
-            with suppress(sqlite3.OperationalError):
-                self._connection.execute("DELETE FROM events WHERE number <= ?", (number,))
+            assert self._waiting[0].sequence == number
+            self._waiting.popleft()
+            is_noted = self._mark(delivered=number)
+            if self._num_spent_bytes > _MAX_SPENT_BYTES or not (is_noted or self._waiting):
+                self._write_anew()
 
     def close(self) -> None:
-        """Let go of the file. May be called twice."""
+        """Save what can be saved, and let go of the file. May be called twice."""
         with self._lock:
-            self._connection = None
+            if not self._is_closed:
+                for entry in self._waiting:
+                    self._save(entry)
+            self._is_closed = True
+            while self._open:
+                self._open.popitem()[1].close()
             self._stack.close()
+
+    # Under the lock. No failure here loses what is in memory.
+
+    def _save(self, entry: _Entry) -> str:
+        try:
+            if not entry.is_saved:
+                self._append(entry.line(), to_disk=True)
+        except UserError as error:
+            return str(error)
+        entry.is_saved = True
+        return ""
+
+    def _mark(self, **values: int) -> bool:
+        """Note an attempt or a success. What a power cut takes of these is delivered again, and no more."""
+        with suppress(UserError):
+            self._append(_line(**values), to_disk=False)
+            return True
+        return False
+
+    def _append(self, line: str, to_disk: bool) -> None:
+        try:
+            if to_disk not in self._open:
+                self._open[to_disk] = LineFile(self.path, "a", to_disk=to_disk)
+            self._open[to_disk].write(line)
+        except UserError:
+            self._open.pop(to_disk, None)
+            raise
+        self._num_spent_bytes += len(line)
+
+    def _write_anew(self) -> None:
+        """The file without what nobody needs any more; where that fails, it stays as it is for now."""
+        self._num_spent_bytes = 0
+        with suppress(UserError):
+            if not self._waiting:
+                self._empty()
+                return
+            saved = [entry.line() for entry in self._waiting if entry.is_saved]
+            write_atomically(self.path, "".join([self._first_line(), *saved]))
+            self._forget_streams()
+
+    def _empty(self) -> None:
+        """In place, as a full disk has no room for another file."""
+        self._forget_streams()
+        lines = LineFile(self.path, "w", to_disk=True)
+        lines.write(self._first_line())
+        lines.close()
+
+    def _forget_streams(self) -> None:
+        while self._open:
+            self._open.popitem()[1].close()
+
+    def _first_line(self) -> str:
+        return _line(spool=self._id, sequence=self._number)
+
+
+def _line(**values: Any) -> str:
+    return to_json(values) + "\n"

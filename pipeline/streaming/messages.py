@@ -48,7 +48,7 @@ def open_deliveries(options: WebcamOptions, labels: Sequence[str], console: Plai
     with ExitStack() as stack:
         deliveries: list[Delivery] = []
         for sink, receiver in receivers.items():
-            spool = Spool(Path(options.delivery.spool) / f"{sink}.sqlite", options.delivery.max_events)
+            spool = Spool(Path(options.delivery.spool) / f"{sink}.jsonl", options.delivery.max_events)
             deliveries.append(Delivery(sink, receiver, spool, options.delivery, say))
             stack.callback(deliveries[-1].close)
         yield deliveries

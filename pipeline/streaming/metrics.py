@@ -19,7 +19,8 @@ _SINKS = {
     "waiting": "Events in the spool.",
     "delivered_total": "Events that the receiver has accepted.",
     "retries_total": "Attempts that failed.",
-    "lost_total": "Events for which there was no room.",
+    "unsaved_total": "Events that could not be written to the disk when they came.",
+    "lost_total": "Events that came when too many waited.",
 }
 
 

@@ -20,6 +20,7 @@ from pipeline.sinks.mqtt import MqttTopic
 from pipeline.sinks.spool import Spool
 from pipeline.sinks.webhook import Webhook
 from tests.receivers import PATIENCE_SECONDS, RECEIVERS
+from tests.sinks.test_sinks_spool import drained, no_room
 
 ROOT = Path(__file__).resolve().parents[2]
 SENDERS = {"webhook": Webhook, "mqtt": MqttTopic}
@@ -60,7 +61,7 @@ def test_a_thousand_events_through_a_receiver_that_dies_ten_times(kind: str, tmp
     deaths, said = range(57, 1007, 100), list[tuple[str, bool]]()
     with RECEIVERS[kind](dies_after=deaths) as receiver:
         sender = SENDERS[kind](Address(receiver.url))
-        spool = Spool(tmp_path / "spool.sqlite", 10_000)
+        spool = Spool(tmp_path / "spool.jsonl", 10_000)
         delivery = Delivery(kind, sender, spool, CONFIG, lambda *line: said.append(line))
         for number in range(1000):
             delivery.put({"value": number})
@@ -99,28 +100,28 @@ delivery.close()
 def test_a_sender_that_is_killed_and_started_again_loses_nothing(kind: str, tmp_path: Path) -> None:
     """Whatever it has said that it keeps, arrives: killed while it keeps more and delivers, in front of a receiver that
     comes and goes."""
-    spool, kept = str(tmp_path / "spool.sqlite"), 0
+    spool, kept = str(tmp_path / "spool.jsonl"), 0
     environment = os.environ | {"PYTHONPATH": str(ROOT)}
-    with RECEIVERS[kind](dies_after=range(40, 2000, 60)) as receiver:
-        for stop in (120, 200, 300):
+    with RECEIVERS[kind](dies_after=range(15, 2000, 25)) as receiver:
+        for stop in (40, 70, 100):
             command = [sys.executable, "-c", CHILD, kind, receiver.url, spool, str(kept), str(stop)]
             child = subprocess.Popen(command, stdout=subprocess.PIPE, text=True, env=environment)
             assert child.stdout is not None
             for line in child.stdout:
                 kept = int(line) + 1
-                if kept == stop - 20 and stop < 300:
+                if kept == stop - 10 and stop < 100:
                     child.kill()
             child.stdout.close()
-            assert child.wait(PATIENCE_SECONDS) == (0 if stop == 300 else -9)
-        assert kept == 300
+            assert child.wait(PATIENCE_SECONDS) == (0 if stop == 100 else -9)
+        assert kept == 100
     values = [event["value"] for event in receiver.first_of_each()]
     assert values == sorted(values)
-    assert set(values) == set(range(300))
-    assert len(values) <= 302  # one was perhaps kept when the kill came, and not yet said to be
+    assert set(values) == set(range(100))
+    assert len(values) <= 102  # one was perhaps kept when the kill came, and not yet said to be
 
 
 def test_nobody_waits_for_a_receiver_and_the_rest_is_sent_by_the_next_start(tmp_path: Path) -> None:
-    path, held = tmp_path / "spool.sqlite", Held()
+    path, held = tmp_path / "spool.jsonl", Held()
     said: list[tuple[str, bool]] = []
     config = DeliveryConfig(timeout_seconds=PATIENCE_SECONDS, end_seconds=0.1)
     delivery = Delivery("a", held, Spool(path, 100), config, lambda *line: said.append(line))
@@ -160,19 +161,42 @@ def test_at_the_end_what_can_be_sent_is_sent_however_long_the_next_attempt_is_of
     ]
 
 
+def test_a_full_disk_is_told_once_and_hinders_no_delivery(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    held, said, path = Held(), list[tuple[str, bool]](), tmp_path / "a"
+    config = DeliveryConfig(timeout_seconds=PATIENCE_SECONDS, end_seconds=0)
+    delivery = Delivery("a", held, Spool(path, 100), config, lambda *line: said.append(line))
+    with monkeypatch.context() as patch:
+        patch.setattr(os, "fsync", no_room)
+        for number in range(3):
+            delivery.put({"value": number})
+        full = f"{path}: cannot be written: the disk is full: make room, or write somewhere else"
+        assert said == [(f"events for held are sent, but would not outlive this program: {full}", True)]
+        held.may_go.release()
+        assert is_soon(lambda: delivery.figures.delivered == 1)
+        assert (delivery.figures.unsaved, delivery.figures.lost) == (3, 0)
+    delivery.put({"value": 3})
+    assert said[1] == ("events for held are safe on disk again; 0 were lost", True)
+    with monkeypatch.context() as patch:
+        patch.setattr(os, "fsync", no_room)
+        delivery.close()
+    assert said[2:] == [(f"held: 1 delivered, 1 wait in {path}, 2 lost", True)]
+    (event,) = drained(Spool(path, 100))
+    assert (event["value"], event["sequence"]) == (3, 4)
+
+
 def test_what_does_not_fit_is_told_once_and_counted(tmp_path: Path) -> None:
     held, said = Held(), list[tuple[str, bool]]()
     spool = Spool(tmp_path / "a", 2)
     delivery = Delivery("a", held, spool, CONFIG, lambda *line: said.append(line))
     for number in range(5):
         delivery.put({"value": number})
-    limit = f"{tmp_path / 'a'}: 2 events wait, as many as delivery.max_events allows"
+    limit = "2 wait already, as many as delivery.max_events allows"
     assert said == [(f"events for held are lost: {limit}", True)]
     assert (delivery.figures.lost, delivery.figures.waiting) == (3, 2)
     held.may_go.release(100)
     assert is_soon(lambda: delivery.figures.waiting == 0)
     delivery.put({"value": 5})
-    assert said[1] == ("events for held are kept again; 3 were lost", True)
+    assert said[1] == ("events for held are safe on disk again; 3 were lost", True)
     delivery.close()
     assert [content.partition(b'"value": ')[2] for content in held.received] == [b"0}", b"1}", b"5}"]
     assert said[-1] == ("held: 3 delivered, 3 lost", True)

@@ -134,7 +134,7 @@ def test_a_broker_that_refuses_lies_or_is_silent() -> None:
     with Broker() as broker:
         sender = MqttTopic(Address(broker.url))
         broker.refusal = 5
-        assert "refused" in refusal(sender)
+        assert refusal(sender).endswith("it refuses: Not authorized")
         broker.refusal = 0
         sender.send(CONTENT, 30.0)
         sender.close()

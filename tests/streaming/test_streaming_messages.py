@@ -107,9 +107,9 @@ def test_what_nobody_took_is_sent_by_the_next_start(
     out, errors = capsys.readouterr()
     first, last = errors.splitlines()
     told = f"error: webhook http://***@127.0.0.1:{port}/***: "
-    assert first == f"{told}Connection refused; events wait in {spool / 'webhook.sqlite'}, and are tried again"
+    assert first == f"{told}Connection refused; events wait in {spool / 'webhook.jsonl'}, and are tried again"
     printed = segments_in(out)
-    assert last == f"{told}0 delivered, {len(printed)} wait in {spool / 'webhook.sqlite'}"
+    assert last == f"{told}0 delivered, {len(printed)} wait in {spool / 'webhook.jsonl'}"
     with HookServer(port=port) as hook:
         assert main(["webcam", model, video, *FAST, *to]) == 0
     out, errors = capsys.readouterr()

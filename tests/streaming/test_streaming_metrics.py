@@ -67,9 +67,12 @@ clipgru_sink_delivered_total{sink="webhook"} 2
 # HELP clipgru_sink_retries_total Attempts that failed.
 # TYPE clipgru_sink_retries_total counter
 clipgru_sink_retries_total{sink="webhook"} 3
-# HELP clipgru_sink_lost_total Events for which there was no room.
+# HELP clipgru_sink_unsaved_total Events that could not be written to the disk when they came.
+# TYPE clipgru_sink_unsaved_total counter
+clipgru_sink_unsaved_total{sink="webhook"} 4
+# HELP clipgru_sink_lost_total Events that came when too many waited.
 # TYPE clipgru_sink_lost_total counter
-clipgru_sink_lost_total{sink="webhook"} 4
+clipgru_sink_lost_total{sink="webhook"} 5
 """
 
 
@@ -82,7 +85,7 @@ def test_the_text_is_that_of_the_format() -> None:
     """Checked once with the parser of Prometheus's own client."""
     assert len(COUNTS) == len(BOUNDS_SECONDS) + 1
     statuses = [door(), SourceStatus("b", "stalled")]
-    assert metrics_text(statuses, [DeliveryFigures("webhook", 1, 2, 3, 4)], 0.25) == EXPECTED
+    assert metrics_text(statuses, [DeliveryFigures("webhook", 1, 2, 3, 4, 5)], 0.25) == EXPECTED
     assert metrics_text([], [], None) == ""
 
 
