@@ -1,6 +1,6 @@
 """``Spool``: events in memory and on disk until they are delivered.
 
-The file has lines of JSON: the spool's name, then each event, each attempt to deliver it and each success. An event
+The file has lines of JSON: what it is, then each event, each attempt to deliver it and each success. An event
 counts from the moment that its line is whole on disk; a kill leaves a torn line at most, which is cut off. Lines that
 nobody needs any more are left out when the file is written anew, now and then.
 """
@@ -22,6 +22,8 @@ from pipeline.files.lock import locked_file
 from pipeline.files.writing import LineFile, write_atomically
 from pipeline.schema import read_checked, read_json, to_json
 
+_VERSION = 1
+_BEGINNING = b'{"spool": '
 _MAX_SPENT_BYTES = 1 << 20
 """Of lines that nobody needs any more; then the file is written anew."""
 
@@ -30,21 +32,23 @@ _MAX_SPENT_BYTES = 1 << 20
 class _Entry:
     """An event that waits."""
 
+    id: str
     sequence: int
     event: dict[str, Any]
     attempts: int = 0
     is_saved: bool = False
 
     def line(self) -> str:
-        return _line(sequence=self.sequence, event=self.event, attempts=self.attempts)
+        return _line(id=self.id, sequence=self.sequence, event=self.event, attempts=self.attempts)
 
 
 @dataclass(frozen=True)
 class _Line:
     """Any line of the file."""
 
-    spool: str = ""
-    """Of the first line: its name; ``sequence`` is then the last number that was used before."""
+    spool: int = 0
+    """Version of the file, in its first line; ``sequence`` is then the last number that was used before."""
+    id: str = ""
     sequence: int = 0
     event: dict[str, Any] | None = None
     attempts: int = 0
@@ -72,15 +76,14 @@ class Spool:
     def __init__(self, path: Path, max_events: int) -> None:
         self.path, self._max_events = path, max_events
         self._waiting: deque[_Entry] = deque()
-        self._id, self._number = secrets.token_hex(6), 0
+        # Anew in each run: what a full disk did not take must not be mistaken for an event of a later one.
+        self._run, self._number = secrets.token_hex(4), 0
         self._lock, self._stack, self._is_closed = Lock(), ExitStack(), False
         self._open: dict[bool, LineFile] = {}
         self._num_spent_bytes = 0
         self._stack.enter_context(locked_file(path))
         try:
             self._read()
-            if not self._waiting:
-                self._empty()
         except UserError:
             self.close()
             raise
@@ -89,23 +92,29 @@ class Spool:
         delivered, entries = 0, dict[int, _Entry]()
         with failures_of(self.path):
             content = self.path.read_bytes() if self.path.exists() else b""
-            *whole, torn = content.split(b"\n")
-            if torn:
-                os.truncate(self.path, len(content) - len(torn))
+        *whole, torn = content.split(b"\n")
+        cure = "no spool of clipgru's, or damaged: move it away, or choose another folder"
+        if not whole and torn[: len(_BEGINNING)] != _BEGINNING[: len(torn)]:
+            raise UserError(f"{self.path}:1: {cure}")
         for number, text in enumerate(whole, start=1):
-            where = f"{self.path}:{number}: no spool of clipgru's, or damaged: move it away, or choose another folder"
+            where = f"{self.path}:{number}: {cure}"
             line = read_checked(_Line, read_json(text, where), where)
-            if bool(line.spool) != (number == 1):
+            if line.spool != (_VERSION if number == 1 else 0):
                 raise UserError(where)
             self._take(line, entries)
             delivered = max(delivered, line.delivered)
         self._waiting.extend(entries[number] for number in sorted(entries) if number > delivered)
         self._num_spent_bytes = len(content)
+        if not whole:
+            self._empty()
+        elif torn:
+            with failures_of(self.path):
+                os.truncate(self.path, len(content) - len(torn))
 
     def _take(self, line: _Line, entries: dict[int, _Entry]) -> None:
-        self._id, self._number = line.spool or self._id, max(self._number, line.sequence)
+        self._number = max(self._number, line.sequence, line.tried, line.delivered)
         if line.event is not None:
-            entries[line.sequence] = _Entry(line.sequence, line.event, line.attempts, is_saved=True)
+            entries[line.sequence] = _Entry(line.id, line.sequence, line.event, line.attempts, is_saved=True)
         elif line.tried in entries:
             entries[line.tried].attempts += 1
 
@@ -130,7 +139,7 @@ class Spool:
             self._number += 1
             if len(self._waiting) >= self._max_events:
                 raise UserError(f"{len(self._waiting)} wait already, as many as delivery.max_events allows")
-            entry = _Entry(self._number, event)
+            entry = _Entry(f"{self._run}-{self._number}", self._number, event)
             self._waiting.append(entry)
             return self._save(entry)
 
@@ -143,7 +152,7 @@ class Spool:
             entry = self._waiting[0]
             entry.attempts += 1
             self._mark(tried=entry.sequence)
-            head = {"id": f"{self._id}-{entry.sequence}", "sequence": entry.sequence, "attempt": entry.attempts}
+            head = {"id": entry.id, "sequence": entry.sequence, "attempt": entry.attempts}
         return entry.sequence, to_json(head | entry.event, ensure_ascii=False).encode("utf-8", "backslashreplace")
 
     def remove(self, number: int) -> None:
@@ -219,7 +228,7 @@ class Spool:
             self._open.popitem()[1].close()
 
     def _first_line(self) -> str:
-        return _line(spool=self._id, sequence=self._number)
+        return _line(spool=_VERSION, sequence=self._number)
 
 
 def _line(**values: Any) -> str:
