@@ -13,7 +13,7 @@ import urllib.request
 from collections.abc import Mapping
 from functools import partial
 from http import HTTPStatus
-from http.client import HTTPConnection, HTTPException, HTTPResponse, HTTPSConnection, InvalidURL
+from http.client import HTTPConnection, HTTPException, HTTPResponse, HTTPSConnection, InvalidURL, RemoteDisconnected
 from queue import Empty, SimpleQueue
 from threading import Thread
 from time import monotonic
@@ -28,7 +28,7 @@ _MAX_REDIRECTION_BYTES = 1 << 16
 _FIRST_RETRY_SECONDS = 0.5
 
 
-class Deadline(Protocol):
+class _Deadline(Protocol):
     """The time that a request may still take."""
 
     def seconds_left(self) -> float:
@@ -65,7 +65,7 @@ def make_request(
 
 
 def open_url(
-    request: urllib.request.Request, deadline: Deadline, *handlers: urllib.request.BaseHandler
+    request: urllib.request.Request, deadline: _Deadline, *handlers: urllib.request.BaseHandler
 ) -> HTTPResponse:
     """Send a request, through a proxy where the environment names one, and return the answer, read within the deadline
     too. No redirection is followed unless ``handlers`` has a ``HTTPRedirectHandler``.
@@ -90,7 +90,7 @@ def open_url(
 
 
 class _Http(urllib.request.HTTPHandler, urllib.request.HTTPSHandler):
-    def __init__(self, deadline: Deadline) -> None:
+    def __init__(self, deadline: _Deadline) -> None:
         super().__init__()
         self._deadline = deadline
 
@@ -101,7 +101,7 @@ class _Http(urllib.request.HTTPHandler, urllib.request.HTTPSHandler):
         return self.do_open(partial(_timed, HTTPSConnection, self._deadline), request)
 
 
-def _timed(kind: type[HTTPConnection], deadline: Deadline, host: str, **settings: Any) -> HTTPConnection:
+def _timed(kind: type[HTTPConnection], deadline: _Deadline, host: str, **settings: Any) -> HTTPConnection:
     connection = kind(host, **settings)
     connection.response_class = partial(_TimedResponse, deadline=deadline)  # type: ignore[assignment]
     connection._create_connection = partial(_connect, deadline)  # type: ignore[attr-defined]  # there for this purpose
@@ -109,7 +109,7 @@ def _timed(kind: type[HTTPConnection], deadline: Deadline, host: str, **settings
 
 
 class _TimedResponse(HTTPResponse):
-    def __init__(self, connection: socket.socket, *args: Any, deadline: Deadline, **settings: Any) -> None:
+    def __init__(self, connection: socket.socket, *args: Any, deadline: _Deadline, **settings: Any) -> None:
         super().__init__(connection, *args, **settings)
         self.fp = io.BufferedReader(_TimedStream(connection, self.fp.detach(), deadline))
 
@@ -120,7 +120,7 @@ class _TimedResponse(HTTPResponse):
 class _TimedStream(io.RawIOBase):
     """A connection that is read no longer than its deadline."""
 
-    def __init__(self, connection: socket.socket, stream: io.RawIOBase, deadline: Deadline) -> None:
+    def __init__(self, connection: socket.socket, stream: io.RawIOBase, deadline: _Deadline) -> None:
         self._connection, self._stream, self._deadline = connection, stream, deadline
 
     def readable(self) -> bool:
@@ -135,7 +135,7 @@ class _TimedStream(io.RawIOBase):
         super().close()
 
 
-def _connect(deadline: Deadline, address: tuple[str, int], *_: object) -> socket.socket:
+def _connect(deadline: _Deadline, address: tuple[str, int], *_: object) -> socket.socket:
     """Connect as ``socket.create_connection`` does, but in the time that is left. Raises ``OSError``."""
     failure = OSError()
     for family, kind, protocol, _name, where in look_up(*address, deadline.seconds_left()):
@@ -188,6 +188,8 @@ def reason_of_failure(reason: BaseException | str) -> str:
         return f"its certificate is not trusted ({reason.verify_message.partition(',')[0]})"
     if isinstance(reason, ssl.SSLError):
         return f"the server does not speak TLS as it should ({reason.reason})"
+    if isinstance(reason, RemoteDisconnected):
+        return "the server hangs up without an answer"
     if isinstance(reason, OSError) and reason.errno:
         return os.strerror(reason.errno)
     if isinstance(reason, HTTPException) and not isinstance(reason, InvalidURL):

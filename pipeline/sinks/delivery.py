@@ -19,7 +19,7 @@ _LATE_SECONDS = 0.5
 """Longest wait for a thread beyond its time."""
 
 
-class Receiver(Protocol):
+class _Receiver(Protocol):
     """Somebody who takes events, one after the other."""
 
     name: str
@@ -61,7 +61,7 @@ class Delivery:
     """
 
     def __init__(
-        self, sink: str, receiver: Receiver, spool: Spool, config: DeliveryConfig, say: Callable[[str, bool], None]
+        self, sink: str, receiver: _Receiver, spool: Spool, config: DeliveryConfig, say: Callable[[str, bool], None]
     ) -> None:
         self._sink, self._receiver, self._spool, self._config, self._say = sink, receiver, spool, config, say
         self._changed = Condition()

@@ -114,10 +114,12 @@ def _open_outputs(
 ) -> list[Output]:
     sample_fps = model.file.sampling.sample_fps
     recordings = [Recordings(Path(options.record), sources, model.facts, sample_fps)] if options.record else []
+    # First, so that what has been printed outlives a kill.
+    messages = [MessageOutput(deliveries, options.delivery.labels, options.delivery.begin)] if deliveries else []
     return [
+        *messages,
         *recordings,
         EventOutput(Path(STDOUT), model.facts) if options.headless else PeopleOutput(console, options.quiet),
-        *([MessageOutput(deliveries, options.delivery.labels, options.delivery.begin)] if deliveries else []),
     ]
 
 

@@ -236,6 +236,7 @@ def sandbox(
         config = replace(long, num_shapes=made.config.num_shapes)
         monkeypatch.setitem(TIMELINE_SETS, name, TimelineSet(config, {"train": 2, "val": 1, "test": 1}))
     monkeypatch.setattr("torchvision.datasets.cifar.check_integrity", lambda path, md5: Path(path).is_file())
+    monkeypatch.setenv("NO_PROXY", "*")
     camera = MjpegServer()
     threads = torch.get_num_threads()
     torch.set_num_threads(1)  # networks as small as these

@@ -38,7 +38,7 @@ def refusal(sender: Webhook | MqttTopic, seconds: float = 30.0) -> str:
 
 @contextmanager
 def talker(*parts: bytes, pause_seconds: float = 0.0) -> Iterator[int]:
-    """A port where each connection is sent some bytes, with pauses, and then nothing."""
+    """A port where a connection is sent some bytes, with pauses, and then nothing."""
     over = threading.Event()
 
     def talk(listener: socket.socket) -> None:
@@ -91,20 +91,22 @@ def test_only_success_is_success_and_no_redirection_is_followed(answer: str, sai
 
 
 @pytest.mark.parametrize(
-    ("parts", "said"),
+    ("parts", "seconds", "said"),
     [
-        ((), "no answer within 0.3 s"),
-        ((b"HTTP/1.1 200 OK\r\n", *(b"X: y\r\n" for _ in range(50))), "no answer within 0.3 s"),
-        ((b"SSH-2.0\r\n",), "does not speak HTTP as it should (BadStatusLine)"),
+        ((), 0.3, "no answer within 0.3 s"),
+        ((b"HTTP/1.1 200 OK\r\n", *(b"X: y\r\n" for _ in range(50))), 0.3, "no answer within 0.3 s"),
+        ((b"SSH-2.0\r\n",), 30.0, "does not speak HTTP as it should (BadStatusLine)"),
     ],
 )
-def test_a_webhook_that_is_slow_or_none(parts: tuple[bytes, ...], said: str) -> None:
+def test_a_webhook_that_is_slow_or_none(parts: tuple[bytes, ...], seconds: float, said: str) -> None:
     """The second sends a header now and then, and so would never be late by the clock of a socket."""
     with talker(*parts, pause_seconds=0.1) as port:
-        assert said in refusal(Webhook(Address(f"http://me:secret@127.0.0.1:{port}/t0k3n")), 0.3)
+        assert said in refusal(Webhook(Address(f"http://me:secret@127.0.0.1:{port}/t0k3n")), seconds)
 
 
 def test_nobody_there() -> None:
+    with HookServer(dies_after={1}) as server:
+        assert "the server hangs up without an answer" in refusal(Webhook(Address(server.url)))
     port = free_port()
     assert "Connection refused" in refusal(Webhook(Address(f"http://me:secret@127.0.0.1:{port}/t0k3n")))
     assert "Connection refused" in refusal(MqttTopic(Address(f"mqtt://me:secret@127.0.0.1:{port}/t0k3n")))

@@ -36,6 +36,11 @@ def video(motion_root: Path) -> str:
     return str(next((motion_root / "untrimmed").glob("*.mp4")))
 
 
+@pytest.fixture(autouse=True)
+def _no_proxy(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv("NO_PROXY", "*")
+
+
 @pytest.fixture
 def scripted(monkeypatch: pytest.MonkeyPatch) -> None:
     """The model has something to say: ten times two segments that overlap."""
