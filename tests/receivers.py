@@ -17,7 +17,7 @@ from typing import Any
 
 from tests.ports import free_port
 
-PATIENCE_SECONDS = 60.0
+PATIENCE_SECONDS = 120.0
 
 
 class EventReceiver(ABC):
