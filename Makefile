@@ -63,7 +63,7 @@ clean: ## Remove .venv, caches and build output; runs/ and data/ stay
 
 .venv/.installed: pyproject.toml constraints.txt | .venv/.made
 	@echo 'Installing clipgru into .venv (the first time on Linux about 6 GB, for torch brings its GPU libraries)'
-	@$(PIP) install -qq --editable .
+	@$(PIP) install -qq --editable '.[serve]'
 	@touch $@
 
 .venv/.installed-test: .venv/.installed

@@ -23,9 +23,9 @@ if "PYTEST_XDIST_WORKER" in os.environ:  # one of several processes, which share
 
 # The files that take longest, which begin: then no process is left with one of them when the others are done.
 SLOW_FILES = (
-    *("docs_run", "export", "ranks", "decode", "many", "fuzz_model", "docs", "demo", "training", "doctor", "ablate"),
-    *("pages", "learning", "decode_health", "check", "onnx_file", "streaming_network", "recognizer_pictures"),
-    *("streaming", "cli", "wheel", "examples"),
+    *("docs_run", "export", "ranks", "decode", "many", "fuzz_model", "tutorial", "demo", "training", "doctor"),
+    *("ablate", "pages", "learning", "decode_health", "check", "onnx_file", "streaming_network"),
+    *("recognizer_pictures", "streaming", "cli", "wheel", "examples"),
 )
 
 

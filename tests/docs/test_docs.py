@@ -2,10 +2,8 @@
 
 from __future__ import annotations
 
-import json
 import re
 import shlex
-import shutil
 from pathlib import Path
 
 import pytest
@@ -64,45 +62,6 @@ def test_the_python_of_the_readme_runs(
     exec(code, scope)
     assert "class" in capsys.readouterr().out
     assert scope["clip"].frames.shape == (3, 3, 48, 48)  # type: ignore[attr-defined]
-
-
-@pytest.mark.usefixtures("quick_learn")
-def test_the_tutorial_word_by_word(
-    motion_root: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
-) -> None:
-    """Its commands as they stand there, in their order, in a folder with videos of the shape that it asks for."""
-    for split in ("train", "test"):
-        for clip in sorted((motion_root / split).glob("*/*")):
-            if clip.parent.name in ("moves_right", "moves_left", "background"):
-                copy = tmp_path / "my_videos" / clip.parent.name / f"{split}_{clip.name}"
-                copy.parent.mkdir(parents=True, exist_ok=True)
-                shutil.copy(clip, copy)
-    (long_video,) = (motion_root / "untrimmed").glob("*.mp4")
-    shutil.copy(long_video, tmp_path / "long_video.mp4")
-    monkeypatch.chdir(tmp_path)
-    commands = commands_in((ROOT / "docs" / "tutorial.md").read_text())
-    assert [shlex.split(command)[1] for command in commands] == [
-        *("check", "learn", "predict", "predict", "explain-sampling", "webcam")
-    ]
-    for command in commands:
-        assert main(shlex.split(command)[1:]) == 0, f"{command}\n{capsys.readouterr().err}"
-    for name in ("mine.safetensors", "out/long_video.html", "timeline.csv", "calm.csv", "sampling.png"):
-        assert (tmp_path / name).stat().st_size > 0
-    *_, last = capsys.readouterr().out.splitlines()
-    assert json.loads(last)["event"] == "ended"
-
-
-def test_the_timed_way_through_the_tutorial_begins_with_its_installation(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.syspath_prepend(ROOT / "tools")
-    from check_tutorial import Step, clipgru_commands, install_commands, verdict
-
-    tutorial = (ROOT / "docs" / "tutorial.md").read_text()
-    assert install_commands(tutorial) == ["make venv", "source .venv/bin/activate"]
-    assert clipgru_commands(tutorial) == commands_in(tutorial)
-    steps = [Step("make venv", 120.0, 0), Step("a", 60.0, 0)]
-    assert verdict(steps) == "3.0 minutes, less than ten; 1.0 of them after the installation."
-    assert "MORE than ten" in verdict([*steps, Step("b", 600.0, 0)])
-    assert verdict([*steps, Step("b", 1.0, 2)]) == "Failed at `b`."
 
 
 ARCHITECTURE = (ROOT / "docs" / "architecture.md").read_text(encoding="utf-8")

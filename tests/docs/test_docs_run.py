@@ -1,8 +1,8 @@
 """Every command of README.md, docs/how_to.md and the headers of configs/*.yaml is run, in the order of its page.
 
 The words are those of the page but for ``SUBSTITUTIONS``; what they name lies, in small, in a folder that
-``tests/sandbox.py`` fills, or is made by the commands before. The tutorial is run by test_docs.py. What is not run here
-stands in ``ELSEWHERE``; a command that is in neither fails ``test_no_command_escapes``.
+``tests/sandbox.py`` fills, or is made by the commands before. The tutorial is run by test_tutorial.py. What is not run
+here stands in ``ELSEWHERE``; a command that is in neither fails ``test_no_command_escapes``.
 """
 
 from __future__ import annotations

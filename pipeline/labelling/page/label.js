@@ -12,6 +12,7 @@ let folder = { labels: [], may_overlap: false };
 let video = null; // the open one: number, stretches, drafts, rest, revision
 let selected = null; // id of a stretch
 let marked = null; // start and end of one to be, in seconds; either may be null
+let offered = null; // start and end of what was offered, until all of it is labelled
 let usedLabel = null;
 let isBusy = false;
 let lastTurn = Promise.resolve(); // when what was pressed last is done
@@ -111,7 +112,7 @@ async function open(number, isSame = false) {
   const frame = isSame ? player.frame : 0;
   const told = await getJson(`videos/${number}.json`).catch((error) => tell(error.message));
   if (!told) return;
-  if (!isSame) [selected, marked] = [null, null];
+  if (!isSame) [selected, marked, offered] = [null, null, null];
   video = { number, draftsRevision: null };
   location.replace(`#${number}`);
   setText(byId("video-name"), told.name);
@@ -187,6 +188,7 @@ function snap(seconds) {
   return seconds - before <= after - seconds ? before : after;
 }
 
+const meets = (span, other) => span.start < other.end && other.start < span.end;
 const covers = (span, seconds) => span.start <= seconds + 1e-6 && seconds + 1e-6 < span.end;
 const draftHere = () => video?.drafts?.find((draft) => covers(draft, player.time)) ?? null;
 const stretchHere = () => video?.stretches?.find((stretch) => covers(stretch, player.time)) ?? null;
@@ -197,6 +199,7 @@ function showMoment() {
   timeline.follow();
   timeline.selected = theSelected();
   timeline.marked = marked;
+  timeline.offered = offered;
   timeline.draw();
   const here = stretchHere() ?? draftHere();
   const what = here ? `${here.isDraft ? "draft " : ""}${here.label ?? "something"}` : "nothing labelled";
@@ -282,9 +285,10 @@ async function put(span) {
   const words = `${span.label} from ${clock(span.start)} to ${clock(span.end)}`;
   if (!(await send({ edits }, `labelled ${words}`))) return;
   if (span.label !== BACKGROUND) usedLabel = span.label;
-  marked = null;
-  const made = video.stretches.find((s) => s.label === span.label && covers(s, (span.start + span.end) / 2));
-  select(made?.id ?? null);
+  if (offered && (span.label === BACKGROUND || !meets(span, offered))) offered = null;
+  [marked, selected] = [null, null]; // the next i begins another one
+  showMoment();
+  showNearby();
   showFound();
 }
 
@@ -297,6 +301,8 @@ function moveEdge(stretch, side, seconds) {
 }
 
 function pick(label) {
+  // What was offered is marked, but a draft in it is meant before the whole.
+  if (marked !== null && marked === offered && label !== BACKGROUND && draftHere()) return accept(draftHere(), label);
   if (marked?.start != null && marked?.end != null && marked.start < marked.end) return put({ label, ...marked });
   const chosen = theSelected();
   if (chosen && label !== chosen.label) {
@@ -305,15 +311,16 @@ function pick(label) {
     return send({ edits: [edit] }, `now ${label}`);
   }
   if (marked?.start != null) return put({ label, start: marked.start, end: player.endOf(player.frame) });
+  if (label === BACKGROUND && offered) return put({ label, ...offered });
   const draft = draftHere();
   if (draft) return accept(draft, label);
   usedLabel = label;
   showFound();
-  return say(`${label} is next: mark a stretch with i and o`);
+  return say(`${label}: from where to where? Mark it with i and o`);
 }
 
-const accept = (draft, label = draft.label) => (label === null ? say("give it a label: 1 to 9") : put({ label, start: draft.start, end: draft.end }));
-const reject = (draft) => send({ reject: [draft.whole] }, `rejected ${draft.label ?? "something"}`);
+const accept = (draft, label = draft.label) => (label === null ? say("what moves here? Its number, or / and its name; x if it is nothing") : put({ label, start: draft.start, end: draft.end }));
+const reject = (draft) => send({ reject: [draft.whole] }, `rejected ${draft.label ?? "something"} from ${clock(draft.start)} to ${clock(draft.end)}`);
 const remove = (stretch) => send({ edits: [{ id: stretch.id, version: stretch.version, to: null }] }, `removed ${stretch.label}`);
 
 function markEdge(side) {
@@ -368,21 +375,22 @@ function finish() {
 async function next() {
   try {
     const told = await post("next", {});
-    if (told.video === null) return say("nothing is left to offer");
+    if (told.video === null) return say("nothing to offer: all is labelled, or no video has been looked at yet");
     if (told.video !== video?.number) await open(told.video);
     const span = Math.max(8, 3 * (told.end - told.start));
     timeline.lookFrom((told.start + told.end) / 2 - span / 2, Math.min(span, timeline.content.seconds));
     player.goTo(player.frameAt(told.start));
     marked = { start: snap(told.start), end: snap(told.end) };
-    selected = null;
+    [selected, offered] = [null, marked];
     showMoment();
-    return say(`${told.why}: from ${clock(told.start)} to ${clock(told.end)}`);
+    return say(`${told.why}, from ${clock(told.start)} to ${clock(told.end)}: mark with i and o what happens, then 0 says that the rest is background`);
   } catch (error) {
     return tell(error.message);
   }
 }
 
 async function learn() {
+  if (byId("learn").disabled) return say(folder.labels.length ? "it learns already" : "nothing is labelled yet: label a stretch or two, then learn");
   try {
     showLearning(await post("learn", { video: video?.number ?? null }));
   } catch (error) {
@@ -409,21 +417,42 @@ function found() {
   return folder.labels.filter((label) => label !== UNLABELLED && label.toLowerCase().includes(text));
 }
 
+function pickByNumber(number) {
+  const label = folder.labels[number - 1];
+  return label ? pick(label) : say(`no label has the number ${number} yet: press / and type the name of a new one`);
+}
+
+const named = (text) => folder.labels.find((label) => label.toLowerCase() === text.toLowerCase());
+
 function showFound() {
+  const text = byId("search").value.trim();
+  const isNew = text && !named(text);
+  byId("new-label").hidden = !isNew;
+  setText(byId("new-label").firstElementChild, `New: ${text}`);
+  setText(byId("new-label").lastElementChild, found().length ? "shift-enter" : "enter");
   showLabels(byId("label-list"), look, found(), usedLabel, (label) => inTurn(() => pick(label)));
 }
 
-byId("search").addEventListener("input", showFound);
-byId("search-form").addEventListener("submit", (event) => {
-  event.preventDefault();
+function pickTyped(isNew) {
   const text = byId("search").value.trim();
   if (!text) return;
-  const exact = folder.labels.find((label) => label.toLowerCase() === text.toLowerCase());
-  const label = exact ?? found()[0] ?? text;
+  const label = named(text) ?? (isNew ? null : found()[0]) ?? text;
   byId("search").value = "";
   byId("slider").focus();
   inTurn(() => pick(label)).then(showFound);
+}
+
+byId("search").addEventListener("input", showFound);
+byId("search").addEventListener("keydown", (event) => {
+  if (event.key !== "Enter" || event.isComposing) return;
+  event.preventDefault();
+  pickTyped(event.shiftKey);
 });
+byId("search-form").addEventListener("submit", (event) => {
+  event.preventDefault();
+  pickTyped(false); // a phone's keyboard may tell of no key
+});
+byId("new-label").addEventListener("click", () => pickTyped(true));
 byId("filter").addEventListener("input", (event) => videos.filter(event.target.value));
 
 // Keys and buttons
@@ -463,14 +492,19 @@ document.addEventListener("click", (event) => {
 });
 
 function accepted() {
-  if (marked?.start != null && marked?.end != null && usedLabel) return pick(usedLabel);
   const draft = draftHere();
+  const isMarked = marked?.start != null && marked?.end != null && usedLabel;
+  if (isMarked && !(draft && marked === offered)) return pick(usedLabel);
   return draft ? accept(draft) : say("no draft here");
 }
 
 function rejected() {
   const draft = draftHere();
   return draft ? reject(draft) : say("no draft here");
+}
+
+function removed() {
+  return theSelected() ? remove(theSelected()) : say("select a stretch with s first");
 }
 
 const keys = {
@@ -488,15 +522,15 @@ const keys = {
   0: () => pick(BACKGROUND),
   Enter: accepted,
   x: rejected,
-  s: () => select(stretchHere()?.id ?? null),
+  s: () => (stretchHere() ? select(stretchHere().id) : say("no stretch here")),
   Escape: () => {
-    marked = null;
+    [marked, offered] = [null, null];
     select(null);
   },
-  Delete: () => theSelected() && remove(theSelected()),
-  Backspace: () => theSelected() && remove(theSelected()),
+  Delete: () => removed(),
+  Backspace: () => removed(),
   n: next,
-  l: () => byId("learn").disabled || learn(),
+  l: learn,
   f: finish,
   "+": actions["zoom-in"],
   "=": actions["zoom-in"],
@@ -527,8 +561,7 @@ document.addEventListener("keydown", (event) => {
   if (target.matches("select") || !video) return;
   if (target.matches("button, input") && (event.key === " " || event.key === "Enter")) return;
   const name = nameOf(event);
-  const label = /^[1-9]$/.test(name) ? found()[Number(name) - 1] : null;
-  const act = label ? () => pick(label) : keys[name];
+  const act = /^[1-9]$/.test(name) ? () => pickByNumber(Number(name)) : keys[name];
   if (!act) return;
   event.preventDefault();
   inTurn(act);

@@ -16,7 +16,7 @@ export class Timeline {
     this.view = { start: 0, end: 1 };
     this.content = { seconds: 0, stretches: [], drafts: [], labels: [], scores: null };
     [this.hasTracks, this.hasCurves, this.time, this.isDue] = [true, true, 0, false];
-    [this.selected, this.marked, this.drag] = [null, null, null];
+    [this.selected, this.marked, this.offered, this.drag] = [null, null, null, null];
     new ResizeObserver(() => this.draw()).observe(canvas.parentElement);
     canvas.addEventListener("pointerdown", (event) => this.press(event));
     canvas.addEventListener("pointermove", (event) => this.move(event));
@@ -220,6 +220,7 @@ export class Timeline {
     for (const stretch of drawn) this.paintStretch(context, this.dragged(stretch));
     this.paintMarked(context);
     this.paintAxis(context);
+    this.paintOffered(context);
     const x = this.xOf(this.time);
     context.fillStyle = this.colours.now;
     context.fillRect(x - 1, 0, 2, height);
@@ -383,6 +384,13 @@ export class Timeline {
     context.fillRect(left, AXIS_PX, Math.max(2, right - left), this.height - AXIS_PX);
     context.globalAlpha = 1;
     for (const x of [left, right]) context.fillRect(x - 1, AXIS_PX, 2, this.height - AXIS_PX);
+  }
+
+  paintOffered(context) {
+    if (!this.offered) return;
+    const [left, right] = [this.xOf(this.offered.start), this.xOf(this.offered.end)];
+    context.fillStyle = this.colours.accent;
+    context.fillRect(left, AXIS_PX - 4, Math.max(2, right - left), 4);
   }
 
   paintOverview() {
