@@ -24,10 +24,12 @@ import tempfile
 import time
 from collections.abc import Iterator
 from contextlib import contextmanager
-from dataclasses import asdict, dataclass, field
+from dataclasses import asdict, dataclass
 from pathlib import Path
 from time import perf_counter
 from typing import TYPE_CHECKING, Any
+
+from benchmarks.newcomer import Step, is_late, reading_seconds, score_table, table, verdict, write
 
 ROOT = Path(__file__).resolve().parent.parent
 sys.path.insert(0, str(ROOT))
@@ -37,24 +39,11 @@ if TYPE_CHECKING:
 
     from tests.newcomer import Labeller, Truth
 
-_PROMISED_SECONDS = 1200
-_WORDS_A_MINUTE = 238
-"""In which English that is no fiction is read (Brysbaert, 2019)."""
 _NUM_LABELLED = 3
 _ROUNDS = (("offers", 220.0), ("drafts", 180.0), ("offers", 120.0))
 """What is worked on before each Learn, and for how many seconds."""
 _LIVE_SECONDS = 20.0
 _PATIENCE_SECONDS = 120.0
-
-
-@dataclass(frozen=True)
-class Step:
-    """One step of the way, how long it took, what the shell said of it, and what came of it."""
-
-    what: str
-    seconds: float
-    exit_code: int = 0
-    found: dict[str, Any] = field(default_factory=dict)
 
 
 def install_commands(tutorial: str) -> list[str]:
@@ -68,11 +57,6 @@ def clipgru_commands(tutorial: str) -> list[str]:
     from tests.docs.test_docs import commands_in
 
     return commands_in(tutorial)
-
-
-def reading_seconds(tutorial: str) -> float:
-    """How long somebody reads the page."""
-    return 60 * len(tutorial.split()) / _WORDS_A_MINUTE
 
 
 # Videos
@@ -247,80 +231,6 @@ def work(labeller: Labeller, kind: str, end: float) -> None:
             return
 
 
-# The record
-
-
-def table(steps: list[Step]) -> str:
-    """Of the steps and all of them together, in Markdown."""
-    lines = [f"| {_shown(step)} | {step.seconds:.1f} | {_words(step.found)} |" for step in steps]
-    total = f"| **all** | **{total_seconds(steps):.1f}** | |"
-    return "\n".join(["| step | seconds | what came of it |", "|---|---|---|", *lines, total])
-
-
-def _shown(step: Step) -> str:
-    name = f"`{step.what}`" if " " in step.what and not step.what.startswith(("label:", "reading")) else step.what
-    return f"{name} (exit code {step.exit_code})" if step.exit_code else name
-
-
-def _words(found: dict[str, Any]) -> str:
-    return "; ".join(f"{name.replace('_', ' ')} {_text(value)}" for name, value in found.items())
-
-
-def _text(value: object) -> str:
-    if isinstance(value, list):
-        return ", ".join(value)
-    return f"{value:.0f}" if isinstance(value, float) else str(value)
-
-
-def total_seconds(steps: list[Step]) -> float:
-    return sum(step.seconds for step in steps)
-
-
-def verdict(steps: list[Step]) -> str:
-    """In a sentence."""
-    failed = [step.what for step in steps if step.exit_code]
-    if failed:
-        return f"Failed at `{failed[0]}`."
-    asked = "less" if total_seconds(steps) < _PROMISED_SECONDS else "MORE"
-    return f"{total_seconds(steps) / 60:.1f} minutes, {asked} than twenty."
-
-
-def write(
-    steps: list[Step], videos: dict[str, Any], scores: list[dict[str, float]], on: dict[str, Any], folder: Path
-) -> None:
-    """``newcomer.md`` and ``newcomer.json``."""
-    parts = [
-        "# A newcomer's way through the tutorial",
-        f"    python tools/check_tutorial.py {videos['folder']} --output benchmarks",
-        "docs/tutorial.md word by word, from a fresh clone and empty caches: three long videos that nobody has "
-        f"labelled, the labelling page, a live answer. **{verdict(steps)}** The reading of the page is among the steps, "
-        f"at {_WORDS_A_MINUTE} words a minute.",
-        f"{videos['minutes_to_label']:.1f} minutes of {videos['folder']}, in {len(videos['labelled'])} videos of as many "
-        f"days, and {videos['last_minutes']:.1f} minutes of another day that nobody labels. On the labelling page a "
-        "script presses the keys that the tutorial tells of, in a Chromium, and answers from a table of true times. It "
-        "takes the time of a person: 0.28 s for a key and 1.35 s for a decision (the keystroke-level model of Card, "
-        "Moran and Newell), and it watches each stretch once, as fast as it was filmed. Counts under *label* go on from "
-        "one round to the next.",
-        table(steps),
-        "The model after each Learn, on the video that was not labelled (not a part of the way):",
-        score_table(scores),
-        f"{on['cores']} cores ({on['cpu']}), commit {on['commit']}. Load average {on['load_before']} before the start, "
-        f"{on['load_average']} in the end: what is above 0 before the start are other programs, which had their share "
-        "of the cores. Python's packages came from an index near by; a slow line adds what some gigabytes take on it.",
-    ]
-    (folder / "newcomer.md").write_text("\n\n".join(parts) + "\n")
-    found = {"machine": on, "videos": videos, "steps": [asdict(step) for step in steps], "scores": scores}
-    (folder / "newcomer.json").write_text(json.dumps(found, indent=1) + "\n")
-
-
-def score_table(scores: list[dict[str, float]]) -> str:
-    """A row for each Learn."""
-    lines = ["| Learn | frame accuracy | F1@10 | F1@25 | F1@50 |", "|---|---|---|---|---|"]
-    for number, found in enumerate(scores, start=1):
-        lines.append(f"| {number} | " + " | ".join(f"{100 * value:.1f} %" for value in found.values()) + " |")
-    return "\n".join(lines)
-
-
 def about_videos(videos: Videos, folder: Path) -> dict[str, Any]:
     """Which they are, and how long."""
     from pipeline.decode import open_video
@@ -365,7 +275,7 @@ def main() -> int:
     if args.output:
         on = machine("cpu") | {"load_before": load_before}
         write(steps, about_videos(videos, args.folder), scores, on, args.output)
-    return int(any(step.exit_code for step in steps) or total_seconds(steps) > _PROMISED_SECONDS)
+    return int(any(step.exit_code for step in steps) or is_late(steps))
 
 
 if __name__ == "__main__":

@@ -213,7 +213,8 @@ def wait_until(is_so: Any) -> None:
 
 def test_the_timed_way_through_the_tutorial(monkeypatch: pytest.MonkeyPatch, truth: Truth) -> None:
     monkeypatch.syspath_prepend(ROOT / "tools")
-    from check_tutorial import Step, choose_videos, clipgru_commands, install_commands, reading_seconds, verdict
+    from benchmarks.newcomer import Step, reading_seconds, verdict
+    from check_tutorial import choose_videos, clipgru_commands, install_commands
 
     assert install_commands(TUTORIAL) == ["make venv", "source .venv/bin/activate"]
     assert clipgru_commands(TUTORIAL) == commands_in(TUTORIAL)
