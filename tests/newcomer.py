@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import re
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass
@@ -18,6 +17,8 @@ _WAIT_MS = 60_000
 _LEARN_SECONDS = 300
 _LEAST_SECONDS = 0.3
 """Of what somebody notices in an offered stretch."""
+_AROUND_SECONDS = 5.0
+"""How far before and after it somebody looks for where an action begins and ends."""
 _EDGE_SECONDS = 0.4
 """A draft whose edge is nearer to the true one is left as it is."""
 _SAME_SHARE = 0.5
@@ -67,19 +68,20 @@ class Labeller:
     def __init__(self, page: Page, truth: Truth, pace: Pace = AT_ONCE) -> None:
         self._page, self._truth, self._pace, self.work = page, truth, pace, Work()
         page.set_default_timeout(_WAIT_MS)
+        expect(page.locator("#picture img")).to_be_visible(timeout=_WAIT_MS)
 
     # What the tutorial asks for
 
     def label_offers(self, is_over: Callable[[], bool]) -> None:
-        """Label what is offered until it is over: each action in it, and the rest as background."""
-        while not is_over():
-            start, end = self._next()
+        """Label what is offered until it is over, or nothing is: each action in it, and the rest as background."""
+        while not is_over() and (offer := self._next()):
+            start, end = offer
             self._watch(start, end)
             self.work.num_offers += 1
             for span in self._truth[self._video]:
-                low, high = max(start, span.start_seconds), min(end, span.end_seconds)
-                if high - low >= _LEAST_SECONDS:
-                    self._label(Span(span.label, low, high))
+                if _shared(span, start, end) >= _LEAST_SECONDS:
+                    low, high = max(start - _AROUND_SECONDS, span.start_seconds), span.end_seconds
+                    self._label(Span(span.label, low, min(end + _AROUND_SECONDS, high)))
             self._think()
             with self._told():
                 self._press("0")
@@ -120,17 +122,22 @@ class Labeller:
 
     # Decisions
 
-    def _next(self) -> tuple[float, float]:
-        """What is offered. At first the videos must have been looked at."""
-        for _ in range(_WAIT_MS // 500):
-            with self._page.expect_response("**/next"):
-                self._press("n")
-            self._page.wait_for_timeout(50)
-            if found := re.fullmatch(r"marked (\S+) \S (\S+)", self._text("#marked")):
-                self._think()
-                return _seconds(found[1]), _seconds(found[2])
+    def _next(self) -> tuple[float, float] | None:
+        """What is offered. At first a video must have been looked at."""
+        while self._is_nothing_offered():
+            if self._learning["state"] == "idle":
+                return None
             self._page.wait_for_timeout(500)
-        raise AssertionError(f"nothing was offered: {self._text('#announcer')}")
+        marked = self._page.locator("#marked")
+        expect(marked).to_contain_text("marked", timeout=_WAIT_MS)
+        _, start, _, end = (marked.text_content() or "").split(" ")
+        self._think()
+        return _seconds(start), _seconds(end)
+
+    def _is_nothing_offered(self) -> bool:
+        with self._page.expect_response("**/next") as answer:
+            self._press("n")
+        return answer.value.json()["video"] is None
 
     def _label(self, span: Span) -> None:
         self._go_to(span.start_seconds)

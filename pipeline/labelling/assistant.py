@@ -23,6 +23,9 @@ from pipeline.labelling.worker import run_embedder, run_learner
 
 _LEAST_SECONDS = 0.25
 """Of what is left of a draft beside what is labelled."""
+_FIRST_WORDS = "starting: drafts appear once the videos have been looked at"
+_GRACE_SECONDS = 0.5
+"""For a process to end by itself."""
 _SAME_IOU = 0.5
 """A draft that overlaps so much with a rejected one of its label is that one again."""
 
@@ -71,7 +74,7 @@ class Assistant:
         self._has_model = False
         self._sent: set[str] = set()
         """Videos that the learner drafts, or has drafted, with the last model."""
-        self._state, self._words, self._share = "idle", "", None  # type: str, str, float | None
+        self._state, self._words, self._share = "embedding", _FIRST_WORDS, None  # type: str, str, float | None
         self._figures: dict[str, str] = {}
         self._offers: list[Offer] = []
         self._last_offer: Offer | None = None
@@ -175,11 +178,14 @@ class Assistant:
             self._take_drafts(news)
         if self._has_model:
             self._draft_late_ones()
+        self._tell_what_is_left()
+        self._try_to_learn()
+
+    def _tell_what_is_left(self) -> None:
         if self._state != "learning":
             left = len(self._store.videos) - len(self._embedded) - len(self._bad)
             words = f"{left} videos to look at" if left else self._idle_words()
             self._tell("embedding" if left else "idle", words)
-        self._try_to_learn()
 
     def _draft_late_ones(self) -> None:
         """Videos whose features came after the learning had begun."""
@@ -192,6 +198,7 @@ class Assistant:
 
     def _take_bad(self, news: News) -> None:
         self._bad[news.video] = news.words
+        self._tell_what_is_left()
         self._try_to_learn()
 
     def _take_drafts(self, news: News) -> None:
@@ -226,7 +233,7 @@ class Assistant:
         can_learn = self._state != "learning" and bool(self._store.labels) and self._learning.is_alive()
         return {
             "state": self._state if self._state in ("learning", "waiting", "embedding") else "idle",
-            "words": self._words or "starting: drafts appear once the videos have been looked at",
+            "words": self._words,
             "share": self._share,
             "figures": dict(self._figures),
             "can_learn": can_learn,
@@ -287,14 +294,15 @@ class Assistant:
         return open_seconds > 0.5 * (offer.end_seconds - offer.start_seconds)
 
     def close(self) -> None:
-        """End the processes."""
+        """End the processes: they ignore signals, and end when nobody is at the other end of their pipe."""
         self._bell.close()
-        for process in self._processes:
-            process.terminate()
-            process.join()
         self._thread.join()
         for pipe in (self._embedder, self._learner, self._closing):
             pipe.close()
+        for process in self._processes:
+            process.join(_GRACE_SECONDS)
+            process.kill()  # in the midst of something, all of which is written in one go
+            process.join()
 
 
 def _started(context: Any, target: Callable[..., None], *args: Any) -> tuple[Connection, Any]:

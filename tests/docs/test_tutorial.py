@@ -2,28 +2,29 @@
 
 from __future__ import annotations
 
-import csv
 import json
+import multiprocessing
 import os
 import re
 import shlex
-import shutil
 import signal
-import subprocess
-import sys
 import threading
 import time
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 from urllib.request import Request, urlopen
 
+import av
+import numpy as np
 import pytest
 
 from pipeline.cli import main
-from pipeline.datasets.motion import MotionSetConfig, make_motion_set
+from pipeline.files.stopping import StopRequest
+from pipeline.labelling import assistant, command, worker
 from pipeline.labelling.stretches import Span
+from pipeline.learning import timelines
 from tests.browsing import find_chromium
 from tests.docs.test_docs import commands_in
 from tests.newcomer import Labeller, Truth
@@ -35,26 +36,73 @@ if TYPE_CHECKING:
 ROOT = Path(__file__).parents[2]
 TUTORIAL = (ROOT / "docs" / "tutorial.md").read_text(encoding="utf-8")
 PATIENCE_SECONDS = 60
-LONG_VIDEOS = MotionSetConfig(0, 0, 0, size_px=48, num_untrimmed=4, untrimmed_seconds=10.0)
+COLOURS = {"red": (210, 60, 50), "green": (60, 190, 80)}
+HAPPENINGS = {
+    "monday.mp4": [("red", 2.0, 4.0), ("green", 6.0, 8.0)],
+    "tuesday.avi": [("green", 1.5, 3.5), ("red", 6.5, 9.0)],
+    "friday.mkv": [("red", 3.0, 5.0), ("green", 7.0, 8.5)],
+    "long_video.mp4": [("green", 2.0, 4.0)],
+}
 
 
 @pytest.fixture
 def truth(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Truth:
-    """Changes into a folder with my_videos, three long videos without a label, and long_video.mp4; the times that only
-    a person knows."""
-    made = make_motion_set(tmp_path / "made", LONG_VIDEOS) / "untrimmed"
-    *three, last = sorted(made.glob("*.mp4"))
-    own = tmp_path / "own"
-    (own / "my_videos").mkdir(parents=True)
-    for path in three:
-        shutil.copy(path, own / "my_videos")
-    shutil.copy(last, own / "long_video.mp4")
-    monkeypatch.chdir(own)
-    found: dict[str, list[Span]] = {}
-    with (made / "manifest.csv").open() as file:
-        for row in csv.DictReader(file):
-            span = Span(row["label"].partition("_")[0], float(row["start_seconds"]), float(row["end_seconds"]))
-            found.setdefault(row["path"], []).append(span)
+    """Changes into a folder with my_videos, three videos without a label, and long_video.mp4; the times that only a
+    person knows."""
+    monkeypatch.chdir(tmp_path)
+    Path("my_videos").mkdir()
+    found = {name: [Span(*happening) for happening in happenings] for name, happenings in HAPPENINGS.items()}
+    for name, spans in found.items():
+        write_blocks(Path(name) if name == "long_video.mp4" else Path("my_videos") / name, spans)
+    return found
+
+
+def write_blocks(path: Path, spans: Sequence[Span], seconds: float = 10.0, fps: int = 8) -> None:
+    """A grey room, through which a block of a colour goes to and fro while it happens."""
+    with av.open(str(path), "w") as container:
+        stream: Any = container.add_stream("mpeg4", rate=fps)
+        stream.width, stream.height, stream.pix_fmt = 64, 64, "yuv420p"
+        for place in range(round(seconds * fps)):
+            image, now = np.full((64, 64, 3), 120, np.uint8), place / fps
+            for span in spans:
+                if span.start_seconds <= now < span.end_seconds:
+                    left = round(20 + 20 * np.sin(5 * now))
+                    image[20:44, left : left + 24] = COLOURS[span.label]
+            container.mux(stream.encode(av.VideoFrame.from_ndarray(image, format="rgb24")))
+        container.mux(stream.encode())
+
+
+class ThreadForProcess:
+    """Works for the labelling page as its processes do. This process has loaded torch already."""
+
+    def __init__(self, target: Callable[..., None], *args: object) -> None:
+        self.ours, theirs = multiprocessing.Pipe()
+        self._thread = threading.Thread(target=target, args=(theirs, *args), daemon=True)
+        self._thread.start()
+        self.is_alive, self.join = self._thread.is_alive, self._thread.join
+
+    def kill(self) -> None:
+        self.join(PATIENCE_SECONDS)
+
+
+@pytest.fixture
+def stops(monkeypatch: pytest.MonkeyPatch) -> list[StopRequest]:
+    """The page's threads do what its processes would, in few steps; what it hears for ctrl-c."""
+    found: list[StopRequest] = []
+
+    class Noted(StopRequest):
+        def __init__(self) -> None:
+            super().__init__()
+            found.append(self)
+
+    def started(context: object, target: Callable[..., None], *args: object) -> tuple[object, object]:
+        thread = ThreadForProcess(target, *args)
+        return thread.ours, thread
+
+    monkeypatch.setattr(command, "StopRequest", Noted)
+    monkeypatch.setattr(assistant, "_started", started)
+    monkeypatch.setattr(worker, "_begin", lambda niceness: None)
+    monkeypatch.setattr(timelines, "_NUM_STEPS", 40)
     return found
 
 
@@ -66,20 +114,21 @@ def browser_if_there(request: pytest.FixtureRequest) -> Browser | None:
 
 
 def test_the_tutorial_word_by_word(
-    truth: Truth, browser_if_there: Browser | None, capsys: pytest.CaptureFixture[str]
+    truth: Truth, stops: list[StopRequest], browser_if_there: Browser | None, capsys: pytest.CaptureFixture[str]
 ) -> None:
     check, label, predict, webcam = commands_in(TUTORIAL)
     run(check, capsys)
-    with served_apart(label) as url:
+    with served(label) as url:
         if browser_if_there:
             label_by_keys(browser_if_there, url, truth)
         else:
             label_over_http(url, truth)
+        stops[0].signal_number = signal.SIGINT
     assert Path("my_videos/manifest.csv").read_text().count("\n") > 5
     run(predict, capsys)
     for name in ("my_videos/model.safetensors", "out/long_video.html", "timeline.csv"):
         assert Path(name).stat().st_size > 0
-    with served_here(webcam) as url:
+    with served(f"{webcam} --seconds 6") as url:
         if browser_if_there:
             watch(browser_if_there, url)
         else:
@@ -90,36 +139,15 @@ def run(command: str, capsys: pytest.CaptureFixture[str]) -> None:
     assert main(shlex.split(command)[1:]) == 0, f"{command}\n{capsys.readouterr().err}"
 
 
-def with_port(command: str, port: int) -> list[str]:
-    """Its words but the first; the usual port may be taken."""
-    words = [word for word in shlex.split(command)[1:] if word != "--serve"]
-    return [*words, "--serve", f"127.0.0.1:{port}"]
-
-
 @contextmanager
-def served_apart(command: str) -> Iterator[str]:
-    """The page's address. A process of its own, which starts others; ctrl-c ends them all."""
-    port = free_port()
-    environment = os.environ | {"PYTHONPATH": str(ROOT), "OMP_NUM_THREADS": "1"}
-    process = subprocess.Popen([sys.executable, "-m", "pipeline", *with_port(command, port)], env=environment)
-    try:
-        yield address(port)
-    finally:
-        process.send_signal(signal.SIGINT)
-        assert process.wait(PATIENCE_SECONDS) == 0
-
-
-@contextmanager
-def served_here(command: str) -> Iterator[str]:
-    """The same in a thread of this process, which has loaded torch; somebody presses Quit, or a few seconds end it."""
+def served(command: str) -> Iterator[str]:
+    """The page's address, at a free port. The command runs in a thread, and must come to its end by itself."""
     port, codes = free_port(), list[int]()
-    words = [*with_port(command, port), "--seconds", "6"]
-    thread = threading.Thread(target=lambda: codes.append(main(words)))
+    words = [word for word in shlex.split(command)[1:] if word != "--serve"]
+    thread = threading.Thread(target=lambda: codes.append(main([*words, "--serve", f"127.0.0.1:{port}"])), daemon=True)
     thread.start()
-    try:
-        yield address(port)
-    finally:
-        thread.join(PATIENCE_SECONDS)
+    yield address(port)
+    thread.join(PATIENCE_SECONDS)
     assert codes == [0]
 
 
@@ -200,7 +228,7 @@ def ask(url: str, path: str, values: dict[str, Any]) -> None:
     urlopen(Request(f"{url}{path}", json.dumps(values).encode(), headers)).close()
 
 
-def wait_until(is_so: Any) -> None:
+def wait_until(is_so: Callable[[], bool]) -> None:
     for _ in range(PATIENCE_SECONDS * 10):
         if is_so():
             return
@@ -223,6 +251,8 @@ def test_the_timed_way_through_the_tutorial(monkeypatch: pytest.MonkeyPatch, tru
     assert verdict(steps) == "3.0 minutes, less than twenty."
     assert "MORE than twenty" in verdict([*steps, Step("b", 1200.0)])
     assert verdict([*steps, Step("b", 1.0, 2)]) == "Failed at `b`."
-    videos = choose_videos(Path("../made/untrimmed"))
-    assert [path.name for path in (*videos.labelled, videos.last)] == ["000.mp4", "001.mp4", "002.mp4", "003.mp4"]
-    assert [len(spans) for spans in videos.truth.values()] == [len(spans) for spans in truth.values()]
+    rows = [f"{name},{s.label},{s.start_seconds},{s.end_seconds}" for name, spans in truth.items() for s in spans]
+    Path("manifest.csv").write_text("\n".join(["path,label,start_seconds,end_seconds", *rows]))
+    videos = choose_videos(Path())
+    assert [path.name for path in (*videos.labelled, videos.last)] == list(HAPPENINGS)
+    assert videos.truth == truth

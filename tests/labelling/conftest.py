@@ -81,10 +81,10 @@ def make_page(monkeypatch: pytest.MonkeyPatch) -> Iterator[Callable[[Path], Labe
         def is_alive(self) -> bool:
             return True
 
-        def terminate(self) -> None:
+        def kill(self) -> None:
             pass
 
-        def join(self) -> None:
+        def join(self, timeout: float | None = None) -> None:
             pass
 
     begin = Assistant.__init__

@@ -375,7 +375,7 @@ function finish() {
 async function next() {
   try {
     const told = await post("next", {});
-    if (told.video === null) return say("nothing to offer: all is labelled, or no video has been looked at yet");
+    if (told.video === null) return say(folder.learning?.state === "embedding" ? "nothing to offer yet: the videos are being looked at" : "nothing more to offer: l learns from what is labelled, and finds more");
     if (told.video !== video?.number) await open(told.video);
     const span = Math.max(8, 3 * (told.end - told.start));
     timeline.lookFrom((told.start + told.end) / 2 - span / 2, Math.min(span, timeline.content.seconds));
