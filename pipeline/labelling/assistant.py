@@ -77,6 +77,8 @@ class Assistant:
         self._state, self._words, self._share = "embedding", _FIRST_WORDS, None  # type: str, str, float | None
         self._figures: dict[str, str] = {}
         self._offers: list[Offer] = []
+        self._passed: set[Offer] = set()
+        """Offered since the last learning."""
         self._last_offer: Offer | None = None
         self._wanted: tuple[str | None, bool] | None = None
         """The video that waits for a learning, and whether it was asked for; None: none is wanted."""
@@ -214,6 +216,7 @@ class Assistant:
         self._figures |= {name: f"{seconds:.1f} s" for name, seconds in news.seconds.items()}
         if news.offers:
             self._offers = list(news.offers)
+            self._passed.clear()
         if "offers" in news.seconds:
             self._tell("idle", self._summary(news))
             self._try_to_learn()
@@ -264,12 +267,11 @@ class Assistant:
     def next_offer(self) -> Offer | None:
         """Return the stretch to label next: of those not labelled yet the best, but no neighbour of the last one."""
         with self._lock:
-            if not self._offers:
-                self._offers = self._first_offers()
-            free = [offer for offer in self._offers if self._is_free(offer)]
+            offers = self._offers or self._first_offers()  # of as many videos as have been looked at by now
+            free = (offer for offer in offers if offer not in self._passed and self._is_free(offer))
             found = next((offer for offer in free if not offer.is_next_to(self._last_offer)), None)
             if found is not None:
-                self._offers = [offer for offer in free if offer is not found]
+                self._passed.add(found)
                 self._last_offer = found
             return found
 

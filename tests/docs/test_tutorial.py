@@ -214,7 +214,7 @@ def label_over_http(url: str, truth: Truth) -> None:
 
 
 def wait_for_answer(url: str) -> None:
-    wait_until(lambda: any(source["top"] for source in json.load(urlopen(f"{url}status.json"))))
+    wait_until(lambda: any(source["top"] for source in json.load(urlopen(f"{url}status.json"))["sources"]))
 
 
 def folder_of(url: str) -> Any:

@@ -15,6 +15,7 @@ let marked = null; // start and end of one to be, in seconds; either may be null
 let offered = null; // start and end of what was offered, until all of it is labelled
 let usedLabel = null;
 let isBusy = false;
+let wasLearning = false;
 let lastTurn = Promise.resolve(); // when what was pressed last is done
 
 const player = new Player(byId("picture"), showMoment, (words) => tell(words));
@@ -60,6 +61,7 @@ async function start() {
 }
 
 function showState(told) {
+  const hasNewLabel = String(told.labels) !== String(folder.labels);
   folder = { ...folder, ...told };
   look.labels = told.labels;
   timeline.content.labels = told.labels.filter((label) => label !== UNLABELLED);
@@ -71,6 +73,7 @@ function showState(told) {
   showLearning(told.learning);
   showFound();
   showShare();
+  if (hasNewLabel) showNearby(); // now it has a colour
   const line = lines.get(video?.number);
   if (line && !isBusy && (line.revision !== video.revision || line.drafts_revision !== video.draftsRevision)) refresh();
   timeline.draw();
@@ -92,6 +95,8 @@ function showLearning(learning) {
   if (!learning) return;
   setText(byId("learning-words"), learning.words);
   byId("learn").disabled = !learning.can_learn;
+  if (learning.state === "idle" && wasLearning) say(learning.words);
+  wasLearning = learning.state === "learning";
   const bar = byId("learning-progress");
   bar.hidden = learning.state === "idle";
   if (learning.share == null) bar.removeAttribute("value");
@@ -281,7 +286,11 @@ async function send(values, words) {
 
 async function put(span) {
   const edits = editsToPut(span, video.stretches, folder.may_overlap);
-  if (!edits.length) return say("there is no room for it");
+  if (!edits.length) {
+    [marked, offered] = [null, null];
+    showMoment();
+    return say("all of it is labelled already");
+  }
   const words = `${span.label} from ${clock(span.start)} to ${clock(span.end)}`;
   if (!(await send({ edits }, `labelled ${words}`))) return;
   if (span.label !== BACKGROUND) usedLabel = span.label;

@@ -103,7 +103,15 @@ export function showStretches(list, look, spans, here, on) {
   if (spans.length > MAX_SHOWN) items.push(make("li", "soft", `and ${spans.length - MAX_SHOWN} more: zoom in`));
   const focused = list.contains(document.activeElement) ? [...list.querySelectorAll("button")].indexOf(document.activeElement) : -1;
   list.replaceChildren(...items);
+  showWithin(list, list.querySelector("[aria-current=true]")?.parentElement);
   if (focused >= 0) list.querySelectorAll("button")[focused]?.focus();
+}
+
+// Scrolls the list alone: the page stays where it is.
+function showWithin(list, item) {
+  if (!item) return;
+  const top = item.offsetTop - list.offsetTop;
+  if (top < list.scrollTop || top > list.scrollTop + list.clientHeight - item.offsetHeight) list.scrollTop = top;
 }
 
 function action(text, name, act) {
@@ -152,11 +160,7 @@ export class VideoList {
 
   mark(number) {
     for (const [place, item] of this.items) item.firstElementChild.setAttribute("aria-current", String(place === number));
-    const item = this.items.get(number);
-    if (!item) return;
-    // Within the list alone: the page stays where it is.
-    const top = item.offsetTop - this.list.offsetTop;
-    if (top < this.list.scrollTop || top > this.list.scrollTop + this.list.clientHeight - item.offsetHeight) this.list.scrollTop = top;
+    showWithin(this.list, this.items.get(number));
   }
 
   filter(text) {
