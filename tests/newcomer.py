@@ -74,7 +74,7 @@ class Labeller:
 
     def label_offers(self, is_over: Callable[[], bool]) -> None:
         """Label what is offered until it is over, or nothing is: each action in it, and the rest as background."""
-        while not is_over() and (offer := self._next()):
+        while not is_over() and (offer := self._next(is_over)):
             start, end = offer
             self._watch(start, end)
             self.work.num_offers += 1
@@ -122,10 +122,10 @@ class Labeller:
 
     # Decisions
 
-    def _next(self) -> tuple[float, float] | None:
+    def _next(self, is_over: Callable[[], bool]) -> tuple[float, float] | None:
         """What is offered. At first a video must have been looked at."""
         while self._is_nothing_offered():
-            if self._learning["state"] == "idle":
+            if is_over() or self._learning["state"] == "idle":
                 return None
             self._page.wait_for_timeout(500)
         marked = self._page.locator("#marked")

@@ -176,8 +176,6 @@ class Assistant:
 
     def _take_embedded(self, news: News) -> None:
         self._embedded.add(news.video)
-        if news.drafts is not None and news.video not in self._drafts:
-            self._take_drafts(news)
         if self._has_model:
             self._draft_late_ones()
         self._tell_what_is_left()

@@ -22,9 +22,9 @@ from pipeline.labelling.proposals import moving_stretches
 
 
 def run_embedder(pipe: Connection, decode: DecodeConfig, model: str | None) -> None:
-    """Make the features of videos as they are sent, ``(name, path)`` each, until the pipe is closed. A model file's
-    drafts are made first, where one is given."""
-    _begin(niceness=10)
+    """Make the features of videos as they are sent, ``(name, path)`` each, until the pipe is closed. The drafts of each
+    are made first, which is quicker: by a model file, or by motion alone."""
+    _begin(niceness=5)
     from pipeline.labelling.features import FeatureMaker
 
     wanted: dict[str, Path] = {}
@@ -42,17 +42,19 @@ def _embed_one(
     pipe: Connection, maker: Any, draft: Callable[[Path], VideoDrafts] | None, name: str, path: Path
 ) -> None:
     try:
-        if draft is not None:
-            pipe.send(News("drafts", name, drafts=draft(path)))
+        pipe.send(News("drafts", name, drafts=draft(path) if draft else _moving(maker, path)))
         if maker.find(path) is None:
             maker.make(path, lambda share: pipe.send(News("embedding", name, share=min(share, 1.0))))
-        moves = [] if draft else moving_stretches(maker.motion(path), maker.experiment.sampling.sample_fps)
-        segments = tuple(("?", start, end, 0.0) for start, end in moves)
-        empty = np.zeros((0, 0), np.uint8)
-        drafts = None if draft else VideoDrafts((), maker.experiment.sampling.sample_fps, empty, segments)
-        pipe.send(News("embedded", name, drafts=drafts))
+        pipe.send(News("embedded", name))
     except UserError as error:
         pipe.send(News("bad", name, str(error)))
+
+
+def _moving(maker: Any, path: Path) -> VideoDrafts:
+    """Stretches in which something moves."""
+    fps = maker.experiment.sampling.sample_fps
+    segments = tuple(("?", start, end, 0.0) for start, end in moving_stretches(maker.motion(path), fps))
+    return VideoDrafts((), fps, np.zeros((0, 0), np.uint8), segments)
 
 
 def _drafter(path: str, decode: DecodeConfig) -> Callable[[Path], VideoDrafts]:
@@ -105,8 +107,8 @@ def run_learner(pipe: Connection, decode: DecodeConfig) -> None:
 
 def _begin(niceness: int) -> None:
     work_for_parent()
-    with suppress(OSError):
-        os.nice(niceness)
     import torch
 
     torch.set_num_threads(1)
+    with suppress(OSError):
+        os.nice(niceness)  # not before: until torch is there nobody has anything to look at
