@@ -42,7 +42,7 @@ if TYPE_CHECKING:
 _NUM_LABELLED = 3
 _ROUNDS = (("offers", 220.0), ("drafts", 180.0), ("offers", 120.0))
 """What is worked on before each Learn, and for how many seconds."""
-_LIVE_SECONDS = 20.0
+_LIVE_SECONDS, _NOTHING = 20.0, "nothing recognised"
 _PATIENCE_SECONDS = 120.0
 
 
@@ -200,7 +200,7 @@ class Newcomer:
             first, end = None, start + _PATIENCE_SECONDS
             while perf_counter() < end:
                 words = labels.text_content() if labels.count() else ""
-                if words and first is None and page.locator("#sources img").first.is_visible():
+                if words and words != _NOTHING and first is None and page.locator("#sources img").first.is_visible():
                     first, end = perf_counter() - start, perf_counter() + _LIVE_SECONDS
                 seen += [words] if words and words not in seen else []
                 page.wait_for_timeout(200)
