@@ -218,7 +218,7 @@ class Labeller:
         if seconds:
             self._press("Space")
             self._wait(seconds)
-            self._press("Space")
+            expect(self._page.locator("#play")).to_have_text("Play", timeout=_WAIT_MS)  # it stops by itself
 
     def _go_to(self, seconds: float, is_end: bool = False) -> None:
         """To the picture that is shown then, or, of an end, to the one before it: by seconds, then by pictures."""

@@ -152,6 +152,42 @@ def test_undo_accept_reject_and_next(browser: Browser, make_page: MakePage, fold
         page.wait_for_timeout(50)
 
 
+def test_one_stretch_after_the_other_and_the_rest_of_what_was_offered(
+    browser: Browser, make_page: MakePage, folder: Path
+) -> None:
+    label = make_page(folder)
+    label.draft("mpeg4.mp4", ("walk", 0.4, 0.8, 0.9))
+    label.offer(Offer("bframes.avi", 0.4, 1.6, "it looks new"), Offer("mpeg4.mp4", 0.4, 1.6, "it looks new"))
+    with opened(browser, label) as page:
+        expect(page.locator("#learning-figures")).to_contain_text("50.0%")
+        said = page.locator("#announcer")
+        press(page, "7")
+        expect(said).to_contain_text("no label has the number 7 yet")
+        press(page, "n")
+        expect(said).to_contain_text("it looks new, from 0:00.40 to 0:01.60")
+        expect(said).to_be_in_viewport()
+        press(page, "ArrowRight", "i", "ArrowRight", "ArrowRight", "ArrowRight", "o")
+        name_label(page, "walking")
+        expect(said).to_contain_text("labelled walking")
+        press(page, "ArrowRight", "ArrowRight", "ArrowRight", "i", "ArrowRight", "ArrowRight", "o", "/")
+        page.keyboard.type("walk")  # a part of another label's name
+        expect(page.locator("#new-label")).to_have_text("New: walkshift-enter")
+        press(page, "Shift+Enter", "0")
+        times = {"background": ("0.4,0.44", "0.6,0.68", "0.8,1.6"), "walking": ("0.44,0.6",), "walk": ("0.68,0.8",)}
+        lines = [f"bframes.avi,{name},{time},,,unlabelled" for name, some in times.items() for time in some]
+        wait_for_lines(page, label, *lines)
+        press(page, "n")
+        expect(page.locator("#video-name")).to_have_text("mpeg4.mp4")
+        see(page, 10)
+        press(page, "Space")  # all that is offered, to its last picture
+        see(page, 39)
+        expect(page.locator("#play")).to_have_text("Play")
+        press(page, "[", "[")
+        see(page, 10)
+        press(page, "Enter")  # the draft, not all that is offered
+        wait_for_lines(page, label, *lines, "mpeg4.mp4,walk,0.4,0.8,,,unlabelled")
+
+
 def test_edges_and_labels_of_a_selected_stretch(browser: Browser, make_page: MakePage, folder: Path) -> None:
     label = make_page(folder)
     for span in (Span("walk", 0.4, 0.8), Span("run", 1.2, 1.6)):

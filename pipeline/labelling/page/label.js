@@ -470,7 +470,7 @@ const second = (direction) => player.goTo(player.frameAt(Math.max(0, player.time
 const actions = {
   "second-back": () => second(-1),
   "frame-back": () => player.goTo(player.frame - 1),
-  play: () => player.toggle(),
+  play: () => player.toggle(lastToPlay()),
   "frame-on": () => player.goTo(player.frame + 1),
   "second-on": () => second(1),
   in: () => markEdge("start"),
@@ -499,6 +499,14 @@ byId("curves").addEventListener("change", (event) => {
 document.addEventListener("click", (event) => {
   if (event.detail > 0 && event.target.closest("button") && !byId("keys").open) byId("slider").focus({ preventScroll: true });
 });
+
+// Played inside what is offered, or a draft, it stops at the last picture of it: what is pressed then is about it.
+function lastToPlay() {
+  const whole = marked !== null && marked === offered && covers(offered, player.time) ? offered : draftHere();
+  if (!whole) return null;
+  const last = player.frameAt(whole.end - 1e-3);
+  return player.frame < last ? last : null;
+}
 
 function accepted() {
   const draft = draftHere();

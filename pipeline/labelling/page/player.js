@@ -106,13 +106,15 @@ export class Player {
     return this.video.canPlayType(`video/${isMp4 ? "mp4" : "webm"}; codecs="${codec}"`) === "probably";
   }
 
-  toggle() {
+  // To the picture `last`, or, without one, to the end.
+  toggle(last = null) {
     if (this.isPlaying) this.pause();
-    else this.play();
+    else this.play(last);
   }
 
-  play() {
+  play(last) {
     if (!this.times.length) return;
+    this.last = last;
     if (this.frame >= this.times.length - 1) this.frame = 0;
     this.isPlaying = true;
     this.usesBrowser = this.canUseBrowser && !this.hasFailed;
@@ -135,6 +137,7 @@ export class Player {
       if (!this.isPlaying || !this.usesBrowser) return;
       this.video.hidden = false;
       this.frame = this.frameAt(this.video.currentTime);
+      if (this.isAtLast) return this.stop();
       this.onMove();
       requestAnimationFrame(follow);
     };
@@ -151,11 +154,21 @@ export class Player {
       if (!this.isPlaying || this.usesBrowser || turn !== this.turn) return;
       const seconds = from + ((now - begin) / 1000) * this.speed;
       this.frame = this.frameAt(seconds);
+      if (this.isAtLast) return this.stop();
       this.moved();
       if (seconds >= this.seconds) this.pause();
       else requestAnimationFrame(step);
     };
     requestAnimationFrame(step);
+  }
+
+  get isAtLast() {
+    return this.last !== null && this.frame >= this.last;
+  }
+
+  stop() {
+    this.pause();
+    this.goTo(this.last);
   }
 
   pause() {
