@@ -86,8 +86,8 @@ def choose_videos(folder: Path) -> Videos:
     return Videos(tuple(first), last, truth)
 
 
-def prepare(folder: Path, videos: Videos) -> None:
-    """A clone, and beside it a folder with nothing but videos under the names that the page uses."""
+def prepare(folder: Path, videos: Videos) -> str:
+    """A clone, and beside it a folder with nothing but videos under the names that the page uses. Returns the commit."""
     subprocess.run(["git", "clone", "--quiet", str(ROOT), str(folder / "clipgru")], check=True)
     (folder / "own" / "my_videos").mkdir(parents=True)
     for path in videos.labelled:
@@ -95,6 +95,8 @@ def prepare(folder: Path, videos: Videos) -> None:
     shutil.copy(videos.last, folder / "own" / "long_video.mp4")
     spans = [f"long_video.mp4,{s.label},{s.start_seconds},{s.end_seconds}" for s in videos.truth[videos.last.name]]
     (folder / "truth.csv").write_text("\n".join(["path,label,start_seconds,end_seconds", *spans, ""]))
+    words = ["git", "-C", str(folder / "clipgru"), "rev-parse", "--short", "HEAD"]
+    return subprocess.run(words, stdout=subprocess.PIPE, text=True, check=True).stdout.strip()
 
 
 # The way
@@ -263,7 +265,7 @@ def main() -> int:
     load_before, videos, steps = round(os.getloadavg()[0], 1), choose_videos(args.folder), list[Step]()
     with tempfile.TemporaryDirectory(prefix="clipgru-") as name, chromium() as browser:
         folder = Path(name).resolve()
-        prepare(folder, videos)
+        commit = prepare(folder, videos)
         newcomer = Newcomer(folder, videos, browser)
         for step in newcomer.follow():
             print(f"\n{step}", flush=True)
@@ -273,7 +275,7 @@ def main() -> int:
         scores = list(newcomer.scores())
     print(f"\n{table(steps)}\n\n{score_table(scores)}\n\n{verdict(steps)}")
     if args.output:
-        on = machine("cpu") | {"load_before": load_before}
+        on = machine("cpu") | {"load_before": load_before, "commit": commit}
         write(steps, about_videos(videos, args.folder), scores, on, args.output)
     return int(any(step.exit_code for step in steps) or is_late(steps))
 
