@@ -87,7 +87,7 @@ def choose_videos(folder: Path) -> Videos:
 
 
 def prepare(folder: Path, videos: Videos) -> str:
-    """A clone, and beside it a folder with nothing but videos under the names that the page uses. Returns the commit."""
+    """A clone, and beside it a folder with nothing but videos under the names of the page. Returns the commit."""
     subprocess.run(["git", "clone", "--quiet", str(ROOT), str(folder / "clipgru")], check=True)
     (folder / "own" / "my_videos").mkdir(parents=True)
     for path in videos.labelled:
