@@ -230,19 +230,33 @@ def _read(path: Path) -> tuple[str, dict[str, Tensor]]:
     return metadata[METADATA_KEY], tensors
 
 
-class _ShapesAlone(TorchFunctionMode):
-    """Weights that are to be loaded are not drawn first, and norms, activations and sums give what they are given: on
-    the device meta they would load a part of torch that takes two seconds."""
+class _Skipping(TorchFunctionMode):
+    """Functions that are not called but give back their first argument; of sums, those that have its shape."""
+
+    def __init__(self, functions: frozenset[Any]) -> None:
+        super().__init__()
+        self._functions = functions
 
     def __torch_function__(self, func: Any, types: Any, args: Any = (), kwargs: Any = None) -> Any:
         kwargs = kwargs or {}
-        return next(iter((*args, *kwargs.values()))) if func in _KEEP_SHAPES else func(*args, **kwargs)
+        if func in self._functions and (func not in _SUMS or _has_shape_of_first(*args)):
+            return next(iter((*args, *kwargs.values())))
+        return func(*args, **kwargs)
 
 
-_KEEP_SHAPES = frozenset((
-    Tensor.normal_, Tensor.uniform_, init.normal_, init.uniform_, init.trunc_normal_,
-    init.kaiming_normal_, init.kaiming_uniform_, init.xavier_normal_, init.xavier_uniform_, functional.batch_norm,
-    Tensor.add, Tensor.add_, Tensor.__add__, Tensor.__iadd__, Tensor.mul, Tensor.mul_, Tensor.__mul__, Tensor.__imul__,
+def _has_shape_of_first(first: Tensor, other: object) -> bool:
+    return not isinstance(other, Tensor) or torch.broadcast_shapes(first.shape, other.shape) == first.shape
+
+
+# Weights that are to be loaded are not drawn first.
+_DRAWS = frozenset((
+    Tensor.normal_, Tensor.uniform_, Tensor.erfinv_, init.normal_, init.uniform_, init.trunc_normal_,
+    init.kaiming_normal_, init.kaiming_uniform_, init.xavier_normal_, init.xavier_uniform_,
+))  # fmt: skip
+_SUMS = frozenset((Tensor.add, Tensor.__add__, Tensor.mul, Tensor.__mul__))
+# Where shapes alone count: on the device meta these would load a part of torch that takes two seconds.
+_SHAPE_KEEPING = _DRAWS | _SUMS | frozenset((
+    Tensor.add_, Tensor.__iadd__, Tensor.mul_, Tensor.__imul__, functional.batch_norm,
     functional.relu, functional.relu6, functional.hardtanh, functional.leaky_relu, functional.elu, functional.gelu,
     functional.silu, functional.mish, functional.hardswish, functional.hardsigmoid,
 ))  # fmt: skip
@@ -250,8 +264,9 @@ _KEEP_SHAPES = frozenset((
 
 def _network(description: Description, path: Path, *, has_memory: bool) -> Recognizer:
     """The network of a description, with weights that say nothing; without memory only its shapes can be asked for."""
+    device = nullcontext() if has_memory else torch.device("meta")
     try:
-        with _ShapesAlone(), nullcontext() if has_memory else torch.device("meta"):
+        with _Skipping(_DRAWS if has_memory else _SHAPE_KEEPING), device:
             return Recognizer(
                 description.model,
                 len(description.labels),

@@ -1,0 +1,119 @@
+"""Every backbone by name, and what is known of it: parameters and work at a size, licence and gating of its weights."""
+
+from __future__ import annotations
+
+import re
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass, replace
+from difflib import get_close_matches
+
+import timm
+import torch
+from torch.utils.flop_counter import FlopCounterMode
+
+from pipeline.errors import UserError
+from pipeline.models.backbones import BACKBONES, BUNDLED_BACKBONE, build_backbone
+from pipeline.models.published import torchvision_names
+
+# The hub hands these out to those alone who accepted their terms there.
+_GATED_LICENCES = frozenset(("gemma",))
+_UNGATED_OWNER = "timm/"
+
+
+@dataclass(frozen=True)
+class BackboneFacts:
+    """A name for ``model.backbone``, and what is known of it and its weights; None: not known, or not measured."""
+
+    name: str
+    source: str
+    """clipgru, torchvision or timm."""
+    has_weights: bool
+    trained_size_px: int | None = None
+    """Side of the pictures that the weights were trained on."""
+    licence: str | None = None
+    """Of the weights, as their publisher's library says."""
+    is_gated: bool | None = None
+    """True if the weights are given to those alone who accept their terms on the hub."""
+    num_parameters: int | None = None
+    gflops: float | None = None
+    """Billions of operations for one picture; a multiplication and an addition are two."""
+    features: tuple[int, int, int] | None = None
+    """Channels, rows and columns of the map of one picture."""
+    why_not: str | None = None
+    """The reason why it cannot be used at that size."""
+
+
+def find_backbones(word: str) -> list[BackboneFacts]:
+    """Return the backbones that have a word in their name; all for an empty one.
+
+    Raises:
+        UserError: there is none; names a word that looks like it.
+    """
+    everything = _all_backbones()
+    found = [facts for facts in everything if word.lower() in facts.name]
+    if not found:
+        words = dict.fromkeys(part for facts in everything for part in re.split(r"[_.]", facts.name))
+        close = get_close_matches(word[:100].lower(), [*words, *(facts.name for facts in everything)], n=1, cutoff=0.5)
+        guess = f" Did you mean {close[0]!r}?" if close else ""
+        raise UserError(f"no backbone has {word[:100]!r} in its name.{guess} Without a word, all are listed")
+    return found
+
+
+def measured(facts: BackboneFacts, size_px: int, frame_vector: str = "mean") -> BackboneFacts:
+    """Return the facts with parameters and work at a size. The network is built without memory; nothing is computed."""
+    try:
+        with torch.device("meta"):
+            backbone = build_backbone(facts.name, "none", size_px=size_px, frame_vector=frame_vector)
+            with FlopCounterMode(display=False) as counter:
+                _, channels, rows, columns = backbone.look(size_px).shape
+    except UserError as error:
+        return replace(facts, why_not=str(error))
+    return replace(
+        facts,
+        num_parameters=sum(weight.numel() for weight in backbone.parameters()),
+        gflops=counter.get_total_flops() / 1e9,
+        features=(channels, rows, columns),
+    )
+
+
+def _all_backbones() -> list[BackboneFacts]:
+    own = [BackboneFacts(name, "clipgru", has_weights=False) for name in BACKBONES]
+    own.append(BackboneFacts(BUNDLED_BACKBONE, "clipgru", True, 224, "apache-2.0", is_gated=False))
+    of_torchvision = [BackboneFacts(name, "torchvision", True, is_gated=False) for name in torchvision_names()]
+    with_weights = timm.list_models(pretrained=True)
+    bare = timm.list_models(exclude_filters=[name.partition(".")[0] for name in with_weights])
+    taken = {facts.name for facts in (*own, *of_torchvision)}
+    return [*own, *of_torchvision, *(_of_timm(name) for name in (*with_weights, *bare) if name not in taken)]
+
+
+def _of_timm(name: str) -> BackboneFacts:
+    known = timm.get_pretrained_cfg(name)
+    if known is None or not known.has_weights:
+        return BackboneFacts(name, "timm", has_weights=False)
+    owner, licence = known.hf_hub_id or "", known.license
+    is_gated = True if licence in _GATED_LICENCES else False if owner.startswith(_UNGATED_OWNER) or not owner else None
+    return BackboneFacts(name, "timm", True, int(known.input_size[-1]), licence, is_gated)
+
+
+def as_table(backbones: Sequence[BackboneFacts]) -> list[str]:
+    """Return the backbones as lines, a head first; those that cannot be used end with the reason."""
+    columns: dict[str, Callable[[BackboneFacts], str]] = {
+        "name": lambda facts: facts.name,
+        "from": lambda facts: facts.source,
+        "trained at": lambda facts: f"{facts.trained_size_px} px" if facts.trained_size_px else "?",
+        "licence": lambda facts: facts.licence or "?",
+        "gated": lambda facts: {True: "yes", False: "no", None: "?"}[facts.is_gated],
+    }
+    if any(facts.num_parameters or facts.why_not for facts in backbones):
+        columns |= {
+            "parameters": lambda facts: f"{(facts.num_parameters or 0) / 1e6:.1f} M",
+            "GFLOPs": lambda facts: f"{facts.gflops or 0:.2f}",
+            "map": lambda facts: "x".join(map(str, facts.features or ())),
+        }
+    rows = [list(columns), *([cell(facts) for cell in columns.values()] for facts in backbones)]
+    widths = [max(map(len, column)) for column in zip(*rows, strict=True)]
+    lines = ["  ".join(cell.ljust(width) for cell, width in zip(row, widths, strict=True)).rstrip() for row in rows]
+    return lines[:1] + [
+        f"{facts.name}: {facts.why_not}" if facts.why_not else line
+        for line, facts in zip(lines[1:], backbones, strict=True)
+    ]
