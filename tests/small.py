@@ -41,7 +41,8 @@ def small_model(num_classes: int = 3, *, input: Any = "rgb", **model: Any) -> Mo
     config = replace(experiment.model, **model)
     labels = tuple(f"class {index}" for index in range(num_classes))
     transform = replace(experiment.transform, input=input)
-    recognizer = Recognizer(config, num_classes, num_pictures=transform.num_pictures).eval()
+    size_px, num_pictures = transform.input_size_px, transform.num_pictures
+    recognizer = Recognizer(config, num_classes, input_size_px=size_px, num_pictures=num_pictures).eval()
     return ModelFile(recognizer, labels, experiment.sampling, transform, experiment.decode, {"clipgru": "0.0.test"})
 
 

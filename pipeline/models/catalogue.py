@@ -59,11 +59,11 @@ def find_backbones(word: str) -> list[BackboneFacts]:
     return found
 
 
-def measured(facts: BackboneFacts, size_px: int, frame_vector: str = "mean") -> BackboneFacts:
+def measured(facts: BackboneFacts, size_px: int) -> BackboneFacts:
     """Return the facts with parameters and work at a size. The network is built without memory; nothing is computed."""
     try:
         with torch.device("meta"):
-            backbone = build_backbone(facts.name, "none", size_px=size_px, frame_vector=frame_vector)
+            backbone = build_backbone(facts.name, "none", size_px=size_px).requires_grad_(False)
             with FlopCounterMode(display=False) as counter:
                 _, channels, rows, columns = backbone.look(size_px).shape
     except UserError as error:

@@ -2,20 +2,16 @@
 
 from __future__ import annotations
 
-from pathlib import Path
 from typing import Any
 
 import pytest
 import timm
 import torch
-import torchvision
 from timm.models.hiera import Hiera
 from torch import Tensor, nn
 
 from pipeline.config import ModelConfig
-from pipeline.errors import UserError
 from pipeline.inference.folding import fold_batch_norm
-from pipeline.models.backbones import build_backbone
 from pipeline.models.recognizer import Recognizer
 
 Shape = tuple[int, int, int]
