@@ -49,11 +49,11 @@ def find_backbones(word: str) -> list[BackboneFacts]:
     Raises:
         UserError: there is none; names a word that looks like it.
     """
-    everything = _all_backbones()
-    found = [facts for facts in everything if word.lower() in facts.name]
+    names = _all_names()
+    found = [_facts(name, source) for name, source in names.items() if word.lower() in name]
     if not found:
-        words = dict.fromkeys(part for facts in everything for part in re.split(r"[_.]", facts.name))
-        close = get_close_matches(word[:100].lower(), [*words, *(facts.name for facts in everything)], n=1, cutoff=0.5)
+        words = dict.fromkeys(part for name in names for part in re.split(r"[_.]", name))
+        close = get_close_matches(word[:100].lower(), [*words, *names], n=1, cutoff=0.5)
         guess = f" Did you mean {close[0]!r}?" if close else ""
         raise UserError(f"no backbone has {word[:100]!r} in its name.{guess} Without a word, all are listed")
     return found
@@ -76,23 +76,31 @@ def measured(facts: BackboneFacts, size_px: int) -> BackboneFacts:
     )
 
 
-def _all_backbones() -> list[BackboneFacts]:
-    own = [BackboneFacts(name, "clipgru", has_weights=False) for name in BACKBONES]
-    own.append(BackboneFacts(BUNDLED_BACKBONE, "clipgru", True, 224, "apache-2.0", is_gated=False))
-    of_torchvision = [BackboneFacts(name, "torchvision", True, is_gated=False) for name in torchvision_names()]
+def _all_names() -> dict[str, str]:
+    """Name -> where it is looked up: in this order, as ``build_backbone`` does."""
     with_weights = timm.list_models(pretrained=True)
     bare = timm.list_models(exclude_filters=[name.partition(".")[0] for name in with_weights])
-    taken = {facts.name for facts in (*own, *of_torchvision)}
-    return [*own, *of_torchvision, *(_of_timm(name) for name in (*with_weights, *bare) if name not in taken)]
+    names: dict[str, str] = {}
+    for source, some in (
+        ("clipgru", [*BACKBONES, BUNDLED_BACKBONE]),
+        ("torchvision", torchvision_names()),
+        ("timm", [*with_weights, *bare]),
+    ):
+        names |= {name: source for name in some if name not in names}
+    return names
 
 
-def _of_timm(name: str) -> BackboneFacts:
+def _facts(name: str, source: str) -> BackboneFacts:
+    if name == BUNDLED_BACKBONE:
+        return BackboneFacts(name, source, True, 224, "apache-2.0", is_gated=False)
+    if source != "timm":
+        return BackboneFacts(name, source, source == "torchvision", is_gated=False)
     known = timm.get_pretrained_cfg(name)
     if known is None or not known.has_weights:
-        return BackboneFacts(name, "timm", has_weights=False)
+        return BackboneFacts(name, source, has_weights=False)
     owner, licence = known.hf_hub_id or "", known.license
     is_gated = True if licence in _GATED_LICENCES else False if owner.startswith(_UNGATED_OWNER) or not owner else None
-    return BackboneFacts(name, "timm", True, int(known.input_size[-1]), licence, is_gated)
+    return BackboneFacts(name, source, True, int(known.input_size[-1]), licence, is_gated)
 
 
 def as_table(backbones: Sequence[BackboneFacts]) -> list[str]:

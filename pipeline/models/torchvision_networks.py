@@ -76,7 +76,6 @@ class _VisionTransformerTokens(nn.Module):
     def forward(self, frames: Tensor) -> Tensor:
         network = self.network
         patches = network._process_input(frames)
-        tokens: Tensor = network.encoder(
-            torch.cat([network.class_token.expand(patches.shape[0], -1, -1), patches], dim=1)
-        )
+        class_token = network.class_token.expand(patches.shape[0], -1, -1)
+        tokens: Tensor = network.encoder(torch.cat([class_token, patches], dim=1))
         return tokens
