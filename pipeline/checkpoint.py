@@ -254,7 +254,7 @@ class _ShapesAlone(TorchFunctionMode):
         return func(*args, **kwargs)
 
 
-def _is_enough(first: Tensor, *others: object, **named: object) -> bool:
+def _is_enough(first: Tensor, *others: Any, **named: object) -> bool:
     """Whether the first argument has the shape of the result, and no numbers that are wanted."""
     other = next(iter(others), None)
     is_sum = len(others) == 1 and isinstance(other, Tensor) and not named

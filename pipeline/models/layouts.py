@@ -92,4 +92,5 @@ class _TokenMaps(nn.Module):
         if num_places % num_rows or num_places < 1:
             raise ValueError(f"its {num_places} tokens of a picture of {width}x{height} make no map")
         # [N, h w, D] -> [N, D, h w] -> [N, D, h, w]
-        return tokens.transpose(1, 2).unflatten(2, (num_rows, num_places // num_rows))
+        maps: Tensor = tokens.transpose(1, 2).unflatten(2, (num_rows, num_places // num_rows))
+        return maps

@@ -24,7 +24,7 @@ def timm_backbone(name: str, weights: str, size_px: int, frame_vector: str) -> B
     """
     known = timm.get_pretrained_cfg(name)
     is_sized = known is not None and known.fixed_input_size
-    network = _sized(name, weights, size_px) if is_sized else _of_any_size(name, weights)
+    network: Any = _sized(name, weights, size_px) if is_sized else _of_any_size(name, weights)
     settings: dict[str, Any] = network.pretrained_cfg
     normalization = Normalization(tuple(settings["mean"]), tuple(settings["std"]))
     return Backbone(_stages(network, size_px, frame_vector), normalization, size_px)

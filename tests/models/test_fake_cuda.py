@@ -27,14 +27,8 @@ from tests.small import small_experiment
 
 SIDE = 8
 SMALL: dict[str, Any] = {"backbone": "pixels_4x4", "weights": "none", "hidden_channels": 4}
-PUBLISHED = [
-    "resnet18",
-    "squeezenet1_1",
-    "tinynet_e",
-    "resnet10t",
-    "test_vit",
-    "test_maxvit",
-]  # torchvision's, then timm's
+# torchvision's, then timm's.
+PUBLISHED = ["resnet18", "squeezenet1_1", "tinynet_e", "resnet10t", "test_vit", "test_maxvit"]
 
 
 def build(num_pictures: int = 1, size_px: int = SIDE, **model: Any) -> Recognizer:
