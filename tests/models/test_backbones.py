@@ -125,7 +125,7 @@ def test_a_pickle_that_would_run_code_is_refused(tmp_path: Path) -> None:
         ("resnet18", "bundled", "exist for tf_efficientnet_lite0 only, not resnet18"),
         ("tiny", "default", "no published weights"),
         ("resnet18", "absent.pth", "absent.pth: no such weights file"),
-        ("vit_tiny_patch16_224", "none", "no feature map"),
+        ("coat_tiny", "none", "cannot be used with pictures of 112x112"),
     ],
 )
 def test_names_and_weights_that_do_not_fit(name: str, weights: str, message: str) -> None:
