@@ -49,6 +49,7 @@ from pipeline.schema import to_json
 from pipeline.version import __version__
 
 _MAX_HEADER_BYTES, _MAX_TENSORS = 2**25, 10_000
+_MAX_TABLE_BYTES = 2**28
 _DAMAGED = "the file is damaged, or was changed: fetch it anew, or train again"
 
 
@@ -156,13 +157,23 @@ def save_model(path: Path, model: ModelFile) -> None:
     Raises:
         UserError: a weight is no finite number, or the file would be refused when it is read.
     """
-    state = {name: tensor.cpu().contiguous() for name, tensor in model.recognizer.state_dict().items()}
+    state = _unshared({name: tensor.cpu().contiguous() for name, tensor in model.recognizer.state_dict().items()})
     _check_finite(state, f"{path} is not written", "training has diverged: try a lower training.learning_rate")
     videos = {"videos": model.videos.to_json()} if model.videos else {}
     text = to_json(describe(model) | videos | {"sha256": ""}, ensure_ascii=False, sort_keys=True)
     parse_description(Description, text, str(path))
     text = text.replace('"sha256": ""', f'"sha256": "{_digest(text, state)}"')
     write_atomically(path, safetensors.torch.save(state, {METADATA_KEY: text}))
+
+
+def _unshared(state: Mapping[str, Tensor]) -> dict[str, Tensor]:
+    """Every tensor with memory of its own, as the format wants it: some networks have one under several names."""
+    places: set[int] = set()
+    apart = {}
+    for name, tensor in state.items():
+        apart[name] = tensor.clone() if tensor.data_ptr() in places else tensor
+        places.add(tensor.data_ptr())
+    return apart
 
 
 def load_model_file(path: str | Path, device: str | torch.device = "cpu") -> ModelFile:
@@ -175,7 +186,9 @@ def load_model_file(path: str | Path, device: str | torch.device = "cpu") -> Mod
     path, device = Path(path), pick_device(device)
     text, tensors = _read(path)
     description = parse_description(Description, text, str(path))
-    _check_tensors(tensors, _network(description, path, has_memory=False).state_dict(), path)
+    shapes = _network(description, path, has_memory=False)
+    _check_tensors(tensors, shapes.state_dict(), path)
+    _check_tables(tensors, dict(shapes.named_buffers()), path)
     with ThreadPoolExecutor(1) as pool:  # a digest takes as long as building the network
         checking = pool.submit(_check_content, text, tensors, description, path)
         recognizer = _network(description, path, has_memory=True)
@@ -231,20 +244,30 @@ def _read(path: Path) -> tuple[str, dict[str, Tensor]]:
 
 
 class _ShapesAlone(TorchFunctionMode):
-    """Weights that are to be loaded are not drawn first, and norms, activations and sums give what they are given: on
-    the device meta they would load a part of torch that takes two seconds."""
+    """Weights that are to be loaded are not drawn first; and on the device meta norms, activations and sums give what
+    they are given: they would load a part of torch that takes two seconds."""
 
     def __torch_function__(self, func: Any, types: Any, args: Any = (), kwargs: Any = None) -> Any:
         kwargs = kwargs or {}
-        return next(iter((*args, *kwargs.values()))) if func in _KEEP_SHAPES else func(*args, **kwargs)
+        if func in _DRAWS or (func in _SHAPE_KEEPING and _is_enough(*args, **kwargs)):
+            return next(iter((*args, *kwargs.values())))
+        return func(*args, **kwargs)
 
 
-_KEEP_SHAPES = frozenset((
-    Tensor.normal_, Tensor.uniform_, init.normal_, init.uniform_, init.trunc_normal_,
-    init.kaiming_normal_, init.kaiming_uniform_, init.xavier_normal_, init.xavier_uniform_, functional.batch_norm,
+def _is_enough(first: Tensor, *others: Any, **named: object) -> bool:
+    """Whether the first argument has the shape of the result, and no numbers that are wanted."""
+    is_sum = len(others) == 1 and isinstance(others[0], Tensor) and not named
+    return first.is_meta and (not is_sum or torch.broadcast_shapes(first.shape, others[0].shape) == first.shape)
+
+
+_DRAWS = frozenset((
+    Tensor.normal_, Tensor.uniform_, Tensor.erfinv_, init.normal_, init.uniform_, init.trunc_normal_,
+    init.kaiming_normal_, init.kaiming_uniform_, init.xavier_normal_, init.xavier_uniform_,
+))  # fmt: skip
+_SHAPE_KEEPING = frozenset((
     Tensor.add, Tensor.add_, Tensor.__add__, Tensor.__iadd__, Tensor.mul, Tensor.mul_, Tensor.__mul__, Tensor.__imul__,
     functional.relu, functional.relu6, functional.hardtanh, functional.leaky_relu, functional.elu, functional.gelu,
-    functional.silu, functional.mish, functional.hardswish, functional.hardsigmoid,
+    functional.silu, functional.mish, functional.hardswish, functional.hardsigmoid, functional.batch_norm,
 ))  # fmt: skip
 
 
@@ -275,6 +298,16 @@ def _check_tensors(found: Mapping[str, Tensor], wanted: Mapping[str, Tensor], pa
         raise UserError(
             f"{path}: its weights and its description do not fit together: {name[:200]!r} is {has} and should be "
             f"{needs}, and so with {len(is_wrong)} tensors; {_DAMAGED}"
+        )
+
+
+def _check_tables(found: Mapping[str, Tensor], buffers: Mapping[str, Tensor], path: Path) -> None:
+    """Tables that no file holds, such as where the places of a picture lie from one another, grow with its size."""
+    num_bytes = sum(buffer.nbytes for name, buffer in buffers.items() if name not in found)
+    if num_bytes > _MAX_TABLE_BYTES + sum(tensor.nbytes for tensor in found.values()):
+        raise UserError(
+            f"{path}: its backbone needs {num_bytes / 1e9:.1f} GB beside its weights for pictures of that size "
+            f"(transform.input_size_px); {_DAMAGED}"
         )
 
 

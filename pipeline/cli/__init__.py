@@ -13,6 +13,7 @@ from collections.abc import Callable, Sequence
 from contextlib import suppress
 from pathlib import Path
 
+from pipeline.cli.backbones import backbones_command
 from pipeline.cli.convert import convert_command
 from pipeline.cli.evaluate import evaluate_command
 from pipeline.cli.export import export_command
@@ -43,7 +44,7 @@ from pipeline.machine import core_quota, keep_freed_memory, num_cores
 from pipeline.sources import shown_source, shown_text
 from pipeline.version import __version__
 
-_DESCRIPTION = """Video action recognition with a CNN and a convolutional GRU.
+_DESCRIPTION = """Video action recognition with an image network and a convolutional GRU.
 
 commands:
   train      train a model on videos, write one self-describing model file
@@ -62,6 +63,7 @@ commands:
   check      what is wrong with videos and annotations, before a training finds out
   explain    what a model writes into its memory, and the frames that decided
   explain-sampling   draw exactly the frames that a model sees
+  backbones  networks that can look at the frames, with parameters, work, licence
   doctor     which decoder to use for your files, measured on them
   shard      pack a dataset into tar files, for disks that are slow with small ones
   cache      how much the caches of frames, features and indexes hold; empty them
@@ -97,6 +99,7 @@ COMMANDS: dict[str, Callable[[Sequence[str]], int]] = {
     "webcam": webcam_command,
     "export": export_command,
     "check": check_command,
+    "backbones": backbones_command,
     "doctor": doctor_command,
     "explain": explain_command,
     "explain-sampling": explain_sampling_command,

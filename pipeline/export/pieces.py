@@ -16,6 +16,8 @@ from typing import Any, Literal
 
 import torch
 from torch import Tensor, nn
+from torch.nn import functional
+from torch.overrides import TorchFunctionMode
 
 from pipeline.checkpoint import ModelFile
 from pipeline.description import StateDescription
@@ -182,11 +184,21 @@ def quietly() -> Iterator[None]:
         logging.disable(disabled)
 
 
+class _PlainAttention(TorchFunctionMode):
+    """The exporter knows attention over ``[N, heads, L, D]`` alone; Hiera's has windows between N and heads."""
+
+    def __torch_function__(self, func: Any, types: Any, args: Any = (), kwargs: Any = None) -> Any:
+        if func is not functional.scaled_dot_product_attention or args[0].ndim == 4:
+            return func(*args, **(kwargs or {}))
+        flat = (tensor.flatten(0, -4) for tensor in args[:3])
+        return func(*flat, *args[3:], **(kwargs or {})).unflatten(0, args[0].shape[:-3])
+
+
 def _to_onnx(
     module: nn.Module, args: tuple[Any, ...], dynamic: tuple[Any, ...], inputs: list[str], outputs: list[str]
 ) -> Any:
     # With gradients on, the recogniser takes the way without pieces of a batch, which depend on its size.
-    with torch.enable_grad(), quietly():
+    with torch.enable_grad(), quietly(), _PlainAttention():
         try:
             program = torch.onnx.export(
                 module.eval(),

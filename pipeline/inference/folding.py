@@ -16,6 +16,9 @@ from torch.nn.utils.fusion import fuse_conv_bn_eval
 
 from pipeline.models.backbone import Backbone
 
+# Raised by code that decides by the values or the size of its input.
+_UNTRACEABLE = (AssertionError, AttributeError, LookupError, RuntimeError, TraceError, TypeError, ValueError)
+
 
 def fold_batch_norm(backbone: Backbone) -> nn.Module:
     """A network of the backbone's stages that gives what the backbone gives in evaluation, to rounding. The backbone
@@ -33,11 +36,13 @@ class _Tracer(fx.Tracer):
 
 
 def _fold_stage(stage: nn.Module) -> nn.Module:
+    if not any(isinstance(module, nn.BatchNorm2d) for module in stage.modules()):
+        return stage
     tracer = _Tracer()
     try:
         with torch.no_grad():  # as in evaluation, whose layers are the ones to fold
             graph = tracer.trace(stage)
-    except (TraceError, TypeError):  # code that decides by the values or the size of its input
+    except _UNTRACEABLE:
         return stage
     folded = fx.GraphModule(stage, graph)
     for node in list(graph.nodes):

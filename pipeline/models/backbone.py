@@ -10,44 +10,43 @@ import torch
 from torch import Tensor, nn
 
 from pipeline.config import Normalization
-from pipeline.errors import UserError
+
+
+class NoMapError(ValueError):
+    """A network gives no feature map, of pictures of any size."""
 
 
 class Backbone(nn.Module):
-    """A CNN without its pooling and classifier.
+    """A network without its pooling and classifier.
+
+    Args:
+        stages: the network cut into parts that run one after the other, so that the first can be frozen.
+        normalization: what the weights expect of their input.
+        size_px: side of a picture that it can look at.
 
     Attributes:
-        stages: the CNN cut into parts that run one after the other, so that the first can be frozen.
         num_features: channels D of the feature map.
-        normalization: what the weights expect of their input.
+
+    Raises:
+        NoMapError: the last stage gives something else than a feature map.
     """
 
-    def __init__(self, stages: list[nn.Module], normalization: Normalization) -> None:
+    def __init__(self, stages: list[nn.Module], normalization: Normalization, size_px: int = 64) -> None:
         super().__init__()
         self.stages = nn.ModuleList(stages)
-        self.normalization = normalization
+        self.normalization, self._size_px = normalization, size_px
         self.num_features = self._count_features()
 
     def _count_features(self) -> int:
-        try:
-            features = self.look(64)
-        except (AssertionError, RuntimeError) as error:  # a transformer of a fixed input size, for example
-            raise UserError(
-                f"this network gives no feature map for a picture of 64x64 ({error}); choose a CNN"
-            ) from error
+        features = self.look(self._size_px)
         if not isinstance(features, Tensor) or features.ndim != 4:
             given = list(features.shape) if isinstance(features, Tensor) else type(features).__name__
-            raise UserError(f"this network gives {given}, not a feature map [N, D, H, W]; choose a CNN")
+            raise NoMapError(f"it gives {given}, not a feature map [N, D, H, W]")
         return int(features.shape[1])
 
     def look(self, size_px: int) -> Tensor:
         """The map ``[1, D, h, w]`` of a blank picture of that side, for its shape."""
-        was_training = self.training
-        self.eval()  # a batch of one picture must not enter batch-norm statistics
-        with torch.no_grad():
-            features: Tensor = self(torch.zeros(1, 3, size_px, size_px))
-        self.train(was_training)
-        return features
+        return look(self, size_px)
 
     def forward(self, frames: Tensor) -> Tensor:
         """Normalised float frames ``[N, 3, H, W]`` -> feature maps ``[N, D, h, w]``."""
@@ -55,7 +54,21 @@ class Backbone(nn.Module):
             frames = stage(frames)
         return frames
 
+    def first_stages(self, num_stages: int) -> Backbone:
+        """Return a backbone of the first so many stages, which it shares."""
+        return Backbone(list(self.stages)[:num_stages], self.normalization, self._size_px)
+
     def freeze(self, num_stages: int | None = None) -> None:
         """Exclude the first ``num_stages`` stages (default: all) from training."""
         for stage in list(self.stages)[:num_stages]:
             stage.requires_grad_(False)
+
+
+def look(network: nn.Module, size_px: int) -> Tensor:
+    """Return what a network says of a blank picture of that side, in evaluation and without gradients."""
+    was_training = network.training
+    network.eval()  # a batch of one picture must not enter batch-norm statistics
+    with torch.no_grad():
+        seen: Tensor = network(torch.zeros(1, 3, size_px, size_px))
+    network.train(was_training)
+    return seen

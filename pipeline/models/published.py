@@ -1,28 +1,28 @@
-"""Backbones of torchvision and timm, by their names there: any classification CNN."""
+"""Backbones of torchvision and timm, by their names there: any image network that gives features of places."""
 
 from __future__ import annotations
 
 import re
-from collections.abc import Sequence
-from contextlib import nullcontext
+from collections.abc import Callable, Iterable, Sequence
 from difflib import get_close_matches
-from pathlib import Path
-from typing import Any
 
 import timm
-import torch
 import torchvision
-from torch import Tensor, nn
+from huggingface_hub.errors import GatedRepoError
 
-from pipeline.config import Normalization
 from pipeline.errors import UserError
-from pipeline.models.backbone import Backbone
-from pipeline.models.weights import load_file
+from pipeline.models.backbone import Backbone, NoMapError
+from pipeline.models.layouts import NO_CLASS_TOKEN
+from pipeline.models.timm_networks import timm_backbone
+from pipeline.models.torchvision_networks import torchvision_backbone
 
-_IMAGENET = Normalization((0.485, 0.456, 0.406), (0.229, 0.224, 0.225))
+# What networks raise that do not take a picture of that size, or give something else than features of places.
+_UNFIT = (ArithmeticError, AssertionError, AttributeError, LookupError, RuntimeError, TypeError, ValueError)
 
 
-def published_backbone(name: str, weights: str, own_names: Sequence[str] = ()) -> Backbone:
+def published_backbone(
+    name: str, weights: str, own_names: Sequence[str] = (), *, size_px: int, frame_vector: str = "mean"
+) -> Backbone:
     """The network of that name, looked up in torchvision, then in timm.
 
     Args:
@@ -30,80 +30,64 @@ def published_backbone(name: str, weights: str, own_names: Sequence[str] = ()) -
         weights: ``default`` (the publisher's, downloaded once to the cache of torch or of the hub), ``none`` (random),
             or a path to a state dict.
         own_names: other names, for a guess at what was meant.
+        size_px: side of its pictures.
+        frame_vector: as ``ModelConfig.frame_vector``.
 
     Raises:
-        UserError: unknown name, unfitting weights, no network, or a network without a feature map.
+        UserError: unknown name, unfitting weights, no network, or no feature map of such pictures.
     """
-    is_name = re.fullmatch(r"\w[\w.]{0,99}", name) is not None  # timm would take more for an address
-    in_torchvision = name in torchvision.models.list_models(module=torchvision.models)
-    if not in_torchvision and not (is_name and timm.is_model(name)):
-        known = [*own_names, *torchvision.models.list_models(module=torchvision.models), *timm.list_models()]
-        close = get_close_matches(name[:100], dict.fromkeys(known), n=3)
-        guess = f" Did you mean {', '.join(close)}?" if close else ""
-        raise UserError(
-            f"unknown backbone {name[:100]!r}.{guess} Any torchvision or timm CNN will do, for example resnet18"
-        )
+    build: Callable[[str, str, int, str], Backbone] = torchvision_backbone
+    if name not in torchvision_names():
+        if re.fullmatch(r"\w[\w.]{0,99}", name) is None or not timm.is_model(name):  # timm takes more for an address
+            raise _unknown(name, own_names)
+        build = timm_backbone
     try:
-        return _torchvision(name, weights) if in_torchvision else _timm(name, weights)
-    except (AssertionError, RuntimeError) as error:  # no network without its pooling; no weights of that tag
+        return build(name, weights, size_px, frame_vector)
+    except GatedRepoError as error:
         raise UserError(
-            f"backbone {name!r} cannot be used ({error}); choose another CNN, for example resnet18"
+            f"the weights of {name!r} are gated: accept their licence on their page on the hub, then log in with hf "
+            "auth login; or use other weights: none, bundled or a file"
         ) from error
     except OSError as error:  # urllib's and the hub's errors for a missing network are OSErrors
         raise UserError(
             f"cannot download the weights of {name!r} ({error}); go online, or use weights: none, bundled or a file"
         ) from error
+    except _UNFIT as error:
+        raise _unfit(name, size_px, error) from error
 
 
-def _torchvision_stages(network: nn.Module) -> list[nn.Module]:
-    features = getattr(network, "features", None)
-    if isinstance(features, nn.Sequential):
-        return list(features.children())  # mobilenet, efficientnet, convnext, vgg, regnet-like, ...
-    children = dict(network.named_children())
-    children.pop("fc", None)
-    children.pop("avgpool", None)
-    stem = [children.pop(name) for name in ("conv1", "bn1", "relu", "maxpool") if name in children]
-    return [nn.Sequential(*stem), *children.values()]
+def torchvision_names() -> list[str]:
+    """Return the names of torchvision's networks for pictures."""
+    return torchvision.models.list_models(module=torchvision.models)  # type: ignore[no-any-return]
 
 
-def _torchvision(name: str, weights: str) -> Backbone:
-    published = torchvision.models.get_model_weights(name).DEFAULT if weights == "default" else None
-    # RegNet computes its widths with tensors, which need values where others are made without (device meta).
-    with torch.device("cpu") if name.startswith("regnet") else nullcontext():
-        network = torchvision.models.get_model(name, weights=published)
-    network.to(torch.get_default_device())
-    if weights not in ("default", "none"):
-        load_file(network, Path(weights))
-    normalization = _IMAGENET
-    if published is not None:
-        preset = published.transforms()
-        normalization = Normalization(tuple(preset.mean), tuple(preset.std))
-    return Backbone(_torchvision_stages(network), normalization)
+def _unknown(name: str, own_names: Iterable[str]) -> UserError:
+    known = dict.fromkeys([*own_names, *torchvision_names(), *timm.list_models()])
+    close = get_close_matches(name[:100], known, n=3)
+    guess = f" Did you mean {', '.join(close)}?" if close else ""
+    return UserError(
+        f"unknown backbone {name[:100]!r}.{guess} Any image network of torchvision or timm will do, for example "
+        "resnet18; clipgru backbones lists them"
+    )
 
 
-class _TimmFeatures(nn.Module):
-    """A timm network up to its feature map, as one stage, for those that are not a plain chain of blocks."""
-
-    def __init__(self, network: nn.Module) -> None:
-        super().__init__()
-        self.network = network
-
-    def forward(self, frames: Tensor) -> Tensor:
-        features: Tensor = self.network.forward_features(frames)  # type: ignore[operator]
-        return features
-
-
-def _timm_stages(network: nn.Module) -> list[nn.Module]:
-    parts = dict(network.named_children())
-    if {"conv_stem", "bn1", "blocks", "conv_head", "bn2"} <= parts.keys():  # the EfficientNet and MobileNet families
-        stem = nn.Sequential(parts["conv_stem"], parts["bn1"])
-        return [stem, *parts["blocks"].children(), nn.Sequential(parts["conv_head"], parts["bn2"])]
-    return [_TimmFeatures(network)]
+def _unfit(name: str, size_px: int, error: BaseException) -> UserError:
+    """Why a network cannot be used, and one that most likely can: of the published size, or of another family."""
+    if str(error) == NO_CLASS_TOKEN:
+        return UserError(f"model.backbone {name} and model.frame_vector class_token: {error}")
+    why = (str(error).strip() or type(error).__name__).splitlines()[0][:300]
+    known = timm.get_pretrained_cfg(name)
+    trained_px = known.input_size[-1] if known and not isinstance(error, NoMapError) else size_px
+    size = f"set transform.input_size_px {trained_px}, which it was trained with, or " if trained_px != size_px else ""
+    family = _family(name)
+    others = [other for other in timm.list_models() if _family(other) != family]
+    near = get_close_matches(name, others, n=1, cutoff=0)[0]
+    return UserError(
+        f"backbone {name!r} cannot be used with pictures of {size_px}x{size_px}: {why}; {size}choose another, such as "
+        f"{near}"
+    )
 
 
-def _timm(name: str, weights: str) -> Backbone:
-    network: Any = timm.create_model(name, pretrained=weights == "default", num_classes=0, global_pool="")
-    if weights not in ("default", "none"):
-        load_file(network, Path(weights))
-    settings: dict[str, Any] = network.pretrained_cfg
-    return Backbone(_timm_stages(network), Normalization(tuple(settings["mean"]), tuple(settings["std"])))
+def _family(name: str) -> str:
+    """The module that a network of timm comes from."""
+    return str(timm.model_entrypoint(name).__module__) if timm.is_model(name) else name

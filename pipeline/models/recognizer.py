@@ -38,13 +38,14 @@ class _FeatureNorm(nn.BatchNorm1d):
 
 
 class Recognizer(nn.Module):
-    """CNN + temporal heads + linear classifier.
+    """Backbone + temporal heads + linear classifier.
 
     Args:
         config: the architecture.
         num_classes: K.
         load_weights: False leaves the backbone as initialised, for a caller that loads all weights itself.
-        input_size_px: side of the frames, which decides how long the rows are that a head of vectors reads.
+        input_size_px: side of the frames, which decides how long the rows are that a head of vectors reads; a network
+            of a fixed size is built for it.
         num_pictures: pictures of each frame (P), as ``transform.input`` makes them.
     """
 
@@ -66,7 +67,13 @@ class Recognizer(nn.Module):
             self.backbone = FileFeatures(config.num_features)
         else:
             weights = config.weights if load_weights else "none"
-            self.backbone = build_backbone(config.backbone, weights, config.num_stages)
+            self.backbone = build_backbone(
+                config.backbone,
+                weights,
+                config.num_stages,
+                size_px=input_size_px,
+                frame_vector=config.frame_vector,
+            )
         self.num_features = num_pictures * self.backbone.num_features
         self.reads_maps = config.scan != "none" or config.heads[0] in MAP_HEADS
         self.temporal = build_temporal(self._num_inputs(input_size_px), config)

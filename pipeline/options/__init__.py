@@ -2,6 +2,7 @@
 
 from pipeline.options.labelling import LabelOptions
 from pipeline.options.models import (
+    BackbonesOptions,
     ConvertOptions,
     DemoOptions,
     DiagnoseOptions,
@@ -24,6 +25,7 @@ from pipeline.options.videos import (
 )
 
 __all__ = [
+    "BackbonesOptions",
     "CheckOptions",
     "ConvertOptions",
     "DemoOptions",

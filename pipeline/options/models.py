@@ -5,7 +5,7 @@ from __future__ import annotations
 from dataclasses import dataclass, field
 from typing import Any, Literal
 
-from pipeline.config import DecodeConfig, require
+from pipeline.config import DecodeConfig, TransformConfig, require
 
 
 @dataclass(frozen=True)
@@ -223,6 +223,21 @@ class ExplainOptions:
 
     def __post_init__(self) -> None:
         require(self.top > 0, f"top must be at least 1, got {self.top}")
+
+
+@dataclass(frozen=True)
+class BackbonesOptions:
+    """The size to measure at, and the form of the answer."""
+
+    input_size_px: int = TransformConfig.input_size_px
+    """Side of the pictures, as transform.input_size_px, for GFLOPs and maps."""
+    json: bool = False
+    """Print a list as JSON in place of the table."""
+    quiet: bool = False
+    """Print nothing but errors and the answer."""
+
+    def __post_init__(self) -> None:
+        require(0 < self.input_size_px <= 2048, f"input_size_px must be between 1 and 2,048, got {self.input_size_px}")
 
 
 @dataclass(frozen=True)

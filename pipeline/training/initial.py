@@ -6,6 +6,9 @@ from collections.abc import Iterator, Mapping
 from pathlib import Path
 from typing import Any
 
+import torch
+from torch import nn
+
 from pipeline.checkpoint import ModelFile, load_model_file, read_description
 from pipeline.config import Experiment
 from pipeline.datasets.identities import Contents, Unseen
@@ -31,16 +34,15 @@ def start_from(path: str, recognizer: Recognizer, experiment: Experiment) -> tup
         UserError: the file is no model file, has another backbone, or was trained on the same data.
     """
     file = load_model_file(path)
-    _check_backbone(path, file, experiment)
+    _check_backbone(path, file, experiment, recognizer.backbone)
     _check_no_leak(path, file, experiment)
     recognizer.backbone.load_state_dict(file.recognizer.backbone.state_dict())
     recognizer.backbone.normalization = file.normalization
     taken = ["backbone"]
     for name in ("feature_norm", "temporal"):
-        own, given = recognizer.get_submodule(name), file.recognizer.get_submodule(name).state_dict()
-        shapes = {key: tensor.shape for key, tensor in own.state_dict().items()}
-        if shapes and shapes == {key: tensor.shape for key, tensor in given.items()}:
-            own.load_state_dict(given)
+        own, given = recognizer.get_submodule(name), file.recognizer.get_submodule(name)
+        if _shapes(own) and _shapes(own) == _shapes(given):
+            own.load_state_dict(given.state_dict())
             taken.append({"feature_norm": "scales of the features", "temporal": "temporal heads"}[name])
     return f"starts from {path}: {', '.join(taken)}", file.provenance
 
@@ -65,7 +67,7 @@ def videos_seen_by(path: str, splits: Splits, contents: Contents) -> tuple[Known
     return known.train + known.val + known.earlier
 
 
-def _check_backbone(path: str, file: ModelFile, experiment: Experiment) -> None:
+def _check_backbone(path: str, file: ModelFile, experiment: Experiment, own: nn.Module) -> None:
     given, wanted = file.recognizer.config, experiment.model
     if (given.backbone, given.num_stages) != (wanted.backbone, wanted.num_stages):
         raise UserError(
@@ -73,6 +75,16 @@ def _check_backbone(path: str, file: ModelFile, experiment: Experiment) -> None:
             f"{wanted.backbone}, num_stages {wanted.num_stages}. Set model.backbone and model.num_stages as there, or "
             "leave training.initial_model out"
         )
+    given_px, wanted_px = file.transform.input_size_px, experiment.transform.input_size_px
+    if _shapes(file.recognizer.backbone) != _shapes(own):
+        raise UserError(
+            f"{path}: its {given.backbone} looks at pictures of {given_px}x{given_px}, and this run's at {wanted_px}x"
+            f"{wanted_px}, each with positions of its own; set transform.input_size_px {given_px}"
+        )
+
+
+def _shapes(network: nn.Module) -> dict[str, torch.Size]:
+    return {name: tensor.shape for name, tensor in network.state_dict().items()}
 
 
 def _check_no_leak(path: str, file: ModelFile, experiment: Experiment) -> None:

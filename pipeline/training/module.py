@@ -72,6 +72,13 @@ class ClipClassifier(LightningModule):
         if config.backbone_lr_scale == 0:
             self.recognizer.backbone.freeze()
         elif config.num_frozen_stages:
+            num_stages = len(self.recognizer.backbone.stages)
+            if config.num_frozen_stages >= num_stages:
+                raise UserError(
+                    f"training.num_frozen_stages {config.num_frozen_stages}: {self.experiment.model.backbone} has "
+                    f"{num_stages} stages, and none would learn; set a lower number, or training.backbone_lr_scale 0 "
+                    "to freeze all of it"
+                )
             self.recognizer.backbone.freeze(config.num_frozen_stages)
 
     def train(self, mode: bool = True) -> ClipClassifier:

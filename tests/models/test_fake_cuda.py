@@ -27,11 +27,12 @@ from tests.small import small_experiment
 
 SIDE = 8
 SMALL: dict[str, Any] = {"backbone": "pixels_4x4", "weights": "none", "hidden_channels": 4}
-PUBLISHED = ["resnet18", "squeezenet1_1", "tinynet_e", "resnet10t"]  # torchvision's, then timm's
+# torchvision's, then timm's.
+PUBLISHED = ["resnet18", "squeezenet1_1", "tinynet_e", "resnet10t", "test_vit", "test_maxvit"]
 
 
-def build(num_pictures: int = 1, **model: Any) -> Recognizer:
-    return Recognizer(ModelConfig(**(SMALL | model)), 3, input_size_px=SIDE, num_pictures=num_pictures)
+def build(num_pictures: int = 1, size_px: int = SIDE, **model: Any) -> Recognizer:
+    return Recognizer(ModelConfig(**(SMALL | model)), 3, input_size_px=size_px, num_pictures=num_pictures)
 
 
 def learn(recognizer: Recognizer, clips: Tensor) -> list[Any]:
@@ -77,9 +78,9 @@ def test_every_head_learns_and_streams_on_the_device_of_its_input(model: dict[st
 
 @pytest.mark.parametrize("name", [*BACKBONES, BUNDLED_BACKBONE, *PUBLISHED])
 def test_every_kind_of_backbone_learns_on_the_device_of_its_input(name: str) -> None:
-    recognizer = build(backbone=name, heads=("mean",))
+    recognizer = build(backbone=name, heads=("mean",), size_px=64)
     with fake_cuda(recognizer) as gpu:
-        learn(recognizer, torch.rand(2, 2, 3, 32, 32, device="cuda"))
+        learn(recognizer, torch.rand(2, 2, 3, 64, 64, device="cuda"))
         assert not gpu.waits
 
 

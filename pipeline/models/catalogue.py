@@ -1,0 +1,127 @@
+"""Every backbone by name, and what is known of it: parameters and work at a size, licence and gating of its weights."""
+
+from __future__ import annotations
+
+import re
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass, replace
+from difflib import get_close_matches
+
+import timm
+import torch
+from torch.utils.flop_counter import FlopCounterMode
+
+from pipeline.errors import UserError
+from pipeline.models.backbones import BACKBONES, BUNDLED_BACKBONE, build_backbone
+from pipeline.models.published import torchvision_names
+
+# The hub hands these out to those alone who accepted their terms there.
+_GATED_LICENCES = frozenset(("gemma",))
+_UNGATED_OWNER = "timm/"
+
+
+@dataclass(frozen=True)
+class BackboneFacts:
+    """A name for ``model.backbone``, and what is known of it and its weights; None: not known, or not measured."""
+
+    name: str
+    source: str
+    """clipgru, torchvision or timm."""
+    has_weights: bool
+    trained_size_px: int | None = None
+    """Side of the pictures that the weights were trained on."""
+    licence: str | None = None
+    """Of the weights, as their publisher's library says."""
+    is_gated: bool | None = None
+    """True if the weights are given to those alone who accept their terms on the hub."""
+    num_parameters: int | None = None
+    gflops: float | None = None
+    """Billions of operations for one picture; a multiplication and an addition are two."""
+    features: tuple[int, int, int] | None = None
+    """Channels, rows and columns of the map of one picture."""
+    why_not: str | None = None
+    """The reason why it cannot be used at that size."""
+
+
+def find_backbones(word: str) -> list[BackboneFacts]:
+    """Return the backbones that have a word in their name; all for an empty one.
+
+    Raises:
+        UserError: there is none; names a word that looks like it.
+    """
+    names = _all_names()
+    found = [_facts(name, source) for name, source in names.items() if word.lower() in name]
+    if not found:
+        words = dict.fromkeys(part for name in names for part in re.split(r"[_.]", name))
+        close = get_close_matches(word[:100].lower(), [*words, *names], n=1, cutoff=0.5)
+        guess = f" Did you mean {close[0]!r}?" if close else ""
+        raise UserError(f"no backbone has {word[:100]!r} in its name.{guess} Without a word, all are listed")
+    return found
+
+
+def measured(facts: BackboneFacts, size_px: int) -> BackboneFacts:
+    """Return the facts with parameters and work at a size. The network is built without memory; nothing is computed."""
+    try:
+        with torch.device("meta"):
+            backbone = build_backbone(facts.name, "none", size_px=size_px).requires_grad_(False)
+            with FlopCounterMode(display=False) as counter:
+                _, channels, rows, columns = backbone.look(size_px).shape
+    except UserError as error:
+        return replace(facts, why_not=str(error))
+    return replace(
+        facts,
+        num_parameters=sum(weight.numel() for weight in backbone.parameters()),
+        gflops=counter.get_total_flops() / 1e9,
+        features=(channels, rows, columns),
+    )
+
+
+def _all_names() -> dict[str, str]:
+    """Name -> where it is looked up: in this order, as ``build_backbone`` does."""
+    with_weights = timm.list_models(pretrained=True)
+    bare = timm.list_models(exclude_filters=[name.partition(".")[0] for name in with_weights])
+    names: dict[str, str] = {}
+    for source, some in (
+        ("clipgru", [*BACKBONES, BUNDLED_BACKBONE]),
+        ("torchvision", torchvision_names()),
+        ("timm", [*with_weights, *bare]),
+    ):
+        names |= {name: source for name in some if name not in names}
+    return names
+
+
+def _facts(name: str, source: str) -> BackboneFacts:
+    if name == BUNDLED_BACKBONE:
+        return BackboneFacts(name, source, True, 224, "apache-2.0", is_gated=False)
+    if source != "timm":
+        return BackboneFacts(name, source, source == "torchvision", is_gated=False)
+    known = timm.get_pretrained_cfg(name)
+    if known is None or not known.has_weights:
+        return BackboneFacts(name, source, has_weights=False)
+    owner, licence = known.hf_hub_id or "", known.license
+    is_gated = True if licence in _GATED_LICENCES else False if owner.startswith(_UNGATED_OWNER) or not owner else None
+    return BackboneFacts(name, source, True, int(known.input_size[-1]), licence, is_gated)
+
+
+def as_table(backbones: Sequence[BackboneFacts]) -> list[str]:
+    """Return the backbones as lines, a head first; those that cannot be used end with the reason."""
+    columns: dict[str, Callable[[BackboneFacts], str]] = {
+        "name": lambda facts: facts.name,
+        "from": lambda facts: facts.source,
+        "trained at": lambda facts: f"{facts.trained_size_px} px" if facts.trained_size_px else "?",
+        "licence": lambda facts: facts.licence or "?",
+        "gated": lambda facts: {True: "yes", False: "no", None: "?"}[facts.is_gated],
+    }
+    if any(facts.num_parameters or facts.why_not for facts in backbones):
+        columns |= {
+            "parameters": lambda facts: f"{(facts.num_parameters or 0) / 1e6:.1f} M",
+            "GFLOPs": lambda facts: f"{facts.gflops or 0:.2f}",
+            "map": lambda facts: "x".join(map(str, facts.features or ())),
+        }
+    rows = [list(columns), *([cell(facts) for cell in columns.values()] for facts in backbones)]
+    widths = [max(map(len, column)) for column in zip(*rows, strict=True)]
+    lines = ["  ".join(cell.ljust(width) for cell, width in zip(row, widths, strict=True)).rstrip() for row in rows]
+    return lines[:1] + [
+        f"{facts.name}: {facts.why_not}" if facts.why_not else line
+        for line, facts in zip(lines[1:], backbones, strict=True)
+    ]
