@@ -39,7 +39,7 @@ def chromium() -> Iterator[Browser]:
 
 
 @contextmanager
-def file_in(browser: Browser, path: Path, **settings: object) -> Iterator[Page]:
+def file_in(browser: Browser, path: Path, **settings: Any) -> Iterator[Page]:
     """A page from disk in a fresh profile without a network. Any request but for itself, and any complaint on the
     console, is an error."""
     with browser.new_context(offline=True, **settings) as context:

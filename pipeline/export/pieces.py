@@ -17,6 +17,7 @@ from typing import Any, Literal
 import torch
 from torch import Tensor, nn
 from torch.nn import functional
+from torch.nn.attention import SDPBackend, sdpa_kernel
 from torch.overrides import TorchFunctionMode
 
 from pipeline.checkpoint import ModelFile
@@ -198,7 +199,8 @@ def _to_onnx(
     module: nn.Module, args: tuple[Any, ...], dynamic: tuple[Any, ...], inputs: list[str], outputs: list[str]
 ) -> Any:
     # With gradients on, the recogniser takes the way without pieces of a batch, which depend on its size.
-    with torch.enable_grad(), quietly(), _PlainAttention():
+    # Attention is to lie in memory as the exporter lays it out, and not as a processor's own does.
+    with torch.enable_grad(), quietly(), _PlainAttention(), sdpa_kernel(SDPBackend.MATH):
         try:
             program = torch.onnx.export(
                 module.eval(),
