@@ -21,7 +21,7 @@ _UNGATED_OWNER = "timm/"
 
 
 @dataclass(frozen=True)
-class BackboneFacts:
+class _BackboneFacts:
     """A name for ``model.backbone``, and what is known of it and its weights; None: not known, or not measured."""
 
     name: str
@@ -43,7 +43,7 @@ class BackboneFacts:
     """The reason why it cannot be used at that size."""
 
 
-def find_backbones(word: str) -> list[BackboneFacts]:
+def find_backbones(word: str) -> list[_BackboneFacts]:
     """Return the backbones that have a word in their name; all for an empty one.
 
     Raises:
@@ -59,7 +59,7 @@ def find_backbones(word: str) -> list[BackboneFacts]:
     return found
 
 
-def measured(facts: BackboneFacts, size_px: int) -> BackboneFacts:
+def measured(facts: _BackboneFacts, size_px: int) -> _BackboneFacts:
     """Return the facts with parameters and work at a size. The network is built without memory; nothing is computed."""
     try:
         with torch.device("meta"):
@@ -90,22 +90,22 @@ def _all_names() -> dict[str, str]:
     return names
 
 
-def _facts(name: str, source: str) -> BackboneFacts:
+def _facts(name: str, source: str) -> _BackboneFacts:
     if name == BUNDLED_BACKBONE:
-        return BackboneFacts(name, source, True, 224, "apache-2.0", is_gated=False)
+        return _BackboneFacts(name, source, True, 224, "apache-2.0", is_gated=False)
     if source != "timm":
-        return BackboneFacts(name, source, source == "torchvision", is_gated=False)
+        return _BackboneFacts(name, source, source == "torchvision", is_gated=False)
     known = timm.get_pretrained_cfg(name)
     if known is None or not known.has_weights:
-        return BackboneFacts(name, source, has_weights=False)
+        return _BackboneFacts(name, source, has_weights=False)
     owner, licence = known.hf_hub_id or "", known.license
     is_gated = True if licence in _GATED_LICENCES else False if owner.startswith(_UNGATED_OWNER) or not owner else None
-    return BackboneFacts(name, source, True, int(known.input_size[-1]), licence, is_gated)
+    return _BackboneFacts(name, source, True, int(known.input_size[-1]), licence, is_gated)
 
 
-def as_table(backbones: Sequence[BackboneFacts]) -> list[str]:
+def as_table(backbones: Sequence[_BackboneFacts]) -> list[str]:
     """Return the backbones as lines, a head first; those that cannot be used end with the reason."""
-    columns: dict[str, Callable[[BackboneFacts], str]] = {
+    columns: dict[str, Callable[[_BackboneFacts], str]] = {
         "name": lambda facts: facts.name,
         "from": lambda facts: facts.source,
         "trained at": lambda facts: f"{facts.trained_size_px} px" if facts.trained_size_px else "?",
