@@ -26,6 +26,7 @@ _ADDRESS_IN_PATH = re.compile(
 )
 # Up to a quote or a space, without what ends a sentence.
 _ADDRESS_IN_TEXT = re.compile(rf"(?<![a-z])(?:{_SCHEMES}):[/\\]{{1,2}}[^\s'\"<>|]*[^\s'\"<>|.,:;)]", re.IGNORECASE)
+_ADDRESS_AS_TYPED = re.compile(rf"(?<![a-z])(?:{_SCHEMES}):/", re.IGNORECASE)
 _HOST = re.compile(r"(?:[\w.-]+|\[[0-9a-f:.]+(?:%\w+)?\])(?::\d{1,5})?", re.IGNORECASE)
 _AT = re.compile("@|%(?:25)*40")
 _PATH = re.compile(r"[\w ./*-]*", re.ASCII)
@@ -82,6 +83,11 @@ def shown_path(path: str | Path) -> str:
     """Return the path of a file as it is; if it was made of an address, what may be seen of that."""
     found = _ADDRESS_IN_PATH.search(str(path))
     return shown_source(found[0]) if found else str(path)
+
+
+def has_address(path: str | Path) -> bool:
+    """Return True if an address was given where the path of a file is wanted."""
+    return _ADDRESS_AS_TYPED.search(str(path)) is not None
 
 
 def shown_text(text: str) -> str:

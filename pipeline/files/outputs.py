@@ -13,7 +13,7 @@ from pipeline.errors import UserError
 from pipeline.files.failures import STDOUT, OutputError
 from pipeline.files.lock import locked_file
 from pipeline.files.writing import is_special
-from pipeline.sources import shown_path
+from pipeline.sources import has_address, shown_path
 
 _Identity = tuple[int | str, ...]
 
@@ -58,7 +58,7 @@ def check_outputs(outputs: Mapping[str, Path], inputs: Iterable[str | Path] = ()
     """
     seen: dict[_Identity, tuple[str, Path]] = {}
     for option, path in outputs.items():
-        if shown_path(path) != str(path):
+        if has_address(path):
             raise UserError(f"{option} {shown_path(path)}: outputs are files, and that is an address; name a file")
         if is_special(path) and not _status(path):
             continue

@@ -179,7 +179,7 @@ def label_by_keys(browser: Browser, url: str, truth: Truth) -> None:
         labeller.label_offers(lambda: work.num_offers >= 4)
         labeller.learn()
         labeller.correct_drafts(lambda: work.num_drafts >= 2)
-        assert labeller.open_next_video()
+        labeller.open_next_video()  # unless what was offered last lies in the last one
         labeller.label_offers(lambda: work.num_offers >= 5)
         assert "F1@25, held out" in labeller.learn()
         assert work.num_keys > 30
