@@ -20,7 +20,15 @@ from pipeline.config import DecodeConfig
 from pipeline.datasets.annotations import VideoRow
 from pipeline.datasets.motion_files import write_video
 from pipeline.datasets.sequences import IGNORED
-from pipeline.labelling.proposals import FrameEvidence, Offer, apart, moving_stretches, rank_offers, runs_of
+from pipeline.labelling.proposals import (
+    FrameEvidence,
+    Offer,
+    apart,
+    moving_stretches,
+    random_offers,
+    rank_offers,
+    runs_of,
+)
 from pipeline.learning import timelines
 from pipeline.learning.timelines import (
     Example,
@@ -186,6 +194,24 @@ def test_what_is_unsure_and_new_comes_first() -> None:
     assert rank_offers({"a": disagreeing}, 4.0, 8.0)[0].why in ("two models disagree", "the model is unsure")
     assert rank_offers({"a": disagreeing}, 4.0, 8.0)[0].start_seconds == 48.0
     assert rank_offers({}, 4.0, 8.0) == []
+
+
+def test_what_resembles_an_offer_waits_for_others() -> None:
+    """Of three new stretches two look the same; the third, less new at first, is offered before the second of them."""
+    one = evidence(480, slice(0, 64), slice(0, 0))
+    one.features[128:160] += 5
+    one.features[256:288] += 5
+    one.features[384:416] -= 4
+    starts = [offer.start_seconds for offer in rank_offers({"a": one}, 4.0, 8.0)[:3]]
+    assert starts[:2] == [32.0, 96.0]
+    assert starts[2] != 64.0
+
+
+def test_chance_offers_every_stretch_that_is_open() -> None:
+    one = evidence(480, slice(0, 64), slice(0, 0))
+    orders = [[o.start_seconds for o in random_offers({"a": one}, 4.0, 8.0, seed)] for seed in (0, 1)]
+    assert sorted(orders[0]) == sorted(orders[1]) == [8.0 * place for place in range(2, 15)]
+    assert orders[0] != orders[1]
 
 
 @given(st.lists(st.tuples(st.sampled_from("ab"), st.integers(0, 6)), unique=True, max_size=10))
