@@ -255,7 +255,7 @@ class _ShapesAlone(TorchFunctionMode):
 
 
 def _is_enough(first: Tensor, *others: Any, **named: object) -> bool:
-    """Whether the first argument has the shape of the result, and no numbers that are wanted."""
+    """True if the first argument has the shape of the result, and no numbers that are wanted."""
     is_sum = len(others) == 1 and isinstance(others[0], Tensor) and not named
     return first.is_meta and (not is_sum or torch.broadcast_shapes(first.shape, others[0].shape) == first.shape)
 

@@ -26,6 +26,7 @@ from pipeline.datasets.formats import read_annotations
 from pipeline.datasets.motion import BACKGROUND, MotionSetConfig, make_motion_set
 from pipeline.datasets.settled import make_splits, read_splits
 from pipeline.evaluation import Evaluation, evaluate_model, write_evaluation
+from pipeline.files.outputs import check_outputs
 from pipeline.files.writing import write_atomically
 from pipeline.inference import Model
 from pipeline.options import DemoOptions
@@ -75,6 +76,7 @@ def run_demo(options: DemoOptions, console: PlainConsole) -> dict[str, float]:
     """
     start = time.perf_counter()
     folder = Path(options.output_dir)
+    check_outputs({"--output_dir": folder})
 
     def say(text: str) -> None:
         if not options.quiet:

@@ -99,7 +99,7 @@ class _Truth:
     """Number -> uint8 ``[3, H', W']``, thinned out."""
 
 
-def diagnose(files: Sequence[Path], config: DecodeConfig, rounds: int) -> _DecoderDiagnosis:
+def diagnose_decoders(files: Sequence[Path], config: DecodeConfig, rounds: int) -> _DecoderDiagnosis:
     """Measures every decoder on the files."""
     truths, unreadable = [], {}
     with VideoOpener(replace(config, decoder="pyav", isolate=True)) as opener:
@@ -200,7 +200,7 @@ def run_doctor(paths: Sequence[str], options: DoctorOptions, config: DecodeConfi
     chosen = [files[index] for index in spread(len(files), min(options.num_files, len(files)))]
     with Progress(console=console, transient=True, disable=options.quiet or not console.is_terminal) as progress:
         progress.add_task(f"measuring on {len(chosen)} of {len(files)} files", total=None)
-        diagnosis = diagnose(chosen, config, options.rounds)
+        diagnosis = diagnose_decoders(chosen, config, options.rounds)
     if options.json:
         write_atomically(Path(options.json), to_json(diagnosis.to_json(), indent=1) + "\n")
     if not options.quiet:

@@ -13,7 +13,7 @@ from pipeline import doctor
 from pipeline.cli import main
 from pipeline.config import DecodeConfig
 from pipeline.decode import DECODERS
-from pipeline.doctor import Findings, diagnose
+from pipeline.doctor import Findings, diagnose_decoders
 from pipeline.errors import UserError
 from pipeline.options import DoctorOptions
 
@@ -58,7 +58,7 @@ def test_a_decoder_that_gives_another_frame_is_told(shared_data: Path, monkeypat
         return doctor._Truth(truth.path, truth.uniform, truth.chosen, later)
 
     monkeypatch.setattr(doctor, "_truth", shifted)
-    diagnosis = diagnose([shared_data / "odd_videos" / "h264_gop12.mp4"], DecodeConfig(), rounds=1)
+    diagnosis = diagnose_decoders([shared_data / "odd_videos" / "h264_gop12.mp4"], DecodeConfig(), rounds=1)
     assert all(found.num_wrong == 1 for found in diagnosis.findings if not found.missing)
 
 
@@ -87,7 +87,7 @@ def test_every_odd_file(shared_data: Path) -> None:
     """None is wrong, whatever is measured, and a change of size is told."""
     folders = [shared_data / "odd_videos", shared_data / "odd_real"]
     files = [path for folder in folders for path in sorted(folder.iterdir()) if path.stat().st_size < 300_000]
-    diagnosis = diagnose(files, DecodeConfig(), rounds=1)
+    diagnosis = diagnose_decoders(files, DecodeConfig(), rounds=1)
     assert all(found.num_wrong == 0 for found in diagnosis.findings), diagnosis.findings
     assert "resolution changes" in diagnosis.unreadable[str(folders[0] / "size_change.ts")]
 

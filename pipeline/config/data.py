@@ -6,6 +6,7 @@ from dataclasses import dataclass
 from typing import Literal
 
 from pipeline.config.requirement import require
+from pipeline.sources import has_address, shown_path
 
 
 @dataclass(frozen=True)
@@ -51,6 +52,10 @@ class DataConfig:
     """A run fails when more than this share of its videos, or of their labelled stretches, cannot be read."""
 
     def __post_init__(self) -> None:
+        require(
+            self.cache_dir is None or not has_address(self.cache_dir),
+            f"data.cache_dir is a folder, and {shown_path(self.cache_dir or '')} is an address",
+        )
         require(self.batch_size > 0, f"data.batch_size must be at least 1, got {self.batch_size}")
         require(self.timeout_seconds > 0, f"data.timeout_seconds must be positive, got {self.timeout_seconds}")
         require(self.cache_max_gb > 0, f"data.cache_max_gb must be positive, got {self.cache_max_gb}")

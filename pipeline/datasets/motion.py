@@ -40,6 +40,7 @@ from pipeline.datasets.motion_actions import (
 from pipeline.datasets.motion_files import write_video
 from pipeline.datasets.motion_scene import SHAPES, draw_look, render, with_shape
 from pipeline.errors import UserError
+from pipeline.files.lock import make_folders
 from pipeline.files.writing import write_atomically
 from pipeline.schema import read_checked, read_json
 
@@ -142,7 +143,7 @@ def make_motion_set(root: Path, config: MotionSetConfig) -> Path:
         return root
     if root.exists() and (not root.is_dir() or (any(root.iterdir()) and not (root / _STATE_FILE).exists())):
         raise UserError(f"{root} holds something that is no motion set; choose a new or empty folder for it")
-    root.mkdir(parents=True, exist_ok=True)
+    make_folders(root)
     # Written first, so that a set that was cut off is known as ours and may be replaced.
     _write_state(root, config, complete=False)
     for part in (*_SPLITS, _UNTRIMMED):
@@ -154,7 +155,7 @@ def make_motion_set(root: Path, config: MotionSetConfig) -> Path:
     return root
 
 
-def read_segments(root: Path) -> dict[Path, tuple[Segment, ...]]:
+def read_motion_segments(root: Path) -> dict[Path, tuple[Segment, ...]]:
     """The ground truth of each long video of the set in ``root``: its actions in order; between them nothing happens.
 
     Raises:

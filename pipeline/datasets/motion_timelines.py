@@ -7,7 +7,7 @@ from dataclasses import dataclass, replace
 from pathlib import Path
 
 from pipeline.datasets.annotations import Annotations, VideoRow
-from pipeline.datasets.motion import MOTION_CLASSES, MotionSetConfig, make_motion_set, read_segments
+from pipeline.datasets.motion import MOTION_CLASSES, MotionSetConfig, make_motion_set, read_motion_segments
 
 
 @dataclass(frozen=True)
@@ -32,7 +32,7 @@ def read_motion_timeline(root: Path, name: str) -> Annotations:
     """The stretches of the long motion videos of a format, which are made in ``root`` if they are not there."""
     wanted = TIMELINE_SETS[name]
     make_motion_set(root, wanted.config)
-    videos = iter(sorted(read_segments(root).items()))
+    videos = iter(sorted(read_motion_segments(root).items()))
     splits = {}
     for part, count in wanted.num_videos.items():
         splits[part] = tuple(

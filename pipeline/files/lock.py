@@ -11,6 +11,7 @@ from pathlib import Path
 
 from pipeline.errors import UserError
 from pipeline.files.failures import failures_of
+from pipeline.sources import has_address, shown_path
 
 # Where the file system knows no such locks, there is none.
 _NO_LOCKS = frozenset([errno.ENOSYS, errno.ENOLCK, errno.ENOTSUP, errno.EINVAL])
@@ -133,7 +134,10 @@ def make_folders(folder: Path) -> list[Path]:
 
     Raises:
         OSError: it cannot be made; ``NotADirectoryError`` where a part of the path is a file.
+        UserError: it is an address.
     """
+    if has_address(folder):
+        raise UserError(f"{shown_path(folder)} is an address, where a folder is wanted; name a folder")
     missing = [part for part in (folder, *folder.parents) if not os.path.exists(part)]
     try:
         folder.mkdir(parents=True, exist_ok=True)

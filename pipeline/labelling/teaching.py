@@ -13,7 +13,7 @@ from torch import Tensor
 
 from pipeline.calibration import UNCALIBRATED, Calibration
 from pipeline.checkpoint import ModelFile, provenance_of, save_model
-from pipeline.config import Experiment, TimelineConfig
+from pipeline.config import Experiment, TimelineConfig, TimelineNumbers
 from pipeline.datasets.identities import Contents
 from pipeline.datasets.sequences import has_target, timeline_labels
 from pipeline.known_videos import KnownVideos
@@ -37,11 +37,13 @@ from pipeline.timeline.scores import WindowScores
 from pipeline.timeline.segments import Timeline
 from pipeline.timeline.tracks import Tracks
 
-_DRAFT_TIMELINE = TimelineConfig(smoothing_seconds=0.5, min_seconds=0.75)
+_SHORTEST_SECONDS = 0.75
+"""Of drafts, and of the segments that the model file makes."""
+_DRAFT_TIMELINE = TimelineConfig(smoothing_seconds=0.5, min_seconds=_SHORTEST_SECONDS)
 
 
 class FeatureSource(Protocol):
-    """Where the features of videos are found."""
+    """Has the features of videos, or not."""
 
     experiment: Experiment
     """Settings of the features, and of heads on them."""
@@ -184,5 +186,6 @@ class Teacher:
             KnownVideos(contents.known(job.rows)),
             "timeline",
             experiment.sequence,
+            TimelineNumbers(min_seconds=_SHORTEST_SECONDS),
         )
         save_model(path, model)

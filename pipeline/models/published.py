@@ -72,7 +72,7 @@ def _unknown(name: str, own_names: Iterable[str]) -> UserError:
 
 
 def _unfit(name: str, size_px: int, error: BaseException) -> UserError:
-    """Why a network cannot be used, and one that most likely can: of the published size, or of another family."""
+    """The reason why a network cannot be used, and one that most likely can: of its own size, or of another family."""
     if str(error) == NO_CLASS_TOKEN:
         return UserError(f"model.backbone {name} and model.frame_vector class_token: {error}")
     why = (str(error).strip() or type(error).__name__).splitlines()[0][:300]

@@ -100,7 +100,7 @@ def _text(
     right_at: int | None = None,
 ) -> int:
     """Writes on a baseline; shortens what is wider than ``max_width``. Returns the width in pixels."""
-    text = printable(text)
+    text = in_font(text)
     scale, thickness = height / 30, max(1, round(height / 16))  # capitals of this font are about 22 pixels at scale 1
     width = _width(text, scale, thickness)
     while max_width is not None and width > max_width and len(text) > 1:
@@ -117,7 +117,7 @@ def _width(text: str, scale: float, thickness: int) -> int:
     return int(cv2.getTextSize(text, FONT, scale, thickness)[0][0])
 
 
-def printable(text: str) -> str:
+def in_font(text: str) -> str:
     """Return a text in letters of the font: accents are dropped, other letters become question marks."""
     plain = "".join(c for c in unicodedata.normalize("NFKD", text) if not unicodedata.combining(c))
     return plain.encode("ascii", "replace").decode()

@@ -125,7 +125,7 @@ def extend_runs(
     return runs[first:]
 
 
-def describe(card: Card, first_run: int = 0) -> dict[str, Any]:
+def describe_card(card: Card, first_run: int = 0) -> dict[str, Any]:
     """A card as plain values that JSON can hold; of its runs only those from number ``first_run`` on."""
     status = asdict(replace(card.status, picture=None))
     del status["totals"]

@@ -28,7 +28,7 @@ from starlette.routing import Route
 from pipeline.serving import site
 from pipeline.serving.site import NO_STORE, Site, event
 from pipeline.sinks.delivery import Delivery
-from pipeline.streaming.board import Board, Card, describe
+from pipeline.streaming.board import Board, Card, describe_card
 from pipeline.streaming.metrics import CONTENT_TYPE, metrics_text
 from pipeline.streaming.status import Command
 
@@ -78,7 +78,7 @@ class LiveSite(Site):
         while not self.is_closing:
             cards = self._board.cards
             if cards is not told:
-                yield event("sources", [describe(card, newest_runs.get(card.number, 0)) for card in cards])
+                yield event("sources", [describe_card(card, newest_runs.get(card.number, 0)) for card in cards])
                 newest_runs = {card.number: card.runs[-1].number for card in cards if card.runs}
                 told, told_at = cards, time.monotonic()
             elif time.monotonic() - told_at > site.BEAT_SECONDS:
@@ -111,7 +111,7 @@ class LiveSite(Site):
         return PlainTextResponse("asked for", status_code=202)
 
     async def _status(self, request: Request) -> Response:
-        return JSONResponse({"sources": [describe(card) for card in self._board.cards]}, headers=NO_STORE)
+        return JSONResponse({"sources": [describe_card(card) for card in self._board.cards]}, headers=NO_STORE)
 
     async def _metrics(self, request: Request) -> Response:
         statuses = [card.status for card in self._board.cards]

@@ -12,6 +12,7 @@ from typing import Any
 import cv2
 
 from pipeline.files.failures import STDOUT
+from pipeline.files.outputs import check_outputs
 from pipeline.files.stopping import StopRequest
 from pipeline.files.writing import write_atomically
 from pipeline.inference import Model
@@ -113,6 +114,8 @@ def _open_outputs(
     deliveries: Sequence[Delivery],
 ) -> list[Output]:
     sample_fps = model.file.sampling.sample_fps
+    if options.record:
+        check_outputs({"--record": Path(options.record)})
     recordings = [Recordings(Path(options.record), sources, model.facts, sample_fps)] if options.record else []
     # First, so that what has been printed outlives a kill.
     messages = [MessageOutput(deliveries, options.delivery.labels, options.delivery.begin)] if deliveries else []

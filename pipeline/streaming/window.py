@@ -13,7 +13,7 @@ import numpy as np
 
 from pipeline.clip import Image
 from pipeline.errors import UserError
-from pipeline.report.drawing import FONT, GREY, WHITE, printable
+from pipeline.report.drawing import FONT, GREY, WHITE, in_font
 from pipeline.streaming.board import HISTORY_SECONDS, Board, Card, LabelStretch
 from pipeline.streaming.status import Command, SourceStatus
 
@@ -131,7 +131,7 @@ def _figures(status: SourceStatus) -> list[str]:
 
 
 def _write(image: Image, text: str, baseline: int, colour: Colour, scale: float, left: int = 12) -> None:
-    cv2.putText(image, printable(text)[:48], (left, baseline), FONT, scale, colour, 1, cv2.LINE_AA)
+    cv2.putText(image, in_font(text)[:48], (left, baseline), FONT, scale, colour, 1, cv2.LINE_AA)
 
 
 def _paste(place: Image, picture: Image) -> None:

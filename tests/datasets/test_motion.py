@@ -27,7 +27,7 @@ from pipeline.datasets.motion import (
     PARTNER,
     MotionSetConfig,
     make_motion_set,
-    read_segments,
+    read_motion_segments,
 )
 from pipeline.datasets.motion_actions import CHANGES, after, draw_action, draw_start, draw_state, make_track
 from pipeline.datasets.motion_files import write_video
@@ -344,7 +344,7 @@ def test_every_shape_is_drawn_within_its_reach(shape: str) -> None:
 
 
 def test_segments_are_in_order_apart_and_inside(motion_set: Path) -> None:
-    listed = read_segments(motion_set)
+    listed = read_motion_segments(motion_set)
     assert [path.name for path in listed] == ["000.mp4", "001.mp4", "002.mp4"]
     for segments in listed.values():
         edges = [0.0, *(edge for segment in segments for edge in (segment.start_seconds, segment.end_seconds))]
@@ -363,7 +363,7 @@ def test_segments_are_in_order_apart_and_inside(motion_set: Path) -> None:
 
 
 def test_long_videos_have_the_stated_length_and_move_when_they_say(motion_set: Path) -> None:
-    for path, segments in read_segments(motion_set).items():
+    for path, segments in read_motion_segments(motion_set).items():
         frames = decode(path)
         assert len(frames) == CONFIG.untrimmed_seconds * CONFIG.fps
         seconds = np.arange(len(frames)) / CONFIG.fps
@@ -374,14 +374,14 @@ def test_long_videos_have_the_stated_length_and_move_when_they_say(motion_set: P
 
 
 def test_long_videos_are_coded_as_real_ones_are(motion_set: Path) -> None:
-    with av.open(str(next(iter(read_segments(motion_set))))) as container:
+    with av.open(str(next(iter(read_motion_segments(motion_set))))) as container:
         kinds = {PictureType(frame.pict_type).name for frame in container.decode(video=0)}
     assert kinds == {"I", "P", "B"}
 
 
 def test_segments_without_a_set_are_refused(tmp_path: Path) -> None:
     with pytest.raises(UserError, match="make the motion set first"):
-        read_segments(tmp_path)
+        read_motion_segments(tmp_path)
 
 
 def test_the_tool_makes_the_set_it_is_asked_for(

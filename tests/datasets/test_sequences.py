@@ -19,7 +19,7 @@ from pipeline.cli import main
 from pipeline.config import DataConfig, Experiment, InferenceConfig, SequenceConfig, TimelineConfig, TimelineNumbers
 from pipeline.datasets.annotations import VideoRow
 from pipeline.datasets.formats import read_annotations
-from pipeline.datasets.motion import read_segments
+from pipeline.datasets.motion import read_motion_segments
 from pipeline.datasets.motion_timelines import TIMELINE_SETS, TimelineSet
 from pipeline.datasets.sequence_features import Sequences
 from pipeline.datasets.sequences import IGNORED, delayed, frame_targets, timeline_labels, timeline_videos
@@ -356,7 +356,7 @@ def test_long_motion_videos_are_made_and_read(
     assert small.num_shapes == num_shapes
     monkeypatch.setitem(TIMELINE_SETS, name, TimelineSet(small, {"train": 1, "val": 1, "test": 1}))
     found = read_annotations(DataConfig(format=name, root=str(tmp_path / "set")))
-    truth = read_segments(tmp_path / "set")
+    truth = read_motion_segments(tmp_path / "set")
     for part in ("train", "val", "test"):
         rows = found.splits[part]
         (path,) = {row.path for row in rows}

@@ -159,6 +159,10 @@ def test_no_training_writes_over_its_videos(here: Path, capsys: pytest.CaptureFi
         "train --config config.yaml --output_dir http://me:hunter2@camera",
         "export m.safetensors --output rtsp://me:hunter2@camera/live",
         "check set --csv rtsp:/me:hunter2@camera/live",
+        "demo --output_dir http://me:hunter2@camera/demo",
+        "webcam m.safetensors x.mp4 --replay --headless --record http://me:hunter2@camera/live",
+        "webcam m.safetensors x.mp4 --replay --headless --webhook http://127.0.0.1:9 --delivery.spool ftp://me:hunter2@camera",
+        "train --config config.yaml --data.cache frames --data.cache_dir http://me:hunter2@camera/cache",
     ],
 )
 def test_an_address_is_no_place_for_outputs(here: Path, command: str, capsys: pytest.CaptureFixture[str]) -> None:

@@ -15,7 +15,7 @@ import pytest
 from pipeline.clip import Prediction, Segment
 from pipeline.decode import open_video
 from pipeline.report.annotated import AnnotatedVideo, AnnotatedVideos, PredictionTrack
-from pipeline.report.drawing import GOING_ON, OTHER, Caption, clock, draw_caption, printable
+from pipeline.report.drawing import GOING_ON, OTHER, Caption, clock, draw_caption, in_font
 from pipeline.report.mp4 import Mp4File, encoder_name
 from pipeline.report.records import SourceVideo
 from tests.videos import painted_number, picture, plain_decode
@@ -202,7 +202,7 @@ def test_captions_of_any_length_and_script_are_drawn() -> None:
     image = np.zeros((120, 160, 3), np.uint8)
     for label in ("", "x", "a very long label that fits no picture whatever one does" * 3, "走る", "déjà vu"):
         assert draw_caption(image, Caption(0.0, label, 0.5, (label,))).shape == image.shape
-    assert printable("déjà 走る") == "deja ??"
+    assert in_font("déjà 走る") == "deja ??"
 
 
 @pytest.mark.parametrize(

@@ -13,7 +13,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from pipeline.streaming import board
-from pipeline.streaming.board import Board, BoardPicture, LabelStretch, describe, encode_jpeg, extend_runs
+from pipeline.streaming.board import Board, BoardPicture, LabelStretch, describe_card, encode_jpeg, extend_runs
 from pipeline.streaming.status import SourceStatus
 from tests.live import LiveSource, wandering_square
 
@@ -96,14 +96,14 @@ def test_labels_of_one_moment_stand_in_one_stretch() -> None:
         (1.0, 1.5, (), ()),
         (1.5, 2.0, ("b",), (1,)),
     ]
-    assert json.loads(json.dumps(describe(shown.cards[0])))["labels"] == ["b"]
+    assert json.loads(json.dumps(describe_card(shown.cards[0])))["labels"] == ["b"]
 
 
 def test_before_the_first_picture_there_is_no_strip() -> None:
     shown = Board()
     shown.publish([SourceStatus("camera 0", "connecting")])
     assert shown.cards[0].runs == ()
-    assert describe(shown.cards[0])["picture"] is None
+    assert describe_card(shown.cards[0])["picture"] is None
 
 
 def test_a_picture_is_encoded_when_asked_for_and_once(monkeypatch: pytest.MonkeyPatch) -> None:
@@ -140,7 +140,7 @@ def test_figures_that_json_does_not_know_are_left_out() -> None:
     )
     shown = Board()
     shown.publish([status])
-    told = json.loads(json.dumps(describe(shown.cards[0]), allow_nan=False))
+    told = json.loads(json.dumps(describe_card(shown.cards[0]), allow_nan=False))
     assert [score["score"] for score in told["top"]] == [0.25, None]
     assert told["latency_ms"] == {"p50": 3.0, "p99": None}
     assert told["frames_in"] == 7
