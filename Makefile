@@ -24,7 +24,8 @@ demo: .venv/.installed ## Train, evaluate and predict on generated videos; resul
 	$(BIN)/clipgru demo
 
 test: lint ## Lint, types and tests: all that CI runs
-	$(BIN)/pytest --numprocesses $(PYTEST_PROCESSES) --dist loadfile --no-loadscope-reorder $(PYTEST_ARGS)
+	$(BIN)/pytest --numprocesses $(PYTEST_PROCESSES) --dist loadfile --no-loadscope-reorder \
+		--max-worker-restart 0 $(PYTEST_ARGS)
 
 lint: .venv/.installed-test ## Style, formatting and types, nothing changed
 	$(BIN)/ruff check

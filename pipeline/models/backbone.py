@@ -7,6 +7,7 @@ with the weights and is never a setting to forget.
 from __future__ import annotations
 
 import torch
+import torch.nn.functional as F
 from torch import Tensor, nn
 
 from pipeline.config import Normalization
@@ -34,6 +35,8 @@ class Backbone(nn.Module):
     def __init__(self, stages: list[nn.Module], normalization: Normalization, size_px: int = 64) -> None:
         super().__init__()
         self.stages = nn.ModuleList(stages)
+        for module in self.stages.modules():
+            _keep_in_bounds(module)
         self.normalization, self._size_px = normalization, size_px
         self.num_features = self._count_features()
 
@@ -62,6 +65,23 @@ class Backbone(nn.Module):
         """Exclude the first ``num_stages`` stages (default: all) from training."""
         for stage in list(self.stages)[:num_stages]:
             stage.requires_grad_(False)
+
+
+class _EveryNthPixel(nn.Conv2d):
+    """A convolution of single pixels with a stride, as one without a stride of every n-th pixel: the same sums."""
+
+    def forward(self, x: Tensor) -> Tensor:
+        down, across = self.stride
+        return F.conv2d(x[..., ::down, ::across], self.weight, self.bias)
+
+
+def _keep_in_bounds(module: nn.Module) -> None:
+    """Keep a convolution of single pixels, with a stride and of 2 to 7 channels, from oneDNN's kernel for it: on a CPU
+    with AVX2 and no more, its backward pass writes beyond its memory, which ends the process (torch 2.15, channels
+    last). RepVGG, MobileOne and FastViT begin with one."""
+    if type(module) is nn.Conv2d and module.kernel_size == (1, 1) and module.in_channels < 8:
+        if max(module.stride) > 1 and module.groups == 1 and module.padding == (0, 0):
+            module.__class__ = _EveryNthPixel
 
 
 def look(network: nn.Module, size_px: int) -> Tensor:

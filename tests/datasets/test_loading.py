@@ -7,6 +7,7 @@ import errno
 import multiprocessing
 import os
 import signal
+import sys
 import threading
 import time
 from collections.abc import Callable, Sequence
@@ -126,8 +127,10 @@ def test_a_worker_that_is_killed_ends_the_run_wherever_that_is() -> None:
     assert time.monotonic() - start < 20
 
 
-def test_a_process_that_fails_does_not_wait_for_a_worker_that_hangs() -> None:
-    before = signal.getsignal(signal.SIGCHLD)
+def test_a_process_that_fails_does_not_wait_for_a_worker_that_hangs(monkeypatch: pytest.MonkeyPatch) -> None:
+    numbers = [signal.SIGCHLD, signal.SIGINT, signal.SIGTERM, signal.SIGHUP]
+    before = [signal.getsignal(number) for number in numbers]
+    monkeypatch.setattr(sys, "unraisablehook", sys.unraisablehook)  # the command's own would end this process
     worker = multiprocessing.get_context("fork").Process(target=time.sleep, args=(100,), daemon=True)
     worker.start()
     os.kill(worker.pid or 0, signal.SIGSTOP)
@@ -135,7 +138,8 @@ def test_a_process_that_fails_does_not_wait_for_a_worker_that_hangs() -> None:
         with pytest.raises(SystemExit) as caught:
             console_main(["no such command"])
     finally:
-        signal.signal(signal.SIGCHLD, before)
+        for number, handler in zip(numbers, before, strict=True):
+            signal.signal(number, handler)
     assert caught.value.code == 2
     worker.join(10)
     assert worker.exitcode == -signal.SIGKILL

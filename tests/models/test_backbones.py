@@ -2,6 +2,9 @@
 
 from __future__ import annotations
 
+import os
+import subprocess
+import sys
 from pathlib import Path
 
 import pytest
@@ -148,3 +151,36 @@ def test_our_own_backbones_freeze_stage_by_stage(name: str) -> None:
     assert learning == [False] + [True] * (len(backbone.stages) - 1)
     backbone.freeze()
     assert not any(p.requires_grad for p in backbone.parameters())
+
+
+OF_EVERY_SECOND = """
+import torch
+from pipeline.config import Normalization
+from pipeline.models.backbone import Backbone
+
+torch.manual_seed(0)
+for channels in (3, 7):
+    conv = torch.nn.Conv2d(channels, 48, 1, stride=2)
+    reference = torch.nn.Conv2d(channels, 48, 1, stride=2).double()
+    reference.load_state_dict(conv.state_dict())
+    grow = torch.nn.Conv2d(3, channels, 3, padding=1)
+    backbone = Backbone([grow, conv], Normalization((0.5,) * 3, (0.5,) * 3)).to(memory_format=torch.channels_last)
+    for size_px in (31, 32):
+        frames = torch.randn(6, 3, size_px, size_px).contiguous(memory_format=torch.channels_last)
+        for _ in range(10):
+            backbone.zero_grad()
+            reference.zero_grad()
+            maps = backbone(frames)
+            expected = reference(grow(frames).detach().double())
+            torch.testing.assert_close(maps.double(), expected, atol=1e-5, rtol=1e-5)
+            maps.pow(2).sum().backward()
+            expected.pow(2).sum().backward()
+            torch.testing.assert_close(conv.weight.grad.double(), reference.weight.grad, atol=1e-3, rtol=1e-5)
+"""
+
+
+def test_strided_convolutions_of_pixels_stay_in_their_memory() -> None:
+    """With AVX2 and no more, oneDNN's own end the process within a step or two."""
+    environment = os.environ | {"ONEDNN_MAX_CPU_ISA": "AVX2", "ATEN_CPU_CAPABILITY": "avx2"}
+    run = subprocess.run([sys.executable, "-c", OF_EVERY_SECOND], env=environment, capture_output=True, text=True)
+    assert (run.returncode, run.stderr) == (0, "")
