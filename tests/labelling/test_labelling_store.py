@@ -202,18 +202,37 @@ def test_changes_that_never_reached_the_manifest_come_back(tmp_path: Path, monke
     assert len(LabelStore(tmp_path).videos["b.mp4"].stretches) == 1
 
 
-KILLED = """
-import json, os, signal, sys
-from pathlib import Path
+# Six changes of all kinds: a stretch, another, another label for it, a draft that is wrong, the first one away, and that
+# undone.
+CHANGES = """
 from pipeline.labelling.store import LabelStore
 from pipeline.labelling.stretches import Edit, Span
 
 def work(folder, tell):
     store = LabelStore(folder)
-    for number in range(3):
-        store.change("a.mp4", "me", [Edit(None, None, Span("walk", 2.0 * number, 2.0 * number + 1))])
-        tell(number + 1)
+    def labelled(label):
+        return next(one for one in store.videos["a.mp4"].stretches.values() if one.span.label == label)
+    def change(*edits, **others):
+        store.change("a.mp4", "me", list(edits), **others)
+    def edit(label, to):
+        change(Edit(labelled(label).id, labelled(label).version, to))
+    steps = [
+        lambda: change(Edit(None, None, Span("walk", 0, 1))),
+        lambda: change(Edit(None, None, Span("run", 2, 3))),
+        lambda: edit("run", Span("fall", 2, 3)),
+        lambda: change(reject=[Span("walk", 5, 6)]),
+        lambda: edit("walk", None),
+        lambda: store.undo("me"),
+    ]
+    for number, step in enumerate(steps, 1):
+        step()
+        tell(number)
     store.close()
+"""
+STATES = ["", "walk", "run walk", "fall walk", "fall walk no-walk", "fall no-walk", "fall walk no-walk"]
+KILLED = """
+import json, os, signal, sys
+from pathlib import Path
 
 def killed_before(num_operations):
     left = num_operations
@@ -241,15 +260,16 @@ for number, folder in enumerate(sorted(Path(sys.argv[1]).iterdir()), 1):
 
 
 def test_a_kill_loses_the_change_in_flight_at_most(tmp_path: Path) -> None:
-    """Killed before the first, the second, ... operation on a file, until there is none left in three changes."""
-    for number in range(30):
+    """Killed before the first, the second, ... operation on a file, until there is none left: at 40 moments or more."""
+    for number in range(70):
         folder_with(tmp_path / f"{number:02}")
-    command = [sys.executable, "-c", KILLED, str(tmp_path)]
+    command = [sys.executable, "-c", CHANGES + KILLED, str(tmp_path)]
     lines = subprocess.run(command, capture_output=True, text=True, check=True).stdout.splitlines()
     found = [json.loads(line) for line in lines]
     killed = [(name, num_told) for name, num_told, is_killed in found if is_killed]
-    assert (len(found), found[-1][1:]) == (30, [3, False])
-    assert {num_told for _, num_told in killed} == {0, 1, 2, 3}
+    assert (len(found), found[-1][1:]) == (70, [6, False])
+    assert len(killed) >= 40
+    assert {num_told for _, num_told in killed} == set(range(7))
     for name, num_told in killed:
         check_after_kill(tmp_path / name, num_told)
 
@@ -257,15 +277,22 @@ def test_a_kill_loses_the_change_in_flight_at_most(tmp_path: Path) -> None:
 def check_after_kill(folder: Path, num_told: int) -> None:
     """The changes that were told, or one more, are there, in the manifest too, and can be taken back one by one."""
     store = LabelStore(folder)
-    starts = sorted(stretch.span.start_seconds for stretch in store.videos["a.mp4"].stretches.values())
-    assert starts in ([2.0 * n for n in range(num_told)], [2.0 * n for n in range(num_told + 1)])
-    if starts:
-        assert [float(line.split(",")[2]) for line in lines_of(folder)[1:]] == starts
-    for left in range(len(starts), 0, -1):
-        assert len(store.videos["a.mp4"].stretches) == left
-        assert store.undo("me") is not None
-    assert store.undo("me") is None
+    found = state_of(store)
+    assert found in STATES[num_told : num_told + 2]
+    labels = sorted(line.split(",")[1] for line in lines_of(folder)[1:]) if found else []
+    assert labels == [word for word in found.split() if word != "no-walk"]
+    num_changes = num_told if found == STATES[num_told] else num_told + 1
+    states = STATES[: 5 if num_changes == 6 else num_changes + 1]  # the sixth has taken the fifth back
+    for state in reversed(states):
+        assert state_of(store) == state
+        assert (store.undo("me") is None) == (not state)
     store.close()
+
+
+def state_of(store: LabelStore) -> str:
+    video = store.videos["a.mp4"]
+    labels = sorted(stretch.span.label for stretch in video.stretches.values())
+    return " ".join([*labels, *(f"no-{span.label}" for span in video.rejected)])
 
 
 # Properties, against sets of spans that know of no ids, versions or files
