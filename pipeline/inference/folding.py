@@ -25,7 +25,7 @@ def fold_batch_norm(backbone: Backbone) -> nn.Module:
     stays as it is, and later changes of its weights do not reach this network. Stages whose code cannot be followed
     are used as they are.
     """
-    return nn.Sequential(*map(_fold_stage, backbone.stages)).requires_grad_(False)
+    return nn.Sequential(*map(_fold_stage, backbone.stages))
 
 
 class _Tracer(fx.Tracer):

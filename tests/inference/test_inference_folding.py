@@ -39,6 +39,7 @@ def test_the_same_features_with_random_statistics(name: str, num_left: int) -> N
         expected = backbone(frames)
         torch.testing.assert_close(folded(frames), expected, atol=1e-5 * float(expected.abs().max()), rtol=1e-5)
     assert all(torch.equal(value, before[key]) for key, value in backbone.state_dict().items())
+    assert all(parameter.requires_grad for parameter in backbone.parameters())
 
 
 def test_the_bundled_weights() -> None:
