@@ -99,7 +99,7 @@ def test_what_others_started_must_be_what_is_asked_for(monkeypatch: pytest.Monke
         join(TWO)
 
 
-def run(*arguments: object, seconds: float = 240) -> subprocess.CompletedProcess[str]:
+def run(*arguments: object, seconds: float = 800) -> subprocess.CompletedProcess[str]:
     """A command of two processes. Where the cores are few and busy, this takes its time."""
     environment = {key: value for key, value in os.environ.items() if key not in ("LOCAL_RANK", "WORLD_SIZE")}
     command = [sys.executable, "-m", *map(str, arguments)]

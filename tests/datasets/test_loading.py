@@ -119,12 +119,12 @@ def test_a_worker_that_is_killed_ends_the_run_wherever_that_is() -> None:
 
     def train() -> None:
         for _ in loader_of(late(die), [[0], [1], [2], [3]], prefetch_factor=4):
-            time.sleep(30)  # a step, in the midst of which a worker is killed
+            time.sleep(600)  # a step, in the midst of which a worker is killed
 
     start = time.monotonic()
     with pytest.raises(UserError, match="was ended by SIGKILL"), lost_workers():
         train()
-    assert time.monotonic() - start < 20
+    assert time.monotonic() - start < 500
 
 
 def test_a_process_that_fails_does_not_wait_for_a_worker_that_hangs(monkeypatch: pytest.MonkeyPatch) -> None:

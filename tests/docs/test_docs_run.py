@@ -38,7 +38,7 @@ ROOT = Path(__file__).parents[2]
 WAYS = [[ROOT / "README.md", ROOT / "docs" / "how_to.md"], *([config] for config in CONFIGS)]
 """Pages that are read one after the other: the recipes use the model that the README trains."""
 PAGES = [page for way in WAYS for page in way]
-PATIENCE_SECONDS = 240
+PATIENCE_SECONDS = 800
 PROGRAMS = "clipgru|python|make|torchrun|pip|docker"
 COMMAND = re.compile(
     rf"^(?: {{4}}|# ?)((?:{PROGRAMS}) (?:.*\\\n)*.*)$"  # a line of its own, indented or in a header
