@@ -79,9 +79,10 @@ def _keep_in_bounds(module: nn.Module) -> None:
     """Keep a convolution of single pixels, with a stride and of 2 to 7 channels, from oneDNN's kernel for it: on a CPU
     with AVX2 and no more, its backward pass writes beyond its memory, which ends the process (torch 2.15, channels
     last). RepVGG, MobileOne and FastViT begin with one."""
-    if type(module) is nn.Conv2d and module.kernel_size == (1, 1) and module.in_channels < 8:
-        if max(module.stride) > 1 and module.groups == 1 and module.padding == (0, 0):
-            module.__class__ = _EveryNthPixel
+    if type(module) is not nn.Conv2d or module.kernel_size != (1, 1) or max(module.stride) == 1:
+        return
+    if module.in_channels < 8 and module.groups == 1 and module.padding == (0, 0):
+        module.__class__ = _EveryNthPixel
 
 
 def look(network: nn.Module, size_px: int) -> Tensor:

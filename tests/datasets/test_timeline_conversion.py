@@ -82,6 +82,36 @@ BORIS_AGGREGATED = (
     "Observation id,Media duration (s),Subject,Behavior,Modifier #1,Behavior type,Start (s),Stop (s),Media file name\n"
     "one,10.0,No focal subject,run,,STATE,1.0,3.5,a.mp4\none,10.0,No focal subject,bark,,POINT,2,2,a.mp4\n"
 )
+BORIS_LATER = {  # its clock begins at 100 s, as that of a recorder might
+    **BORIS,
+    "observations": {
+        "one": {
+            **BORIS["observations"]["one"],  # type: ignore[index]
+            "time offset": 100.0,
+            "events": [[101, "", "run"], [103.5, "", "run"], [102, "", "bark"], [112, "", "bark"]],
+        },
+    },
+}
+BORIS_DATED = {  # and here at the times at which the files were recorded
+    **BORIS,
+    "observations": {
+        "one": {
+            **BORIS["observations"]["one"],  # type: ignore[index]
+            "media_creation_date_as_offset": True,
+            "media_info": {
+                "length": {"a.mp4": 10.0, "b.mp4": 5.0},
+                "media_creation_time": {"a.mp4": 1e9, "b.mp4": 2e9},
+            },
+            "events": [[1e9 + 2, "", "bark"], [2e9 + 1, "", "bark"]],
+        },
+    },
+}
+BORIS_OF_TWO = (
+    "Observation id,Source,Time offset (s),Media duration (s),Subject,Behavior,Behavior type,Start (s),Stop (s),"
+    "Media file name\n"
+    "one,player #1:a.mp4;b.mp4|player #2:c.mp4,100.0,10.000;5.000|9.000,No focal subject,run,STATE,101.0,103.5,a.mp4\n"
+    "one,player #1:a.mp4;b.mp4|player #2:c.mp4,100.0,10.000;5.000|9.000,No focal subject,bark,POINT,112,112,b.mp4\n"
+)
 VIA = {
     "project": {"vid_list": ["1"]},
     "attribute": {
@@ -214,7 +244,26 @@ def written(path: Path, content: object) -> Path:
             {"a.mp4": [(2.0, 2.0, "bark"), (1.0, 3.5, "run")], "b.mp4": []},
             "videos of further players, subjects, modifiers, state events without an end",
         ),
+        (
+            "f.boris",
+            BORIS_LATER,
+            {"a.mp4": [(2.0, 2.0, "bark"), (1.0, 3.5, "run")], "b.mp4": [(2.0, 2.0, "bark")]},
+            "videos of further players",
+        ),
+        (
+            "f.boris",
+            BORIS_DATED,
+            {"a.mp4": [(2.0, 2.0, "bark")], "b.mp4": [(1.0, 1.0, "bark")]},
+            "videos of further players",
+        ),
         ("f.tsv", BORIS_TABULAR, {"a.mp4": [(2.0, 2.0, "bark"), (1.0, 3.5, "run")]}, "subjects"),
+        (
+            "f.tsv",
+            "Time offset (s)\t-1.0\n" + BORIS_TABULAR,
+            {"a.mp4": [(3.0, 3.0, "bark"), (2.0, 4.5, "run")]},
+            "subjects",
+        ),
+        ("f.csv", BORIS_OF_TWO, {"a.mp4": [(1.0, 3.5, "run")], "b.mp4": [(2.0, 2.0, "bark")]}, ""),
         ("f.csv", BORIS_AGGREGATED, {"a.mp4": [(1.0, 3.5, "run"), (2.0, 2.0, "bark")]}, ""),
         ("f.json", VIA, {"a.mp4": [(1.5, 2.25, "jump")]}, "further attributes, regions and single frames"),
         ("f.csv", VIA_TABLE, {"a.mp4": [(1.124, 5.5, "run")]}, ""),
@@ -263,6 +312,7 @@ def test_scores_and_frames_are_read(tmp_path: Path) -> None:
         ("f.eaf", EAF.replace("milliseconds", "NTSC-frames"), r"TIME_UNITS 'NTSC-frames'"),
         ("f.boris", {"observations": {"one": {"events": [[1]]}}}, r"observation one: event 0: must be a list"),
         ("f.tsv", BORIS_TABULAR.replace("START", "BEGIN"), r"f\.tsv:6: BEGIN of run is no START"),
+        ("f.tsv", BORIS_TABULAR.replace("2\ta.mp4", "2\tb.mp4"), r"f\.tsv:7: f is of several videos, .*the project"),
         ("f.srt", "00:00:01,500 --> soon\nrun\n", r"f\.srt:1: expected times such as"),
         ("f.srt", "00:00:01,500 --> 00:00:02,000\n\n", r"f\.srt:1: the segment has no label"),
         ("f_labels.csv", ETHOGRAM.replace("2,0,1,1", "2,0,1,2"), r"f_labels\.csv:4: '2' is neither 0, 1 nor -1"),

@@ -6,12 +6,14 @@ www.boris.unito.it). A state event begins and ends with an event of its code; a 
 
 from __future__ import annotations
 
+import re
 from collections import defaultdict
 from collections.abc import Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import Any
 
+from pipeline.datasets.annotations import read_text
 from pipeline.datasets.delimited import composed, read_table
 from pipeline.datasets.timelines.frames import ClockOf
 from pipeline.datasets.timelines.spans import (
@@ -29,6 +31,9 @@ from pipeline.timeline.labelled import LabelledSpan, LabelledVideo, Span
 
 _STATE, _POINT = "State event", "Point event"
 _COLUMNS = ("behavior", "subject")
+_NAMES = ("media file name", "media file path", "observation id")
+_OFFSET_ABOVE = re.compile(r'^"?Time offset \(s\)"?[\t,;]"?(-?\d+(?:\.\d+)?)', flags=re.MULTILINE)
+"""In the lines above a table of one observation."""
 
 
 def read_boris(path: Path, split: str | None = None) -> list[LabelledVideo]:
@@ -60,15 +65,37 @@ def read_boris(path: Path, split: str | None = None) -> list[LabelledVideo]:
     return list(found.values())
 
 
+@dataclass(frozen=True)
+class _Part:
+    """A file of an observation."""
+
+    name: str
+    start: float
+    """Of the file, on the observation's clock."""
+    seconds: float | None
+
+    @property
+    def end(self) -> float:
+        return float("inf") if self.seconds is None else self.start + self.seconds
+
+
+def _one_after_the_other(names: Sequence[str], seconds: Sequence[float | None], start: float) -> list[_Part]:
+    """The files of a player; the first begins at the observation's time offset, which BORIS adds to all its times."""
+    parts = list[_Part]()
+    for name, length in zip(names, seconds, strict=True):
+        parts.append(_Part(name, parts[-1].end if parts else start, length))
+    return parts
+
+
 @dataclass
 class _Observation:
     """One observation of a project."""
 
     where: str
-    media: list[tuple[str, float | None]]
-    """Files of the first player and their seconds."""
+    media: list[_Part]
+    """Files of the first player."""
     events: list[tuple[float, tuple[str, str, str]]]
-    """Time; subject, code and modifier."""
+    """Time on the observation's clock, as BORIS shows it; subject, code and modifier."""
     left_out: list[str] = field(default_factory=list)
 
     @classmethod
@@ -77,7 +104,16 @@ class _Observation:
         players: Mapping[str, Any] = files if isinstance(files, Mapping) else {}
         lengths = info.get("length", {}) if isinstance(info, Mapping) else {}
         names = [str(name) for name in players.get("1", ()) or ()]
-        media = [(name, read_number(where, "a length", lengths[name]) if name in lengths else None) for name in names]
+        seconds = [read_number(where, "a length", lengths[name]) if name in lengths else None for name in names]
+        media = _one_after_the_other(
+            names, seconds, read_number(where, "the time offset", values.get("time offset") or 0)
+        )
+        if values.get("media_creation_date_as_offset"):
+            taken = as_mapping(info.get("media_creation_time") if isinstance(info, Mapping) else None, where, "times")
+            media = [
+                replace(part, start=read_number(where, "a time", taken.get(part.name)) + media[0].start)
+                for part in media
+            ]
         others = [name for player, some in players.items() if player != "1" for name in some or ()]
         found = cls(where, media, [], ["videos of further players"] if others else [])
         for number, event in enumerate(values.get("events", ())):
@@ -93,12 +129,11 @@ class _Observation:
     def videos(self, points: set[str]) -> Iterator[LabelledVideo]:
         """Each file with what happens in it; nothing if there is no file, as in live observations."""
         spans = list(self._spans(points))
-        start = 0.0
-        for name, seconds in self.media:
-            end = float("inf") if seconds is None else start + seconds
-            inside = tuple(_moved(span, start, end) for span in spans if _begins_in(span, start, end))
-            yield LabelledVideo(composed(name), inside, seconds, left_out=tuple(dict.fromkeys(self.left_out)))
-            start = end
+        for part in self.media:
+            inside = tuple(
+                _moved(span, part.start, part.end) for span in spans if _begins_in(span, part.start, part.end)
+            )
+            yield LabelledVideo(composed(part.name), inside, part.seconds, left_out=tuple(dict.fromkeys(self.left_out)))
 
     def _spans(self, points: set[str]) -> Iterator[LabelledSpan]:
         begun: dict[tuple[str, str, str], float] = {}
@@ -203,7 +238,8 @@ def _covered(spans: Iterable[Span]) -> list[tuple[float, float]]:
 
 
 def _read_table(path: Path) -> list[LabelledVideo]:
-    events = _Events(path.stem)
+    above = _OFFSET_ABOVE.search(read_text(path))
+    events = _Events(path.stem, float(above[1]) if above else 0.0)
     for place, values in read_table(path, _COLUMNS, skip_to="behavior"):
         events.add(place, values)
     return events.videos()
@@ -214,6 +250,10 @@ class _Events:
     """Events of a table: with a start and a stop a line, or START and STOP in lines of their own."""
 
     default_name: str
+    offset: float
+    """Time offset of an observation that has no column for it."""
+    files: dict[str, str] = field(default_factory=dict)
+    """Of an observation, if the lengths of its files are not told."""
     rows: list[tuple[str, LabelledSpan | None]] = field(default_factory=list)
     durations: dict[str, float] = field(default_factory=dict)
     begun: dict[tuple[str, ...], float] = field(default_factory=dict)
@@ -221,22 +261,39 @@ class _Events:
 
     def add(self, place: str, values: Mapping[str, str]) -> None:
         """Note a line. Raises ``UserError`` for one that is no event."""
-        names = (values.get(column) for column in ("media file name", "media file path", "observation id"))
-        name = next(filter(None, names), self.default_name)
+        name = next(filter(None, map(values.get, _NAMES)), self.default_name)
+        part = self._part(place, values, name)
         modifiers, comments = ([v for k, v in values.items() if k.startswith(kind)] for kind in ("modifier", "comment"))
         has = {"subjects": values["subject"] not in ("", "No focal subject"), "modifiers": any(modifiers)}
         self.left_out[name] += [thing for thing, there in (has | {"comments": any(comments)}).items() if there]
-        if values.get("media duration (s)"):
-            self.durations[name] = read_number(place, "the media's duration", values["media duration (s)"])
+        if part.seconds is not None:
+            self.durations[name] = part.seconds
         if "start (s)" in values:
             end = values.get("stop (s)")
             end = values["start (s)"] if end in (None, "", "NA") else end
-            self.rows.append((name, read_span(place, values["start (s)"], end, values["behavior"])))
+            span = read_span(place, values["start (s)"], end, values["behavior"])
+            self.rows.append((name, _moved(span, part.start, part.end)))
         else:
-            self._add_moment(place, values, (name, values["subject"], values["behavior"], *modifiers))
+            time = read_number(place, "the time", values.get("time", "")) - part.start
+            self._add_moment(place, values, time, (name, values["subject"], values["behavior"], *modifiers))
 
-    def _add_moment(self, place: str, values: Mapping[str, str], key: tuple[str, ...]) -> None:
-        time = read_number(place, "the time", values.get("time", ""))
+    def _part(self, place: str, values: Mapping[str, str], name: str) -> _Part:
+        """The file of that name in its observation, whose files follow one after the other."""
+        offset = read_number(place, "the time offset", values.get("time offset (s)") or self.offset)
+        names = values.get("source", "").partition("|")[0].removeprefix("player #1:").strip().split(";")
+        lengths = [length for length in values.get("media duration (s)", "").partition("|")[0].split(";") if length]
+        seconds = [read_number(place, "the media's duration", length) for length in lengths]
+        if name in names and len(names) == len(seconds):
+            return _one_after_the_other(names, seconds, offset)[names.index(name)]
+        observation = values.get("observation id") or self.default_name
+        if self.files.setdefault(observation, name) != name:
+            raise UserError(
+                f"{place}: {observation} is of several videos, whose times count from the first and whose lengths are "
+                "not told here; give the project instead (.boris)"
+            )
+        return _Part(name, offset, seconds[0] if len(seconds) == 1 else None)
+
+    def _add_moment(self, place: str, values: Mapping[str, str], time: float, key: tuple[str, ...]) -> None:
         kind = (values.get("behavior type") or values.get("status") or "").upper()
         if kind == "START":
             self.begun[key] = time
