@@ -202,7 +202,7 @@ def test_changes_that_never_reached_the_manifest_come_back(tmp_path: Path, monke
     assert len(LabelStore(tmp_path).videos["b.mp4"].stretches) == 1
 
 
-# Six changes of all kinds: a stretch, another, another label for it, a wrong draft, the first one away, and that undone.
+# Six changes of all kinds: two stretches, a label, a wrong draft, the first stretch away, and that undone.
 CHANGES = """
 from pipeline.labelling.store import LabelStore
 from pipeline.labelling.stretches import Edit, Span
