@@ -12,6 +12,7 @@ from __future__ import annotations
 import argparse
 import os
 import re
+import shutil
 import subprocess
 import sys
 import tempfile
@@ -41,8 +42,6 @@ _DEAD_PROXY = "http://127.0.0.1:9"
 _VERSIONS = (
     "import platform, torch, torchvision as v; print(platform.python_version(), torch.__version__, v.__version__)"
 )
-
-
 _DECORD = "decord 0.6.0 is not supported on this platform"
 """What pip says of a wheel that is tagged for Python 3.6 inside and for every Python by its name; it works on all."""
 
@@ -148,13 +147,14 @@ def main() -> int:
     wheels = (
         [given.wheel] if given.wheel else sorted((ROOT / "dist").glob("*.whl"), key=lambda path: path.stat().st_mtime)
     )
-    if not wheels:
-        print("check_wheels: error: no wheel in dist/; run make dist", file=sys.stderr)
+    if not wheels or not shutil.which("uv"):
+        missing = "uv is not installed; pip install uv" if wheels else "no wheel in dist/; run make dist"
+        print(f"check_wheels: error: {missing}", file=sys.stderr)
         return 2
     rows = []
     for python in given.pythons:
         rows.append(check(python, wheels[-1].resolve()))
-        print(table(rows[-1:]), flush=True)
+        print(*rows[-1].values(), sep=", ", flush=True)
     print(f"\n{wheels[-1].name}\n\n{table(rows)}")
     return 0 if all("predicted" in row for row in rows) else 1
 
