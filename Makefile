@@ -7,11 +7,12 @@ PYTEST_PROCESSES ?= 2
 
 BIN := .venv/bin
 # The second variable is what newer versions of pip read for the build backend; older ones ignore it.
-PIP := PIP_CONSTRAINT=constraints.txt PIP_BUILD_CONSTRAINT=constraints.txt \
-	PIP_DISABLE_PIP_VERSION_CHECK=1 PIP_ROOT_USER_ACTION=ignore $(BIN)/python -m pip
+PINNED := PIP_CONSTRAINT=constraints.txt PIP_BUILD_CONSTRAINT=constraints.txt \
+	PIP_DISABLE_PIP_VERSION_CHECK=1 PIP_ROOT_USER_ACTION=ignore
+PIP := $(PINNED) $(BIN)/python -m pip
 
 .DEFAULT_GOAL := help
-.PHONY: help venv venv-test demo test lint format wheel constraints clean
+.PHONY: help venv venv-test demo test lint format dist docs constraints clean
 
 help: ## List the targets
 	@awk -F ':.*## ' '/^[a-z-]+:.*## / { printf "  make %-18s %s\n", $$1, $$2 }' Makefile
@@ -36,9 +37,13 @@ format: .venv/.installed-test ## Fix style and formatting
 	$(BIN)/ruff check --fix
 	$(BIN)/ruff format
 
-wheel: .venv/.installed ## Build dist/clipgru-VERSION-py3-none-any.whl
-	rm -rf build
-	$(PIP) wheel --quiet --no-deps --wheel-dir dist .
+dist: .venv/.installed-test ## Build dist/clipgru-VERSION.tar.gz, and from that the wheel
+	$(PINNED) $(BIN)/python -m build
+
+docs: .venv/.installed-test ## Build the documentation as a site, build/site; links and anchors are checked
+	rm -rf build/docs && mkdir -p build/docs
+	tar -cf - README.md CHANGELOG.md CONTRIBUTING.md LICENSE benchmarks data/README.md docs examples | tar -xf - -C build/docs
+	NO_MKDOCS_2_WARNING=1 $(BIN)/mkdocs build --strict --config-file docs/mkdocs.yml
 
 constraints: ## Write constraints.txt anew, for every Python from 3.10 on (needs uv)
 	$(UV) pip compile --quiet --universal --upgrade --python-version 3.10 --extra test --no-annotate \

@@ -49,7 +49,7 @@ class Experiment:
     """One experiment, whole: two equal experiments on one machine give equal models."""
 
     name: str = "experiment"
-    """Results go to <output_dir>/<name>."""
+    """Results go to output_dir/name."""
     output_dir: str = "runs"
     """Folder of all runs."""
     seed: int = 0

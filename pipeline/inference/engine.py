@@ -77,7 +77,9 @@ class Model:
         file: labels and settings, and for a model in torch the recogniser.
         stats: what the last run did; filled as it runs.
         opener: opens videos as the file's decode settings say.
-        fit, embed, heads: what runs it, as ``Runtime`` says.
+        fit: brings a picture to the size of the input.
+        embed: makes features of them.
+        heads: makes scores of features.
         cores: shares work among the cores of a CPU; where the runtime does that itself, the work stays whole.
 
     Args:

@@ -1,4 +1,4 @@
-"""The wheel holds the package whole: installed where there is no checkout, it predicts."""
+"""The wheel and the source distribution hold the package whole: installed where there is no checkout, it predicts."""
 
 from __future__ import annotations
 
@@ -8,6 +8,7 @@ import shutil
 import subprocess
 import sys
 import sysconfig
+import tarfile
 import zipfile
 from pathlib import Path
 
@@ -30,27 +31,46 @@ def run(*words: str | Path, cwd: Path) -> str:
 
 
 @pytest.fixture(scope="module")
-def wheel(tmp_path_factory: pytest.TempPathFactory) -> Path:
-    """Built from a copy, so that nothing is left in the checkout, and without fetching anything."""
+def source(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """A copy, so that nothing is left in the checkout, with what ``make dist`` builds; but nothing is fetched."""
     source = tmp_path_factory.mktemp("source")
-    for name in ("pyproject.toml", "README.md", "LICENSE"):
+    for name in ("pyproject.toml", "README.md", "LICENSE", "constraints.txt"):
         shutil.copy(ROOT / name, source)
-    shutil.copytree(ROOT / "pipeline", source / "pipeline", ignore=shutil.ignore_patterns("__pycache__"))
-    options = ("--no-deps", "--no-build-isolation", "--no-index", "--quiet", "--wheel-dir", "dist")
-    run(sys.executable, "-m", "pip", "wheel", *options, ".", cwd=source)
-    (built,) = (source / "dist").glob("*.whl")
-    return built
+    for folder in ("pipeline", "examples", "tools"):
+        shutil.copytree(ROOT / folder, source / folder, ignore=shutil.ignore_patterns("__pycache__"))
+    run(sys.executable, "-m", "build", "--no-isolation", cwd=source)
+    return source
 
 
-def test_every_file_of_the_package_is_in_it(wheel: Path) -> None:
-    assert wheel.name == f"clipgru-{__version__}-py3-none-any.whl"
-    files = {
-        path.relative_to(ROOT).as_posix()
-        for path in (ROOT / "pipeline").rglob("*")
-        if path.is_file() and "__pycache__" not in path.parts
-    }
+@pytest.fixture(scope="module")
+def wheel(source: Path) -> Path:
+    return source / "dist" / f"clipgru-{__version__}-py3-none-any.whl"
+
+
+@pytest.fixture(scope="module")
+def package() -> set[str]:
+    """Its files."""
+    found = (path for path in (ROOT / "pipeline").rglob("*") if path.is_file() and "__pycache__" not in path.parts)
+    return {path.relative_to(ROOT).as_posix() for path in found}
+
+
+def test_every_file_of_the_package_is_in_the_wheel(wheel: Path, package: set[str]) -> None:
+    assert "pipeline/py.typed" in package
     with zipfile.ZipFile(wheel) as archive:
-        assert {name for name in archive.namelist() if name.startswith("pipeline/")} == files
+        assert {name for name in archive.namelist() if name.startswith("pipeline/")} == package
+
+
+def test_the_source_distribution_holds_the_package_and_no_more(source: Path, package: set[str]) -> None:
+    name = f"clipgru-{__version__}"
+    with tarfile.open(source / "dist" / f"{name}.tar.gz") as archive:
+        files = {member.name.removeprefix(f"{name}/") for member in archive if member.isfile()}
+    assert files == package | {"pyproject.toml", "README.md", "LICENSE", "PKG-INFO"}
+
+
+def test_it_gives_the_wheel_that_the_checkout_gives(source: Path, wheel: Path) -> None:
+    """``wheel`` was built from it."""
+    run(sys.executable, "-m", "build", "--no-isolation", "--wheel", "--outdir", "direct", cwd=source)
+    assert (source / "direct" / wheel.name).read_bytes() == wheel.read_bytes()
 
 
 def test_it_predicts_where_it_is_installed(wheel: Path, motion_root: Path, tmp_path: Path) -> None:
