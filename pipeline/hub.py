@@ -60,8 +60,10 @@ def local_model(source: str, *, output: str | None = "") -> str:
         return source
     model = parse_address(source)
     if output is None:
-        raise UserError(f"{model}: this command writes beside its model, and the hub's cache is no place for that; "
-                        "name one by --output")  # fmt: skip
+        raise UserError(
+            f"{model}: this command writes beside its model, and the hub's cache is no place for that; name one by "
+            "--output"
+        )
     return str(_bring(model))
 
 
@@ -70,8 +72,8 @@ def parse_address(address: str) -> HubModel:
     found = hub_parts(address)
     if found is None:
         raise UserError(
-            f"{shown_source(address)}: a model of the hub is named hf://owner/name or hf://owner/name@revision: letters, "
-            "digits, - _ . and at most 96 of them; a token belongs into HF_TOKEN"
+            f"{shown_source(address)}: a model of the hub is named hf://owner/name or hf://owner/name@revision, "
+            "of letters, digits, - _ . and at most 96 of them; a token belongs into HF_TOKEN"
         )
     return HubModel(found[0], found[1] or "main")
 
@@ -88,8 +90,8 @@ def _bring(model: HubModel) -> Path:
         found = _cached(model)
     if found is None:
         raise UserError(
-            f"{model}: the hub cannot be reached (or HF_HUB_OFFLINE is set), and this model was not opened here before; "
-            "go online once, or name a model file by its path"
+            f"{model}: the hub cannot be reached (or HF_HUB_OFFLINE is set), and this model was not opened here "
+            "before; go online once, or name a model file by its path"
         )
     return found
 
@@ -117,12 +119,16 @@ def _ask(model: HubModel, name: str) -> HfFileMetadata:
 
     found = get_hf_file_metadata(hf_hub_url(model.name, name, revision=model.revision))
     if not (COMMIT.fullmatch(found.commit_hash or "") and _ETAG.fullmatch(found.etag or "")):
-        raise UserError(f"{model}: the answer to {name} is none of a hub (no commit, or a name that no file may have); "
-                        "see HF_ENDPOINT and the proxy")  # fmt: skip
+        raise UserError(
+            f"{model}: the answer to {name} is none of a hub (no commit, or a name that no file may have); see "
+            "HF_ENDPOINT and the proxy"
+        )
     if found.size is None or found.size > _MAX_BYTES[name]:
         size = "no size" if found.size is None else f"{found.size:,} bytes"
-        raise UserError(f"{model}: {name} has {size}, and may have {_MAX_BYTES[name]:,}; fetch it by other means if "
-                        "you trust it, and name it by its path")  # fmt: skip
+        raise UserError(
+            f"{model}: {name} has {size}, and may have {_MAX_BYTES[name]:,}; fetch it by other means if you trust it, "
+            "and name it by its path"
+        )
     return found
 
 
@@ -181,7 +187,8 @@ def _errors() -> tuple[type[Exception], ...]:
     """All that the library raises where a server, a disk or a setting is not as it should be."""
     import httpx2
 
-    return httpx2.HTTPError, httpx2.InvalidURL, OSError, ValueError, RuntimeError, AssertionError
+    of_content = (ValueError, LookupError, TypeError, RuntimeError, AssertionError)
+    return httpx2.HTTPError, httpx2.InvalidURL, OSError, *of_content
 
 
 def _is_unreachable(error: Exception) -> bool:
