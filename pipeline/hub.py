@@ -231,15 +231,16 @@ def _reason(error: Exception) -> str:
         return "the hub cannot be reached, or HF_HUB_OFFLINE is set; go online and try again"
     if isinstance(error, errors.GatedRepoError):
         return f"it is gated: accept its terms on its page on the hub, then {LOG_IN}"
-    if isinstance(error, errors.RepositoryNotFoundError):
+    status = error.response.status_code if isinstance(error, errors.HfHubHTTPError) else 0
+    if isinstance(error, errors.RepositoryNotFoundError) or status == 401:
         return f"the hub shows no such repository: check the name, or if it is private {LOG_IN}"
     if isinstance(error, errors.RevisionNotFoundError):
         return "the repository has no such revision; name a branch, a tag or a commit that it has"
     if isinstance(error, errors.EntryNotFoundError):
         return f"the repository has no {MODEL_FILE} with a {DIGEST_FILE}, as clipgru push writes them; name another one"
-    if isinstance(error, errors.HfHubHTTPError):
-        status = error.response.status_code
-        return f"the hub answers {status_in_words(status)}" + (f"; {LOG_IN}" if status in (401, 403) else "")
+    if status:
+        cure = f"{LOG_IN}, by a token that may do this" if status == 403 else "try again later"
+        return f"the hub answers {status_in_words(status)}; {cure}"
     if isinstance(error, OSError) and error.errno:
         return reason_of(error)
     return f"the hub's answer is not as it should be ({type(error).__name__}); try again, and see HF_ENDPOINT"

@@ -16,8 +16,7 @@ from typing import Any, TypeGuard
 import yaml
 
 from pipeline.checkpoint import ModelFile
-from pipeline.hub import DIGEST_FILE, MODEL_FILE
-from pipeline.protocols.timelines import MAIN_FIGURES
+from pipeline.hub import DIGEST_FILE, MODEL_FILE, HubModel
 from pipeline.run_report.records import EvaluationRecord, RunRecord, TimelineRecord, as_written, read_run
 from pipeline.version import __version__
 
@@ -27,7 +26,10 @@ _FIGURES = {
     "val_accuracy": "accuracy",
     "expected_accuracy": "accuracy to expect, cross-validated",
     "val_f1_25": "F1@25",
-    **MAIN_FIGURES,
+    "f1_25_by_video": "F1@25",
+    "f1_50_by_video": "F1@50",
+    "edit": "edit",
+    "frame_accuracy": "frame accuracy",
 }
 _SPLITS = {
     "test": "test videos",
@@ -48,13 +50,13 @@ class Card:
     notes: tuple[str, ...]
 
 
-def make_card(path: Path, file: ModelFile, name: str, sha256: str, licence: str | None) -> Card:
+def make_card(path: Path, file: ModelFile, target: HubModel, sha256: str, licence: str | None) -> Card:
     """Return the card of a model file.
 
     Args:
         path: where it is; of one called ``model.safetensors`` the folder is looked at for what a run left.
         file: its content.
-        name: ``owner/name`` on the hub.
+        target: the repository.
         sha256: hex digest of its bytes.
         licence: an identifier of the hub's; None: none is stated.
 
@@ -64,12 +66,12 @@ def make_card(path: Path, file: ModelFile, name: str, sha256: str, licence: str 
     run = read_run(path.parent) if path.name == MODEL_FILE else RunRecord(path.parent)
     notes: list[str] = []
     with as_written(path.parent):
-        text = _text(path, file, run, notes, name, sha256, licence)
+        text = _text(path, file, run, notes, target, sha256, licence)
     return Card(text, tuple(notes))
 
 
 def _text(
-    path: Path, file: ModelFile, run: RunRecord, notes: list[str], name: str, sha256: str, licence: str | None
+    path: Path, file: ModelFile, run: RunRecord, notes: list[str], target: HubModel, sha256: str, licence: str | None
 ) -> str:
     front = {
         "library_name": "clipgru",
@@ -79,7 +81,7 @@ def _text(
     }
     version = _plain(file.provenance.get("clipgru", "unknown"))
     parts = {
-        "Use": _use(name),
+        "Use": _use(target),
         "Data": _data(file, run),
         "Figures": _figures(path, file, run, notes),
         "Does it use time?": _time(path, file, run, notes),
@@ -90,7 +92,7 @@ def _text(
             f"`{DIGEST_FILE}` has it, and is compared at each opening."
         ],
     }
-    lines = [f"# {_plain(name)}", "", *_about(file)]
+    lines = [f"# {_plain(target.name)}", "", *_about(file)]
     for title, content in parts.items():
         lines += ["", f"## {title}", "", *content]
     return f"---\n{yaml.safe_dump(front, sort_keys=False)}---\n\n" + "\n".join(lines) + "\n"
@@ -114,7 +116,7 @@ def _about(file: ModelFile) -> list[str]:
     more = len(file.labels) - len(shown)
     config = file.recognizer.config
     return [
-        f"A model of actions in video, for [clipgru](#use). It {answers}; pictures are {size_px} px a side.",
+        f"A model of actions in video, for clipgru. It {answers}; pictures are {size_px} px a side.",
         "",
         f"Labels ({len(file.labels)}): {', '.join(shown)}" + (f" and {more} more" if more else "") + ".",
         "",
@@ -123,12 +125,12 @@ def _about(file: ModelFile) -> list[str]:
     ]
 
 
-def _use(name: str) -> list[str]:
+def _use(target: HubModel) -> list[str]:
     return [
         "    pip install 'clipgru[hub]'",
-        f"    clipgru predict hf://{name} video.mp4",
+        f"    clipgru predict {target} video.mp4",
         "",
-        f'or in Python `from pipeline import load_model` and `load_model("hf://{name}")`. An address with `@` and a '
+        f'or in Python `from pipeline import load_model` and `load_model("{target}")`. An address with `@` and a '
         "commit names these very bytes.",
     ]
 
@@ -229,7 +231,7 @@ def _limits(file: ModelFile) -> list[str]:
     return [
         "- It knows its labels alone. What is none of them "
         + ("it may call unknown, not always." if knows_unknown else "gets one of them all the same."),
-        f"- It does not see what passes between two pictures, {step_seconds:.2g} s apart, or is small for {size_px} px.",
+        f"- It does not see what passes between pictures {step_seconds:.2g} s apart, or is small for {size_px} px.",
         "- It does not say where in the picture something happens.",
         "- With other cameras, places and people its figures may be others: judge it on your own videos first.",
     ]

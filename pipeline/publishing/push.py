@@ -58,7 +58,8 @@ def make_parcel(path: Path, name: str, revision: str | None, licence: str | None
     with failures_of(path):
         content = path.read_bytes()
     sha256 = hashlib.sha256(content).hexdigest()
-    return Parcel(HubModel(name, revision or "main"), content, sha256, make_card(path, file, name, sha256, licence))
+    target = HubModel(name, revision or "main")
+    return Parcel(target, content, sha256, make_card(path, file, target, sha256, licence))
 
 
 def push_parcel(parcel: Parcel, *, private: bool) -> dict[str, Any]:
