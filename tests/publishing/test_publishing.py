@@ -196,5 +196,7 @@ def test_a_card_of_a_model_of_timelines(tmp_path: Path) -> None:
 
 def test_a_run_that_is_not_ours_is_one_line(model: Path, capsys: pytest.CaptureFixture[str]) -> None:
     write_run(model.parent)
-    (model.parent / "evaluation_test" / "summary.json").write_text('{"top1": "much", "interval_95": 5}')
-    assert "a file in it is not as clipgru writes it" in refused([str(model), "me/mine"], capsys)
+    (model.parent / "evaluation_test" / "summary.json").write_text('{"top1": 0.5, "interval_95": 5}')
+    words = [str(model), "me/mine", "--card_only", str(model.parent / "card.md")]
+    assert "a file in it is not as clipgru writes it" in refused(words, capsys)
+    assert not (model.parent / "card.md").exists()
