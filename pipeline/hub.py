@@ -79,9 +79,9 @@ def parse_address(address: str) -> HubModel:
 
 
 def _bring(model: HubModel) -> Path:
-    if COMMIT.fullmatch(model.revision) and (found := _cached(model)):
-        return found
     with hub_failures(str(model)):
+        if COMMIT.fullmatch(model.revision) and (found := _cached(model)):
+            return found
         try:
             return _fetch(model)
         except _errors() as error:

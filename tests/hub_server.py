@@ -98,7 +98,8 @@ def _handler(hub: HubServer) -> type[BaseHTTPRequestHandler]:
                 self._give(*found.groups())
                 return
             answer = self._do(sent)
-            self._send(404 if answer is None else 200, json.dumps(answer).encode())
+            status = 404 if answer is None else 400 if answer.get("errors") else 200
+            self._send(status, json.dumps(answer).encode())
 
         def _give(self, name: str, revision: str, file: str) -> None:
             revision = revision.replace("%2F", "/")
@@ -121,7 +122,8 @@ def _handler(hub: HubServer) -> type[BaseHTTPRequestHandler]:
                     hub.make(name, wanted.get("visibility") == "private" or bool(wanted.get("private")))
                 return {"url": f"{hub.url}/{name}"}
             if words == ["validate-yaml"]:
-                return {"warnings": [], "errors": []}
+                is_known = "license: none-such" not in json.loads(sent)["content"]
+                return {"warnings": [], "errors": [] if is_known else [{"message": '"license" must be one of'}]}
             name, rest = "/".join(words[1:3]), words[3:]
             if name not in hub.repositories:
                 return None

@@ -72,18 +72,23 @@ def push_parcel(parcel: Parcel, *, private: bool) -> dict[str, Any]:
     with hub_failures(str(target)), warnings.catch_warnings():
         warnings.simplefilter("ignore")  # a server's words
         from huggingface_hub import CommitOperationAdd, HfApi
+        from huggingface_hub.errors import HfHubHTTPError
 
         api = HfApi(library_name="clipgru", library_version=__version__)
         api.create_repo(target.name, private=private or None, exist_ok=True)
         _check_repository(target, api.model_info(target.name), private)
         if target.revision != "main":
             api.create_branch(target.name, branch=target.revision, exist_ok=True)
-        done = api.create_commit(
-            target.name,
-            [CommitOperationAdd(name, content) for name, content in parcel.files.items()],
-            commit_message=f"clipgru {__version__}: {MODEL_FILE}, SHA-256 {parcel.sha256[:16]}",
-            revision=target.revision,
-        )
+        additions = [CommitOperationAdd(name, content) for name, content in parcel.files.items()]
+        message = f"clipgru {__version__}: {MODEL_FILE}, SHA-256 {parcel.sha256[:16]}"
+        try:
+            done = api.create_commit(target.name, additions, commit_message=message, revision=target.revision)
+        except ValueError as error:
+            if isinstance(error, HfHubHTTPError):
+                raise
+            raise UserError(
+                f"{target}: the hub does not take the card; give a --licence that it lists, or none"
+            ) from None
         if not COMMIT.fullmatch(str(done.oid)):
             raise UserError(f"{target}: the hub took the files, and names no commit; look at its page")
     return {"model": str(HubModel(target.name, done.oid)), "sha256": parcel.sha256, "files": list(parcel.files)}

@@ -102,6 +102,8 @@ def test_what_the_hub_refuses_is_one_line(hub: HubServer, model: Path, capsys: p
     hub.answers = (401, "")
     assert "if it is private log in with hf auth login" in refused([str(model), "me/mine"], capsys)
     hub.answers = None
+    wrong = [str(model), "me/other", "--licence", "none-such"]
+    assert "give a --licence that it lists, or none" in refused(wrong, capsys)
     hub.make("me/mine")
     assert "is there already, and public" in refused([str(model), "me/mine", "--private"], capsys)
     hub.commit("me/mine", "main", {"README.md": b"mine"})
