@@ -17,9 +17,10 @@ from pipeline.errors import UserError
 from pipeline.hub import DIGEST_FILE, MODEL_FILE, HubModel, local_model, parse_address
 from pipeline.inference import load_model
 from pipeline.sources import has_address, shown_source
+from pipeline.training.initial import start_from
 from tests.hub_server import HubServer, point_to
 from tests.ports import free_port
-from tests.small import small_model
+from tests.small import small_experiment, small_model
 
 ROOT = Path(__file__).parents[1]
 TOKEN = "hf_" + "AbCdEfGhIj" * 3
@@ -131,6 +132,12 @@ def test_commands_take_addresses(hub: HubServer, capsys: pytest.CaptureFixture[s
         assert "missing.mp4" in capsys.readouterr().err
     assert main(["explain", f"{ADDRESS}@v9", "missing.mp4"]) == 2
     assert f"{ADDRESS}@v9: the repository has no such revision" in capsys.readouterr().err
+
+
+def test_a_training_starts_from_an_address(hub: HubServer) -> None:
+    said, provenance = start_from(ADDRESS, small_model(5).recognizer, small_experiment(Path("."), Path(".")))
+    assert said.startswith(f"starts from {ADDRESS}: backbone")
+    assert provenance["clipgru"] == "0.0.test"
 
 
 def test_a_tampered_file_is_refused(hub: HubServer, model_bytes: bytes, cache: Path) -> None:

@@ -142,6 +142,13 @@ def _data(file: ModelFile, run: RunRecord) -> list[str]:
     if data:
         root = re.split(r"[/\\]", str(data.get("root", "")).rstrip("/\\"))[-1]
         lines.append(f"- `data.format` {_plain(data.get('format'))}, folder {_plain(root) or 'not named'}")
+        splits = ", ".join(
+            f"`data.{name}` {_plain(data.get(name))}" for name in ("split", "val_fraction", "test_fraction")
+        )
+        lines.append(
+            f"- protocol: one split, that of the data set or else by groups of one source: {splits}, seed "
+            f"{_plain(experiment.get('seed'))}"
+        )
     if number := file.provenance.get("num_training_videos"):
         lines.append(f"- learned from {number:,} {'labelled stretches' if file.task == 'timeline' else 'videos'}")
     for split, content in run.data.get("splits", {}).items():

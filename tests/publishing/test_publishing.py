@@ -154,7 +154,8 @@ def write_run(folder: Path) -> None:
 
 def test_a_card_has_the_figures_of_the_run(tmp_path: Path) -> None:
     path = tmp_path / MODEL_FILE
-    experiment = {"data": {"format": "folder", "root": "/home/somebody/secret place/my_videos"}}
+    data = {"format": "folder", "root": "/home/somebody/secret place/my_videos", "val_fraction": 0.25}
+    experiment = {"data": data, "seed": 3}
     labels = ("class 0", "a|b", "<b>c")
     provenance = {"clipgru": "0.9.0", "num_training_videos": 7, "experiment": experiment}
     unknown = Calibration(unknown_threshold=0.5)
@@ -166,6 +167,8 @@ def test_a_card_has_the_figures_of_the_run(tmp_path: Path) -> None:
     assert "Yes: the order of frames helps it, beyond chance, in 40 videos" in text
     assert "- shuffled: 30.0 % right (20.0 to 35.0)" in text
     assert "learned from 7 videos" in text
+    assert "`data.val_fraction` 0.25" in text
+    assert "seed 3\n" in text
     assert "- train: 7 in 2 classes, from 5 sources" in text
     assert "secret" not in text
     assert "my\\_videos" in text
