@@ -177,7 +177,12 @@ def look_up(host: str, port: int, timeout_seconds: float) -> list[Any]:
 
 def answer_in_words(error: HTTPError) -> str:
     """Return ``503 Service Unavailable``, in the words of the standard and not of the server."""
-    return str(error.code) + next((f" {status.phrase}" for status in HTTPStatus if status == error.code), "")
+    return status_in_words(error.code)
+
+
+def status_in_words(code: int) -> str:
+    """Return ``503 Service Unavailable`` for 503."""
+    return str(code) + next((f" {status.phrase}" for status in HTTPStatus if status == code), "")
 
 
 def reason_of_failure(reason: BaseException | str) -> str:

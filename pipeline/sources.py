@@ -26,7 +26,11 @@ _ADDRESS_IN_PATH = re.compile(
 )
 # Up to a quote or a space, without what ends a sentence.
 _ADDRESS_IN_TEXT = re.compile(rf"(?<![a-z])(?:{_SCHEMES}):[/\\]{{1,2}}[^\s'\"<>|]*[^\s'\"<>|.,:;)]", re.IGNORECASE)
-_ADDRESS_AS_TYPED = re.compile(rf"(?<![a-z])(?:{_SCHEMES}):/", re.IGNORECASE)
+_ADDRESS_AS_TYPED = re.compile(rf"(?<![a-z])(?:{_SCHEMES}|hf):/", re.IGNORECASE)
+_HUB_WORD = r"\w(?:[\w.-]{0,94}\w)?"
+# A token of the hub, which somebody may paste there, begins with hf_ and is longer.
+HUB_NAME = re.compile(rf"(?!.*(?:--|\.\.|\.git(?:/|\Z)|hf_\w{{20}}))(?=.{{3,96}}\Z){_HUB_WORD}/{_HUB_WORD}", re.ASCII)
+HUB_REVISION = re.compile(rf"(?!.*(?:\.\.|hf_\w{{20}}))(?=.{{1,100}}\Z){_HUB_WORD}(?:/{_HUB_WORD})*", re.ASCII)
 _HOST = re.compile(r"(?:[\w.-]+|\[[0-9a-f:.]+(?:%\w+)?\])(?::\d{1,5})?", re.IGNORECASE)
 _AT = re.compile("@|%(?:25)*40")
 _PATH = re.compile(r"[\w ./*-]*", re.ASCII)
@@ -73,10 +77,20 @@ def shown_source(source: str) -> str:
     Args:
         source: an address, the path of a file that need not be there, or anything else, which is hidden.
     """
+    if hub_parts(source):
+        return source
     address = _parse(source)
     if address is None:
         return source if _PLAIN_PATH.fullmatch(source) or source == HIDDEN else HIDDEN
     return f"{address.scheme}://{address.login}{address.host}{_shown_path(address.path)}{address.mark}"
+
+
+def hub_parts(address: str) -> tuple[str, str] | None:
+    """Return ``owner/name`` and the revision, empty if there is none, of an address such as ``hf://owner/name@v2``;
+    None for anything else."""
+    name, at, revision = address.removeprefix("hf://").partition("@")
+    is_one = HUB_NAME.fullmatch(name) and (HUB_REVISION.fullmatch(revision) or not at)
+    return (name, revision) if address.startswith("hf://") and is_one else None
 
 
 def shown_path(path: str | Path) -> str:

@@ -39,6 +39,7 @@ LAYERS = {
     "report": 1,
     "serving": 1,
     "sinks": 1,
+    "hub": 1,
     "ranks": 1,
     "known_videos": 1,
     # What joins stages.
@@ -67,6 +68,7 @@ LAYERS = {
     "many": 6,
     "run_report": 6,
     "labelling": 6,
+    "publishing": 7,
     "explanation": 7,
     "demo": 7,
     "cli": 8,

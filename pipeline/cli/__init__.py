@@ -26,6 +26,7 @@ from pipeline.cli.models import (
     train_command,
 )
 from pipeline.cli.parser import EXIT_SOME_FAILED, EXIT_USER_ERROR
+from pipeline.cli.push import push_command
 from pipeline.cli.score import score_command
 from pipeline.cli.tune import tune_timeline_command
 from pipeline.cli.videos import (
@@ -60,6 +61,7 @@ commands:
   merge      join the tables of predict --shard
   webcam     find actions live: cameras, network streams, replayed files
   export     a model as ONNX files that run without torch
+  push       a model file to the Hugging Face hub, with a card; hf://owner/name opens it
   check      what is wrong with videos and annotations, before a training finds out
   explain    what a model writes into its memory, and the frames that decided
   explain-sampling   draw exactly the frames that a model sees
@@ -98,6 +100,7 @@ COMMANDS: dict[str, Callable[[Sequence[str]], int]] = {
     "merge": merge_command,
     "webcam": webcam_command,
     "export": export_command,
+    "push": push_command,
     "check": check_command,
     "backbones": backbones_command,
     "doctor": doctor_command,

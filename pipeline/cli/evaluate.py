@@ -12,6 +12,7 @@ from typing import TYPE_CHECKING, Any
 from pipeline.cli.endings import end_with_report, finished_folds, rounded_figures, say_notes
 from pipeline.cli.parser import (
     EXIT_SOME_FAILED,
+    MODEL_HELP,
     add_experiment,
     add_given,
     add_no_clobber,
@@ -27,6 +28,7 @@ from pipeline.config import Experiment, InferenceConfig, MachineConfig, Timeline
 from pipeline.errors import UserError
 from pipeline.files.lock import locked_folder
 from pipeline.files.outputs import check_outputs, files_in
+from pipeline.hub import local_model
 from pipeline.options import (
     EvaluateOptions,
 )
@@ -46,7 +48,7 @@ def evaluate_command(args: Sequence[str]) -> int:
         "With --protocol instead of MODEL: train and test each fold of an experiment.",
     )
     # Not "model": that is the group of the architecture's settings.
-    help_text = "A model file; leave it out with --protocol."
+    help_text = f"{MODEL_HELP} Leave it out with --protocol."
     parser.add_argument("model_file", nargs="?", type=str, metavar="MODEL", help=help_text)
     add_experiment(parser)
     add_given(parser, "inference", InferenceConfig)
@@ -60,6 +62,7 @@ def evaluate_command(args: Sequence[str]) -> int:
     given = parser.parse_args(list(args), defaults=False)
     if options.protocol:
         return _evaluate_protocol(to_experiment(parser, arguments), given, options, args)
+    arguments.model_file = local_model(arguments.model_file, output=options.output)
     from pipeline.checkpoint import read_description
 
     if _is_of_timelines(read_description(Path(arguments.model_file)).get("task"), given, options):

@@ -10,6 +10,7 @@ from typing import TYPE_CHECKING, Any
 
 from pipeline.cli.endings import say_notes
 from pipeline.cli.parser import (
+    MODEL_HELP,
     add_data,
     add_no_clobber,
     add_options,
@@ -20,6 +21,7 @@ from pipeline.cli.parser import (
     read_options,
 )
 from pipeline.files.outputs import check_outputs, files_in
+from pipeline.hub import local_model
 from pipeline.options import ExportOptions
 from pipeline.schema import to_json
 
@@ -39,13 +41,13 @@ def export_command(args: Sequence[str]) -> int:
         "Write MODEL as ONNX files that clipgru predict, clipgru webcam and other programs run without torch. With "
         "--int8 the data is that of the training, or other data given by --data.* options.",
     )
-    parser.add_argument("model_file", type=str, metavar="MODEL", help="A model file.")
+    parser.add_argument("model_file", type=str, metavar="MODEL", help=MODEL_HELP)
     add_data(parser)
     add_options(parser, ExportOptions)
     add_no_clobber(parser)
     arguments = parser.parse_args(list(args))
     options = read_options(ExportOptions, parser, arguments)
-    model = Path(arguments.model_file)
+    model = Path(local_model(arguments.model_file, output=options.output))
     folder = Path(options.output) if options.output else model.parent
     names = [f"{model.stem}{kind}.{part}.{end}" for kind, part, end in product(("", ".int8"), _PARTS, ("onnx", "pt2"))]
     check_outputs(files_in(folder, names), [model, *config_files(arguments)], no_clobber=arguments.no_clobber)

@@ -61,6 +61,7 @@ _PURPOSES: dict[str, dict[str, tuple[str, ...]]] = {
         _FIRST: ("format", "output"),
         "Files in 8 bits": ("int8", "calibration_clips", "split", "data.root"),
     },
+    "push": {_FIRST: ("private", "revision", "licence", "card_only")},
     "report": {_FIRST: ("output", "clips")},
     "explain": {_FIRST: ("output", "top", "device")},
     "explain-sampling": {_FIRST: ("output", "seed")},

@@ -10,6 +10,7 @@ from pathlib import Path
 from pipeline.cli.endings import end_with_report, say_notes
 from pipeline.cli.parser import (
     EXIT_SOME_FAILED,
+    MODEL_HELP,
     add_data,
     add_given,
     add_no_clobber,
@@ -23,6 +24,7 @@ from pipeline.cli.parser import (
 from pipeline.config import DecodeConfig
 from pipeline.files.lock import locked_folder
 from pipeline.files.outputs import check_outputs, claimed, files_in
+from pipeline.hub import local_model
 from pipeline.options import DiagnoseOptions, ExplainOptions
 from pipeline.schema import to_json
 
@@ -34,12 +36,13 @@ def diagnose_command(args: Sequence[str]) -> int:
         "Does MODEL use time? Accuracy with the frames as filmed, shuffled, reversed and one at a time, and against "
         "the share of the clip seen; its hardest clips and most confident errors as pictures.",
     )
-    parser.add_argument("model_file", type=str, metavar="MODEL", help="A model file.")
+    parser.add_argument("model_file", type=str, metavar="MODEL", help=MODEL_HELP)
     add_data(parser)
     add_options(parser, DiagnoseOptions)
     add_no_clobber(parser)
     arguments = parser.parse_args(list(args))
     options = read_options(DiagnoseOptions, parser, arguments)
+    arguments.model_file = local_model(arguments.model_file, output=options.output)
 
     from rich.progress import Progress
 
@@ -82,13 +85,14 @@ def diagnose_command(args: Sequence[str]) -> int:
 def explain_sampling_command(args: Sequence[str]) -> int:
     """clipgru explain-sampling"""
     parser = make_parser("explain-sampling", "Draw exactly the frames of VIDEO that MODEL sees, with their times.")
-    parser.add_argument("model_file", type=str, metavar="MODEL", help="A model file.")
+    parser.add_argument("model_file", type=str, metavar="MODEL", help=MODEL_HELP)
     parser.add_argument("video", type=str, metavar="VIDEO", help="A video file.")
     parser.add_argument("--output", type=str, default="sampling.png", help="The picture to write.")
     parser.add_argument("--seed", type=int, default=0, help="Decides the training clips.")
     add_given(parser, "decode", DecodeConfig)
     add_no_clobber(parser)
     arguments = parser.parse_args(list(args))
+    arguments.model_file = local_model(arguments.model_file)
     inputs = [arguments.model_file, arguments.video]
     with claimed({"--output": arguments.output}, inputs, no_clobber=arguments.no_clobber):
         from pipeline.checkpoint import load_model_file
@@ -112,12 +116,13 @@ def explain_command(args: Sequence[str]) -> int:
         "through time under it (those, gru and mingru). The frames that decided are found by leaving out one at a "
         "time: the label's probability falls by so much without it.",
     )
-    parser.add_argument("model_file", type=str, metavar="MODEL", help="A model file.")
+    parser.add_argument("model_file", type=str, metavar="MODEL", help=MODEL_HELP)
     parser.add_argument("video", type=str, metavar="VIDEO", help="A video file.")
     add_options(parser, ExplainOptions)
     add_no_clobber(parser)
     arguments = parser.parse_args(list(args))
     options = read_options(ExplainOptions, parser, arguments)
+    arguments.model_file = local_model(arguments.model_file)
 
     video = Path(options.output)
     outputs = {"--output": video} | files_in(video.parent, [video.with_suffix(end).name for end in (".png", ".json")])

@@ -26,6 +26,7 @@ if TYPE_CHECKING:
     from pipeline.terminal import PlainConsole
 
 EXIT_SOME_FAILED, EXIT_USER_ERROR = 1, 2
+MODEL_HELP = "A model file, or hf://owner/name[@revision], one of the Hugging Face hub."
 
 
 class _Parser(jsonargparse.ArgumentParser):

@@ -11,6 +11,7 @@ from typing import Any
 from pipeline.cli.endings import say_notes
 from pipeline.cli.parser import (
     EXIT_SOME_FAILED,
+    MODEL_HELP,
     add_data,
     add_no_clobber,
     add_options,
@@ -23,6 +24,7 @@ from pipeline.cli.parser import (
 from pipeline.config import to_dict
 from pipeline.errors import UserError
 from pipeline.files.outputs import claimed
+from pipeline.hub import local_model
 from pipeline.options import TuneTimelineOptions
 from pipeline.schema import to_json
 
@@ -36,12 +38,13 @@ def tune_timeline_command(args: Sequence[str]) -> int:
         "--timeline.* option is given. Validation videos of its data choose them, or other videos given by --data.* "
         "options; test videos are refused, and those that it was trained on left out.",
     )
-    parser.add_argument("model_file", type=str, metavar="MODEL", help="A model file of task timeline.")
+    parser.add_argument("model_file", type=str, metavar="MODEL", help=f"{MODEL_HELP} Of task timeline.")
     add_data(parser)
     add_options(parser, TuneTimelineOptions)
     add_no_clobber(parser)
     arguments = parser.parse_args(list(args))
     options = read_options(TuneTimelineOptions, parser, arguments)
+    arguments.model_file = local_model(arguments.model_file, output=options.output)
     output = {"--output": options.output} if options.output else {"MODEL": arguments.model_file}
     inputs = [*config_files(arguments), *([arguments.model_file] if options.output else [])]
     with claimed(output, inputs, no_clobber=arguments.no_clobber):

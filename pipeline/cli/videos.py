@@ -10,6 +10,7 @@ from pathlib import Path
 
 from pipeline.cli.endings import say_notes
 from pipeline.cli.parser import (
+    MODEL_HELP,
     add_no_clobber,
     add_options,
     console,
@@ -20,6 +21,7 @@ from pipeline.cli.parser import (
 )
 from pipeline.files.lock import locked_folder
 from pipeline.files.outputs import claimed
+from pipeline.hub import local_model
 from pipeline.options import CheckOptions, DoctorOptions, PredictOptions, ShardOptions, WebcamOptions
 from pipeline.schema import to_json
 
@@ -27,7 +29,7 @@ from pipeline.schema import to_json
 def predict_command(args: Sequence[str]) -> int:
     """clipgru predict"""
     parser = make_parser("predict", "Find actions in videos: files, folders or quoted glob patterns.")
-    parser.add_argument("model", type=str, metavar="MODEL", help="A model file.")
+    parser.add_argument("model", type=str, metavar="MODEL", help=MODEL_HELP)
     parser.add_argument(
         "sources",
         nargs="+",
@@ -39,6 +41,7 @@ def predict_command(args: Sequence[str]) -> int:
     add_options(parser, PredictOptions)
     arguments = parser.parse_args(list(args))
     options = read_options(PredictOptions, parser, arguments)
+    arguments.model = local_model(arguments.model)
 
     from pipeline.prediction import passed_over
 
@@ -86,13 +89,14 @@ def webcam_command(args: Sequence[str]) -> int:
         "Find actions live, in cameras, network streams, or files that play the part of a camera (--replay). Several "
         "sources share one model.",
     )
-    parser.add_argument("model", type=str, metavar="MODEL", help="A model file.")
+    parser.add_argument("model", type=str, metavar="MODEL", help=MODEL_HELP)
     help_text = "Camera index, device path, RTSP or HTTP URL, or with --replay a file; none: camera 0."
     parser.add_argument("sources", nargs="*", type=str, metavar="SOURCE", help=help_text)
     add_options(parser, WebcamOptions)
     add_no_clobber(parser)
     arguments = parser.parse_args(list(args))
     options = read_options(WebcamOptions, parser, arguments)
+    arguments.model = local_model(arguments.model)
 
     # FFmpeg's own words would mix with ours. Read when OpenCV first opens something.
     os.environ.setdefault("OPENCV_FFMPEG_LOGLEVEL", "-8")

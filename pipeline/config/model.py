@@ -114,7 +114,8 @@ class TrainingConfig:
     """Learn from so many frames of each clip, one from each of as many equal parts; unset: from all. task timeline:
     the backbone learns from so many frames of each sequence, the heads from all."""
     initial_model: str | None = None
-    """A model file to start from, trained on other data: its backbone, and its temporal heads if they are the same."""
+    """A model file to start from, or hf://owner/name, trained on other data: its backbone, and its temporal heads if
+    they are the same."""
     optimizer: Literal["adamw", "sgd"] = "adamw"
     """sgd uses Nesterov momentum 0.9."""
     learning_rate: float = 1e-3

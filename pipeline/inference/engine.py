@@ -24,6 +24,7 @@ from pipeline.embedding.arrays import Features, stacked
 from pipeline.embedding.feature_file import FeatureOpener, FeatureReader
 from pipeline.embedding.frames import FrameEmbedder
 from pipeline.errors import UserError
+from pipeline.hub import local_model
 from pipeline.inference.ahead import read_ahead
 from pipeline.inference.cores import CorePool
 from pipeline.inference.frames import grid_frames
@@ -46,12 +47,13 @@ def load_model(path: str | Path, device: str = "auto") -> Model:
     """Reads a model file, or one that ``clipgru export`` wrote (``.onnx``), which runs without torch.
 
     Args:
-        path: the file.
+        path: the file, or a text such as ``hf://owner/name@revision``, a model of the hub.
         device: ``auto``, ``cpu``, ``cuda``, ``mps`` or as torch writes them; an ONNX file runs on the CPU.
 
     Raises:
-        UserError: the file is no model file, or the device is not there.
+        UserError: the file is no model file, or the device is not there; the hub does not give it.
     """
+    path = local_model(path) if isinstance(path, str) else path
     if Path(path).suffix.lower() == ".onnx":
         from pipeline.inference.onnx_runtime import load_onnx
 

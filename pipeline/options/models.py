@@ -180,6 +180,22 @@ class ReportOptions:
 
 
 @dataclass(frozen=True)
+class PushOptions:
+    """Branch, visibility and licence of a model on the hub."""
+
+    private: bool = False
+    """Make the repository private; one that is there and public is refused."""
+    revision: str | None = None
+    """Branch to push to, made if it is not there; unset: main."""
+    licence: str | None = None
+    """Identifier of a licence as the hub lists them, such as apache-2.0, for the card; unset: the card states none."""
+    card_only: str | None = None
+    """Write the card to this file, to look at, and send nothing."""
+    quiet: bool = False
+    """Print nothing but errors and the JSON summary."""
+
+
+@dataclass(frozen=True)
 class ExportOptions:
     """Format and folder of the exported files, and the data to make and judge 8-bit files with."""
 

@@ -14,6 +14,7 @@ from pipeline.config import Experiment
 from pipeline.datasets.identities import Contents, Unseen
 from pipeline.datasets.settled import Splits
 from pipeline.errors import UserError
+from pipeline.hub import local_model
 from pipeline.known_videos import KnownVideo, KnownVideos
 from pipeline.models.recognizer import Recognizer
 
@@ -33,7 +34,7 @@ def start_from(path: str, recognizer: Recognizer, experiment: Experiment) -> tup
     Raises:
         UserError: the file is no model file, has another backbone, or was trained on the same data.
     """
-    file = load_model_file(path)
+    file = load_model_file(local_model(path))
     _check_backbone(path, file, experiment, recognizer.backbone)
     _check_no_leak(path, file, experiment)
     recognizer.backbone.load_state_dict(file.recognizer.backbone.state_dict())
@@ -53,7 +54,7 @@ def videos_seen_by(path: str, splits: Splits, contents: Contents) -> tuple[Known
     Raises:
         UserError: some of them are held out by ``splits``: every figure would flatter.
     """
-    described = read_description(Path(path))
+    described = read_description(Path(local_model(path)))
     if described["videos"] is None:
         return ()
     known = KnownVideos.from_json(described["videos"], path)

@@ -60,7 +60,7 @@ def test_help_begins_with_at_most_ten_options(command: str, capsys: pytest.Captu
 
 
 def test_commands_that_open_videos_take_decoding_settings(capsys: pytest.CaptureFixture[str]) -> None:
-    opening = COMMANDS.keys() - {"merge", "score", "shard", "cache", "demo", "backbones"}
+    opening = COMMANDS.keys() - {"merge", "score", "shard", "cache", "demo", "backbones", "push"}
     for command in COMMANDS:
         with pytest.raises(SystemExit):
             main([command, "--help"])

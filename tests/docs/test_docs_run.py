@@ -29,6 +29,7 @@ from pipeline.cli import COMMANDS, main
 from pipeline.datasets.motion import MotionSetConfig
 from pipeline.datasets.motion_timelines import TIMELINE_SETS, TimelineSet
 from pipeline.many.shards import Shard
+from tests.hub_server import HubServer, point_to
 from tests.ports import free_port
 from tests.receivers import HookServer
 from tests.sandbox import CONFIGS, furnish
@@ -149,7 +150,7 @@ def run_apart(words: list[str]) -> Outcome:
     return Outcome(max(codes, key=abs), "".join(each.stdout for each in done), "".join(each.stderr for each in done))
 
 
-OUTPUT_FILES = ("--json", "--csv", "--jsonl", "--parquet", "--output")
+OUTPUT_FILES = ("--json", "--csv", "--jsonl", "--parquet", "--output", "--card_only")
 OUTPUT_FOLDERS = {"--srt": "srt", "--vtt": "vtt", "--video": "mp4", "--html": "html", "--record": "mp4"}
 
 
@@ -237,10 +238,12 @@ def sandbox(
         monkeypatch.setitem(TIMELINE_SETS, name, TimelineSet(config, {"train": 2, "val": 1, "test": 1}))
     monkeypatch.setattr("torchvision.datasets.cifar.check_integrity", lambda path, md5: Path(path).is_file())
     monkeypatch.setenv("NO_PROXY", "*")
+    monkeypatch.setattr("huggingface_hub.constants.HF_HUB_CACHE", str(tmp_path / "hub"))
     camera = MjpegServer()
     threads = torch.get_num_threads()
     torch.set_num_threads(1)  # networks as small as these
-    with HookServer() as hook:
+    with HookServer() as hook, HubServer() as hub:  # the hub on the loopback too
+        point_to(hub.url, monkeypatch)
         yield Sandbox(camera.url, hook.url, capsys)
     torch.set_num_threads(threads)
     camera.close()
