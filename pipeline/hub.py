@@ -27,7 +27,7 @@ if TYPE_CHECKING:
 
 MODEL_FILE, DIGEST_FILE = "model.safetensors", "model.safetensors.sha256"
 COMMIT = re.compile("[0-9a-f]{40}")
-LOG_IN = "log in with hf auth login, or set HF_TOKEN"
+_LOG_IN = "log in with hf auth login, or set HF_TOKEN"
 
 _MAX_BYTES = {MODEL_FILE: 1 << 34, DIGEST_FILE: 200}
 _ETAG = re.compile(r"\w[\w.-]{0,127}", re.ASCII)  # the cache names a file by it
@@ -230,16 +230,16 @@ def _reason(error: Exception) -> str:
     if _is_unreachable(error):
         return "the hub cannot be reached, or HF_HUB_OFFLINE is set; go online and try again"
     if isinstance(error, errors.GatedRepoError):
-        return f"it is gated: accept its terms on its page on the hub, then {LOG_IN}"
+        return f"it is gated: accept its terms on its page on the hub, then {_LOG_IN}"
     status = error.response.status_code if isinstance(error, errors.HfHubHTTPError) else 0
     if isinstance(error, errors.RepositoryNotFoundError) or status == 401:
-        return f"the hub shows no such repository: check the name, or if it is private {LOG_IN}"
+        return f"the hub shows no such repository: check the name, or if it is private {_LOG_IN}"
     if isinstance(error, errors.RevisionNotFoundError):
         return "the repository has no such revision; name a branch, a tag or a commit that it has"
     if isinstance(error, errors.EntryNotFoundError):
         return f"the repository has no {MODEL_FILE} with a {DIGEST_FILE}, as clipgru push writes them; name another one"
     if status:
-        cure = f"{LOG_IN}, by a token that may do this" if status == 403 else "try again later"
+        cure = f"{_LOG_IN}, by a token that may do this" if status == 403 else "try again later"
         return f"the hub answers {status_in_words(status)}; {cure}"
     if isinstance(error, OSError) and error.errno:
         return reason_of(error)

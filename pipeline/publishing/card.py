@@ -43,14 +43,14 @@ _OTHER_DATA = ("--data.root", "--data.annotations", "--data.format", "--config")
 
 
 @dataclass(frozen=True)
-class Card:
+class ModelCard:
     """Text of a model card, and notes on what it leaves out."""
 
     text: str
     notes: tuple[str, ...]
 
 
-def make_card(path: Path, file: ModelFile, target: HubModel, sha256: str, licence: str | None) -> Card:
+def make_card(path: Path, file: ModelFile, target: HubModel, sha256: str, licence: str | None) -> ModelCard:
     """Return the card of a model file.
 
     Args:
@@ -67,7 +67,7 @@ def make_card(path: Path, file: ModelFile, target: HubModel, sha256: str, licenc
     notes: list[str] = []
     with as_written(path.parent):
         text = _text(path, file, run, notes, target, sha256, licence)
-    return Card(text, tuple(notes))
+    return ModelCard(text, tuple(notes))
 
 
 def _text(

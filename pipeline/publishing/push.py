@@ -13,22 +13,22 @@ from pipeline.checkpoint import load_model_file
 from pipeline.errors import UserError
 from pipeline.files.failures import failures_of
 from pipeline.hub import COMMIT, DIGEST_FILE, MODEL_FILE, HubModel, hub_failures
-from pipeline.publishing.card import Card, make_card
+from pipeline.publishing.card import ModelCard, make_card
 from pipeline.sources import HUB_NAME, HUB_REVISION
 from pipeline.version import __version__
 
-CARD_FILE = "README.md"
+_CARD_FILE = "README.md"
 _LICENCE = re.compile(r"[a-z0-9][a-z0-9.+-]{0,63}")
 
 
 @dataclass(frozen=True)
-class Parcel:
+class _Parcel:
     """What is pushed: the bytes of a model file, their digest, and the card."""
 
     target: HubModel
     content: bytes
     sha256: str
-    card: Card
+    card: ModelCard
 
     @property
     def files(self) -> dict[str, bytes]:
@@ -36,11 +36,11 @@ class Parcel:
         return {
             MODEL_FILE: self.content,
             DIGEST_FILE: f"{self.sha256}  {MODEL_FILE}\n".encode(),  # as sha256sum has it
-            CARD_FILE: self.card.text.encode(),
+            _CARD_FILE: self.card.text.encode(),
         }
 
 
-def make_parcel(path: Path, name: str, revision: str | None, licence: str | None) -> Parcel:
+def make_parcel(path: Path, name: str, revision: str | None, licence: str | None) -> _Parcel:
     """Read and check a model file, and make its card; asks nothing of the network.
 
     Raises:
@@ -59,10 +59,10 @@ def make_parcel(path: Path, name: str, revision: str | None, licence: str | None
         content = path.read_bytes()
     sha256 = hashlib.sha256(content).hexdigest()
     target = HubModel(name, revision or "main")
-    return Parcel(target, content, sha256, make_card(path, file, target, sha256, licence))
+    return _Parcel(target, content, sha256, make_card(path, file, target, sha256, licence))
 
 
-def push_parcel(parcel: Parcel, *, private: bool) -> dict[str, Any]:
+def push_parcel(parcel: _Parcel, *, private: bool) -> dict[str, Any]:
     """Make the repository and the branch if they are not there, and commit the files; return what was done.
 
     Raises:
@@ -98,8 +98,8 @@ def _check_repository(target: HubModel, found: Any, private: bool) -> None:
     if private and found.private is False:
         raise UserError(f"{target}: is there already, and public; make it private on its page, or leave --private out")
     names = {file.rfilename for file in found.siblings or ()}
-    if names & {MODEL_FILE, CARD_FILE} and DIGEST_FILE not in names:
+    if names & {MODEL_FILE, _CARD_FILE} and DIGEST_FILE not in names:
         raise UserError(
-            f"{target}: has a {CARD_FILE} or {MODEL_FILE} that clipgru push did not write, and would replace; choose "
+            f"{target}: has a {_CARD_FILE} or {MODEL_FILE} that clipgru push did not write, and would replace; choose "
             "another name, or remove them there"
         )
