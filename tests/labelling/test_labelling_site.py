@@ -165,11 +165,6 @@ def test_learning_waits_for_features(label: LabelPage) -> None:
     assert job.output == label.folder / "model.safetensors"
 
 
-def test_the_page_is_part_of_the_package() -> None:
-    pyproject = (Path(__file__).parents[2] / "pyproject.toml").read_text()
-    assert '"labelling/page/*"' in pyproject
-
-
 def test_a_folder_without_videos_or_a_model_file_says_so(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
     for folder, words in ((tmp_path / "none", "no such folder"), (tmp_path, "holds no video")):
         assert main(["label", str(folder), "--serve", "127.0.0.1:0"]) == 2
