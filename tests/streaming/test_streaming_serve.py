@@ -122,13 +122,6 @@ def test_the_page_is_served_and_asks_nobody_else(view: PageView) -> None:
     assert status_of(view, "/no/such/page") == 404
 
 
-def test_the_page_is_part_of_the_package() -> None:
-    """As package data; a wheel without it would serve nothing."""
-    pyproject = (Path(__file__).parents[2] / "pyproject.toml").read_text()
-    for room in ("serving", "streaming"):
-        assert f'"{room}/page/*"' in pyproject
-
-
 def test_the_state_in_one_answer(view: PageView) -> None:
     view.show([ONE.status(0), TWO.status(0)])
     view.show([ONE.status(1), replace(TWO.status(1), state="stalled", message="signal lost")])
