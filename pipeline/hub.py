@@ -58,7 +58,7 @@ def local_model(source: str, *, output: str | None = "") -> str:
     """
     if not source.startswith(_PREFIX):
         return source
-    model = parse_address(source)
+    model = parse_hub_address(source)
     if output is None:
         raise UserError(
             f"{model}: this command writes beside its model, and the hub's cache is no place for that; name one by "
@@ -67,7 +67,7 @@ def local_model(source: str, *, output: str | None = "") -> str:
     return str(_bring(model))
 
 
-def parse_address(address: str) -> HubModel:
+def parse_hub_address(address: str) -> HubModel:
     """Return what an address names. Raises ``UserError`` for a name that no repository or revision can have."""
     found = hub_parts(address)
     if found is None:

@@ -14,7 +14,7 @@ import pytest
 from pipeline.checkpoint import save_model
 from pipeline.cli import main
 from pipeline.errors import UserError
-from pipeline.hub import DIGEST_FILE, MODEL_FILE, HubModel, local_model, parse_address
+from pipeline.hub import DIGEST_FILE, MODEL_FILE, HubModel, local_model, parse_hub_address
 from pipeline.inference import load_model
 from pipeline.sources import has_address, shown_source
 from pipeline.training.initial import start_from
@@ -69,8 +69,8 @@ def refusal(address: str) -> str:
 
 
 def test_names_are_checked_before_anything_is_asked() -> None:
-    assert parse_address("hf://a/b") == HubModel("a/b", "main")
-    assert parse_address("hf://a-1/b_2.c@refs/pr/3") == HubModel("a-1/b_2.c", "refs/pr/3")
+    assert parse_hub_address("hf://a/b") == HubModel("a/b", "main")
+    assert parse_hub_address("hf://a-1/b_2.c@refs/pr/3") == HubModel("a-1/b_2.c", "refs/pr/3")
     wrong = [
         "a",
         "a/b/c",

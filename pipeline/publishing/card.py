@@ -165,7 +165,7 @@ def _figures(path: Path, file: ModelFile, run: RunRecord, notes: list[str]) -> l
     rows = list(_rows(_SPLITS["val"], file.metrics))
     records: list[EvaluationRecord | TimelineRecord] = [*run.evaluations, *run.timelines]
     for record in records:
-        if _is_of_this_file(_home(run, record.name) / "summary.json", path, notes):
+        if _is_of_this_file(record.folder / "summary.json", path, notes):
             other = ", of other data than it was trained with" if _was_of_other_data(run, record.name) else ""
             rows += _rows(_SPLITS[record.name] + other, record.summary)
     if not rows:
@@ -191,11 +191,6 @@ def _is_number(value: Any) -> TypeGuard[float]:
     return isinstance(value, int | float) and math.isfinite(value)
 
 
-def _home(run: RunRecord, name: str) -> Path:
-    special = {"evaluation": run.folder, "folds": run.folder / "evaluation"}
-    return special.get(name, run.folder / f"evaluation_{name}")
-
-
 def _is_of_this_file(record: Path, model: Path, notes: list[str]) -> bool:
     """True if a record is not older than the model file, and so not of one that was there before."""
     if record.exists() and record.stat().st_mtime >= model.stat().st_mtime:
@@ -216,10 +211,9 @@ def _was_of_other_data(run: RunRecord, split: str) -> bool:
 
 
 def _time(path: Path, file: ModelFile, run: RunRecord, notes: list[str]) -> list[str]:
-    places = [run.folder / "diagnosis" / "diagnosis.json", run.folder / "diagnosis.json"]
-    place = next((place for place in places if place.exists()), None)
-    said = run.diagnosis if place and _is_of_this_file(place, path, notes) else {}
-    if not said:
+    place = run.diagnosis_file
+    said = run.diagnosis
+    if not said or place is None or not _is_of_this_file(place, path, notes):
         how = "tells" if file.task == "clip" else "knows models of clips alone"
         return [f"Not known: nobody measured it (`clipgru diagnose` {how})."]
     answer = (

@@ -1,4 +1,4 @@
-"""``push_model``: a model file to the hub, with its digest and its card, in one commit."""
+"""A model file to the hub, with its digest and its card, in one commit."""
 
 from __future__ import annotations
 

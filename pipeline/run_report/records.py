@@ -75,6 +75,7 @@ class EvaluationRecord:
     labels: tuple[str, ...]
     answers: tuple[Answer, ...]
     summary: dict[str, Any]
+    folder: Path
 
     @property
     def num_right(self) -> int:
@@ -102,6 +103,7 @@ class TimelineRecord:
     name: str
     evaluation: TimelineEvaluation
     summary: dict[str, Any]
+    folder: Path
 
 
 @dataclass(frozen=True)
@@ -117,6 +119,8 @@ class RunRecord:
     evaluations: tuple[EvaluationRecord, ...] = ()
     timelines: tuple[TimelineRecord, ...] = ()
     diagnosis: dict[str, Any] = field(default_factory=dict)
+    diagnosis_file: Path | None = None
+    """Where that is, or would be."""
     data: dict[str, Any] = field(default_factory=dict)
     bad_videos: tuple[dict[str, str], ...] = ()
     """Rows of ``bad_videos.csv``: path, stage, cause, times."""
@@ -169,6 +173,8 @@ def _read(folder: Path) -> RunRecord:
     config, model = folder / "config.yaml", folder / "model.safetensors"
     settings_text = config.read_text(encoding="utf-8") if config.exists() else ""
     description = read_description(model) if model.exists() else {}
+    diagnosis = folder / "diagnosis" / "diagnosis.json"
+    diagnosis = diagnosis if diagnosis.exists() else folder / "diagnosis.json"
     folds = {_fold_name(path.parent): path.parent for path in sorted(folder.glob("model/seed_*/fold_*/config.yaml"))}
     first = next(iter(folds.values()), folder)
     return RunRecord(
@@ -181,7 +187,8 @@ def _read(folder: Path) -> RunRecord:
         folds={name: read_curves(path) for name, path in folds.items()},
         evaluations=tuple(_evaluation(name, place) for name, place in _places(folder, "videos.csv")),
         timelines=tuple(_timelines(name, place) for name, place in _places(folder, "timelines.json")),
-        diagnosis=_json(folder / "diagnosis" / "diagnosis.json") or _json(folder / "diagnosis.json"),
+        diagnosis=_json(diagnosis),
+        diagnosis_file=diagnosis,
         data=_json(folder / "data.json") or _json(first / "data.json"),
         bad_videos=tuple(row for part in (folder, *folds.values()) for row in _rows(part / "bad_videos.csv")),
         commands=tuple(_json_lines(folder / JOURNAL)),
@@ -232,14 +239,15 @@ def _places(folder: Path, file_name: str) -> list[tuple[str, Path]]:
 
 
 def _timelines(name: str, folder: Path) -> TimelineRecord:
-    return TimelineRecord(name, load_timeline_evaluation(folder / "timelines.json"), _json(folder / "summary.json"))
+    evaluation = load_timeline_evaluation(folder / "timelines.json")
+    return TimelineRecord(name, evaluation, _json(folder / "summary.json"), folder)
 
 
 def _evaluation(name: str, folder: Path) -> EvaluationRecord:
     summary = _json(folder / "summary.json")
     answers = tuple(_answer(row) for row in _rows(folder / "videos.csv"))
     labels = tuple(summary.get("class_recall", ())) or tuple(sorted({answer.label for answer in answers}))
-    return EvaluationRecord(name, labels, answers, summary)
+    return EvaluationRecord(name, labels, answers, summary, folder)
 
 
 def _answer(row: dict[str, str]) -> Answer:
