@@ -311,6 +311,11 @@ def test_scores_and_frames_are_read(tmp_path: Path) -> None:
         ("f.eaf", EAF.replace('TIME_VALUE="2000"', 'TIME_VALUE="2"'), r"annotation a1: the segment ends at"),
         ("f.eaf", EAF.replace("milliseconds", "NTSC-frames"), r"TIME_UNITS 'NTSC-frames'"),
         ("f.boris", {"observations": {"one": {"events": [[1]]}}}, r"observation one: event 0: must be a list"),
+        (
+            "f.boris",
+            {"observations": {"one": {"file": {"1": ["a.mp4"]}, "media_creation_date_as_offset": True}}},
+            r"observation one: media_info\.media_creation_time: must be the time at which each file was recorded",
+        ),
         ("f.tsv", BORIS_TABULAR.replace("START", "BEGIN"), r"f\.tsv:6: BEGIN of run is no START"),
         ("f.tsv", BORIS_TABULAR.replace("2\ta.mp4", "2\tb.mp4"), r"f\.tsv:7: f is of several videos, .*the project"),
         ("f.srt", "00:00:01,500 --> soon\nrun\n", r"f\.srt:1: expected times such as"),

@@ -108,12 +108,12 @@ class _Observation:
         media = _one_after_the_other(
             names, seconds, read_number(where, "the time offset", values.get("time offset") or 0)
         )
-        if values.get("media_creation_date_as_offset"):
-            taken = as_mapping(info.get("media_creation_time") if isinstance(info, Mapping) else None, where, "times")
-            media = [
-                replace(part, start=read_number(where, "a time", taken.get(part.name)) + media[0].start)
-                for part in media
-            ]
+        if media and values.get("media_creation_date_as_offset"):
+            taken_at = info.get("media_creation_time") if isinstance(info, Mapping) else None
+            place = f"{where}: media_info.media_creation_time"
+            times = as_mapping(taken_at, place, "the time at which each file was recorded")
+            starts = [read_number(place, f"that of {part.name}", times.get(part.name)) for part in media]
+            media = [replace(part, start=at + media[0].start) for part, at in zip(media, starts, strict=True)]
         others = [name for player, some in players.items() if player != "1" for name in some or ()]
         found = cls(where, media, [], ["videos of further players"] if others else [])
         for number, event in enumerate(values.get("events", ())):
