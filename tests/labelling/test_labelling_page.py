@@ -63,13 +63,10 @@ def number_shown(page: Page) -> int:
 
 
 def see(page: Page, number: int) -> None:
-    """Wait for the picture of that number, which is the one painted in it."""
-    expect(page.locator("#picture img")).to_have_attribute("data-frame", str(number))
-    for _ in range(WAIT_MS // 50):  # the picture before may have the same number in another video
-        if (shown := number_shown(page)) == number:
-            break
-        page.wait_for_timeout(50)
-    assert shown == number
+    """Wait for the picture of that number of the video that is open; the number is painted in it too."""
+    video = page.url.partition("#")[2]
+    expect(page.locator("#picture img")).to_have_attribute("src", f"pictures/{video}/{number}.jpg")
+    assert number_shown(page) == number
 
 
 def press(page: Page, *keys: str) -> None:
