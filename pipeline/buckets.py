@@ -13,6 +13,7 @@ import io
 import os
 import stat
 from collections.abc import Callable, Generator
+from datetime import datetime
 from functools import lru_cache, partial
 from pathlib import Path, PosixPath
 from queue import Empty, SimpleQueue
@@ -81,10 +82,8 @@ class BucketPath(PosixPath):
             return self._status
         facts = self._ask(lambda store, key: store.info(key))
         mode = stat.S_IFDIR if facts["type"] == "directory" else stat.S_IFREG
-        changed = next(
-            (facts[name] for name in ("LastModified", "mtime", "last_modified", "created") if facts.get(name)), 0
-        )
-        seconds = changed.timestamp() if hasattr(changed, "timestamp") else 0
+        changed = next((facts[name] for name in _TIMES if isinstance(facts.get(name), datetime)), None)
+        seconds = changed.timestamp() if changed else 0
         status = os.stat_result((mode | 0o444, 0, 0, 1, 0, 0, facts["size"] or 0, seconds, seconds, seconds))
         self._status = status if self._keeps else None
         return status

@@ -19,6 +19,7 @@ from pipeline.buckets import BucketPath, source_path
 from pipeline.checkpoint import save_model
 from pipeline.cli import main
 from pipeline.config import ClipSettings, DataConfig, DecodeConfig
+from pipeline.datasets.formats import read_annotations
 from pipeline.decode import VideoOpener, open_video
 from pipeline.errors import DecodeError, UserError
 from tests.bucket_server import KEYS, BucketServer, serving_buckets
@@ -137,9 +138,16 @@ def test_predict_and_check_a_folder_with_bad_objects(
         assert secret not in texts
 
 
+def some_files(root: Path) -> list[Path]:
+    """Videos of three classes, of all parts, train first, whose number is even there: no batch is left out."""
+    labels = ("background", "appears", "grows")
+    folders = [root / part / label for part in ("train", "val", "test") for label in labels]
+    return [file for folder in folders for file in sorted(folder.iterdir())[:4]]
+
+
 def train_words(tmp_path: Path, *more: str) -> list[str]:
     settings = {
-        "data.batch_size": 8, "data.num_workers": 0, "data.max_bad_fraction": 0.5, "decode.allow_url": "true",
+        "data.batch_size": 2, "data.num_workers": 0, "data.max_bad_fraction": 0.5, "decode.allow_url": "true",
         "sampling.num_frames": 4, "sampling.sample_fps": 5, "transform.fit_size_px": 40, "transform.input_size_px": 32,
         "model.backbone": "tiny", "model.weights": "none", "model.heads": "[convgru]", "model.hidden_channels": 8,
         "training.epochs": 1, "training.freeze_batch_norm": "false", "training.precision": "fp32",
@@ -157,7 +165,7 @@ def test_a_training_on_a_manifest_in_a_bucket(
     bucket: BucketServer, motion_root: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.setattr(BucketPath, "timeout_seconds", 2.0)
-    files = [file for part in ("train", "val", "test") for file in sorted((motion_root / part).rglob("*.mp4"))]
+    files = some_files(motion_root)
     names = [file.relative_to(motion_root).as_posix() for file in files]
     bad_ones = [name for name in names if name.startswith("train/background")]
     parts = dict(zip(bad_ones, ("forbidden", "slow", "damaged"), strict=False))
@@ -184,10 +192,29 @@ def test_a_training_on_a_manifest_in_a_bucket(
     assert main(["evaluate", model, "--quiet", "--decode.allow_url", "true", "--device", "cpu"]) == 0
 
 
+def test_a_manifest_on_the_disk_names_objects(bucket: BucketServer, tmp_path: Path) -> None:
+    for name in ("a.mp4", "b/c.mp4"):
+        bucket.put(f"set/{name}", b"any")
+    manifest = tmp_path / "videos.csv"
+    manifest.write_text("path,label\na.mp4,x\nb/c.mp4,y\n")
+    data = DataConfig(format="manifest", root="s3://clips/set", annotations=str(manifest))
+    paths = [str(row.path) for row in read_annotations(data).splits["all"]]
+    assert paths == ["s3://clips/set/a.mp4", "s3://clips/set/b/c.mp4"]
+    for line, cause in (
+        ("d.mp4,x", r"lists videos that are not under s3://clips/set\. 1: d\.mp4"),
+        ("../other/e.mp4,x", "leads out of the root s3://clips/set"),
+        ("s3://other/e.mp4,x", "not under"),
+    ):
+        manifest.write_text(f"path,label\na.mp4,x\n{line}\n")
+        with pytest.raises(UserError, match=cause):
+            read_annotations(data)
+
+
 def test_a_training_on_class_folders_in_a_bucket(bucket: BucketServer, motion_root: Path, tmp_path: Path) -> None:
-    for file in sorted(motion_root.rglob("*.mp4")):
+    for file in some_files(motion_root):
         bucket.put(file.relative_to(motion_root).as_posix(), file.read_bytes())
-    assert main(train_words(tmp_path, "--data.root", "s3://clips", "--data.cache", "frames")) == 0
+    more = ["--data.root", "s3://clips", "--data.cache", "frames", "--data.num_workers", "2"]
+    assert main(train_words(tmp_path, *more)) == 0
     assert main(["train", "--data.root", "s3://nowhere/at/all", "--decode.allow_url", "true"]) == 2
 
 
