@@ -68,8 +68,8 @@ def find(paths: Iterable[str], allow_url: bool = False) -> Found:
     found = Found()
     for name in paths:
         if is_bucket_address(name) and not allow_url:
-            cure = "--decode.allow_url true lets it be fetched"
-            raise UserError(f"{shown_text(name)}: in a bucket, and only local files are read; {cure}")
+            cure = "check and predict read it with --decode.allow_url true"
+            raise UserError(f"{shown_text(name)}: in a bucket, and only local files are read here; {cure}")
         path = source_path(name)
         if not path.exists():
             raise UserError(f"{name} does not exist; name video files, folders, manifests or experiment configs")

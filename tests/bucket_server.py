@@ -1,4 +1,4 @@
-"""An S3 server on the loopback, of moto, with a proxy before it that can be slow, forbid, or lose an object's end."""
+"""An S3 server on the loopback, of moto, that can be told to be slow, and to forbid."""
 
 from __future__ import annotations
 
@@ -10,10 +10,15 @@ from wsgiref.types import StartResponse, WSGIEnvironment
 
 import pytest
 from moto.server import DomainDispatcherApplication, create_backend_app
-from werkzeug.serving import make_server
+from werkzeug.serving import WSGIRequestHandler, make_server
 
 BUCKET = "clips"
 KEYS = {"AWS_ACCESS_KEY_ID": "AKIAHIDDENHIDDENHIDD", "AWS_SECRET_ACCESS_KEY": "hidden-secret-key"}
+
+
+class _Quiet(WSGIRequestHandler):
+    def log(self, *args: object) -> None:
+        pass
 
 
 class BucketServer:
@@ -30,7 +35,7 @@ class BucketServer:
         self.slow: set[str] = set()
         self.is_over = threading.Event()
         self._app = DomainDispatcherApplication(create_backend_app)
-        self._server = make_server("127.0.0.1", 0, self._answer, threaded=True)
+        self._server = make_server("127.0.0.1", 0, self._answer, threaded=True, request_handler=_Quiet)
         self.url = f"http://127.0.0.1:{self._server.server_port}"
         self._thread = threading.Thread(target=self._server.serve_forever, args=(0.02,), daemon=True)
         self._thread.start()

@@ -99,9 +99,10 @@ def test_a_bad_object_is_one_error(
 def test_nothing_is_read_unless_allowed(
     bucket: BucketServer, tmp_path: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:
-    model = str(save_model(tmp_path / "m.safetensors", small_model()) or tmp_path / "m.safetensors")
+    model = str(tmp_path / "m.safetensors")
+    save_model(tmp_path / "m.safetensors", small_model())
     bucket.requests.clear()
-    for words in (["predict", model, "s3://clips/a.mp4"], ["check", "s3://clips"]):
+    for words in (["predict", model, "s3://clips/a.mp4"], ["check", "s3://clips"], ["doctor", "s3://clips"]):
         assert main(words) == 2
         assert "--decode.allow_url true" in capsys.readouterr().err
     with pytest.raises(UserError, match=r"data\.root s3://clips/a is in a bucket.*set decode\.allow_url true"):
