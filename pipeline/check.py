@@ -17,6 +17,7 @@ import numpy as np
 from rich.progress import Progress
 from rich.table import Table
 
+from pipeline.buckets import source_path
 from pipeline.config import DataConfig, DecodeConfig
 from pipeline.datasets.annotations import VideoRow
 from pipeline.datasets.formats import format_of
@@ -166,7 +167,7 @@ def _make_report(found: Found, examinations: Sequence[Examination], same_content
     files = tuple(examination.health for examination in examinations)
     examined = {health.path for health in files}  # a picture in an archive has no file of its own
     absent = [path for _, row in found.rows if (path := str(row.path)) not in examined and not row.path.exists()]
-    known = {Path(health.path): health for health in files if health.duration_seconds}
+    known = {source_path(health.path): health for health in files if health.duration_seconds}
     labelled = [row for _, row in rows]
     misfits = find_misfits(labelled, known)
     too_many = _too_many_bad(labelled, files, len(misfits.outside), found.max_bad_fraction)
@@ -216,7 +217,7 @@ def _leaks(rows: Sequence[tuple[str, VideoRow]], groups: Groups) -> tuple[tuple[
 
 def run_check(paths: Sequence[str], options: CheckOptions, config: DecodeConfig, console: PlainConsole) -> int:
     """Checks everything and writes what ``options`` asks for. Returns 0, or 1 if anything cannot be used."""
-    found = find(paths)
+    found = find(paths, config.allow_url)
     if not (found.files or found.rows or found.problems or found.trainings):
         raise UserError(f"no video or picture found in {', '.join(paths)}")
     report = _make_report(found, *_examine_found(found, options, config, console))

@@ -2,8 +2,10 @@
 
 from __future__ import annotations
 
+import stat
 from collections import defaultdict
 from collections.abc import Iterable, Sequence
+from contextlib import suppress
 from pathlib import Path
 
 import numpy as np
@@ -22,16 +24,20 @@ Groups = tuple[tuple[str, ...], ...]
 
 
 def same_bytes(paths: Iterable[Path]) -> Groups:
-    """Groups of two or more regular files with the same content. Only files of equal size are read."""
+    """Groups of two or more regular files with the same content. Only files of equal size are read; one that cannot be
+    read is in no group."""
     by_size: dict[int, list[Path]] = defaultdict(list)
     for path in paths:
-        if path.is_file() and path.stat().st_size:
-            by_size[path.stat().st_size].append(path)
+        with suppress(OSError):
+            status = path.stat()
+            if stat.S_ISREG(status.st_mode) and status.st_size:
+                by_size[status.st_size].append(path)
     by_digest: dict[str, list[str]] = defaultdict(list)
     for alike in by_size.values():
         if len(alike) > 1:
             for path in alike:
-                by_digest[file_digest(path)].append(str(path))
+                with suppress(OSError):
+                    by_digest[file_digest(path)].append(str(path))
     return tuple(tuple(group) for group in by_digest.values() if len(group) > 1)
 
 

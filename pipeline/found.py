@@ -9,6 +9,7 @@ from pathlib import Path
 
 import yaml
 
+from pipeline.buckets import is_bucket_address, source_path
 from pipeline.config import DataConfig, SequenceConfig
 from pipeline.datasets.annotations import VideoRow, annotation_files, folders_in, list_videos
 from pipeline.datasets.formats import DataFormat, format_of
@@ -56,16 +57,20 @@ class Found:
     max_bad_fraction: float = DataConfig.max_bad_fraction
 
 
-def find(paths: Iterable[str]) -> Found:
+def find(paths: Iterable[str], allow_url: bool = False) -> Found:
     """Find the videos and annotations that the paths name: video files, folders, manifests and experiment configs. A
     folder without videos may hold pictures, and so may a zip archive.
 
     Raises:
-        UserError: a path does not exist, a config is none, or it names an unknown format.
+        UserError: a path does not exist or is in a bucket and none is allowed, a config is none, or it names an unknown
+            format.
     """
     found = Found()
     for name in paths:
-        path = Path(name)
+        if is_bucket_address(name) and not allow_url:
+            cure = "check and predict read it with --decode.allow_url true"
+            raise UserError(f"{shown_text(name)}: in a bucket, and only local files are read here; {cure}")
+        path = source_path(name)
         if not path.exists():
             raise UserError(f"{name} does not exist; name video files, folders, manifests or experiment configs")
         if path.is_dir():
@@ -156,7 +161,7 @@ def _add_data(
     if kind.open_pictures:
         found.pictures += [data] if rows else []
     else:
-        _add_files(found, Path(data.root), rows)
+        _add_files(found, source_path(data.root), rows)
     return training
 
 

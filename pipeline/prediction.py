@@ -18,8 +18,9 @@ from pathlib import Path
 from rich.markup import escape
 from rich.progress import Progress
 
+from pipeline.buckets import is_bucket_address, source_path
 from pipeline.clip import Segment
-from pipeline.datasets.annotations import VIDEO_SUFFIXES, list_videos
+from pipeline.datasets.annotations import VIDEO_SUFFIXES, is_video, list_videos
 from pipeline.datasets.tables import MANIFEST_SUFFIXES, read_manifest_rows
 from pipeline.datasets.timelines.predicted import StretchesFile
 from pipeline.datasets.timelines.reading import other_format_of, read_timelines
@@ -109,7 +110,7 @@ def _expand(source: str, allow_url: bool, suffixes: Set[str], own: list[Path]) -
         if not allow_url:
             cure = "--decode.allow_url true lets it be fetched"
             raise UserError(f"{shown_source(source)}: an address, and only local files are read; {cure}")
-        return [source]
+        return _objects(source, suffixes) if is_bucket_address(source) else [source]
     path = Path(source)
     if path.is_dir():
         listing = list_videos(path, suffixes)
@@ -121,6 +122,13 @@ def _expand(source: str, allow_url: bool, suffixes: Set[str], own: list[Path]) -
     for file in sorted(match for match in _matches(source) if match.is_file()):
         (own if is_own(file) else others).append(file)
     return others
+
+
+def _objects(address: str, suffixes: Set[str]) -> list[Path | str]:
+    """An object as it is, which need not be there; of a folder the videos below."""
+    if is_video(address.rstrip("/").rpartition("/")[2], suffixes):
+        return [address]
+    return [str(path) for path in list_videos(source_path(address), suffixes).videos]
 
 
 def _matches(pattern: str) -> list[Path]:

@@ -17,7 +17,7 @@ from urllib.parse import unquote
 HIDDEN = "***"
 """Stands for what is not shown."""
 
-_SCHEMES = "rtsps?|rtspu|rtmps?|https?|ftps?|udp|tcp|rtp|srt|mmsh?|wss?|mqtts?"
+_SCHEMES = "rtsps?|rtspu|rtmps?|https?|ftps?|udp|tcp|rtp|srt|mmsh?|wss?|mqtts?|s3|gs|az"
 # One slash is what is left of two in a path.
 _ADDRESS = re.compile(rf"({_SCHEMES}):[/\\]{{1,2}}([^/?#]*)([^?#]*)(.*)", re.IGNORECASE | re.DOTALL)
 _ADDRESS_IN_PATH = re.compile(
@@ -31,6 +31,8 @@ _HUB_WORD = r"\w(?:[\w.-]{0,94}\w)?"
 # A token of the hub, which somebody may paste there, begins with hf_ and is longer.
 HUB_NAME = re.compile(rf"(?!.*(?:--|\.\.|\.git(?:/|\Z)|hf_\w{{20}}))(?=.{{3,96}}\Z){_HUB_WORD}/{_HUB_WORD}", re.ASCII)
 HUB_REVISION = re.compile(rf"(?!.*(?:\.\.|hf_\w{{20}}))(?=.{{1,100}}\Z){_HUB_WORD}(?:/{_HUB_WORD})*", re.ASCII)
+BUCKET_ADDRESS = re.compile(r"(?:s3|gs|az)://[\w.-]+(?:/[^/?#@\0]+)*/?", re.ASCII)
+"""An object or a folder in a bucket, by a name that a path can have."""
 _HOST = re.compile(r"(?:[\w.-]+|\[[0-9a-f:.]+(?:%\w+)?\])(?::\d{1,5})?", re.IGNORECASE)
 _AT = re.compile("@|%(?:25)*40")
 _PATH = re.compile(r"[\w ./*-]*", re.ASCII)
@@ -79,10 +81,20 @@ def shown_source(source: str) -> str:
     """
     if hub_parts(source):
         return source
+    if plain := _plain_object(source):
+        return plain
     address = _parse(source)
     if address is None:
         return source if _PLAIN_PATH.fullmatch(source) or source == HIDDEN else HIDDEN
     return f"{address.scheme}://{address.login}{address.host}{_shown_path(address.path)}{address.mark}"
+
+
+def _plain_object(address: str) -> str | None:
+    """The address of an object whose name has no word that tells of a secret, as it opens to those alone who have keys
+    to the bucket; None for anything else."""
+    whole = re.sub(r"^(s3|gs|az):/(?!/)", r"\1://", address)
+    is_plain = BUCKET_ADDRESS.fullmatch(whole) and _PLAIN_PATH.fullmatch(whole.partition("://")[2])
+    return whole if is_plain and not _TELLING.search(whole.replace("_", " ")) else None
 
 
 def hub_parts(address: str) -> tuple[str, str] | None:

@@ -7,6 +7,7 @@ from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import Any
 
+from pipeline.buckets import source_path
 from pipeline.checkpoint import ModelFile
 from pipeline.config import DataConfig
 from pipeline.datasets.annotations import Annotations, VideoRow, name_some
@@ -123,7 +124,7 @@ def _source_of(data: DataConfig) -> tuple[object, ...]:
 
 def _refuse_test_videos(model: ModelFile, trained_on: DataConfig, judged: _JudgedRows) -> None:
     """Test videos are those of the data that the model was trained on, while that is there, under whatever name."""
-    if not Path(trained_on.root).exists():
+    if not source_path(trained_on.root).exists():
         return
     tests = make_splits(_annotations(model, trained_on), trained_on, _seed_of(model)).test
     known = KnownVideos(train=Contents(trained_on).known(tests))

@@ -25,7 +25,7 @@ if "PYTEST_XDIST_WORKER" in os.environ:  # one of several processes, which share
 SLOW_FILES = (
     *("docs_run", "export", "ranks", "decode", "many", "fuzz_model", "tutorial", "demo", "training", "doctor"),
     *("ablate", "pages", "learning", "decode_health", "check", "onnx_file", "streaming_network"),
-    *("recognizer_pictures", "streaming", "cli", "wheel", "examples"),
+    *("recognizer_pictures", "streaming", "cli", "wheel", "examples", "buckets", "trackers"),
 )
 
 

@@ -25,6 +25,7 @@ LAYERS = {
     "options": 0,
     "files": 0,
     "sources": 0,
+    "buckets": 0,
     "machine": 0,
     "network": 0,
     "terminal": 0,

@@ -163,7 +163,7 @@ def writing_commands(folder: Path, options: Sequence[str], full: Path) -> dict[s
     return commands | {
         "predict --engine pool": [*predict, "--engine", "pool", "--workers", "2", "--parquet", str(full / "t")],
         "train": ["train", *options, *run_there],
-        "train, tensorboard": ["train", *options, *run_there, "--machine.tensorboard", "true"],
+        "train, tensorboard": ["train", *options, *run_there, "--machine.logger", "tensorboard"],
         "evaluate --protocol": ["evaluate", "--protocol", "own_split", *options, *run_there],
         "cache frames": ["train", *options, *elsewhere, "--name", "frames", "--data.cache", "frames"],
         "cache features": ["train", *options, *frozen, *elsewhere, "--name", "features", "--data.cache", "features"],

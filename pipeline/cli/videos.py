@@ -125,7 +125,7 @@ def check_command(args: Sequence[str]) -> int:
     from pipeline.check import run_check
     from pipeline.found import find
 
-    found, outputs = find(paths), {"--json": options.json, "--csv": options.csv}
+    found, outputs = find(paths, config.allow_url), {"--json": options.json, "--csv": options.csv}
     with claimed(outputs, [*paths, *found.files, *found.tables], no_clobber=no_clobber):
         return run_check(paths, options, config, console())
 

@@ -19,7 +19,8 @@ class DataConfig:
     other format that clipgru convert reads, such as boris or elan; of pictures: images (a folder or zip) or cifar10
     (downloaded to the root if it is not there)."""
     root: str = "data/videos"
-    """The folder that holds the videos; data/README.md shows the trees."""
+    """The folder that holds the videos, on the disk or in a bucket (s3://bucket/folder, with decode.allow_url);
+    data/README.md shows the trees."""
     annotations: str | None = None
     """The manifest, the folder of official split lists or groups.csv, if it is not at its usual place."""
     features_fps: float | None = None
@@ -79,7 +80,8 @@ class DecodeConfig:
     """Decode in a separate process, so that a file that hangs or crashes a decoder ends that process alone."""
     timeout_seconds: float = 60.0
     """isolate: seconds that opening, indexing or reading a clip may take before the process is killed; allow_url:
-    seconds that a server may take to answer, or be silent; a whole download may take 60 times as long."""
+    seconds that a server may take to answer, or be silent, or for each MiB from a bucket; a whole download may take 60
+    times as long."""
     max_memory_mb: int = 1000
     """isolate: megabytes that the process may allocate for one file (enforced on Linux)."""
     stream: int | None = None
@@ -92,10 +94,11 @@ class DecodeConfig:
     max_seconds: float = 86_400.0
     """A video that lasts longer is refused."""
     allow_url: bool = False
-    """Also read http:// and https:// addresses: the file is fetched whole, then read like a local one. Of an address,
-    answers, messages and file names show only host and file name. No model file allows it."""
+    """Also read http:// and https:// addresses, whose file is fetched whole, then read like a local one, and s3://,
+    gs:// and az://, of which ranges are read. Of an address, answers, messages and file names show what is harmless. No
+    model file allows it."""
     max_download_mb: int = 4000
-    """allow_url: greatest size in megabytes of a file that is fetched."""
+    """allow_url: greatest size in megabytes of a file that is fetched, or read from a bucket."""
     index_cache: bool = False
     """Keep the index of each file's frames in ~/.cache/clipgru, so that it opens faster the next time."""
 

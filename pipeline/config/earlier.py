@@ -1,6 +1,4 @@
-"""Settings as earlier versions wrote them, under the names of this one: for model files, configs and options of before
-0.9.
-"""
+"""Settings as earlier versions wrote them, under the names of this one: for model files, configs and options."""
 
 from __future__ import annotations
 
@@ -19,11 +17,13 @@ _RENAMED = {
         "recompute_steps": "checkpoint_steps",
     },
     "training": {"backbone_learning_rate_ratio": "backbone_lr_scale", "frames_per_clip": "train_frames"},
+    "machine": {"tensorboard": "logger"},
 }
 _NEW_VALUES: dict[tuple[str, str], dict[Any, Any]] = {  # by the old name
     ("transform", "representation"): {"difference": "rgb_diff", "rgb_and_difference": "rgb+rgb_diff"},
     ("model", "read"): {"frames": "none"},
     ("model", "output_norm"): {"none": False, "batch": True},
+    ("machine", "tensorboard"): {False: "none", True: "tensorboard"},
     ("model", "backbone"): {"whitened": "resnet9_whitened"},
 }
 # Settings that are gone, and the value that every model has now.
@@ -72,7 +72,7 @@ def _renamed(block: str, settings: Mapping[str, Any], where: str) -> dict[str, A
         if (block, name) not in _GONE:
             new_name = _RENAMED.get(block, {}).get(name, name)
             new_values = _NEW_VALUES.get((block, name), {})
-            found[new_name] = new_values.get(value, value) if isinstance(value, str) else value
+            found[new_name] = new_values.get(value, value) if isinstance(value, str | bool) else value
     return found
 
 

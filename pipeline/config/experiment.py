@@ -6,10 +6,12 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Literal
 
+from pipeline.buckets import is_bucket_address
 from pipeline.config.data import DataConfig, DecodeConfig, SamplingConfig, TransformConfig
 from pipeline.config.model import MachineConfig, ModelConfig, TrainingConfig
 from pipeline.config.requirement import require
 from pipeline.config.sequence import SequenceConfig
+from pipeline.sources import shown_source
 
 
 @dataclass(frozen=True)
@@ -30,6 +32,11 @@ class ClipSettings:
     """Decides the random clips and their order."""
 
     def __post_init__(self) -> None:
+        require(
+            self.decode.allow_url or not is_bucket_address(self.data.root),
+            f"data.root {shown_source(self.data.root)} is in a bucket, and only local files are read: set "
+            "decode.allow_url true",
+        )
         has_neighbours = self.sampling.mode == "dense" and self.sampling.short_video != "loop"
         require(
             self.data.cache != "features" or has_neighbours or self.transform.input == "rgb",

@@ -176,8 +176,10 @@ class MachineConfig:
     folder."""
     timeout_seconds: float = 600.0
     """Several devices: how long one waits for another before the run ends with an error."""
-    tensorboard: bool = False
-    """Write TensorBoard logs beside the CSV ones."""
+    logger: Literal["none", "tensorboard", "wandb", "mlflow"] = "none"
+    """Where the figures of a training go beside its CSV logs: tensorboard (files in the run folder), wandb (Weights &
+    Biases) or mlflow (the server that MLFLOW_TRACKING_URI names). The last two get settings and the figures of each
+    epoch, and a resumed training goes on in the same run."""
     fast_heads: bool = True
     """On a CPU, run heads of maps by forms written by hand for it (ConvGRU's loop, large convolutions): the same
     results but for rounding, in less time. Other devices, exports and compilers never take them. A model file does not

@@ -3,11 +3,13 @@
 from __future__ import annotations
 
 import os
+import stat
 from collections.abc import Iterable, Sequence, Set
 from dataclasses import dataclass, replace
 from glob import escape, glob
 from pathlib import Path
 
+from pipeline.buckets import BucketPath
 from pipeline.config import SequenceConfig
 from pipeline.errors import UserError
 from pipeline.files.content import FilePart
@@ -103,9 +105,13 @@ def require_folder(root: Path) -> None:
     Raises:
         UserError: ``root`` is not there or is a file.
     """
-    if not root.exists():
-        raise UserError(f"the data root {root} does not exist; name the folder that holds the videos")
-    if not root.is_dir():
+    try:
+        is_folder = stat.S_ISDIR(root.stat().st_mode)
+    except FileNotFoundError:
+        raise UserError(f"the data root {root} does not exist; name the folder that holds the videos") from None
+    except OSError as error:
+        raise UserError(f"the data root {root} cannot be looked at: {error.strerror}") from error
+    if not is_folder:
         raise UserError(f"the data root {root} is a file; name the folder that holds the videos")
 
 
@@ -149,7 +155,8 @@ class Listing:
 def list_videos(
     folder: Path, suffixes: Set[str] = VIDEO_SUFFIXES, unread: Set[str] = _UNREAD_SUFFIXES, *, link_depth: int = 0
 ) -> Listing:
-    """Look for videos in ``folder`` and below: the one rule for which files of a folder are videos.
+    """Look for videos in ``folder`` and below: the one rule for which files of a folder are videos. Of a bucket all
+    objects below count.
 
     Args:
         folder: may itself be a link.
@@ -157,6 +164,10 @@ def list_videos(
         unread: of those that are worth a note.
         link_depth: linked folders so many levels below are entered, each folder once.
     """
+    if isinstance(folder, BucketPath):
+        objects = folder.objects()
+        seen, left_out = (tuple(path for path in objects if is_video(path.name, some)) for some in (suffixes, unread))
+        return Listing(seen, unread=left_out)
     found: tuple[list[Path], list[Path], list[Path]] = [], [], []
     videos, links, left = found
     entered = {os.path.realpath(folder)}

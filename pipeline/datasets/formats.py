@@ -10,6 +10,7 @@ from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import TYPE_CHECKING
 
+from pipeline.buckets import source_path
 from pipeline.config import DataConfig, DecodeConfig, SequenceConfig, require
 from pipeline.datasets.annotations import Annotations, as_stretch
 from pipeline.datasets.folders import read_folder
@@ -74,22 +75,24 @@ def format_of(config: DataConfig) -> DataFormat:
 
 
 def _annotations_of(config: DataConfig) -> Path | None:
-    return Path(config.annotations) if config.annotations else None
+    return source_path(config.annotations) if config.annotations else None
 
 
 def _listed(read: Callable[[Path, Path | None, int], Annotations]) -> _Reader:
     """A reader of published lists."""
-    return lambda config: read(Path(config.root), _annotations_of(config), config.split)
+    return lambda config: read(source_path(config.root), _annotations_of(config), config.split)
 
 
 def _searched(read: Callable[..., Annotations]) -> _Reader:
     """A reader that looks for files below the root."""
-    return lambda config: read(Path(config.root), _annotations_of(config), config.split, allow_links=config.allow_links)
+    return lambda config: read(
+        source_path(config.root), _annotations_of(config), config.split, allow_links=config.allow_links
+    )
 
 
 def _manifest_reader(*, of_timelines: bool) -> _Reader:
     def read(config: DataConfig) -> Annotations:
-        root = Path(config.root)
+        root = source_path(config.root)
         found = read_manifest(root, _annotations_of(config), of_timelines=of_timelines)
         if not config.allow_links:  # it may come from anyone
             refuse_links(found, root if root.is_dir() else root.parent)
@@ -99,7 +102,7 @@ def _manifest_reader(*, of_timelines: bool) -> _Reader:
 
 
 def _list_manifest(config: DataConfig) -> Annotations:
-    return read_manifest_rows(Path(config.root), _annotations_of(config), of_timelines=True)
+    return read_manifest_rows(source_path(config.root), _annotations_of(config), of_timelines=True)
 
 
 def _list_shards(config: DataConfig) -> Annotations:

@@ -14,7 +14,7 @@
     isolated    the same reader with the decoder in another process, which is killed when it hangs
     worker      that other process; wire: messages between the two
     opener      VideoOpener: opens one video after the other as the settings say
-    remote      brings a video from the web, if that is allowed; unpacked: from the tar that it is packed into
+    remote      brings a video from the web or a bucket, if that is allowed; unpacked: from the tar that it lies in
     picture     single pictures, for models that read pictures
     health      faults of a file, if any; bitstream: bytes that no encoder may write;
                 complaints: errors that FFmpeg reports meanwhile; notes: facts that are no fault

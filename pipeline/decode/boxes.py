@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import os
 import struct
 from collections.abc import Iterator
 from pathlib import Path
@@ -12,7 +11,7 @@ _MAX_BOXES = 1000
 
 def outer_boxes(path: Path) -> Iterator[tuple[bytes, int, int]]:
     """Name, position and size in bytes of the outermost boxes of an MP4 or MOV (ISO/IEC 14496-12, 4.2)."""
-    position, num_bytes = 0, os.path.getsize(path)
+    position, num_bytes = 0, path.stat().st_size
     with path.open("rb") as stream:
         for _ in range(_MAX_BOXES):
             stream.seek(position)

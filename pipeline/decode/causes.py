@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import os
 import struct
 from pathlib import Path
 
@@ -66,7 +65,7 @@ def framing_fault(path: Path) -> str:
 
 def is_cut_off(path: Path) -> bool:
     """True if an AVI, MP4 or MOV is shorter than it says, or an MPEG-TS ends inside a packet. False for other kinds."""
-    num_bytes = os.path.getsize(path)
+    num_bytes = path.stat().st_size
     with path.open("rb") as stream:
         start = stream.read(3 * _TS_PACKET_BYTES)
     if start[:4] == b"RIFF":

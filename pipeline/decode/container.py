@@ -21,6 +21,7 @@ from av.video.codeccontext import VideoCodecContext
 from av.video.frame import VideoFrame
 from av.video.stream import VideoStream
 
+from pipeline.buckets import BucketPath
 from pipeline.config import DecodeConfig
 from pipeline.decode.causes import likely_cause
 from pipeline.errors import DecodeError
@@ -69,6 +70,8 @@ class ffmpeg_errors:  # noqa: N801 (used like a function; as one it would cost e
             is_open = self._stage == "open"
             guess = f"; {likely_cause(self._path)}" if is_open else _LIKELY_CAUSES.get(error.errno or 0, "")
             raise DecodeError(self._path, self._stage, f"FFmpeg says: {error.strerror or error}{guess}") from error
+        if isinstance(error, OSError):  # of an object in a bucket; comes through PyAV as it is
+            raise DecodeError(self._path, self._stage, str(error.strerror)) from error
         if isinstance(error, IndexError):  # PyAV knows only the streams that were there at the start
             cause = "a stream that the header does not announce begins in the middle of the file"
             raise DecodeError(self._path, self._stage, f"{cause}: it is damaged or joined") from error
@@ -83,6 +86,8 @@ def check_regular_file(path: Path) -> None:
     try:
         status = path.stat()
     except FileNotFoundError as error:
+        if isinstance(path, BucketPath):
+            raise DecodeError(path, "open", str(error.strerror)) from None
         cause = (
             "; it looks like a URL, and only local files are read: download it, or see decode.allow_url"
             if _URL.match(str(path))
@@ -169,8 +174,10 @@ class OpenVideo:
         self._start, self._is_kept, self._has_all = 0, True, False
         limit = {"max_pixels": str(self.config.max_pixels)}
         with ffmpeg_errors(self.path, "open"):
+            is_object = isinstance(self.path, BucketPath)
             self.container = av.open(
-                str(self.path.absolute()),  # so that no file name can be read as a protocol ("concat:...")
+                # Absolute, so that no file name can be read as a protocol ("concat:...").
+                self.path.open("rb") if is_object else str(self.path.absolute()),
                 "r",
                 options=limit if _MAY_LIMIT_OPENING else {},
                 container_options={"protocol_whitelist": "file", "format_whitelist": FORMATS},

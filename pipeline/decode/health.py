@@ -6,8 +6,7 @@ complaints are counted too: a damaged picture is often given all the same, patch
 
 from __future__ import annotations
 
-import os
-from contextlib import closing
+from contextlib import closing, suppress
 from dataclasses import asdict, dataclass, field
 from pathlib import Path
 from typing import Any, cast
@@ -109,7 +108,9 @@ class Examination:
     @staticmethod
     def of_unreadable(path: Path, reason: str) -> Examination:
         """Return the examination of a file that cannot be opened."""
-        num_bytes = path.stat().st_size if path.is_file() else 0
+        num_bytes = 0
+        with suppress(OSError):
+            num_bytes = path.stat().st_size if path.is_file() else 0
         return Examination(FileHealth(str(path), UNUSABLE, (reason,), num_bytes), _stack([]))
 
     @staticmethod
@@ -312,7 +313,7 @@ def _health(
         path=str(path),
         verdict=UNUSABLE if is_unusable else DEGRADED if reasons else USABLE,
         reasons=reasons,
-        num_bytes=os.path.getsize(path),
+        num_bytes=path.stat().st_size,
         container=header.container,
         codec=header.codec,
         num_frames_claimed=header.num_frames,

@@ -9,7 +9,6 @@ The boxes are those of ISO/IEC 14496-12, 8.6 and 8.7.
 
 from __future__ import annotations
 
-import os
 import struct
 from dataclasses import dataclass
 from fractions import Fraction
@@ -256,7 +255,7 @@ def _check_edits(track: _Track) -> None:
 
 def _is_as_ffmpeg_sees_it(table: SampleTable, video: OpenVideo) -> bool:
     entries, num_samples = video.stream.index_entries, len(table.dts)
-    if len(entries) != num_samples or int((table.positions + table.sizes).max()) > os.path.getsize(video.path):
+    if len(entries) != num_samples or int((table.positions + table.sizes).max()) > video.path.stat().st_size:
         return False
     step = max(1, num_samples // _NUM_COMPARED)
     ends = {*range(min(_NUM_COMPARED, num_samples)), *range(max(0, num_samples - _NUM_COMPARED), num_samples)}

@@ -10,6 +10,7 @@ from pathlib import Path
 from tempfile import TemporaryDirectory
 from typing import Any
 
+from pipeline.buckets import BucketPath, is_bucket_address, source_path
 from pipeline.config import DecodeConfig
 from pipeline.decode.cache import index_store
 from pipeline.decode.decoders import check_decoder, open_here
@@ -17,7 +18,7 @@ from pipeline.decode.health import Examination, examine
 from pipeline.decode.isolated import DecodingProcess, IsolatedBackend, IsolatedFile, examine_isolated
 from pipeline.decode.picture import is_picture, open_picture
 from pipeline.decode.reader import VideoReader
-from pipeline.decode.remote import fetch, is_url
+from pipeline.decode.remote import check_object, fetch, fetch_object, is_url
 from pipeline.decode.unpacked import unpack
 from pipeline.errors import DecodeError, UserError
 from pipeline.files.content import FilePart
@@ -52,15 +53,35 @@ class VideoOpener:
         decoder raises ``DecodeError`` if the decoder is isolated.
 
         Args:
-            path: a regular file, or a part of one, or with ``allow_url`` an http or https address, as a text.
+            path: a regular file, or a part of one, or with ``allow_url`` an http or https address, as a text, or one of
+                an object in a bucket, which may be a ``BucketPath``.
         """
         if isinstance(path, FilePart):
             return self._open_temporary(path.name, partial(unpack, path))
         if isinstance(path, str) and self.config.allow_url and is_url(path):
-            return self._open_temporary(path, partial(fetch, path, config=self.config))
+            if not is_bucket_address(path):
+                return self._open_temporary(path, partial(fetch, path, config=self.config))
+            path = source_path(path)
+        if isinstance(path, BucketPath):
+            return self._open_object(path.opened(self.config.timeout_seconds))
         return self._open_file(Path(path), self.config)
 
-    def _open_temporary(self, name: str, bring: Callable[[Path], Path]) -> VideoReader:
+    def _open_object(self, path: BucketPath) -> VideoReader:
+        """Open an object of a bucket by ranges, if the decoder can, else what is fetched of it."""
+        self._check_allowed(path)
+        if self._needs_file(path):
+            return self._open_temporary(path, partial(fetch_object, path, config=self.config))
+        check_object(path, self.config)
+        return self._open_file(path, replace(self.config, index_cache=False))
+
+    def _needs_file(self, path: BucketPath) -> bool:
+        return self.config.isolate or self.config.decoder != "pyav" or (self.opens_pictures and is_picture(path))
+
+    def _check_allowed(self, path: BucketPath) -> None:
+        if not self.config.allow_url:
+            raise DecodeError(path, "open", "in a bucket, and only local files are read; set decode.allow_url true")
+
+    def _open_temporary(self, name: str | Path, bring: Callable[[Path], Path]) -> VideoReader:
         """Open what ``bring`` puts into a folder, which is there for as long as the reader is open."""
         with ExitStack() as stack:
             path = bring(Path(stack.enter_context(TemporaryDirectory(prefix="clipgru-"))))
@@ -86,12 +107,24 @@ class VideoOpener:
 
     def examine(self, path: str | Path) -> Examination:
         """The health of a file. A bad one never raises, and with ``isolate`` it cannot hang or crash this process."""
+        if isinstance(path, BucketPath):
+            return self._examine_object(path.opened(self.config.timeout_seconds))
         if not self.config.isolate:
             return examine(Path(path), self.config)
         process = self._take()
         examination = examine_isolated(Path(path), self.config, process)
         self._give_back(process)
         return examination
+
+    def _examine_object(self, path: BucketPath) -> Examination:
+        """The health of what is fetched of an object: all of it is decoded."""
+        try:
+            self._check_allowed(path)
+            with TemporaryDirectory(prefix="clipgru-") as folder:
+                examination = self.examine(fetch_object(path, Path(folder), self.config))
+        except DecodeError as error:
+            return Examination.of_unreadable(path, f"{error.stage}: {error.cause}")
+        return replace(examination, health=replace(examination.health, path=str(path)))
 
     def peak_memory_mb(self) -> float:
         """The most memory that any of the decoding processes at rest has ever had."""

@@ -1,4 +1,5 @@
-"""Videos from the web: fetched whole into a temporary file, which is then read like any other.
+"""Videos from the web, and objects of buckets for who cannot read them by ranges: fetched whole into a temporary file,
+which is then read like any other.
 
 FFmpeg itself never goes to the network. So it follows no playlist, an address cannot bring a format or protocol that is
 not allowed, certificates are checked, and the file cannot change between two readings of it.
@@ -14,7 +15,9 @@ from time import monotonic
 from urllib.error import HTTPError, URLError
 from urllib.request import HTTPRedirectHandler
 
+from pipeline.buckets import BucketPath, is_bucket_address
 from pipeline.config import DecodeConfig
+from pipeline.decode.container import check_regular_file
 from pipeline.errors import DecodeError
 from pipeline.network import answer_in_words, make_request, open_url, reason_of_failure
 from pipeline.sources import file_name_of
@@ -28,8 +31,9 @@ _MAX_TIMEOUTS = 60
 
 
 def is_url(source: str | Path) -> bool:
-    """True for an http or https address. False for a ``Path``, which would have lost a slash."""
-    return isinstance(source, str) and bool(_URL.match(source))
+    """True for an http or https address or one of an object in a bucket. False for a ``Path``, which would have lost a
+    slash."""
+    return isinstance(source, str) and (bool(_URL.match(source)) or is_bucket_address(source))
 
 
 def fetch(url: str, folder: Path, config: DecodeConfig) -> Path:
@@ -54,6 +58,25 @@ def fetch(url: str, folder: Path, config: DecodeConfig) -> Path:
         raise DecodeError(url, "open", f"cannot be kept in {folder}: {error.strerror}") from None
     if announced is not None and num_bytes < announced:
         raise DecodeError(url, "open", f"cut off: the server announces {announced} bytes and sends {num_bytes}")
+    return target
+
+
+def check_object(path: BucketPath, config: DecodeConfig) -> None:
+    """Raise ``DecodeError`` at stage ``open`` if there is no such object, or it is larger than the settings allow."""
+    check_regular_file(path)
+    _check_size(path, config, path.stat().st_size)
+
+
+def fetch_object(path: BucketPath, folder: Path, config: DecodeConfig) -> Path:
+    """Bring an object into a folder, and return its path there. Raises ``DecodeError`` at stage ``open``."""
+    check_object(path, config)
+    target = folder / file_name_of(str(path))
+    try:
+        with path.open("rb") as source, target.open("wb") as stream:
+            while chunk := source.read(_CHUNK_BYTES):
+                stream.write(chunk)
+    except OSError as error:
+        raise DecodeError(path, "open", str(error.strerror)) from None
     return target
 
 
@@ -94,7 +117,7 @@ class _Deadline:
         return f"{self._end()[1]} (decode.timeout_seconds = {self._timeout_seconds:g})"
 
 
-def _check_size(url: str, config: DecodeConfig, num_bytes: int) -> None:
+def _check_size(url: str | Path, config: DecodeConfig, num_bytes: int) -> None:
     if num_bytes > config.max_download_mb * 1_000_000:
         cause = f"it is larger than decode.max_download_mb = {config.max_download_mb} allows; raise it if you trust it"
         raise DecodeError(url, "open", cause)

@@ -171,6 +171,14 @@ class ProgressBar(RichProgressBar):
         return {short: format(metrics[name], form) for name, short, form in _SHOWN if name in metrics}
 
 
+def figures_of_epoch(trainer: Trainer) -> dict[str, float]:
+    """Return the figures of the epoch that ends, by name: those of train_loss, train_accuracy, val_accuracy, val_loss,
+    clips_per_second and waiting_share that there are."""
+    wanted = ("train_loss_epoch", "train_accuracy", "val_accuracy", "val_loss", "clips_per_second", "waiting_share")
+    figures = trainer.callback_metrics
+    return {name.removesuffix("_epoch"): float(figures[name]) for name in wanted if name in figures}
+
+
 class EpochLines(Callback):
     """One line an epoch, for logs and pipes where a bar would be noise."""
 
@@ -179,7 +187,5 @@ class EpochLines(Callback):
 
     def on_train_epoch_end(self, trainer: Trainer, pl_module: LightningModule) -> None:
         """Print the epoch's figures."""
-        wanted = ("train_loss_epoch", "train_accuracy", "val_accuracy", "val_loss", "clips_per_second", "waiting_share")
-        known = {name: float(trainer.callback_metrics[name]) for name in wanted if name in trainer.callback_metrics}
-        figures = "  ".join(f"{name.removesuffix('_epoch')} {value:.3f}" for name, value in known.items())
+        figures = "  ".join(f"{name} {value:.3f}" for name, value in figures_of_epoch(trainer).items())
         self._console.print(f"epoch {trainer.current_epoch + 1}/{trainer.max_epochs}  {figures}")

@@ -57,6 +57,7 @@ from pipeline.training.module import ClipClassifier, balanced_class_weights
 from pipeline.training.precision import settle_precision
 from pipeline.training.resuming import described_videos, refuse_other_run
 from pipeline.training.timelines import TimelineLearner, fewer_threads, settle_features
+from pipeline.training.trackers import check_tracker, tracking
 from pipeline.training.tuning import choose_for
 
 RUN_FILES = ("config.yaml", "data.json", "bad_videos.csv", "model.safetensors")
@@ -120,6 +121,7 @@ def _train(experiment: Experiment, splits: Splits | None, *, resume: bool, quiet
     quiet = quiet or not ranks.is_first
     with ranks.agreement():
         _check_run_dir(run_dir, last, resume)
+        check_tracker(experiment.machine.logger)
         with ranks.in_turn():
             splits = splits or read_splits(experiment.data, experiment.seed, experiment.timeline_targets)
         videos = {row.path for part in (splits.train, splits.val, splits.test) for row in part}
@@ -152,9 +154,10 @@ def _train(experiment: Experiment, splits: Splits | None, *, resume: bool, quiet
             known = replace(known, earlier=videos_seen_by(initial, splits, contents))
     _say((f"note: {note}" for note in notes if note), quiet)
     stop = StopRequest("" if quiet or not ranks.is_first else _STOPPING)
-    with calm_lightning(), lost_workers():
+    with calm_lightning(), tracking(experiment, ranks, resume=resume) as tracker, lost_workers():
         # The stop comes last, when the others have done their part of the batch (the average of weights has its step).
-        callbacks = [*_callbacks(experiment, splits, quiet, ranks), StopOnSignal(last, stop, ranks)]
+        stopping = StopOnSignal(last, stop, ranks)
+        callbacks = [*_callbacks(experiment, splits, quiet, ranks), *([tracker] if tracker else []), stopping]
         trainer = _build_trainer(experiment, callbacks, quiet, ranks)
         if ranks.is_first:
             write_atomically(run_dir / "config.yaml", to_yaml(experiment))
@@ -165,8 +168,10 @@ def _train(experiment: Experiment, splits: Splits | None, *, resume: bool, quiet
             _cache_features(data, module.to(trainer.strategy.root_device), quiet)
         with stop.listening(), gpu_memory_errors(experiment), fewer_threads(experiment):
             trainer.fit(module, datamodule=data, ckpt_path=str(last) if resume else None, weights_only=True)
-    with lost_workers():
-        return _finish(experiment, data, module, trainer, known)
+        result = _finish(experiment, data, module, trainer, known)
+        if tracker:
+            tracker.send_final(result.model)
+        return result
 
 
 def _read_contents(experiment: Experiment, splits: Splits, quiet: bool, ranks: Ranks) -> Contents:
@@ -230,7 +235,7 @@ def _build_trainer(experiment: Experiment, callbacks: list[Callback], quiet: boo
     config, run_dir = experiment.training, experiment.run_dir
     part = 1 + len(list(run_dir.glob("logs_*")))  # a resumed run has a log of its own; the logger would erase the first
     loggers: list[Logger] = [CsvLog(run_dir / f"logs_{part}")]
-    if experiment.machine.tensorboard:
+    if experiment.machine.logger == "tensorboard":
         loggers.append(TensorBoardLogger(run_dir, name="", version="tensorboard"))
     return Trainer(
         accelerator=experiment.machine.accelerator,

@@ -31,7 +31,7 @@ _MAY_DIFFER = (
     "decode.isolate", "decode.timeout_seconds", "decode.max_memory_mb", "decode.max_pixels", "decode.max_frames",
     "decode.max_seconds", "decode.allow_url", "decode.max_download_mb", "decode.index_cache",
     "training.epochs",  # to train for longer
-    "machine.accelerator", "machine.timeout_seconds", "machine.tensorboard",
+    "machine.accelerator", "machine.timeout_seconds", "machine.logger",
 )  # fmt: skip
 """Settings of where, how fast and for how long a run goes, not of what it learns."""
 

@@ -74,6 +74,9 @@ def test_a_config_is_read_and_fsdp_refused(tmp_path: Path) -> None:
     assert (experiment.model.backbone, experiment.model.checkpoint_steps) == ("resnet9_whitened", 4)
     assert experiment.model.classifier_batch_norm
     assert (experiment.training.train_frames, experiment.machine.devices) == (3, 2)
+    for said, logger in (("true", "tensorboard"), ("false", "none")):
+        path.write_text(f"machine:\n  tensorboard: {said}\n")
+        assert read_experiment(path).machine.logger == logger
     path.write_text("trainer:\n  strategy: fsdp\n")
     with pytest.raises(UserError, match=r"old\.yaml: machine\.strategy fsdp went with version 0\.9"):
         read_experiment(path)
@@ -87,6 +90,8 @@ def test_a_config_is_read_and_fsdp_refused(tmp_path: Path) -> None:
         (["predict", "m", "v", "--timeout_seconds=5"], "--timeout_seconds is written --decode.timeout_seconds"),
         (["train", "--model.read", "rows"], "--model.read is written --model.scan"),
         (["train", "--trainer.devices", "2"], "--trainer.devices is written --machine.devices"),
+        (["train", "--machine.tensorboard", "true"], "--machine.tensorboard is written --machine.logger"),
+        (["train", "--trainer.tensorboard", "true"], "--trainer.tensorboard is written --machine.logger"),
         (["evaluate", "m", "--trainer.devices", "2"], "--trainer.devices is written --machine.devices"),
     ],
 )

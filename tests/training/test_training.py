@@ -242,7 +242,7 @@ def test_every_setting_trains(motion_root: Path, tmp_path: Path, settings: dict[
 
 def test_tensorboard_logs(motion_root: Path, tmp_path: Path) -> None:
     experiment = small_experiment(motion_root, tmp_path, epochs=1)
-    train(replace(experiment, machine=replace(experiment.machine, tensorboard=True)), quiet=True)
+    train(replace(experiment, machine=replace(experiment.machine, logger="tensorboard")), quiet=True)
     assert list(experiment.run_dir.glob("tensorboard/events.out.tfevents.*"))
 
 
