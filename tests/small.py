@@ -33,7 +33,12 @@ def small_experiment(motion_root: Path, output_dir: Path, **training: Any) -> Ex
 
 
 def small_model(
-    num_classes: int = 3, *, input: Any = "rgb", input_size_px: int | None = None, **model: Any
+    num_classes: int = 3,
+    *,
+    input: Any = "rgb",
+    input_size_px: int | None = None,
+    input_frames: int = 1,
+    **model: Any,
 ) -> ModelFile:
     """An untrained model of ``num_classes`` classes."""
     import torch
@@ -42,11 +47,16 @@ def small_model(
     experiment = small_experiment(Path("."), Path("."))
     config = replace(experiment.model, **model)
     labels = tuple(f"class {index}" for index in range(num_classes))
-    transform = replace(experiment.transform, input=input)
+    transform = replace(experiment.transform, input=input, input_frames=input_frames)
     if input_size_px is not None:
         transform = replace(transform, fit_size_px=input_size_px, input_size_px=input_size_px)
-    size_px, num_pictures = transform.input_size_px, transform.num_pictures
-    recognizer = Recognizer(config, num_classes, input_size_px=size_px, num_pictures=num_pictures).eval()
+    recognizer = Recognizer(
+        config,
+        num_classes,
+        input_size_px=transform.input_size_px,
+        num_pictures=transform.num_pictures,
+        input_frames=input_frames,
+    ).eval()
     return ModelFile(recognizer, labels, experiment.sampling, transform, experiment.decode, {"clipgru": "0.0.test"})
 
 
