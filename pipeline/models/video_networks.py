@@ -125,6 +125,7 @@ class _MViTFeatures(_ClipFeatures):
             tokens, shape = block(tokens, shape)
         tokens = network.norm(tokens)
         if self.has_class_token_alone:
-            return tokens[:, 0, :, None, None]
-        maps: Tensor = tokens[:, 1:].transpose(1, 2).unflatten(2, shape)  # [N, 1 + t h w, D] -> [N, D, t, h, w]
-        return maps.mean(dim=2)
+            maps: Tensor = tokens[:, 0, :, None, None]
+        else:
+            maps = tokens[:, 1:].transpose(1, 2).unflatten(2, shape).mean(dim=2)  # [N, 1 + t h w, D] -> [N, D, h, w]
+        return maps
