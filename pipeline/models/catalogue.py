@@ -32,12 +32,12 @@ class _BackboneFacts:
     has_weights: bool
     trained_size_px: int | None = None
     """Side of the pictures that the weights were trained on."""
-    num_frames: int = 1
-    """Frames that it reads at once: of a video network as many as its weights were trained on."""
     licence: str | None = None
     """Of the weights, as their publisher's library says."""
     is_gated: bool | None = None
     """True if the weights are given to those alone who accept their terms on the hub."""
+    num_frames: int = 1
+    """Frames that it reads at once: of a video network as many as its weights were trained on."""
     num_parameters: int | None = None
     gflops: float | None = None
     """Billions of operations for one picture, or the ``num_frames`` of a video network; a multiplication and an
