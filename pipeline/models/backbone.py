@@ -25,6 +25,7 @@ class Backbone(nn.Module):
         normalization: what the weights expect of their input.
         size_px: side of a picture that it can look at.
         num_frames: pictures that it reads at once (n), of frames in a row; more than 1 of a video network.
+        num_features: D, if it is known; else a blank picture tells.
 
     Attributes:
         num_features: channels D of the feature map.
@@ -34,14 +35,19 @@ class Backbone(nn.Module):
     """
 
     def __init__(
-        self, stages: list[nn.Module], normalization: Normalization, size_px: int = 64, num_frames: int = 1
+        self,
+        stages: list[nn.Module],
+        normalization: Normalization,
+        size_px: int = 64,
+        num_frames: int = 1,
+        num_features: int | None = None,
     ) -> None:
         super().__init__()
         self.stages = nn.ModuleList(stages)
         for module in self.stages.modules():
             _keep_in_bounds(module)
         self.normalization, self._size_px, self.num_frames = normalization, size_px, num_frames
-        self.num_features = self._count_features()
+        self.num_features = self._count_features() if num_features is None else num_features
 
     def _count_features(self) -> int:
         features = self.look(self._size_px)

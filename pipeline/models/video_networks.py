@@ -9,13 +9,14 @@ from __future__ import annotations
 from pathlib import Path
 from typing import Any
 
+import torch
 import torch.nn.functional as F
 import torchvision
 from torch import Tensor, nn
 from torchvision.models.video import MViT, SwinTransformer3d, VideoResNet
 
 from pipeline.config import Normalization
-from pipeline.models.backbone import Backbone, NoMapError
+from pipeline.models.backbone import Backbone, NoMapError, look
 from pipeline.models.layouts import NO_CLASS_TOKEN
 from pipeline.models.weights import load_file
 
@@ -36,7 +37,11 @@ def video_backbone(name: str, weights: str, size_px: int, frame_vector: str, *, 
         load_file(network, Path(weights))
     preset = published.transforms()
     normalization = Normalization(tuple(preset.mean), tuple(preset.std))
-    return Backbone([_features_of(network, size_px, num_frames, frame_vector)], normalization, size_px, num_frames)
+    features = _features_of(network, size_px, num_frames, frame_vector)
+    with torch.device("meta"):  # for its shape alone: a look at a blank clip takes as long as at a real one
+        blank = _features_of(torchvision.models.get_model(name), size_px, num_frames, frame_vector)
+        num_features = look(blank, size_px, num_frames).shape[1]
+    return Backbone([features], normalization, size_px, num_frames, num_features)
 
 
 def trained_size_px(name: str) -> int:
