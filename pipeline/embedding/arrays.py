@@ -20,10 +20,10 @@ def joined(parts: Sequence[Any]) -> Any:
     return torch.cat(list(parts))
 
 
-def runs_of(frames: Any, length: int) -> Any:
-    """``[n, ...]`` -> every run of so many in a row, ``[n - length + 1, length, ...]``: a view, nothing is copied."""
+def consecutive(frames: Any, length: int) -> Any:
+    """``[n, ...]`` -> all so many in a row, ``[n - length + 1, length, ...]``: a view, nothing is copied."""
     if isinstance(frames, np.ndarray):
-        # Nobody writes to it; torch would warn of an array that cannot be written to.
+        # Nobody writes to them; torch would warn of arrays that cannot be written to.
         return np.moveaxis(np.lib.stride_tricks.sliding_window_view(frames, length, axis=0, writeable=True), -1, 1)
     return frames.unfold(0, length, 1).movedim(-1, 1)
 

@@ -16,7 +16,7 @@ from collections.abc import Callable, Sequence
 from typing import Any
 
 from pipeline.config import TransformConfig
-from pipeline.embedding.arrays import Features, joined, runs_of, stacked
+from pipeline.embedding.arrays import Features, consecutive, joined, stacked
 
 
 class FrameEmbedder:
@@ -70,7 +70,7 @@ class FrameEmbedder:
         self._before = frames[num_whole:]
         if not num_whole:
             return stacked([frames[:0]] * (1 + self._lookback), axis=1)
-        return runs_of(frames, 1 + self._lookback)
+        return consecutive(frames, 1 + self._lookback)
 
     def _note(self, features: Features) -> None:
         """Remember what ``hold`` gives after these."""
