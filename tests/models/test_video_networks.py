@@ -53,8 +53,14 @@ def with_few_blocks(network: nn.Module) -> nn.Module:
             if isinstance(child, nn.Sequential) and isinstance(child[0], BasicBlock | SwinTransformerBlock):
                 setattr(module, name, child[: 1 if isinstance(child[0], BasicBlock) else 2])  # in place, and shifted
         if isinstance(module, MViT):
-            module.blocks = nn.ModuleList([*module.blocks[:5], *module.blocks[12:]])
+            module.blocks = nn.ModuleList([block for block in module.blocks if changes_shape(block)])
     return network
+
+
+def changes_shape(block: Any) -> bool:
+    """Whether a block of MViT makes other channels, or a smaller map."""
+    pool = block.attn.pool_q
+    return block.project is not None or (pool is not None and max(pool.pool.stride) > 1)
 
 
 def same_network(name: str, backbone: Any) -> Any:
@@ -212,7 +218,8 @@ def test_the_cache_tells_lengths_apart_and_knows_the_entries_of_before() -> None
     assert len({digest(fact) for fact in facts}) == 3
 
 
-@pytest.mark.parametrize("name", VIDEO_BACKBONES)
+# One of each kind; the others have the same layers, of other widths and numbers.
+@pytest.mark.parametrize("name", ["r2plus1d_18", "mvit_v1_b", "mvit_v2_s", "swin3d_t", "s3d"])
 def test_onnx_runtime_sees_the_same(name: str, one_torchlib: None) -> None:
     torch.manual_seed(0)
     num_frames, size_px, _ = NETWORKS[name]
