@@ -281,6 +281,7 @@ def _network(description: Description, path: Path, *, has_memory: bool) -> Recog
                 load_weights=False,
                 input_size_px=description.transform.input_size_px,
                 num_pictures=description.transform.num_pictures,
+                input_frames=description.transform.input_frames,
             )
     except UserError as error:
         raise UserError(f"{path}: {error}") from error

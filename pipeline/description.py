@@ -37,7 +37,7 @@ FORMAT_VERSION = 2
 """1 had no checksum, and at first no calibration. Such files are read as well."""
 
 _MAX_CLIP_PIXELS = 2**27
-"""Of all frames of a clip together: 0.4 GB of uint8 RGB."""
+"""Of all that the backbone reads of a clip: 0.4 GB of uint8 RGB."""
 _MAX_STATE_VALUES = 2**24
 
 # Settings that decide what a model answers and that files have had since the first one: a file without one is damaged,
@@ -121,9 +121,9 @@ class Description:
         )
         num_frames, size = self.sampling.num_frames, self.transform.fit_size_px
         require(
-            num_frames * size * size <= _MAX_CLIP_PIXELS,
-            f"sampling.num_frames {num_frames} of transform.fit_size_px {size}: a clip of more than "
-            f"{_MAX_CLIP_PIXELS:,} pixels",
+            num_frames * self.transform.input_frames * size * size <= _MAX_CLIP_PIXELS,
+            f"sampling.num_frames {num_frames}, transform.input_frames {self.transform.input_frames} and "
+            f"transform.fit_size_px {size}: a clip of more than {_MAX_CLIP_PIXELS:,} pixels",
         )
 
     @property
@@ -171,7 +171,8 @@ class ExportedDescription(Description):
         super().__post_init__()
         require(
             self.lookback_frames == self.transform.lookback_frames,
-            f"lookback_frames {self.lookback_frames} is not that of transform.input {self.transform.input}",
+            f"lookback_frames {self.lookback_frames} is not that of transform.input {self.transform.input} and "
+            f"transform.input_frames {self.transform.input_frames}",
         )
         require(len(self.states) <= 64, f"{len(self.states)} states; there are 64 at most")
 

@@ -10,7 +10,7 @@ from pathlib import Path
 import yaml
 
 from pipeline.buckets import is_bucket_address, source_path
-from pipeline.config import DataConfig, SequenceConfig
+from pipeline.config import VIDEO_BACKBONES, DataConfig, SequenceConfig, TransformConfig
 from pipeline.datasets.annotations import VideoRow, annotation_files, folders_in, list_videos
 from pipeline.datasets.formats import DataFormat, format_of
 from pipeline.datasets.settled import read_splits
@@ -92,9 +92,9 @@ def find(paths: Iterable[str], allow_url: bool = False) -> Found:
         elif path.suffix.lower() == ".zip":
             _add_data(found, name, DataConfig(format="images", root=name))
         elif path.suffix.lower() in _CONFIG_SUFFIXES:
-            data, seed, targets = _data_of(path)
+            data, seed, targets, notes = _data_of(path)
             found.max_bad_fraction = data.max_bad_fraction
-            refused = _add_data(found, name, data, seed, targets).refused
+            refused = _add_data(found, name, data, seed, targets, notes).refused
             found.problems += [refused] if refused and refused not in found.problems else []
         else:
             found.files[path] = None
@@ -113,15 +113,26 @@ def _is_of_timelines(manifest: Path) -> bool:
     return has_words or len(set(stretches)) < len(stretches)
 
 
-def _data_of(path: Path) -> tuple[DataConfig, int, SequenceConfig | None]:
-    """Return the data settings of a config, its seed, which decides the splits, and its targets, if it is of
-    timelines."""
+def _data_of(path: Path) -> tuple[DataConfig, int, SequenceConfig | None, list[str]]:
+    """Return the data settings of a config, its seed, which decides the splits, its targets, if it is of timelines, and
+    what is to be known of its work."""
     try:
         content = yaml.safe_load(path.read_text(encoding="utf-8"))
         data, seed = DataConfig(**content["data"]), int(content.get("seed", 0))
-        return data, seed, SequenceConfig(**content.get("sequence", {})) if content.get("task") == "timeline" else None
+        targets = SequenceConfig(**content.get("sequence", {})) if content.get("task") == "timeline" else None
+        backbone = dict(content.get("model", {})).get("backbone")
+        num_frames = TransformConfig(**content.get("transform", {})).input_frames
+        return data, seed, targets, _notes_on_backbone(backbone, num_frames, data)
     except (yaml.YAMLError, UnicodeDecodeError, KeyError, TypeError, ValueError) as error:
         raise UserError(f"{path} is no experiment config with a data section: {error}") from error
+
+
+def _notes_on_backbone(backbone: object, num_frames: int, data: DataConfig) -> list[str]:
+    """The price of a video network, which is another than that of the pictures."""
+    if backbone not in VIDEO_BACKBONES:
+        return []
+    often = "once, and kept" if data.cache == "features" else "in every epoch; data.cache features does it once"
+    return [f"model.backbone {backbone} reads {num_frames} frames for the features of each grid frame, {often}"]
 
 
 def _training_on(source: str, data: DataConfig, seed: int = 0, targets: SequenceConfig | None = None) -> Training:
@@ -150,10 +161,16 @@ def _note_on_videos(parts: Mapping[str, Sequence[VideoRow]]) -> str:
 
 
 def _add_data(
-    found: Found, source: str, data: DataConfig, seed: int = 0, targets: SequenceConfig | None = None
+    found: Found,
+    source: str,
+    data: DataConfig,
+    seed: int = 0,
+    targets: SequenceConfig | None = None,
+    notes: Iterable[str] = (),
 ) -> Training:
     data = replace(data, format=format_of(data).made_as or data.format)
     training = _training_on(source, data, seed, targets)
+    training = replace(training, notes=(*training.notes, *notes))
     found.trainings.append(training)
     found.tables += annotation_files(data.root, data.annotations)
     kind = format_of(data)

@@ -3,11 +3,23 @@
 from __future__ import annotations
 
 from dataclasses import replace
+from functools import partial
 from pathlib import Path
 from typing import Any
+from unittest.mock import patch
 
 from pipeline.checkpoint import ModelFile
-from pipeline.config import DataConfig, Experiment, ModelConfig, SamplingConfig, TrainingConfig, TransformConfig
+from pipeline.config import (
+    DataConfig,
+    Experiment,
+    ModelConfig,
+    Normalization,
+    SamplingConfig,
+    TrainingConfig,
+    TransformConfig,
+)
+from pipeline.models.backbone import Backbone
+from pipeline.models.backbones import BACKBONES
 from pipeline.models.recognizer import Recognizer
 
 
@@ -33,21 +45,42 @@ def small_experiment(motion_root: Path, output_dir: Path, **training: Any) -> Ex
 
 
 def small_model(
-    num_classes: int = 3, *, input: Any = "rgb", input_size_px: int | None = None, **model: Any
+    num_classes: int = 3,
+    *,
+    input: Any = "rgb",
+    input_size_px: int | None = None,
+    input_frames: int = 1,
+    **model: Any,
 ) -> ModelFile:
-    """An untrained model of ``num_classes`` classes."""
+    """An untrained model of ``num_classes`` classes. With ``input_frames`` its tiny backbone is a video network."""
     import torch
 
     torch.manual_seed(0)
     experiment = small_experiment(Path("."), Path("."))
     config = replace(experiment.model, **model)
     labels = tuple(f"class {index}" for index in range(num_classes))
-    transform = replace(experiment.transform, input=input)
+    transform = replace(experiment.transform, input=input, input_frames=input_frames)
     if input_size_px is not None:
         transform = replace(transform, fit_size_px=input_size_px, input_size_px=input_size_px)
-    size_px, num_pictures = transform.input_size_px, transform.num_pictures
-    recognizer = Recognizer(config, num_classes, input_size_px=size_px, num_pictures=num_pictures).eval()
+    with patch.dict(BACKBONES, {"tiny": partial(_tiny_of_clips, input_frames)} if input_frames > 1 else {}):
+        recognizer = Recognizer(
+            config,
+            num_classes,
+            input_size_px=transform.input_size_px,
+            num_pictures=transform.num_pictures,
+            input_frames=input_frames,
+        ).eval()
     return ModelFile(recognizer, labels, experiment.sampling, transform, experiment.decode, {"clipgru": "0.0.test"})
+
+
+def _tiny_of_clips(num_frames: int) -> Backbone:
+    """Two convolutions over space and time, to which the order of the frames matters."""
+    from torch import nn
+
+    from pipeline.models.video_networks import _ClipFeatures
+
+    network = nn.Sequential(nn.Conv3d(3, 8, 3, stride=(1, 4, 4), padding=1), nn.ReLU(), nn.Conv3d(8, 12, 2, stride=2))
+    return Backbone([_ClipFeatures(network, num_frames)], Normalization((0.4,) * 3, (0.2,) * 3), 64, num_frames)
 
 
 def difference_model() -> ModelFile:

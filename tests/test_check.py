@@ -107,6 +107,11 @@ def test_a_config(tmp_path: Path, clips: dict[str, Path]) -> None:
     assert code == 0
     assert report["class_counts"] == {"all": {"class0": 2, "class1": 2}}
     assert not report["files_without_label"]
+    data = config.read_text()
+    config.write_text(f"{data}model:\n  backbone: r3d_18\ntransform:\n  input_frames: 16\n")
+    code, report = check(tmp_path, str(config))
+    assert code == 0
+    assert "r3d_18 reads 16 frames for the features of each grid frame" in report["trainings"][0]["notes"][-1]  # type: ignore[index]
     config.write_text(f"data:\n  format: ucf101\n  root: {tmp_path / 'videos'}\n")
     code, report = check(tmp_path, str(config))
     assert code == 1

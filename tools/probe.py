@@ -73,7 +73,11 @@ def summaries(experiment: Experiment, rows: Sequence[VideoRow], labels: Sequence
     """What the head says after each video's last frame, ``[N, D']``."""
     transform = experiment.transform
     recognizer = Recognizer(
-        experiment.model, len(labels), input_size_px=transform.input_size_px, num_pictures=transform.num_pictures
+        experiment.model,
+        len(labels),
+        input_size_px=transform.input_size_px,
+        num_pictures=transform.num_pictures,
+        input_frames=transform.input_frames,
     )
     backbone = FrozenBackbone(recognizer.eval(), TrainTransform(transform, recognizer.backbone.normalization))
     settings = experiment.clips

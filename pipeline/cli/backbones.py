@@ -19,7 +19,7 @@ def backbones_command(args: Sequence[str]) -> int:
         "backbones",
         "List the networks that may be model.backbone, and have WORD in their name: where they come from, the licence "
         "of their weights, and whether one has to accept terms for these; and, for 40 names or fewer, their parameters "
-        "and the work for one picture. Nothing is downloaded.",
+        "and the work for one picture; of a video network for the clip that it reads for each. Nothing is downloaded.",
     )
     help_text = "A part of the names, such as vit_small or dinov3; without it all."
     parser.add_argument("word", nargs="?", default="", type=str, metavar="WORD", help=help_text)

@@ -6,7 +6,7 @@ These dataclasses are the command line (``--stage.key value``), the YAML files i
 
 from pipeline.config.data import DataConfig, DecodeConfig, Normalization, SamplingConfig, TransformConfig
 from pipeline.config.experiment import ClipSettings, Experiment
-from pipeline.config.model import MachineConfig, ModelConfig, TrainingConfig
+from pipeline.config.model import VIDEO_BACKBONES, MachineConfig, ModelConfig, TrainingConfig
 from pipeline.config.requirement import require
 from pipeline.config.running import DeliveryConfig, InferenceConfig, StreamingConfig, TimelineConfig, TimelineNumbers
 from pipeline.config.sequence import BACKGROUND, UNLABELLED, SequenceConfig
@@ -15,6 +15,7 @@ from pipeline.config.text import read_settings, read_yaml, to_dict, to_yaml
 __all__ = [
     "BACKGROUND",
     "UNLABELLED",
+    "VIDEO_BACKBONES",
     "ClipSettings",
     "DataConfig",
     "DecodeConfig",

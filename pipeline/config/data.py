@@ -169,6 +169,9 @@ class TransformConfig:
     """The frames (rgb); their RGB difference from the frame before (rgb_diff, as in TSN; a clip then reads one frame
     more); or both (rgb+rgb_diff): the backbone looks at each and the heads read the features of both, at twice the
     work."""
+    input_frames: int = 1
+    """Frames in a row that the backbone reads for the features of the last of them: 1 for a network of pictures; for a
+    video network such as r3d_18 those of a clip, 16 say. The first ones of a video are only looked back at."""
     min_crop_area: float = 0.5
     """Training: the random crop covers between this share of the frame and all of it; 1 crops at a fixed scale."""
     crop_padding_px: int = 0
@@ -192,6 +195,15 @@ class TransformConfig:
             f"transform.input_size_px ({self.input_size_px}) must be positive and no larger than "
             f"transform.fit_size_px ({self.fit_size_px}), and that at most 2,048",
         )
+        require(
+            1 <= self.input_frames <= 256,
+            f"transform.input_frames must be between 1 and 256, got {self.input_frames}",
+        )
+        require(
+            self.input == "rgb" or self.input_frames == 1,
+            f"transform.input {self.input} and transform.input_frames {self.input_frames}: a video network sees motion "
+            "by itself and reads pictures alone; set transform.input rgb",
+        )
         for name in ("min_crop_area", "horizontal_flip", "brightness", "contrast", "saturation", "grayscale"):
             value = getattr(self, name)
             require(0 <= value <= 1, f"transform.{name} must be between 0 and 1, got {value}")
@@ -210,8 +222,9 @@ class TransformConfig:
 
     @property
     def lookback_frames(self) -> int:
-        """Frames before the first one that a clip needs as well (L)."""
-        return 0 if self.input == "rgb" else 1
+        """Frames before the first one that a clip needs as well (L): those of a video network's clip, or the one that a
+        change is since."""
+        return self.input_frames - 1 + int(self.input != "rgb")
 
     def frames_for(self, num_features: int) -> int:
         """Frames in a row that give the features of so many."""

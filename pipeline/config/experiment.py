@@ -8,7 +8,7 @@ from typing import Literal
 
 from pipeline.buckets import is_bucket_address
 from pipeline.config.data import DataConfig, DecodeConfig, SamplingConfig, TransformConfig
-from pipeline.config.model import MachineConfig, ModelConfig, TrainingConfig
+from pipeline.config.model import VIDEO_BACKBONES, MachineConfig, ModelConfig, TrainingConfig
 from pipeline.config.requirement import require
 from pipeline.config.sequence import SequenceConfig
 from pipeline.sources import shown_source
@@ -39,10 +39,14 @@ class ClipSettings:
         )
         has_neighbours = self.sampling.mode == "dense" and self.sampling.short_video != "loop"
         require(
-            self.data.cache != "features" or has_neighbours or self.transform.input == "rgb",
-            "data.cache features keeps the change from each frame to the next, and these clips do not consist of "
-            "neighbours: set sampling.mode dense and sampling.short_video hold_last, transform.input rgb, or "
-            "data.cache none",
+            self.data.cache != "features" or has_neighbours or self.transform.frames_for(0) == 0,
+            "data.cache features keeps what each frame and those before it give together, and these clips do not "
+            "consist of neighbours: set sampling.mode dense and sampling.short_video hold_last, or data.cache none",
+        )
+        require(
+            self.transform.input_frames == 1 or self.sampling.mode == "dense",
+            f"sampling.mode {self.sampling.mode} and transform.input_frames {self.transform.input_frames}: a video "
+            "network reads frames in a row; set sampling.mode dense",
         )
 
     @property
@@ -83,6 +87,7 @@ class Experiment:
 
     def __post_init__(self) -> None:
         _ = self.clips  # which has rules of its own
+        self._check_input_frames()
         self._check_cached_features()
         self._check_timeline()
         num_drawn, num_frames = self.training.train_frames, self.sampling.num_frames
@@ -109,6 +114,20 @@ class Experiment:
             self.model.backbone != "features" or self.transform.input == "rgb",
             "model.backbone features has one feature a step, and transform.input changes pictures: set "
             "transform.input rgb",
+        )
+
+    def _check_input_frames(self) -> None:
+        backbone, num_frames = self.model.backbone, self.transform.input_frames
+        trained_frames = VIDEO_BACKBONES.get(backbone)
+        require(
+            trained_frames is None or num_frames > 1,
+            f"model.backbone {backbone} reads clips, and transform.input_frames is 1: set transform.input_frames "
+            f"{trained_frames}, as its published weights were trained on, or fewer",
+        )
+        require(
+            trained_frames is not None or num_frames == 1,
+            f"model.backbone {backbone} reads single pictures, and transform.input_frames is {num_frames}: set "
+            "transform.input_frames 1, or model.backbone to a video network such as r3d_18",
         )
 
     def _check_timeline(self) -> None:

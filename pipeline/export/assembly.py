@@ -192,7 +192,7 @@ def _step(file: ModelFile, pieces: Pieces) -> Any:
     nodes = [make_node("Unsqueeze", [STEP_FRAME, "time_axis"], ["newest" if context else FRAMES])]
     if context:
         nodes.append(make_node("Concat", [CONTEXT, "newest"], [FRAMES], axis=1))
-        nodes.append(make_node("Identity", ["newest"], [f"next_{CONTEXT}"]))
+        nodes.append(make_node("Slice", [FRAMES, "second", "past_last", "time_axis"], [f"next_{CONTEXT}"]))
         inputs.append(helper.make_tensor_value_info(CONTEXT, _UINT8, ["batch", context, *picture]))
         outputs.append(helper.make_tensor_value_info(f"next_{CONTEXT}", _UINT8, ["batch", context, *picture]))
     nodes += [
@@ -207,6 +207,9 @@ def _step(file: ModelFile, pieces: Pieces) -> Any:
     between.append(helper.make_tensor_value_info(FRAMES, _UINT8, ["batch", "frames", *picture]))
     constants = [*embed.constants, *step.constants, *read.constants]
     constants.append(helper.make_tensor("time_axis", _INT64, [1], [1]))
+    if context:
+        constants.append(helper.make_tensor("second", _INT64, [1], [1]))
+        constants.append(helper.make_tensor("past_last", _INT64, [1], [1 + context]))
     return _model("step", nodes, constants, inputs, outputs, [*embed.outputs, *between])
 
 

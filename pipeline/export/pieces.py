@@ -29,7 +29,7 @@ from pipeline.models.recognizer import Recognizer
 from pipeline.models.temporal.head import State
 
 OPSET = 20
-BATCH, _TIME = torch.export.Dim("batch", min=1), torch.export.Dim("time", min=1)
+BATCH = torch.export.Dim("batch", min=1)
 
 
 @dataclass(frozen=True)
@@ -75,7 +75,8 @@ def make_pieces(file: ModelFile) -> Pieces:
     frames = example_frames(file, 2, 3)
     with torch.no_grad():
         features = embed(frames)
-    whole = _to_onnx(embed, (frames,), ({0: BATCH, 1: _TIME},), [FRAMES], [FEATURES])
+    time = torch.export.Dim("time", min=file.transform.frames_for(1))
+    whole = _to_onnx(embed, (frames,), ({0: BATCH, 1: time},), [FRAMES], [FEATURES])
     backbone = _to_onnx(BackbonePiece(embed), (frames_of_one(file, frames),), ({0: BATCH},), [FRAMES], [FEATURES])
     if not file.recognizer.temporal.streams:
         windows = features[:, :1].repeat_interleave(file.sampling.num_frames, dim=1)

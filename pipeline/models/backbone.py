@@ -24,6 +24,8 @@ class Backbone(nn.Module):
         stages: the network cut into parts that run one after the other, so that the first can be frozen.
         normalization: what the weights expect of their input.
         size_px: side of a picture that it can look at.
+        num_frames: pictures that it reads at once (n), of frames in a row; more than 1 of a video network.
+        num_features: D, if it is known; else a blank picture tells.
 
     Attributes:
         num_features: channels D of the feature map.
@@ -32,13 +34,20 @@ class Backbone(nn.Module):
         NoMapError: the last stage gives something else than a feature map.
     """
 
-    def __init__(self, stages: list[nn.Module], normalization: Normalization, size_px: int = 64) -> None:
+    def __init__(
+        self,
+        stages: list[nn.Module],
+        normalization: Normalization,
+        size_px: int = 64,
+        num_frames: int = 1,
+        num_features: int | None = None,
+    ) -> None:
         super().__init__()
         self.stages = nn.ModuleList(stages)
         for module in self.stages.modules():
             _keep_in_bounds(module)
-        self.normalization, self._size_px = normalization, size_px
-        self.num_features = self._count_features()
+        self.normalization, self._size_px, self.num_frames = normalization, size_px, num_frames
+        self.num_features = self._count_features() if num_features is None else num_features
 
     def _count_features(self) -> int:
         features = self.look(self._size_px)
@@ -48,11 +57,11 @@ class Backbone(nn.Module):
         return int(features.shape[1])
 
     def look(self, size_px: int) -> Tensor:
-        """The map ``[1, D, h, w]`` of a blank picture of that side, for its shape."""
-        return look(self, size_px)
+        """The map ``[1, D, h, w]`` of a blank picture (of n) of that side, for its shape."""
+        return look(self, size_px, self.num_frames)
 
     def forward(self, frames: Tensor) -> Tensor:
-        """Normalised float frames ``[N, 3, H, W]`` -> feature maps ``[N, D, h, w]``."""
+        """Normalised float frames ``[N, 3 n, H, W]`` -> feature maps ``[N, D, h, w]``."""
         for stage in self.stages:
             frames = stage(frames)
         return frames
@@ -85,11 +94,12 @@ def _keep_in_bounds(module: nn.Module) -> None:
         module.__class__ = _EveryNthPixel
 
 
-def look(network: nn.Module, size_px: int) -> Tensor:
-    """Return what a network says of a blank picture of that side, in evaluation and without gradients."""
+def look(network: nn.Module, size_px: int, num_frames: int = 1) -> Tensor:
+    """Return what a network says of a blank picture of that side, or of so many at once, in evaluation and without
+    gradients."""
     was_training = network.training
     network.eval()  # a batch of one picture must not enter batch-norm statistics
     with torch.no_grad():
-        seen: Tensor = network(torch.zeros(1, 3, size_px, size_px))
+        seen: Tensor = network(torch.zeros(1, 3 * num_frames, size_px, size_px))
     network.train(was_training)
     return seen

@@ -1,5 +1,5 @@
-"""Backbones by name: small ones, EfficientNet-Lite0 with bundled weights, and any image network of torchvision
-or timm."""
+"""Backbones by name: small ones, EfficientNet-Lite0 with bundled weights, any image network of torchvision or timm, and
+torchvision's video networks."""
 
 from __future__ import annotations
 
@@ -54,7 +54,7 @@ class FileFeatures(Backbone):
 
     def __init__(self, num_features: int) -> None:
         nn.Module.__init__(self)
-        self.stages = nn.ModuleList()
+        self.stages, self.num_frames = nn.ModuleList(), 1
         self.normalization, self.num_features = Normalization(_HALF, _HALF), num_features
 
 
@@ -65,21 +65,23 @@ def build_backbone(
     *,
     size_px: int = TransformConfig.input_size_px,
     frame_vector: str = "mean",
+    num_frames: int = 1,
 ) -> Backbone:
     """The backbone of that name.
 
     Args:
-        name: a key of ``BACKBONES`` or any image network of torchvision or timm.
+        name: a key of ``BACKBONES``, any image network of torchvision or timm, or a video network of torchvision.
         weights: ``default`` (the publisher's, downloaded once to the cache of torch or of the hub), ``bundled``,
             ``none`` (random), or a path to a state dict.
         num_stages: keep only the first stages.
         size_px: side of its pictures; of networks that take any, that of the one that it is tried with.
         frame_vector: ``class_token`` for that of a vision transformer, as a map of one place.
+        num_frames: pictures that it reads at once, more than 1 for a video network.
 
     Raises:
         UserError: unknown name, unknown or unfitting weights, no network, or no feature map of such pictures.
     """
-    whole = _whole_backbone(name, weights, size_px, frame_vector)
+    whole = _whole_backbone(name, weights, size_px, frame_vector, num_frames)
     if num_stages is None:
         return whole
     if len(whole.stages) == 1 and name not in BACKBONES:
@@ -91,7 +93,7 @@ def build_backbone(
     return whole.first_stages(num_stages)
 
 
-def _whole_backbone(name: str, weights: str, size_px: int, frame_vector: str) -> Backbone:
+def _whole_backbone(name: str, weights: str, size_px: int, frame_vector: str, num_frames: int) -> Backbone:
     is_own = name in BACKBONES or (name == BUNDLED_BACKBONE and weights in ("none", "bundled"))
     if is_own and frame_vector == "class_token":
         raise UserError(f"model.backbone {name} and model.frame_vector class_token: {NO_CLASS_TOKEN}")
@@ -113,4 +115,5 @@ def _whole_backbone(name: str, weights: str, size_px: int, frame_vector: str) ->
     # Most of a second to import, which the backbones above do not need.
     from pipeline.models.published import published_backbone
 
-    return published_backbone(name, weights, tuple(BACKBONES), size_px=size_px, frame_vector=frame_vector)
+    own = tuple(BACKBONES)
+    return published_backbone(name, weights, own, size_px=size_px, frame_vector=frame_vector, num_frames=num_frames)

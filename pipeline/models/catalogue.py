@@ -11,9 +11,11 @@ import timm
 import torch
 from torch.utils.flop_counter import FlopCounterMode
 
+from pipeline.config import VIDEO_BACKBONES
 from pipeline.errors import UserError
 from pipeline.models.backbones import BACKBONES, BUNDLED_BACKBONE, build_backbone
 from pipeline.models.published import torchvision_names
+from pipeline.models.video_networks import trained_size_px
 
 # The hub hands these out to those alone who accepted their terms there.
 _GATED_LICENCES = frozenset(("gemma",))
@@ -34,9 +36,12 @@ class _BackboneFacts:
     """Of the weights, as their publisher's library says."""
     is_gated: bool | None = None
     """True if the weights are given to those alone who accept their terms on the hub."""
+    num_frames: int = 1
+    """Frames that it reads at once: of a video network as many as its weights were trained on."""
     num_parameters: int | None = None
     gflops: float | None = None
-    """Billions of operations for one picture; a multiplication and an addition are two."""
+    """Billions of operations for one picture, or the ``num_frames`` of a video network; a multiplication and an
+    addition are two."""
     features: tuple[int, int, int] | None = None
     """Channels, rows and columns of the map of one picture."""
     why_not: str | None = None
@@ -63,7 +68,8 @@ def measured(facts: _BackboneFacts, size_px: int) -> _BackboneFacts:
     """Return the facts with parameters and work at a size. The network is built without memory; nothing is computed."""
     try:
         with torch.device("meta"):
-            backbone = build_backbone(facts.name, "none", size_px=size_px).requires_grad_(False)
+            backbone = build_backbone(facts.name, "none", size_px=size_px, num_frames=facts.num_frames)
+            backbone.requires_grad_(False)
             with FlopCounterMode(display=False) as counter:
                 _, channels, rows, columns = backbone.look(size_px).shape
     except UserError as error:
@@ -83,7 +89,7 @@ def _all_names() -> dict[str, str]:
     names: dict[str, str] = {}
     for source, some in (
         ("clipgru", [*BACKBONES, BUNDLED_BACKBONE]),
-        ("torchvision", torchvision_names()),
+        ("torchvision", [*torchvision_names(), *VIDEO_BACKBONES]),
         ("timm", [*with_weights, *bare]),
     ):
         names |= {name: source for name in some if name not in names}
@@ -93,6 +99,9 @@ def _all_names() -> dict[str, str]:
 def _facts(name: str, source: str) -> _BackboneFacts:
     if name == BUNDLED_BACKBONE:
         return _BackboneFacts(name, source, True, 224, "apache-2.0", is_gated=False)
+    if name in VIDEO_BACKBONES:
+        size_px, num_frames = trained_size_px(name), VIDEO_BACKBONES[name]
+        return _BackboneFacts(name, source, True, size_px, is_gated=False, num_frames=num_frames)
     if source != "timm":
         return _BackboneFacts(name, source, source == "torchvision", is_gated=False)
     known = timm.get_pretrained_cfg(name)
@@ -103,12 +112,17 @@ def _facts(name: str, source: str) -> _BackboneFacts:
     return _BackboneFacts(name, source, True, int(known.input_size[-1]), licence, is_gated)
 
 
+def _trained_at(facts: _BackboneFacts) -> str:
+    frames = f"{facts.num_frames} x " if facts.num_frames > 1 else ""
+    return f"{frames}{facts.trained_size_px} px" if facts.trained_size_px else "?"
+
+
 def as_table(backbones: Sequence[_BackboneFacts]) -> list[str]:
     """Return the backbones as lines, a head first; those that cannot be used end with the reason."""
     columns: dict[str, Callable[[_BackboneFacts], str]] = {
         "name": lambda facts: facts.name,
         "from": lambda facts: facts.source,
-        "trained at": lambda facts: f"{facts.trained_size_px} px" if facts.trained_size_px else "?",
+        "trained at": _trained_at,
         "licence": lambda facts: facts.licence or "?",
         "gated": lambda facts: {True: "yes", False: "no", None: "?"}[facts.is_gated],
     }

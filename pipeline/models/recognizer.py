@@ -47,6 +47,7 @@ class Recognizer(nn.Module):
         input_size_px: side of the frames, which decides how long the rows are that a head of vectors reads; a network
             of a fixed size is built for it.
         num_pictures: pictures of each frame (P), as ``transform.input`` makes them.
+        input_frames: frames that a video network reads at once (n), whose pictures come together; 1 for others.
     """
 
     def __init__(
@@ -57,6 +58,7 @@ class Recognizer(nn.Module):
         load_weights: bool = True,
         input_size_px: int = TransformConfig.input_size_px,
         num_pictures: int = 1,
+        input_frames: int = 1,
     ) -> None:
         super().__init__()
         self.config = config
@@ -73,6 +75,7 @@ class Recognizer(nn.Module):
                 config.num_stages,
                 size_px=input_size_px,
                 frame_vector=config.frame_vector,
+                num_frames=input_frames,
             )
         self.num_features = num_pictures * self.backbone.num_features
         self.reads_maps = config.scan != "none" or config.heads[0] in MAP_HEADS
@@ -95,22 +98,23 @@ class Recognizer(nn.Module):
         return self.num_features * part.shape[3] * part.shape[4]
 
     def embed(self, frames: Tensor, backbone: nn.Module | None = None) -> Tensor:
-        """Normalised frames ``[N, 3 P, H, W]`` -> features: maps ``[N, D, h, w]`` if they are read by parts or by
+        """Normalised frames ``[N, 3 P n, H, W]`` -> features: maps ``[N, D, h, w]`` if they are read by parts or by
         a head of maps, else their mean over space ``[N, D]``. ``backbone``: another network that gives what ours
         gives."""
         backbone = self.backbone if backbone is None else backbone
         if torch.is_grad_enabled() or self.backbone.training or frames.device.type != "cpu":
             return self._embed(frames, backbone)
-        num_at_once = max(1, _PIXELS_A_CALL // (frames.shape[2] * frames.shape[3]))
+        num_at_once = max(1, _PIXELS_A_CALL // (self.backbone.num_frames * frames.shape[2] * frames.shape[3]))
         if len(frames) <= num_at_once:
             return self._embed(frames, backbone)
         return torch.cat([self._embed(some, backbone) for some in frames.split(num_at_once)])
 
     def _embed(self, frames: Tensor, backbone: nn.Module) -> Tensor:
-        num_pictures = frames.shape[1] // 3
+        num_channels = 3 * self.backbone.num_frames
+        num_pictures = frames.shape[1] // num_channels
         if self.config.rgb_diff_scale != 1:
             frames = torch.cat([frames[:, :-3], frames[:, -3:] * self.config.rgb_diff_scale], dim=1)
-        frames = frames.reshape(-1, 3, *frames.shape[2:])  # [N, 3 P, H, W] -> [N P, 3, H, W]
+        frames = frames.reshape(-1, num_channels, *frames.shape[2:])  # [N, 3 P n, H, W] -> [N P, 3 n, H, W]
         features: Tensor = backbone(frames.contiguous(memory_format=torch.channels_last))
         if num_pictures > 1:
             # [N P, D, h, w] -> [N, P D, h, w]

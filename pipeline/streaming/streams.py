@@ -142,9 +142,10 @@ class Streams:
         self._warm_up()
 
     def _warm_up(self) -> None:
-        """Two pictures through the model, so that the first real one does not wait."""
-        size = self._model.file.transform.fit_size_px
-        features = self._model.embedder().push(np.zeros((2, 3, size, size), np.uint8))
+        """Pictures for one answer through the model, so that the first real one does not wait."""
+        transform = self._model.file.transform
+        shape = (transform.frames_for(1), 3, transform.fit_size_px, transform.fit_size_px)
+        features = self._model.embedder().push(np.zeros(shape, np.uint8))
         self._model.scorer(self._inference).push(features)
 
     @property

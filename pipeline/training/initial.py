@@ -76,11 +76,13 @@ def _check_backbone(path: str, file: ModelFile, experiment: Experiment, own: nn.
             f"{wanted.backbone}, num_stages {wanted.num_stages}. Set model.backbone and model.num_stages as there, or "
             "leave training.initial_model out"
         )
-    given_px, wanted_px = file.transform.input_size_px, experiment.transform.input_size_px
+    theirs, ours = file.transform, experiment.transform
     if _shapes(file.recognizer.backbone) != _shapes(own):
         raise UserError(
-            f"{path}: its {given.backbone} looks at pictures of {given_px}x{given_px}, and this run's at {wanted_px}x"
-            f"{wanted_px}, each with positions of its own; set transform.input_size_px {given_px}"
+            f"{path}: its {given.backbone} looks at pictures of {theirs.input_size_px}x{theirs.input_size_px}, "
+            f"{theirs.input_frames} at once, and this run's at {ours.input_frames} of {ours.input_size_px}x"
+            f"{ours.input_size_px}, each with positions of its own; set transform.input_size_px "
+            f"{theirs.input_size_px} and transform.input_frames {theirs.input_frames}"
         )
 
 

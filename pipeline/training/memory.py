@@ -72,7 +72,7 @@ def _sequence_picture_bytes(experiment: Experiment) -> int:
     if experiment.task == "clip":
         return 0
     transform = experiment.transform
-    picture = 3 * transform.num_pictures * transform.input_size_px**2
+    picture = 3 * transform.num_pictures * transform.input_frames * transform.input_size_px**2
     return experiment.sequence.sequence_frames * (3 * transform.fit_size_px**2 + 2 * 4 * picture)
 
 
@@ -82,7 +82,8 @@ def _kept_bytes(module: ClipClassifier) -> tuple[int, int]:
     num_frames = _frames_learned_from(experiment)
     side = experiment.transform.input_size_px
     backbone = copy.deepcopy(module.recognizer.backbone).to("meta")
-    pictures = torch.empty(num_frames * experiment.transform.num_pictures, 3, side, side, device="meta")
+    num_channels = 3 * experiment.transform.input_frames
+    pictures = torch.empty(num_frames * experiment.transform.num_pictures, num_channels, side, side, device="meta")
     kept: dict[int, Tensor] = {}
     maps = [0]
 

@@ -55,6 +55,7 @@ class ClipClassifier(LightningModule):
             load_weights=experiment.training.initial_model is None,
             input_size_px=size,
             num_pictures=num_pictures,
+            input_frames=experiment.transform.input_frames,
         )
         set_fast(self.recognizer, experiment.machine.fast_heads)
         self.transform = TrainTransform(experiment.transform, self.recognizer.backbone.normalization)

@@ -67,7 +67,8 @@ class ClipTransform:
         ``[..., T, 3 P, I, I]``, P pictures of each frame.
 
         ``rgb_diff`` gives the change of the normalised picture since the frame before, so that each output frame
-        needs its predecessor (L is 1, else 0). ``rgb+rgb_diff`` gives the picture, then its change.
+        needs its predecessor (L is 1, else 0). ``rgb+rgb_diff`` gives the picture, then its change. For a video network
+        P are the pictures of ``input_frames`` frames, the last of which is the output's (L is P - 1).
         """
         mean, std = (
             # non_blocking: a plain copy to a GPU waits for all work that is under way there.
@@ -76,6 +77,9 @@ class ClipTransform:
         )
         pictures = frames.float().div_(255).sub_(mean).div_(std)
         if self.config.input == "rgb":
-            return pictures
+            num_features = pictures.shape[-4] - self.config.input_frames + 1
+            starts = range(self.config.input_frames)
+            shifted = [pictures[..., start : start + num_features, :, :, :] for start in starts]
+            return torch.cat(shifted, dim=-3) if len(shifted) > 1 else pictures
         now, before = pictures[..., 1:, :, :, :], pictures[..., :-1, :, :, :]
         return now - before if self.config.num_pictures == 1 else torch.cat([now, now - before], dim=-3)

@@ -18,6 +18,8 @@ from pipeline.datasets.formats import read_annotations
 from pipeline.errors import UserError
 from pipeline.export.files import export_onnx
 from pipeline.inference import Model, load_model
+from pipeline.inference.onnx_file import CONTEXT, SCORES, STEP_FRAME, read_onnx
+from pipeline.inference.onnx_runtime import initial_states, open_session
 from pipeline.timeline_evaluation import evaluate_timelines
 from tests.long_videos import make_long_videos
 from tests.small import small_model
@@ -58,6 +60,36 @@ def test_ten_thousand_steps_of_a_step_file_are_those_of_torch(tmp_path: Path) ->
         scored.append(np.stack([answer.probabilities for answer in answers]))
     assert np.abs(scored[0] - scored[1]).max() < 1e-4
     assert scored[0].std(axis=0).min() > 1e-2
+
+
+def test_a_video_networks_step_carries_the_frames_that_it_looks_back_at(tmp_path: Path) -> None:
+    """Both files answer on a stream what torch does; the step by itself, from the frames and its state alone, too."""
+    file = replace(
+        small_model(input_frames=4, heads=("gru",)), labels=LABELS, task="timeline", sequence=SequenceConfig()
+    )
+    export_onnx(file, tmp_path / "m")
+    frames = np.random.default_rng(0).integers(0, 256, (9, 3, 40, 40), dtype=np.uint8)
+    answers = [scores_of(Model(file), frames, [9])]
+    answers += [scores_of(load_model(tmp_path / f"m.{kind}.onnx"), frames, [2, 3, 4]) for kind in ("clip", "step")]
+    described, graph = read_onnx(tmp_path / "m.step.onnx")
+    run, states = open_session(graph), initial_states(described.states, batch=1) | {CONTEXT: frames[None, :3]}
+    steps = []
+    for frame in frames[3:]:
+        scores, *following = run([SCORES, *(f"next_{name}" for name in states)], {STEP_FRAME: frame[None], **states})
+        states = dict(zip(states, following, strict=True))
+        steps.append(scores[0])
+    np.testing.assert_array_equal(states[CONTEXT], frames[None, -3:])
+    for found in (*answers[1:], np.stack(steps)):
+        np.testing.assert_allclose(found, answers[0], atol=1e-5)
+
+
+def scores_of(model: Model, frames: Any, portions: list[int]) -> Any:
+    embedder, scorer, found = model.embedder(), model.scorer(InferenceConfig()), []
+    for portion in np.split(frames, np.cumsum(portions)[:-1]):
+        features = embedder.push(portion)
+        found += [] if features is None else scorer.push(features)
+    assert [score.window.start for score in found] == list(range(3, len(frames)))
+    return np.stack([score.probabilities for score in found])
 
 
 def _as_read_by(model: Model, features: Any) -> Any:

@@ -10,6 +10,7 @@ import torch
 import torchvision
 
 from pipeline.cli import main
+from pipeline.config import VIDEO_BACKBONES
 from pipeline.errors import UserError
 from pipeline.models.backbones import BACKBONES, BUNDLED_BACKBONE, build_backbone
 from pipeline.models.catalogue import find_backbones, measured
@@ -19,6 +20,7 @@ def test_every_name_is_listed_once() -> None:
     names = [facts.name for facts in find_backbones("")]
     assert len(names) == len(set(names))
     listed = set(names)
+    assert {*VIDEO_BACKBONES} == {*torchvision.models.list_models(module=torchvision.models.video)} <= listed
     assert listed >= {*BACKBONES, BUNDLED_BACKBONE, *torchvision.models.list_models(module=torchvision.models)}
     assert listed >= set(timm.list_models(pretrained=True)) - {BUNDLED_BACKBONE}
     assert {name.partition(".")[0] for name in names} >= set(timm.list_models())
@@ -46,6 +48,21 @@ def test_work_is_as_published(name: str, size_px: int, gflops: float) -> None:
     assert found.num_parameters == pytest.approx(without_classifier, rel=0.01)
 
 
+@pytest.mark.parametrize("name", VIDEO_BACKBONES)
+def test_work_of_a_video_network_is_that_of_a_clip_as_published(name: str) -> None:
+    (facts,) = [facts for facts in find_backbones(name) if facts.name == name]
+    assert (facts.source, facts.has_weights, facts.is_gated) == ("torchvision", True, False)
+    assert facts.trained_size_px == (112 if name.endswith("_18") else 224)
+    found = measured(facts, facts.trained_size_px or 0)
+    weights = torchvision.models.get_model_weights(name).DEFAULT.meta
+    assert found.why_not is None
+    assert found.features is not None
+    classifier = 400 * (found.features[0] + 1)
+    assert found.num_parameters == weights["num_params"] - classifier
+    of_16_frames = 2 * weights["_ops"]  # as torchvision counts all of them
+    assert found.gflops == pytest.approx(of_16_frames * VIDEO_BACKBONES[name] / 16, rel=0.01)
+
+
 def test_what_is_measured_is_what_is_built() -> None:
     (facts,) = [facts for facts in find_backbones("test_vit.") if facts.name.startswith("test_vit.")]
     found, backbone = measured(facts, 64), build_backbone("test_vit", "none", size_px=64)
@@ -64,6 +81,10 @@ def test_the_command_lists_them(capsys: pytest.CaptureFixture[str]) -> None:
     answers = json.loads(capsys.readouterr().out)
     assert {answer["name"].partition(".")[0] for answer in answers} == {"coat_tiny"}
     assert all("not a feature map" in answer["why_not"] for answer in answers)
+    assert main(["backbones", "mc3_18", "--input_size_px", "112"]) == 0
+    line = capsys.readouterr().out.splitlines()[1].split()
+    assert line[:5] == ["mc3_18", "torchvision", "16", "x", "112"]
+    assert line[-1] == "512x7x7"
     assert main(["backbones"]) == 0
     said = capsys.readouterr()
     assert len(said.out.splitlines()) > 1000

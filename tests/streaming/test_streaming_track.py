@@ -20,7 +20,9 @@ from pipeline.timeline.scores import WindowScores
 from tests.small import small_model
 
 NO_FRAMES = torch.empty(0, 3, 40, 40, dtype=torch.uint8)
-MODELS = {name: Model(small_model(input=name)) for name in ("rgb", "rgb_diff", "rgb+rgb_diff")}
+MODELS = {name: Model(small_model(input=name)) for name in ("rgb", "rgb_diff", "rgb+rgb_diff")} | {
+    "clips": Model(small_model(input_frames=3))
+}
 WINDOWS = InferenceConfig(mode="windows", stride_frames=1)
 STREAM = InferenceConfig(mode="stream")
 
@@ -71,7 +73,7 @@ def test_held_frames_score_as_in_a_file_that_stands_still(
             shown += shown[-1:] * num_held + list(new)
             index += num_held + len(new)
     got = pushed(make_track(model, inference), portions)
-    assume(len(shown) > 1)
+    assume(len(shown) > model.file.transform.lookback_frames)
     assert_same(got.windows, engine_scores(model, torch.stack(shown), inference))
 
 
