@@ -289,7 +289,7 @@ class _Events:
             key = (observation, values["subject"], values["behavior"], *modifiers)
             times = self._moment(place, values, name, key)
         if times:
-            self.rows += _placed(read_span(place, *times, values["behavior"]), media)
+            self.rows += _placed(read_span(place, times[0], times[1], values["behavior"]), media)
 
     def _media(self, place: str, values: Mapping[str, str], name: str, observation: str) -> list[_Part]:
         """The files of an observation, which follow one after the other."""

@@ -44,8 +44,7 @@ def read_span(place: str, start: object, end: object, label: object, score: obje
     spaces.
 
     Raises:
-        UserError: a time or the score is no finite number, it ends before it starts, has no label, or one with control
-            characters.
+        UserError: a time or the score is no finite number, it ends before it starts, or has no label.
     """
     start_seconds, end_seconds = read_number(place, "the start", start), read_number(place, "the end", end)
     if end_seconds < start_seconds:
@@ -57,8 +56,6 @@ def read_span(place: str, start: object, end: object, label: object, score: obje
     )
     if not text:
         raise UserError(f"{place}: the segment has no label; write one, or take the line out")
-    if re.search(r"[\x00-\x1f\x7f]", text):
-        raise UserError(f"{place}: the label {text[:80]!r} has a control character; take it out")
     return LabelledSpan(start_seconds, end_seconds, text, read_number(place, "the score", score))
 
 
