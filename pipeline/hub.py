@@ -210,7 +210,7 @@ def hub_failures(what: str) -> Iterator[None]:
     """
     try:
         errors = _errors()
-        import huggingface_hub  # noqa: F401
+        import huggingface_hub.utils.logging  # noqa: F401  # sets the level of the library's logger
     except ImportError as error:
         raise UserError(f"{what}: the hub needs huggingface_hub ({error}); pip install 'clipgru[hub]'") from error
     logger = logging.getLogger("huggingface_hub")
@@ -242,5 +242,5 @@ def _reason(error: Exception) -> str:
         cure = f"{_LOG_IN}, by a token that may do this" if status == 403 else "try again later"
         return f"the hub answers {status_in_words(status)}; {cure}"
     if isinstance(error, OSError) and error.errno:
-        return reason_of(error)
+        return f"{error.filename}: {reason_of(error)}" if error.filename else reason_of(error)
     return f"the hub's answer is not as it should be ({type(error).__name__}); try again, and see HF_ENDPOINT"

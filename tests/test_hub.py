@@ -237,3 +237,17 @@ def test_the_environment_names_hub_cache_and_token(hub: HubServer, model_bytes: 
     assert Path(done.stdout.strip()).read_bytes() == model_bytes
     assert done.stdout.startswith(str(tmp_path / "home"))
     assert {token for _, path, token in hub.requests if "resolve" in path} == {f"Bearer {TOKEN}"}
+
+
+def test_a_fault_is_one_line_and_the_library_says_nothing(hub: HubServer, tmp_path: Path) -> None:
+    """Also at its first use, when it sets up its log."""
+    home = tmp_path / "home"
+    home.touch()
+    hub.headers = {"X-HF-Warning": "topic; words of the server"}
+    program = f"from pipeline.cli import main; main(['predict', {ADDRESS!r}, 'a.mp4'])"
+    given = {"HF_ENDPOINT": hub.url, "HF_HOME": str(home), "HF_TOKEN": TOKEN, "PYTHONPATH": str(ROOT)}
+    done = subprocess.run([sys.executable, "-c", program], cwd=tmp_path, env=os.environ | given, capture_output=True)
+    said = (done.stdout + done.stderr).decode()
+    assert said.startswith(f"clipgru: error: {ADDRESS}: {home}")
+    assert said.endswith(": a part of the path is a file, not a folder\n")
+    assert said.count("\n") == 1

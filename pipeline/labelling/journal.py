@@ -20,6 +20,9 @@ from pipeline.files.lock import beside
 from pipeline.files.writing import LineFile
 from pipeline.labelling.stretches import LabelChange, change_from_json, change_to_json
 
+_DAMAGES = (ValueError, LookupError, TypeError, AttributeError, ArithmeticError, RecursionError, UserError)
+"""Of a line that another hand damaged, or a later version wrote."""
+
 
 class LabelJournal:
     """The journal of one manifest.
@@ -52,7 +55,7 @@ class LabelJournal:
             yield from self._entry(line)
 
     def _entry(self, line: str) -> Iterator[LabelChange]:
-        with suppress(ValueError, KeyError, TypeError, UserError):  # damaged by another hand, or of a later version
+        with suppress(*_DAMAGES):
             values = json.loads(line)
             if "saved" in values:
                 self.num_saved = max(self.num_saved, int(values["saved"]))

@@ -4,10 +4,12 @@ from __future__ import annotations
 
 import csv
 import io
+import math
 from collections.abc import Iterable
 from pathlib import Path
 
 from pipeline.datasets.delimited import read_table
+from pipeline.datasets.timelines.spans import read_bytes, read_number
 from pipeline.files.writing import write_atomically
 from pipeline.labelling.manifest import as_text
 from pipeline.labelling.stretches import Span, VideoLabels
@@ -18,9 +20,10 @@ _COLUMNS = ("path", "label", "start_seconds", "end_seconds")
 def read_rejected(path: Path) -> dict[str, list[Span]]:
     """Return the rejected drafts by video; none where there is no file. Raises ``UserError`` if it is no such table."""
     found: dict[str, list[Span]] = {}
-    for _, values in read_table(path, _COLUMNS) if path.exists() else ():
-        span = Span(values["label"], float(values["start_seconds"]), float(values["end_seconds"]))
-        found.setdefault(values["path"], []).append(span)
+    for place, values in read_table(path, _COLUMNS) if path.exists() else ():
+        start = read_number(place, "start_seconds", values["start_seconds"])
+        end = read_number(place, "end_seconds", values["end_seconds"]) if values["end_seconds"] else math.inf
+        found.setdefault(values["path"], []).append(Span(values["label"], start, end))
     return found
 
 
@@ -35,6 +38,7 @@ def write_rejected(path: Path, videos: Iterable[VideoLabels]) -> None:
         for span in video.rejected
     ]
     writer.writerows(rows)
-    before = path.read_text(encoding="utf-8") if path.exists() else None
-    if text.getvalue() != before and (before is not None or rows):
-        write_atomically(path, text.getvalue())
+    content = text.getvalue().encode()
+    before = read_bytes(path) if path.exists() else None
+    if content != before and (before is not None or rows):
+        write_atomically(path, content)

@@ -15,6 +15,7 @@ BACKGROUND: Rest = "background"
 UNLABELLED: Rest = "unlabelled"
 _OVERLAP_SECONDS = 1e-3
 """Stretches that share less do not overlap: it is rounding."""
+_MAX_SECONDS = 1e12
 
 
 @dataclass(frozen=True)
@@ -195,12 +196,18 @@ def span_from_json(value: Any) -> Span:
         UserError: it is something else, or no time of a video.
     """
     is_right = isinstance(value, list) and len(value) == 3 and isinstance(value[0], str) and bool(value[0].strip())
-    times = [math.inf if time is None else time for time in value[1:]] if is_right else []
-    if not is_right or not all(isinstance(time, int | float) and not isinstance(time, bool) for time in times):
+    if not is_right or not all(time is None or _is_time(time) for time in value[1:]):
         raise UserError(f"a stretch must be [label, start, end], got {str(value)[:80]}")
+    if set(value[0]) & set("\0\r\n"):
+        raise UserError("a label must be one line, as it is in the manifest")
+    times = [math.inf if time is None else time for time in value[1:]]
     if not 0 <= times[0] < times[1]:
         raise UserError(f"a stretch must end after it starts, at 0 or later, got {times[0]} to {times[1]}")
     return Span(value[0].strip(), float(times[0]), float(times[1]))
+
+
+def _is_time(value: object) -> bool:
+    return isinstance(value, int | float) and not isinstance(value, bool) and abs(value) < _MAX_SECONDS
 
 
 def change_to_json(change: LabelChange) -> dict[str, Any]:

@@ -19,6 +19,10 @@ _LATE_SECONDS = 0.5
 """Longest wait for a thread beyond its time."""
 
 
+class RefusedError(UserError):
+    """The receiver will not accept this event, however often it is sent."""
+
+
 class _Receiver(Protocol):
     """Somebody who takes events, one after the other."""
 
@@ -26,7 +30,8 @@ class _Receiver(Protocol):
     """For people, without secrets."""
 
     def send(self, content: bytes, seconds: float) -> None:
-        """Send an event, within so many seconds. Raises ``UserError`` if it was not accepted, or nobody knows."""
+        """Send an event, within so many seconds. Raises ``RefusedError`` if it will never be accepted, another
+        ``UserError`` if it was not this time, or nobody knows."""
 
     def close(self) -> None:
         """Let go of the connection; the next ``send`` makes another."""
@@ -47,6 +52,8 @@ class DeliveryFigures:
     """Events that could not be written to the disk when they came; they are sent all the same."""
     lost: int
     """Events that came when too many waited."""
+    refused: int
+    """Events that the receiver will never accept; they are in a file beside the spool."""
 
 
 class Delivery:
@@ -67,6 +74,7 @@ class Delivery:
         self._changed = Condition()
         self._end_seconds = math.inf
         self._num_delivered = self._num_retries = self._num_unsaved = self._num_lost = 0
+        self._num_refused, self._is_refusing = 0, False
         self._num_failures = 0  # in a row
         self._trouble = ""  # what is wrong with the spool
         self._jitter = Random()
@@ -76,7 +84,7 @@ class Delivery:
     @property
     def figures(self) -> DeliveryFigures:
         """Counts up to now. For any thread."""
-        counts = self._num_delivered, self._num_retries, self._num_unsaved, self._num_lost
+        counts = self._num_delivered, self._num_retries, self._num_unsaved, self._num_lost, self._num_refused
         return DeliveryFigures(self._sink, self._spool.num_waiting, *counts)
 
     def put(self, event: dict[str, Any]) -> None:
@@ -113,7 +121,7 @@ class Delivery:
                 self._say(f"{error}; events wait in {self._spool.path}, and are tried again", True)
             self._wait_to_retry()
             return
-        if self._num_failures:
+        if self._num_failures and not self._is_refusing:
             self._say(f"{self._receiver.name} accepts events again", False)
         self._num_failures = 0
 
@@ -141,9 +149,21 @@ class Delivery:
         if event is not None:
             number, message = event
             seconds = min(self._config.timeout_seconds, self._end_seconds - time.monotonic())
-            self._receiver.send(message, max(seconds, 0.0))
+            try:
+                self._receiver.send(message, max(seconds, 0.0))
+            except RefusedError as error:
+                self._set_aside(number, message, error)
+                return
+            self._is_refusing = False
             self._num_delivered += 1
             self._spool.remove(number)
+
+    def _set_aside(self, number: int, message: bytes, error: RefusedError) -> None:
+        self._spool.set_aside(number, message)
+        self._num_refused += 1
+        if not self._is_refusing:
+            self._say(f"{error}; what it refuses is kept in {self._spool.refused_path}, and not sent again", True)
+        self._is_refusing = True
 
     # From outside.
 
@@ -162,4 +182,5 @@ class Delivery:
         num_waiting, num_lost = self._spool.num_waiting - num_unsaved, self._num_lost + num_unsaved
         left = f", {num_waiting} wait in {self._spool.path}" if num_waiting else ""
         lost = f", {num_lost} lost" if num_lost else ""
+        lost += f", {self._num_refused} refused, kept in {self._spool.refused_path}" if self._num_refused else ""
         self._say(f"{self._receiver.name}: {self._num_delivered} delivered{left}{lost}", bool(left or lost))

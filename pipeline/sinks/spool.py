@@ -68,6 +68,7 @@ class Spool:
 
     Attributes:
         path: the file.
+        refused_path: beside it, the messages that the receiver refused for good, one a line.
 
     Raises:
         UserError: it cannot be written, another process holds it, or it is no spool.
@@ -75,6 +76,7 @@ class Spool:
 
     def __init__(self, path: Path, max_events: int) -> None:
         self.path, self._max_events = path, max_events
+        self.refused_path = path.with_name(f"{path.stem}.refused{path.suffix}")
         self._waiting: deque[_Entry] = deque()
         # Anew in each run: what a full disk did not take must not be mistaken for an event of a later one.
         self._run, self._number = secrets.token_hex(4), 0
@@ -165,6 +167,17 @@ class Spool:
             is_noted = self._mark(delivered=number)
             if self._num_spent_bytes > _MAX_SPENT_BYTES or not (is_noted or self._waiting):
                 self._write_anew()
+
+    def set_aside(self, number: int, message: bytes) -> None:
+        """Keep what ``next`` gave in ``refused_path``, and forget it.
+
+        Raises:
+            UserError: it cannot be written there; the event waits as before.
+        """
+        lines = LineFile(self.refused_path, "a", to_disk=True)
+        lines.write(message.decode() + "\n")
+        lines.close()
+        self.remove(number)
 
     def close(self) -> None:
         """Save what can be saved, and let go of the file. May be called twice."""

@@ -8,6 +8,10 @@ from urllib.error import HTTPError, URLError
 from pipeline.errors import UserError
 from pipeline.network import TimeLimit, answer_in_words, make_request, open_url, reason_of_failure
 from pipeline.sinks.addresses import Address
+from pipeline.sinks.delivery import RefusedError
+
+_TRANSIENT = (408, 425, 429)
+"""Of the answers 400 to 499, which else say that the same request will never be accepted (RFC 9110, 8470, 6585)."""
 
 
 class Webhook:
@@ -28,6 +32,7 @@ class Webhook:
         """Send an event, within so many seconds in all.
 
         Raises:
+            RefusedError: the answer is that it never will be accepted.
             UserError: it was not accepted, or nobody knows.
         """
         headers = self._address.headers | {"Content-Type": "application/json"}
@@ -36,7 +41,9 @@ class Webhook:
         except HTTPError as error:
             error.close()
             cure = ", which is not followed: give the address that it points to" if 300 <= error.code < 400 else ""
-            raise UserError(f"{self.name}: it answers {answer_in_words(error)}{cure}") from None
+            is_final = 400 <= error.code < 500 and error.code not in _TRANSIENT
+            kind = RefusedError if is_final else UserError
+            raise kind(f"{self.name}: it answers {answer_in_words(error)}{cure}") from None
         except (OSError, HTTPException, ValueError) as error:
             reason = error.reason if isinstance(error, URLError) else error
             is_late = isinstance(reason, TimeoutError)

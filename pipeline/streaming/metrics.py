@@ -21,6 +21,7 @@ _SINKS = {
     "retries_total": "Attempts that failed.",
     "unsaved_total": "Events that could not be written to the disk when they came.",
     "lost_total": "Events that came when too many waited.",
+    "refused_total": "Events that the receiver will never accept, kept in a file.",
 }
 
 

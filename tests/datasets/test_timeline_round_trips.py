@@ -149,7 +149,7 @@ LOSSES = {
     "groups": "groups of videos: 1",
     "splits": "parts of videos (split): 1",
     "durations": "durations of videos: 1",
-    "fine": "times finer than a millisecond, which are rounded: 1",
+    "fine": "times before 0 or finer than a millisecond, which are moved: 1",
 }
 
 

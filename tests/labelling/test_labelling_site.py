@@ -100,7 +100,11 @@ def test_what_makes_no_sense_changes_nothing(label: LabelPage) -> None:
         {"edits": [{"to": ["walk", 1.0, 1.001]}]},
         {"edits": [{"to": ["walk", True, 2]}]},
         {"rest": "nothing"},
+        {"edits": [{"to": ["walk\nrun", 1, 2]}]},
+        {"edits": [{"to": ["walk", 1, 10**400]}]},
+        {"edits": [{"to": ["walk", float("nan"), 2]}]},
         {"reject": [["walk"]]},
+        {"reject": [["walk", 0, float("inf")]]},
         {"who": ""},
         {"who": "a b"},
     ]

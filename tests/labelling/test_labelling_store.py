@@ -202,6 +202,38 @@ def test_changes_that_never_reached_the_manifest_come_back(tmp_path: Path, monke
     assert len(LabelStore(tmp_path).videos["b.mp4"].stretches) == 1
 
 
+def test_a_journal_that_another_hand_damaged_says_the_rest(tmp_path: Path) -> None:
+    store = LabelStore(folder_with(tmp_path))
+    put(store, "a.mp4", Span("walk", 1.0, 2.0))
+    store.close()
+    damaged = ["[" * 100_000, "[]", "3", '{"saved": Infinity}', '{"number": 1e999, "who": "", "video": ""}', "\0"]
+    damaged += ['{"number": 2, "who": "", "video": "a.mp4", "rest": []}']
+    damaged += [f'{{"number": 2, "who": "", "video": "a.mp4", "added": [["x", 0, 1{"0" * 400}]]}}']
+    with (tmp_path / ".manifest.csv.journal").open("a") as file:
+        file.write("".join(f"{line}\n" for line in damaged))
+    again = LabelStore(tmp_path)
+    assert again.undo("me") is not None
+    assert lines_of(tmp_path)[1:] == []
+    again.close()
+
+
+def test_a_draft_that_lasts_to_the_end_is_still_rejected_after_a_new_start(tmp_path: Path) -> None:
+    rejected = [Span("walk", 1.0, float("inf"))]
+    store = LabelStore(folder_with(tmp_path))
+    store.change("a.mp4", "me", reject=rejected)
+    store.close()
+    store = LabelStore(tmp_path)
+    assert store.videos["a.mp4"].rejected == rejected
+    store.close()
+
+
+def test_a_damaged_file_of_rejected_drafts_is_named(tmp_path: Path) -> None:
+    folder_with(tmp_path)
+    (tmp_path / "rejected_drafts.csv").write_text("path,label,start_seconds,end_seconds\na.mp4,walk,1,soon\n")
+    with pytest.raises(UserError, match=r"rejected_drafts\.csv:2: end_seconds is 'soon'"):
+        LabelStore(tmp_path)
+
+
 # Six changes of all kinds: two stretches, a label, a wrong draft, the first stretch away, and that undone.
 CHANGES = """
 from pipeline.labelling.store import LabelStore

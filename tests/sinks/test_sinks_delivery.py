@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 import os
 import subprocess
 import sys
@@ -19,7 +20,7 @@ from pipeline.sinks.delivery import Delivery
 from pipeline.sinks.mqtt import MqttTopic
 from pipeline.sinks.spool import Spool
 from pipeline.sinks.webhook import Webhook
-from tests.receivers import PATIENCE_SECONDS, RECEIVERS
+from tests.receivers import PATIENCE_SECONDS, RECEIVERS, HookServer
 from tests.sinks.test_sinks_spool import drained, no_room
 
 ROOT = Path(__file__).resolve().parents[2]
@@ -94,6 +95,60 @@ for number in range(int(start), int(stop)):
     print(number, flush=True)
 delivery.close()
 """
+
+
+def test_what_a_webhook_refuses_for_good_is_kept_in_a_file_and_holds_nothing_up(tmp_path: Path) -> None:
+    said = list[tuple[str, bool]]()
+    with HookServer() as receiver:
+        spool = Spool(tmp_path / "webhook.jsonl", 100)
+        delivery = Delivery("webhook", Webhook(Address(receiver.url)), spool, CONFIG, lambda *line: said.append(line))
+        receiver.answer = "422 secret"
+        for number in range(3):
+            delivery.put({"value": number})
+        assert is_soon(lambda: delivery.figures.refused == 3)
+        receiver.answer = "204 No Content"
+        delivery.put({"value": 3})
+        receiver.wait_for(1)
+        delivery.close()
+    refused = [json.loads(line) for line in (tmp_path / "webhook.refused.jsonl").read_text().splitlines()]
+    assert [(event["value"], event["sequence"], event["attempt"]) for event in refused] == [
+        (n, n + 1, 1) for n in range(3)
+    ]
+    assert [event["value"] for event in receiver.received] == [3]
+    (first, _), (last, _) = said
+    assert "it answers 422 Unprocessable" in first
+    assert "kept in" in first
+    assert "1 delivered, 3 refused, kept in" in last
+    assert not [line for line, _ in said if "secret" in line or "t0k3n" in line]
+    assert not drained(Spool(tmp_path / "webhook.jsonl", 100))
+
+
+@pytest.mark.parametrize("answer", ["408 x", "425 x", "429 x", "503 x", "302 x"])
+def test_what_may_be_accepted_later_waits(tmp_path: Path, answer: str) -> None:
+    with HookServer() as receiver:
+        spool = Spool(tmp_path / "webhook.jsonl", 100)
+        delivery = Delivery("webhook", Webhook(Address(receiver.url)), spool, CONFIG, lambda *line: None)
+        receiver.answer = answer
+        delivery.put({"value": 0})
+        assert is_soon(lambda: delivery.figures.retries > 1)
+        receiver.answer = "204 No Content"
+        receiver.wait_for(1)
+        delivery.close()
+        assert delivery.figures.refused == 0
+
+
+def test_a_full_disk_makes_a_refused_event_wait(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    with HookServer() as receiver:
+        spool = Spool(tmp_path / "webhook.jsonl", 100)
+        delivery = Delivery("webhook", Webhook(Address(receiver.url)), spool, CONFIG, lambda *line: None)
+        receiver.answer = "400 x"
+        with monkeypatch.context() as full:
+            full.setattr(os, "fsync", no_room)
+            delivery.put({"value": 0})
+            assert is_soon(lambda: delivery.figures.retries > 1)
+            assert delivery.figures.waiting == 1
+        assert is_soon(lambda: delivery.figures.refused == 1)
+        delivery.close()
 
 
 @pytest.mark.parametrize("kind", RECEIVERS)

@@ -73,6 +73,9 @@ clipgru_sink_unsaved_total{sink="webhook"} 4
 # HELP clipgru_sink_lost_total Events that came when too many waited.
 # TYPE clipgru_sink_lost_total counter
 clipgru_sink_lost_total{sink="webhook"} 5
+# HELP clipgru_sink_refused_total Events that the receiver will never accept, kept in a file.
+# TYPE clipgru_sink_refused_total counter
+clipgru_sink_refused_total{sink="webhook"} 6
 """
 
 
@@ -85,7 +88,7 @@ def test_the_text_is_that_of_the_format() -> None:
     """Checked once with the parser of Prometheus's own client."""
     assert len(COUNTS) == len(BOUNDS_SECONDS) + 1
     statuses = [door(), SourceStatus("b", "stalled")]
-    assert metrics_text(statuses, [DeliveryFigures("webhook", 1, 2, 3, 4, 5)], 0.25) == EXPECTED
+    assert metrics_text(statuses, [DeliveryFigures("webhook", 1, 2, 3, 4, 5, 6)], 0.25) == EXPECTED
     assert metrics_text([], [], None) == ""
 
 

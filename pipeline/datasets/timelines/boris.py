@@ -10,6 +10,8 @@ import re
 from collections import defaultdict
 from collections.abc import Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field, replace
+from itertools import pairwise
+from math import inf
 from pathlib import Path
 from typing import Any
 
@@ -17,6 +19,7 @@ from pipeline.datasets.annotations import read_text
 from pipeline.datasets.delimited import composed, read_table
 from pipeline.datasets.timelines.frames import ClockOf
 from pipeline.datasets.timelines.spans import (
+    as_list,
     as_mapping,
     csv_lines,
     is_json,
@@ -74,17 +77,27 @@ class _Part:
     """Of the file, on the observation's clock."""
     seconds: float | None
 
-    @property
-    def end(self) -> float:
-        return float("inf") if self.seconds is None else self.start + self.seconds
-
 
 def _one_after_the_other(names: Sequence[str], seconds: Sequence[float | None], start: float) -> list[_Part]:
     """The files of a player; the first begins at the observation's time offset, which BORIS adds to all its times."""
     parts = list[_Part]()
     for name, length in zip(names, seconds, strict=True):
-        parts.append(_Part(name, parts[-1].end if parts else start, length))
+        parts.append(_Part(name, start, length))
+        start = inf if length is None else start + length
     return parts
+
+
+def _placed(span: LabelledSpan, media: Sequence[_Part]) -> Iterator[tuple[str, LabelledSpan]]:
+    """A span on the observation's clock, cut where a file follows another: each piece with its file and on its clock.
+    What is before the first file, or after the last, stays there: a time outside of its file is seen, a lost one not.
+    """
+    borders = [-inf, *(part.start for part in media[1:]), inf]
+    for part, (first, last) in zip(media, pairwise(borders), strict=False):  # no media: live
+        start, end = max(span.start_seconds, first), min(span.end_seconds, last)
+        if end < span.end_seconds and part.seconds is not None:
+            end = min(end, part.start + part.seconds)
+        if start < end or first <= span.start_seconds == span.end_seconds < last:
+            yield part.name, replace(span, start_seconds=start - part.start, end_seconds=end - part.start)
 
 
 @dataclass
@@ -102,21 +115,27 @@ class _Observation:
     def read(cls, values: Mapping[str, Any], where: str) -> _Observation:
         files, info = values.get("file"), values.get("media_info")
         players: Mapping[str, Any] = files if isinstance(files, Mapping) else {}
-        lengths = info.get("length", {}) if isinstance(info, Mapping) else {}
-        names = [str(name) for name in players.get("1", ()) or ()]
+        facts: Mapping[str, Any] = info if isinstance(info, Mapping) else {}
+        lengths = as_mapping(facts.get("length") or {}, f"{where}: media_info.length", "the seconds of each file")
+        names = [str(name) for name in as_list(players.get("1") or [], f"{where}: file.1")]
         seconds = [read_number(where, "a length", lengths[name]) if name in lengths else None for name in names]
         media = _one_after_the_other(
             names, seconds, read_number(where, "the time offset", values.get("time offset") or 0)
         )
         if media and values.get("media_creation_date_as_offset"):
-            taken_at = info.get("media_creation_time") if isinstance(info, Mapping) else None
             place = f"{where}: media_info.media_creation_time"
-            times = as_mapping(taken_at, place, "the time at which each file was recorded")
+            times = as_mapping(facts.get("media_creation_time"), place, "the time at which each file was recorded")
             starts = [read_number(place, f"that of {part.name}", times.get(part.name)) for part in media]
-            media = [replace(part, start=at + media[0].start) for part, at in zip(media, starts, strict=True)]
-        others = [name for player, some in players.items() if player != "1" for name in some or ()]
+            dated = (replace(part, start=at + media[0].start) for part, at in zip(media, starts, strict=True))
+            media = sorted(dated, key=lambda part: part.start)
+        elif media and media[-1].start == inf:
+            raise UserError(
+                f"{where}: media_info.length: that of {names[seconds.index(None)]} is missing, and another file "
+                "follows; write its seconds there"
+            )
+        others = any(some for player, some in players.items() if player != "1")
         found = cls(where, media, [], ["videos of further players"] if others else [])
-        for number, event in enumerate(values.get("events", ())):
+        for number, event in enumerate(as_list(values.get("events") or [], f"{where}: events")):
             if not isinstance(event, list) or len(event) < 3:
                 raise UserError(f"{where}: event {number}: must be a list of a time, a subject and a code")
             time = read_number(f"{where}: event {number}", "the time", event[0])
@@ -128,12 +147,14 @@ class _Observation:
 
     def videos(self, points: set[str]) -> Iterator[LabelledVideo]:
         """Each file with what happens in it; nothing if there is no file, as in live observations."""
-        spans = list(self._spans(points))
-        for part in self.media:
-            inside = tuple(
-                _moved(span, part.start, part.end) for span in spans if _begins_in(span, part.start, part.end)
-            )
-            yield LabelledVideo(composed(part.name), inside, part.seconds, left_out=tuple(dict.fromkeys(self.left_out)))
+        placed: dict[str, list[LabelledSpan]] = {part.name: [] for part in self.media}
+        for span in self._spans(points):
+            for name, piece in _placed(span, self.media):
+                placed[name].append(piece)
+        left_out = tuple(dict.fromkeys(self.left_out))
+        seconds = {part.name: part.seconds for part in self.media}
+        for name, spans in placed.items():
+            yield LabelledVideo(composed(name), tuple(spans), seconds[name], left_out=left_out)
 
     def _spans(self, points: set[str]) -> Iterator[LabelledSpan]:
         begun: dict[tuple[str, str, str], float] = {}
@@ -147,14 +168,6 @@ class _Observation:
                 begun[key] = time
         if begun:
             self.left_out.append("state events without an end")
-
-
-def _begins_in(span: Span, start: float, end: float) -> bool:
-    return start <= span.start_seconds < end
-
-
-def _moved(span: LabelledSpan, start: float, end: float) -> LabelledSpan:
-    return replace(span, start_seconds=span.start_seconds - start, end_seconds=min(span.end_seconds, end) - start)
 
 
 def write_boris(videos: Sequence[LabelledVideo], clock_of: ClockOf) -> dict[str, str]:
@@ -254,58 +267,63 @@ class _Events:
     """Time offset of an observation that has no column for it."""
     files: dict[str, str] = field(default_factory=dict)
     """Of an observation, if the lengths of its files are not told."""
-    rows: list[tuple[str, LabelledSpan | None]] = field(default_factory=list)
+    rows: list[tuple[str, LabelledSpan]] = field(default_factory=list)
     durations: dict[str, float] = field(default_factory=dict)
-    begun: dict[tuple[str, ...], float] = field(default_factory=dict)
+    begun: dict[tuple[str, ...], tuple[str, float]] = field(default_factory=dict)
     left_out: dict[str, list[str]] = field(default_factory=lambda: defaultdict(list))
 
     def add(self, place: str, values: Mapping[str, str]) -> None:
         """Note a line. Raises ``UserError`` for one that is no event."""
         name = next(filter(None, map(values.get, _NAMES)), self.default_name)
-        part = self._part(place, values, name)
+        observation = values.get("observation id") or self.default_name
+        media = self._media(place, values, name, observation)
         modifiers, comments = ([v for k, v in values.items() if k.startswith(kind)] for kind in ("modifier", "comment"))
         has = {"subjects": values["subject"] not in ("", "No focal subject"), "modifiers": any(modifiers)}
         self.left_out[name] += [thing for thing, there in (has | {"comments": any(comments)}).items() if there]
-        if part.seconds is not None:
-            self.durations[name] = part.seconds
+        self.durations |= {part.name: part.seconds for part in media if part.seconds is not None}
+        times: tuple[object, object] | None
         if "start (s)" in values:
-            end = values.get("stop (s)")
-            end = values["start (s)"] if end in (None, "", "NA") else end
-            span = read_span(place, values["start (s)"], end, values["behavior"])
-            self.rows.append((name, _moved(span, part.start, part.end)))
+            start, end = values["start (s)"], values.get("stop (s)")
+            times = start, start if end in (None, "", "NA") else end
         else:
-            time = read_number(place, "the time", values.get("time", "")) - part.start
-            self._add_moment(place, values, time, (name, values["subject"], values["behavior"], *modifiers))
+            key = (observation, values["subject"], values["behavior"], *modifiers)
+            times = self._moment(place, values, name, key)
+        if times:
+            self.rows += _placed(read_span(place, times[0], times[1], values["behavior"]), media)
 
-    def _part(self, place: str, values: Mapping[str, str], name: str) -> _Part:
-        """The file of that name in its observation, whose files follow one after the other."""
+    def _media(self, place: str, values: Mapping[str, str], name: str, observation: str) -> list[_Part]:
+        """The files of an observation, which follow one after the other."""
         offset = read_number(place, "the time offset", values.get("time offset (s)") or self.offset)
         names = values.get("source", "").partition("|")[0].removeprefix("player #1:").strip().split(";")
         lengths = [length for length in values.get("media duration (s)", "").partition("|")[0].split(";") if length]
         seconds = [read_number(place, "the media's duration", length) for length in lengths]
         if name in names and len(names) == len(seconds):
-            return _one_after_the_other(names, seconds, offset)[names.index(name)]
-        observation = values.get("observation id") or self.default_name
+            return _one_after_the_other(names, seconds, offset)
         if self.files.setdefault(observation, name) != name:
             raise UserError(
                 f"{place}: {observation} is of several videos, whose times count from the first and whose lengths are "
                 "not told here; give the project instead (.boris)"
             )
-        return _Part(name, offset, seconds[0] if len(seconds) == 1 else None)
+        return [_Part(name, offset, seconds[0] if len(seconds) == 1 else None)]
 
-    def _add_moment(self, place: str, values: Mapping[str, str], time: float, key: tuple[str, ...]) -> None:
+    def _moment(
+        self, place: str, values: Mapping[str, str], name: str, key: tuple[str, ...]
+    ) -> tuple[float, float] | None:
+        """Start and end of an event that is over with this line."""
+        time = read_number(place, "the time", values.get("time", ""))
         kind = (values.get("behavior type") or values.get("status") or "").upper()
         if kind == "START":
-            self.begun[key] = time
-        elif kind == "POINT" or (kind == "STOP" and key in self.begun):
-            start = self.begun.pop(key) if kind == "STOP" else time
-            self.rows.append((key[0], read_span(place, start, time, key[2])))
-        else:
+            self.begun[key] = name, time
+            return None
+        if kind == "POINT":
+            return time, time
+        if kind != "STOP" or key not in self.begun:
             raise UserError(f"{place}: {kind or 'nothing'} of {key[2]} is no START, its STOP, or POINT")
+        return self.begun.pop(key)[1], time
 
     def videos(self) -> list[LabelledVideo]:
         """What was noted, by video."""
-        for name, *_ in self.begun:
+        for name, _ in self.begun.values():
             self.left_out[name].append("state events without an end")
         found = join_spans(self.rows, self.durations)
         return [replace(video, left_out=tuple(dict.fromkeys(self.left_out[video.name]))) for video in found]

@@ -29,9 +29,9 @@ def read_vtrace(path: Path, split: str | None = None) -> list[LabelledVideo]:
         UserError: a malformed line, named ``file:line``.
     """
     records = read_table(path, VTRACE_COLUMNS, comment="#")
-    rejected = [values for _, values in records if values.get("review", "").lower() == "rejected"]
-    spans = tuple(_vtrace_span(place, values) for place, values in records if values not in rejected)
-    left_out = ("rejected drafts",) if rejected else ()
+    kept = [record for record in records if record[1].get("review", "").lower() != "rejected"]
+    spans = tuple(_vtrace_span(*record) for record in kept)
+    left_out = ("rejected drafts",) if len(kept) < len(records) else ()
     return [LabelledVideo(path.stem.removesuffix(_PREDICTED), spans, left_out=left_out)]
 
 
@@ -64,6 +64,9 @@ def read_deepethogram(path: Path, split: str | None = None) -> list[LabelledVide
     records = read_table(path, (), unnamed="frame", as_written=True)
     if not records:
         raise UserError(f"{path}: there is no line; each is a frame of the video")
+    for number, (place, values) in enumerate(records):
+        if read_number(place, "the frame", values["frame"]) != number:
+            raise UserError(f"{place}: expected the line of frame {number}; each frame has one, from 0, in order")
     columns = list(records[0][1])[1:]
     table = {column: [_shown(place, values[column]) for place, values in records] for column in columns}
     spans = [span for column in columns if column != BACKGROUND for span in _runs_of(table[column], 1, column)]

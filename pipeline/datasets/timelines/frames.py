@@ -13,6 +13,7 @@ from pipeline.timeline.labelled import LabelledVideo, Span, spans_of_steps
 
 FEATURE_SUFFIX = ".npy"
 """Of files of features in the place of videos."""
+_MAX_FRAMES = 20_000_000  # nearly four days at 60 a second
 _SPARE_FRAMES, _SPARE_SHARE = 2, 0.01  # published label files are often a few lines shorter than their video
 
 
@@ -38,7 +39,7 @@ class Clock:
     def frame(self, seconds: float) -> int:
         """The frame that begins nearest to a time."""
         if not self.times:
-            return round(max(0.0, seconds) * self.fps)
+            return _counted(seconds, self.fps)
         place = min(bisect_left(self.times, seconds), self.num_frames)
         return place - 1 if place and seconds - self.times[place - 1] < self.times[place] - seconds else place
 
@@ -51,7 +52,17 @@ def clock_at(fps: float, duration_seconds: float | None = None) -> Clock:
     """Return a clock of a constant rate, for a video that is so long."""
     if duration_seconds is None:
         return Clock((), fps)
-    return Clock([frame / fps for frame in range(round(duration_seconds * fps) + 1)], fps)
+    return Clock([frame / fps for frame in range(_counted(duration_seconds, fps) + 1)], fps)
+
+
+def _counted(seconds: float, fps: float) -> int:
+    """A number of frames from a file from anywhere, for which there is to be memory."""
+    if seconds * fps > _MAX_FRAMES:
+        raise UserError(
+            f"{seconds:g} s at {fps:g} frames a second are more than {_MAX_FRAMES:,}, the most that are counted; mend "
+            "the time, or write a format that has seconds"
+        )
+    return round(max(0.0, seconds) * fps)
 
 
 def clock_of_file(path: Path, config: DecodeConfig) -> Clock:

@@ -56,7 +56,8 @@ def _detections(name: str, items: object, where: str, classes: Sequence[object])
         label = values.get("label")
         if isinstance(label, int) and 0 <= label < len(classes):
             label = str(classes[label])
-        span = read_span(place, start, end, label, values.get("confidence", 1.0) or 1.0)
+        confidence = values.get("confidence")
+        span = read_span(place, start, end, label, 1.0 if confidence is None else confidence)
         spans.append(
             span
             if kind == "timestamps"

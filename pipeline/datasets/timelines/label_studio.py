@@ -55,15 +55,17 @@ def _task(task: Mapping[str, Any], where: str) -> LabelledVideo:
         left_out += ["boxes"] if kind == _OBJECT else []
         left_out += [] if times or kind in (_TIMELINE, _OBJECT) else ["other regions"]
         unit = "seconds" if kind == _SOUND else "frames"
-        score = region.get("score", 1.0) if chosen in drafts else 1.0
+        score = region.get("score") if chosen in drafts else None
         spans[unit] += [
-            read_span(place, start, end, label, score) for label in as_list(labels, place) for start, end in times
+            read_span(place, start, end, label, 1.0 if score is None else score)
+            for label in as_list(labels, place)
+            for start, end in times
         ]
     if all(spans.values()):
         raise UserError(f"{where}: some regions have frames and others seconds; export them as tasks of their own")
     found = (*spans["frames"], *spans["seconds"])
     in_frames = not spans["seconds"]
-    return LabelledVideo(_name(task), found, in_frames=in_frames, left_out=tuple(dict.fromkeys(left_out)))
+    return LabelledVideo(_name(task, where), found, in_frames=in_frames, left_out=tuple(dict.fromkeys(left_out)))
 
 
 def _ranges(kind: object, value: Mapping[str, Any], place: str) -> Iterator[tuple[float, float]]:
@@ -78,23 +80,25 @@ def _ranges(kind: object, value: Mapping[str, Any], place: str) -> Iterator[tupl
         begun: float | None = None
         frames = [as_mapping(each, place, "a keyframe") for each in as_list(value.get("sequence", []), place)]
         for keyframe in sorted(frames, key=lambda each: read_number(place, "frame", each.get("frame"))):
-            frame = float(keyframe["frame"])
+            frame = read_number(place, "frame", keyframe["frame"])
             if begun is None and keyframe.get("enabled", True):
                 begun = frame - 1
             elif begun is not None and not keyframe.get("enabled", True):
                 yield begun, frame
                 begun = None
         if begun is not None:
-            last = max(float(each["frame"]) for each in frames)
-            yield begun, read_number(place, "framesCount", value.get("framesCount", last))
+            yield begun, read_number(place, "framesCount", value.get("framesCount", frame))
 
 
-def _name(task: Mapping[str, Any]) -> str:
+def _name(task: Mapping[str, Any], where: str) -> str:
     """The video of a task: an address, a local file of the server, or an upload, whose name has eight digits first."""
     data = task.get("data")
     values = [str(value) for value in data.values()] if isinstance(data, Mapping) else []
     source = str(data["video"]) if isinstance(data, Mapping) and "video" in data else (values or [""])[0]
-    parts = urlsplit(source)
+    try:
+        parts = urlsplit(source)
+    except ValueError:  # its words repeat a part of the address
+        raise UserError(f"{where}: the address of its video is none that can be read; mend data.video") from None
     given = parse_qs(parts.query).get("d")
     name = given[0] if given else unquote(parts.path) if parts.scheme or source.startswith("/data/") else source
     uploaded = str(task.get("file_upload") or "")

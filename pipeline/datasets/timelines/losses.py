@@ -48,7 +48,7 @@ def _count_touching(video: LabelledVideo) -> int:
 
 def _count_fine(video: LabelledVideo) -> int:
     times = [_MILLISECONDS * time for span in video.spans for time in (span.start_seconds, span.end_seconds)]
-    return sum(abs(time - round(time)) > _TOLERANCE * _MILLISECONDS for time in times)
+    return sum(time < 0 or abs(time - round(time)) > _TOLERANCE * _MILLISECONDS for time in times)
 
 
 KINDS: dict[str, tuple[str, Callable[[LabelledVideo], int]]] = {
@@ -62,7 +62,7 @@ KINDS: dict[str, tuple[str, Callable[[LabelledVideo], int]]] = {
     "groups": ("groups of videos", lambda video: bool(video.group)),
     "splits": ("parts of videos (split)", lambda video: bool(video.split)),
     "durations": ("durations of videos", lambda video: video.duration_seconds is not None),
-    "fine": ("times finer than a millisecond, which are rounded", _count_fine),
+    "fine": ("times before 0 or finer than a millisecond, which are moved", _count_fine),
 }
 """Kind -> words, and how often a video has it."""
 

@@ -34,6 +34,8 @@ def read_timelines(path: Path, format: str | None = None, split: str | None = No
     """
     if not path.exists():
         raise UserError(f"{path}: no such file or folder")
+    if not (path.is_file() or path.is_dir()):  # it is looked at before it is read
+        raise UserError(f"{path}: a pipe or a device, which cannot be read twice; save it as a file and name that")
     name = format or _format_of(path)
     if name not in TIMELINE_FORMATS:
         raise unknown_name("timeline format", name, TIMELINE_FORMATS)

@@ -13,6 +13,7 @@ from pipeline.datasets.annotations import (
     VIDEO_SUFFIXES,
     Annotations,
     VideoRow,
+    annotation_files,
     list_videos,
     name_some,
     require_folder,
@@ -45,6 +46,8 @@ def read_stretches(format: str, config: DataConfig) -> Annotations:
     root = Path(config.root)
     require_folder(root)
     sources = _sources(format, root, Path(config.annotations) if config.annotations else None)
+    if not config.allow_links:  # it may come from anyone
+        _refuse_links(sources, format, Path(config.annotations or root))
     by_part = _by_part([video for source in sources for video in _read(source, format)], str(sources[0]))
     empty = [part for part, videos in by_part.items() if not any(map(_has_label, videos))]
     found = VideoFiles.below(root, config.allow_links)
@@ -86,6 +89,28 @@ def _sources(format: str, root: Path, given: Path | None) -> list[Path]:
     if fitting or (files and not any(formats.values())):  # their reader says what is wrong
         return fitting or files
     raise UserError(f"no file of the format {format} in {name_some(places)}; set data.annotations to the file")
+
+
+def _refuse_links(sources: Iterable[Path], format: str, place: Path) -> None:
+    """Refuse label files that are links out of the folder in which they were found; a file that was named may be one.
+
+    Raises:
+        UserError: names the first few.
+    """
+    suffixes = TIMELINE_FORMATS[format].suffixes or _SUFFIXES_IN_FOLDERS
+    below = [path for folder in sources if folder.is_dir() for path in (*folder.rglob("*"), *annotation_files(folder))]
+    files = [path for path in (*sources, *below) if path.suffix.lower() in suffixes and path.is_file()]
+    home = place.resolve()
+    outside = [path for path in files if not path.resolve().is_relative_to(home)]
+    if outside:
+        names = name_some(path.relative_to(place) for path in dict.fromkeys(outside))
+        raise UserError(
+            f"label files are links that lead out of {place}. {names}. Set data.allow_links to true if that is meant"
+        )
+
+
+_SUFFIXES_IN_FOLDERS = (".txt", "", ".bundle", ".json")
+"""Of label files in the formats that are folders."""
 
 
 def _read(source: Path, format: str) -> list[LabelledVideo]:

@@ -40,7 +40,8 @@ def read_number(place: str, name: str, value: object) -> float:
 
 
 def read_span(place: str, start: object, end: object, label: object, score: object = 1.0) -> LabelledSpan:
-    """Return the span of a file's values. It may be empty, or begin before 0.
+    """Return the span of a file's values. It may be empty, or begin before 0. Line ends and tabs in the label become
+    spaces.
 
     Raises:
         UserError: a time or the score is no finite number, it ends before it starts, or has no label.
@@ -50,7 +51,9 @@ def read_span(place: str, start: object, end: object, label: object, score: obje
         raise UserError(
             f"{place}: the segment ends at {end_seconds:g}, before it starts at {start_seconds:g}; swap or mend them"
         )
-    text = composed(str(label).strip()) if isinstance(label, str | int) and not isinstance(label, bool) else ""
+    text = (
+        composed(one_line(str(label)).strip()) if isinstance(label, str | int) and not isinstance(label, bool) else ""
+    )
     if not text:
         raise UserError(f"{place}: the segment has no label; write one, or take the line out")
     return LabelledSpan(start_seconds, end_seconds, text, read_number(place, "the score", score))
@@ -110,8 +113,8 @@ def as_list(value: object, where: str, length: int | None = None) -> list[Any]:
 
 
 def one_line(label: str) -> str:
-    """Return a label without line ends, for formats of lines."""
-    return re.sub(r"[\r\n\x0b\x0c\x1c-\x1e\x85\u2028\u2029]+", " ", label)
+    """Return a label without line ends and tabs."""
+    return re.sub(r"[\t\r\n\x0b\x0c\x1c-\x1e\x85\u2028\u2029]+", " ", label)
 
 
 def clock_text(seconds: float) -> str:

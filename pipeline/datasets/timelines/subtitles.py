@@ -42,12 +42,14 @@ def _cues(path: Path, is_vtt: bool) -> Iterator[LabelledSpan]:
         if times is None:
             continue
         texts = []
-        for text in lines[number + 1 :]:
+        for place, text in enumerate(lines[number + 1 :], number + 2):
             if not text.strip():
                 break
+            if "-->" in text:
+                raise UserError(f"{path}:{place}: an empty line is missing before this cue; put one there")
             texts.append(text.strip())
         text = " ".join(texts)
-        text = unescape(re.sub(r"</?[a-z][^>]*>", "", text)) if is_vtt else text.translate(_AS_TAGS)
+        text = unescape(re.sub(r"</?[a-z][^<>]*>", "", text)) if is_vtt else text.translate(_AS_TAGS)
         scored = _PER_CENT.fullmatch(text)
         label, score = (scored[1], int(scored[2]) / 100) if scored else (text, 1.0)
         start, end = (time.replace(",", ".") for time in times.groups())

@@ -20,7 +20,7 @@ from pipeline.timeline.labelled import LabelledSpan, LabelledVideo, unlabelled_p
 MS_TCN_HEADING = "### Frame level recognition: ###"
 """First line of the files that MS-TCN's code predicts; all labels stand in the second, apart by spaces."""
 
-_AMBIGUOUS = "Ambiguous"
+_AMBIGUOUS, _LABELS_FOLDER = "Ambiguous", "groundTruth"
 
 
 def read_ms_tcn(path: Path, split: str | None = None) -> list[LabelledVideo]:
@@ -39,8 +39,8 @@ def read_ms_tcn(path: Path, split: str | None = None) -> list[LabelledVideo]:
     """
     bundle = path if path.suffix == ".bundle" else _bundle_of(path, split)
     root = bundle.parent.parent if bundle else path
-    folder = root / "groundTruth" if (root / "groundTruth").is_dir() else root
-    mapping = read_mapping(root if folder != root else root.parent if root.name == "groundTruth" else root)
+    folder = root / _LABELS_FOLDER if (root / _LABELS_FOLDER).is_dir() else root
+    mapping = read_mapping(root if folder != root else root.parent if root.name == _LABELS_FOLDER else root)
     listed = [place_and_name[1] for place_and_name in read_lines(bundle)] if bundle else sorted(_label_files(folder))
     if not listed:
         raise UserError(f"{bundle or folder}: no label file; expected VIDEO.txt with a label a line")
@@ -86,7 +86,8 @@ def _label_files(folder: Path) -> Iterator[str]:
         raise UserError(f"{folder} is no folder of label files; name the folder, its root or a .bundle")
     for path in folder.iterdir():
         is_labels = path.suffix == ".txt" or MS_TCN_HEADING in _first_line(path)
-        if path.is_file() and is_labels and path.name not in ("mapping.txt", "README.txt") and path.name[0] != ".":
+        is_about = folder.name != _LABELS_FOLDER and path.name in ("mapping.txt", "README.txt")
+        if path.is_file() and is_labels and not is_about and path.name[0] != ".":
             yield path.name
 
 
@@ -136,7 +137,7 @@ def write_ms_tcn(videos: Sequence[LabelledVideo], clock_of: ClockOf) -> dict[str
     named = flat_names(videos)
     steps = {name: _steps(video, clock_of(video)) for name, video in named.items()}
     labels = sorted({label for some in steps.values() for label in some} - {BACKGROUND})
-    files = {f"groundTruth/{name}.txt": "".join(f"{label}\n" for label in some) for name, some in steps.items()}
+    files = {f"{_LABELS_FOLDER}/{name}.txt": "".join(f"{label}\n" for label in some) for name, some in steps.items()}
     files["mapping.txt"] = "".join(f"{number} {label}\n" for number, label in enumerate([*labels, BACKGROUND]))
     for name, video in named.items():
         part = part_of(video.split) or re.sub(r"\W", "_", video.split) or "train"

@@ -16,7 +16,15 @@ from typing import Any
 from pipeline.datasets.annotations import read_text
 from pipeline.datasets.delimited import composed, read_table
 from pipeline.datasets.timelines.frames import ClockOf
-from pipeline.datasets.timelines.spans import as_mapping, csv_lines, is_json, join_spans, read_outer_json, read_span
+from pipeline.datasets.timelines.spans import (
+    as_list,
+    as_mapping,
+    csv_lines,
+    is_json,
+    join_spans,
+    read_outer_json,
+    read_span,
+)
 from pipeline.errors import UserError
 from pipeline.schema import read_json, to_json
 from pipeline.timeline.labelled import LabelledSpan, LabelledVideo
@@ -43,7 +51,8 @@ def _read_project(path: Path) -> list[LabelledVideo]:
     attributes = as_mapping(project.get("attribute", {}), f"{path}: attribute", "an object")
     names: dict[str, str] = {}
     for view, value in sections["view"].items():
-        files = as_mapping(value, f"{path}: view.{view}", "an object").get("fid_list") or [""]
+        where = f"{path}: view.{view}"
+        files = as_list(as_mapping(value, where, "an object").get("fid_list") or [""], f"{where}.fid_list")
         file = as_mapping(sections["file"].get(str(files[0]), {}), f"{path}: file.{files[0]}", "an object")
         names[view] = composed(str(file.get("fname") or file.get("src") or view))
     rows: list[tuple[str, LabelledSpan | None]] = [(name, None) for name in names.values()]

@@ -109,7 +109,6 @@ def _write_files(
         if not found.suffixes:
             _refuse_others(target, files.values())
         for name, path in files.items():
-            path.parent.mkdir(parents=True, exist_ok=True)
             write_atomically(path, texts[name])
 
 

@@ -61,6 +61,8 @@ def _read_xml(path: Path, root: str) -> Element:
         parser.Parse(read_bytes(path), True)
     except ExpatError as error:
         raise UserError(f"{path}: not XML: {error}") from None
+    except (ValueError, LookupError) as error:  # from looking for the encoding
+        raise UserError(f"{path}: not XML that is read: {error}; save it as UTF-8") from None
     found: Element = builder.close()
     if found.tag != root:
         raise UserError(f"{path}: its root is {found.tag[:80]}, and not {root}")
@@ -157,7 +159,7 @@ def _elan(video: LabelledVideo) -> str:
 
 
 def _milliseconds(span: Span) -> tuple[int, int]:
-    return round(1000 * max(0.0, span.start_seconds)), round(1000 * span.end_seconds)
+    return round(1000 * max(0.0, span.start_seconds)), round(1000 * max(0.0, span.end_seconds))
 
 
 def _tiers(spans: Sequence[Span]) -> dict[str, list[Span]]:
@@ -184,7 +186,9 @@ def read_cvat(path: Path, split: str | None = None) -> list[LabelledVideo]:
     root = _read_xml(path, "annotations")
     task = root.find("meta/task")
     first = int(_number(path, task, "start_frame", 0))
-    step = int((root.findtext("meta/task/frame_filter") or "step=1").rpartition("=")[2] or 1)
+    step = int(read_number(str(path), "frame_filter", (root.findtext("meta/task/frame_filter") or "1").split("=")[-1]))
+    if step < 1:
+        raise UserError(f"{path}: frame_filter is step={step}; CVAT takes every step-th frame, at least every one")
     shown: dict[str, list[int]] = defaultdict(list)
     left_out: list[str] = []
     for image in root.iter("image"):
