@@ -77,6 +77,18 @@ ELSEWHERE = {
     ),
     "clipgru predict --jsonl": "words of commands that are run in whole",
     "clipgru cache info": "test_files_cache.py",
+    "clipgru check s3://my-bucket/videos --decode.allow_url true": "test_buckets.py, as the next two",
+    "clipgru predict model.safetensors s3://my-bucket/new/match.mp4 --json match.json --decode.allow_url true": (
+        "test_buckets.py"
+    ),
+    "clipgru train --config configs/folder.yaml --data.root s3://my-bucket/videos --name bucket --decode.allow_url "
+    "true": "test_buckets.py",
+    "clipgru train --config configs/folder.yaml --data.root my_videos --name tracked2 --machine.logger wandb": (
+        "test_trackers.py"
+    ),
+    "clipgru train --config configs/folder.yaml --data.root my_videos --name tracked3 --machine.logger mlflow": (
+        "test_trackers.py"
+    ),
     "clipgru label data/long_videos": "tests/labelling: a page that stays until somebody ends it",
 }
 
