@@ -60,6 +60,12 @@ SUBSTITUTIONS = [  # what stands on the page, what is run instead, why
     (r"--seeds 3 (?=.*--config)", "--seeds 1 ", "time; two are in test_evaluation.py"),
     (r"--engine pool", "--engine pool --workers 1", "time; two are in test_many.py"),
     (r"--shard 3/16", "--shard 1/2", "time; two machines, not sixteen"),
+    (r"--model\.weights default", "--model.weights none", "no network; from a file: test_video_networks.py"),
+    (
+        r"--transform\.input_frames 16 --sampling\.sample_fps 15",
+        "--transform.input_frames 2 --sampling.sample_fps 1",
+        "time",
+    ),
     (r"--config \.\.\.", "--config configs/folder.yaml --data.root my_videos --name both", "whatever is trained"),
 ]
 
