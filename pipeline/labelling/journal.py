@@ -47,6 +47,8 @@ class LabelJournal:
         self.changes = [by_number[number] for number in sorted(by_number)]
 
     def _read(self, place: Path) -> Iterator[LabelChange]:
+        if place.is_symlink():
+            return
         try:
             text = place.read_text(encoding="utf-8", errors="replace")
         except OSError:
@@ -101,6 +103,8 @@ class LabelJournal:
 
     def _file(self, place: Path) -> LineFile:
         if place not in self._open:
+            if place.is_symlink():  # of a folder from elsewhere it may lead to any file
+                raise UserError(f"{place}: the journal of labels is a link, which is not followed; remove it")
             with failures_of(place):
                 is_torn = place.exists() and place.stat().st_size > 0 and not _ends_line(place)
             self._open[place] = LineFile(place, "a")

@@ -217,6 +217,20 @@ def test_a_journal_that_another_hand_damaged_says_the_rest(tmp_path: Path) -> No
     again.close()
 
 
+def test_a_journal_that_is_a_link_is_not_written_through(tmp_path: Path) -> None:
+    other = tmp_path / "other.txt"
+    other.write_text("mine\n")
+    folder = folder_with(tmp_path / "videos")
+    (folder / ".manifest.csv.journal").symlink_to(other)
+    store = LabelStore(folder)
+    put(store, "a.mp4", Span("walk", 1.0, 2.0))
+    store.close()
+    assert other.read_text() == "mine\n"
+    again = LabelStore(folder)  # the journal in the cache folder has it
+    assert again.undo("me") is not None
+    again.close()
+
+
 def test_a_draft_that_lasts_to_the_end_is_still_rejected_after_a_new_start(tmp_path: Path) -> None:
     rejected = [Span("walk", 1.0, float("inf"))]
     store = LabelStore(folder_with(tmp_path))
