@@ -106,7 +106,7 @@ class BucketPath(PosixPath):
             return False
 
     def is_file(self, *, follow_symlinks: bool = True) -> bool:
-        """As ``exists``, but False for a folder."""
+        """True for an object, and where the store does not say; False for a folder."""
         try:
             return stat.S_ISREG(self.stat().st_mode)
         except FileNotFoundError:
@@ -139,7 +139,7 @@ class BucketPath(PosixPath):
         return sorted(self / name for name in names if name and "//" not in name)
 
     def _list(self, do: Callable[[Any, str], T]) -> T:
-        """As ``_ask``. Without a list there is nothing to go on with: raises ``UserError``."""
+        """The answer, as ``_ask`` has it. Without a list there is nothing to go on with: raises ``UserError``."""
         try:
             return self._ask(do)
         except OSError as error:

@@ -63,7 +63,7 @@ def evaluate_and_score(
     timeline: TimelineConfig | None = None,
     progress: Callable[[], None] = lambda: None,
 ) -> tuple[TimelineEvaluation, list[ScoredVideo]]:
-    """As ``evaluate_timelines``; also the scores at every grid frame of each video that can be read."""
+    """Evaluate as ``evaluate_timelines``; return the scores at every grid frame of each readable video too."""
     config = model.file.sequence
     results, scored = _results(model, rows, inference or InferenceConfig(), timeline or TimelineConfig(), progress)
     evaluation = TimelineEvaluation(

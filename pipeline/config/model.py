@@ -185,7 +185,7 @@ class MachineConfig:
     timeout_seconds: float = 600.0
     """Several devices: how long one waits for another before the run ends with an error."""
     logger: Literal["none", "tensorboard", "wandb", "mlflow"] = "none"
-    """Where the figures of a training go beside its CSV logs: tensorboard (files in the run folder), wandb (Weights &
+    """Gets the figures of a training beside its CSV logs: tensorboard (files in the run folder), wandb (Weights &
     Biases) or mlflow (the server that MLFLOW_TRACKING_URI names). The last two get settings and the figures of each
     epoch, and a resumed training goes on in the same run."""
     fast_heads: bool = True

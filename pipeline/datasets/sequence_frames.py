@@ -91,7 +91,7 @@ class FrameSequences(Dataset[Sample]):
         return Sample(lane, 0, frames)
 
     def keys(self, epoch: int, step: int) -> list[_LanePiece]:
-        """What is to be decoded for a step."""
+        """The frames to decode for a step."""
         return [(lane, piece) for lane, piece in enumerate(self.walk.steps(epoch)[step]) if piece.stop]
 
     def joined(self, epoch: int, step: int, clips: ClipBatch) -> SequenceBatch:
@@ -130,7 +130,7 @@ class FrameSequences(Dataset[Sample]):
 
 
 class _LaneBatches(Sampler[list[_LanePiece]]):
-    """What is decoded for each step, of the sampler that the trainer sets to an epoch."""
+    """The frames to decode for each step, of the sampler that the trainer sets to an epoch."""
 
     def __init__(self, sampler: WalkSampler, dataset: FrameSequences) -> None:
         self.sampler, self._dataset = sampler, dataset

@@ -141,7 +141,7 @@ def read_manifest_rows(root: Path, annotations: Path | None = None, *, of_timeli
 
 
 class Agreement:
-    """What the lines of a table say of whole videos, in which they must agree."""
+    """Facts that the lines of a table tell of whole videos, in which they must agree."""
 
     def __init__(self) -> None:
         self._first: dict[str, tuple[str, dict[str, str]]] = {}

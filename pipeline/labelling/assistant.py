@@ -37,7 +37,7 @@ class Draft:
     span: Span
     """The part of it that nobody has labelled yet; the label ``?`` is not known."""
     whole: Span
-    """As it was proposed."""
+    """The stretch as it was proposed."""
     score: float | None
 
 

@@ -23,7 +23,7 @@ _LICENCE = re.compile(r"[a-z0-9][a-z0-9.+-]{0,63}")
 
 @dataclass(frozen=True)
 class _Parcel:
-    """What is pushed: the bytes of a model file, their digest, and the card."""
+    """The content of a push: the bytes of a model file, their digest, and the card."""
 
     target: HubModel
     content: bytes

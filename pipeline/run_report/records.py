@@ -120,7 +120,7 @@ class RunRecord:
     timelines: tuple[TimelineRecord, ...] = ()
     diagnosis: dict[str, Any] = field(default_factory=dict)
     diagnosis_file: Path | None = None
-    """Where that is, or would be."""
+    """The place of it, or where it would be."""
     data: dict[str, Any] = field(default_factory=dict)
     bad_videos: tuple[dict[str, str], ...] = ()
     """Rows of ``bad_videos.csv``: path, stage, cause, times."""

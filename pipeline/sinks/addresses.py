@@ -23,7 +23,7 @@ class Address:
 
     @property
     def shown(self) -> str:
-        """What anybody may see of it."""
+        """The part that anybody may see."""
         return shown_source(self.url)
 
 

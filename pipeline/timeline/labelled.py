@@ -44,7 +44,7 @@ class LabelledVideo:
     group: str = ""
     """Source that it was cut from, if the file says so."""
     uncovered: str = BACKGROUND
-    """What no span covers: ``BACKGROUND`` or ``UNLABELLED``."""
+    """The label of all that no span covers: ``BACKGROUND`` or ``UNLABELLED``."""
     in_frames: bool = False
     """True: the times of the spans are numbers of frames, counted from 0, and not seconds."""
     left_out: tuple[str, ...] = ()

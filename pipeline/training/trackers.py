@@ -46,7 +46,7 @@ class _TrackedRun:
     run_id: str
 
 
-class Tracker(Callback):
+class _Tracker(Callback):
     """Sends each epoch's figures to a tracker. Where it fails, that is said once and nothing more is sent: the training
     goes on, and its own files have all figures.
 
@@ -105,7 +105,7 @@ def check_tracker(logger: str) -> None:
 
 
 @contextmanager
-def tracking(experiment: Experiment, ranks: Ranks, *, resume: bool) -> Iterator[Tracker | None]:
+def tracking(experiment: Experiment, ranks: Ranks, *, resume: bool) -> Iterator[_Tracker | None]:
     """Begin a run with the tracker that ``machine.logger`` names, or go on with the one that the run folder knows, and
     end it as the block ends. None where it names none of these, and in all ranks but the first.
 
@@ -132,7 +132,7 @@ def tracking(experiment: Experiment, ranks: Ranks, *, resume: bool) -> Iterator[
         tracker.end(outcome)
 
 
-def _begin(experiment: Experiment, name: Literal["wandb", "mlflow"], resume: bool) -> Tracker:
+def _begin(experiment: Experiment, name: Literal["wandb", "mlflow"], resume: bool) -> _Tracker:
     file = experiment.run_dir / _TRACKED_RUN_FILE
     known = _known_run(file, name) if resume else None
     try:
@@ -145,7 +145,7 @@ def _begin(experiment: Experiment, name: Literal["wandb", "mlflow"], resume: boo
         cure = f"{_CURES[name]}, or set machine.logger none{gone}"
         raise UserError(f"machine.logger {name} cannot begin ({_reason(error)}): {cure}") from None
     write_atomically(file, json.dumps(asdict(_TrackedRun(name, run_id))) + "\n")
-    return Tracker(logger, name)
+    return _Tracker(logger, name)
 
 
 def _known_run(file: Path, name: str) -> str | None:

@@ -322,7 +322,7 @@ class _Events:
         return self.begun.pop(key)[1], time
 
     def videos(self) -> list[LabelledVideo]:
-        """What was noted, by video."""
+        """The notes, by video."""
         for name, _ in self.begun.values():
             self.left_out[name].append("state events without an end")
         found = join_spans(self.rows, self.durations)

@@ -1,4 +1,4 @@
-"""What a format cannot hold of labelled stretches, in words: nothing is dropped in silence."""
+"""Losses of labelled stretches in a format that cannot hold all of them, in words: nothing is dropped in silence."""
 
 from __future__ import annotations
 

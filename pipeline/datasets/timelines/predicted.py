@@ -1,4 +1,4 @@
-"""What ``predict`` finds, in the format of another tool: an output like the others, written when the run is over."""
+"""The stretches that ``predict`` finds, in the format of another tool; written when the run is over."""
 
 from __future__ import annotations
 

@@ -27,7 +27,7 @@ class Recurrent(TemporalHead):
         return (zeros, zeros.clone()) if isinstance(self.layer, nn.LSTM) else zeros
 
     def forget(self, state: State, lanes: Tensor) -> State:
-        """As every head; here the batch is the second axis."""
+        """The state, begun anew for some lanes, as of every head; here the batch is the second axis."""
         if isinstance(state, tuple):
             return tuple(self.forget(part, lanes) for part in state)
         return state.masked_fill(lanes.view(1, -1, 1), 0)

@@ -32,7 +32,7 @@ class Refinement(nn.Module):
         self.may_overlap = False
 
     def forget(self, state: State, lanes: Tensor) -> State:
-        """As a head."""
+        """The state, begun anew for those of the batch whose ``lanes [B]`` are true."""
         return self.head.forget(state, lanes)
 
     def forward(self, scores: Tensor, state: State = None) -> tuple[Tensor, State]:

@@ -97,7 +97,7 @@ class Winograd:
         return result
 
     def convolve(self, maps: Tensor, weight: Tensor, bias: Tensor | None = None) -> Tensor:
-        """As a call, without a derivative."""
+        """The same as a call gives, without a derivative."""
         self.num_calls += 1
         convolved = _new_maps(maps, len(weight))
         of_weight = self._transform(weight).transpose(1, 2)
