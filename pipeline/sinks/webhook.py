@@ -10,8 +10,9 @@ from pipeline.network import TimeLimit, answer_in_words, make_request, open_url,
 from pipeline.sinks.addresses import Address
 from pipeline.sinks.delivery import RefusedError
 
-_TRANSIENT = (408, 425, 429)
-"""Of the answers 400 to 499, which else say that the same request will never be accepted (RFC 9110, 8470, 6585)."""
+_MAY_CHANGE = (401, 403, 404, 407, 408, 421, 425, 429)
+"""Of the answers 400 to 499: those that speak of the address, its keys or the moment, which somebody may mend. The others
+speak of the event, which stays as it is (RFC 9110, 8470, 6585)."""
 
 
 class Webhook:
@@ -41,7 +42,7 @@ class Webhook:
         except HTTPError as error:
             error.close()
             cure = ", which is not followed: give the address that it points to" if 300 <= error.code < 400 else ""
-            is_final = 400 <= error.code < 500 and error.code not in _TRANSIENT
+            is_final = 400 <= error.code < 500 and error.code not in _MAY_CHANGE
             kind = RefusedError if is_final else UserError
             raise kind(f"{self.name}: it answers {answer_in_words(error)}{cure}") from None
         except (OSError, HTTPException, ValueError) as error:

@@ -123,7 +123,7 @@ def test_what_a_webhook_refuses_for_good_is_kept_in_a_file_and_holds_nothing_up(
     assert not drained(Spool(tmp_path / "webhook.jsonl", 100))
 
 
-@pytest.mark.parametrize("answer", ["408 x", "425 x", "429 x", "503 x", "302 x"])
+@pytest.mark.parametrize("answer", ["401 x", "404 x", "408 x", "425 x", "429 x", "503 x", "302 x"])
 def test_what_may_be_accepted_later_waits(tmp_path: Path, answer: str) -> None:
     with HookServer() as receiver:
         spool = Spool(tmp_path / "webhook.jsonl", 100)
