@@ -11,8 +11,8 @@ from pipeline.sinks.addresses import Address
 from pipeline.sinks.delivery import RefusedError
 
 _MAY_CHANGE = (401, 403, 404, 407, 408, 421, 425, 429)
-"""Of the answers 400 to 499: those that speak of the address, its keys or the moment, which somebody may mend. The others
-speak of the event, which stays as it is (RFC 9110, 8470, 6585)."""
+"""Of the answers 400 to 499: those that speak of the address, its keys or the moment, which somebody may mend. The
+others speak of the event, which stays as it is (RFC 9110, 8470, 6585)."""
 
 
 class Webhook:
