@@ -440,6 +440,14 @@ def test_predict_writes_them(tmp_path: Path, capsys: pytest.CaptureFixture[str],
     assert f"--format {name} is of --stretches" in capsys.readouterr().err
 
 
+@pytest.mark.parametrize("name", ["srt", "vtt"])
+def test_a_label_that_ends_like_a_score_stays_a_label(tmp_path: Path, name: str) -> None:
+    span = LabelledSpan(1.0, 2.0, "run (64%)")
+    write_labelled([LabelledVideo("film", (span,))], tmp_path / "out", name, lambda video: clock_at(5.0, 2.0))
+    (video,) = read_timelines(tmp_path / "out" / f"film.{name}")
+    assert video.spans == (span,)
+
+
 def test_names_from_outside_lead_nowhere(tmp_path: Path) -> None:
     """A video, a part or a label may be called anything; what is written stays in its folder."""
     spans = (LabelledSpan(0.0, 1.0, "a\x01b"),)

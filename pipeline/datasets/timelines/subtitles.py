@@ -72,6 +72,8 @@ def _written(video: LabelledVideo, head: str, mark: str) -> str:
     for number, span in enumerate(spans, 1):
         start, end = (clock_text(time).replace(".", mark) for time in (span.start_seconds, span.end_seconds))
         label = one_line(span.label)
+        if _PER_CENT.fullmatch(label):  # else its end would be read as a score
+            label += " (100%)"
         text = escape(label, quote=False) if head else label.translate(_FOR_TAGS)
         cues.append(f"{number}\n{start} --> {end}\n{text}\n\n")
     return head + "".join(cues)
