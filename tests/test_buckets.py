@@ -219,6 +219,17 @@ def test_a_training_on_class_folders_in_a_bucket(bucket: BucketServer, motion_ro
     assert main(["train", "--data.root", "s3://nowhere/at/all", "--decode.allow_url", "true"]) == 2
 
 
+@pytest.mark.parametrize("name", ["motion", "motion_timeline", "ms_tcn", "boris", "images", "shards", "ucf101"])
+def test_formats_that_are_read_on_a_disk_say_so_and_make_nothing(
+    name: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    monkeypatch.chdir(tmp_path)
+    words = ["train", "--data.format", name, "--data.root", "s3://clips/set", "--decode.allow_url", "true"]
+    assert main([*words, "--data.cache", "none"]) == 2
+    assert f"s3://clips/set: data.format {name} is read on a disk alone; set one that" in capsys.readouterr().err
+    assert not list(tmp_path.glob("s3*"))
+
+
 class _OtherStore(MemoryFileSystem):  # type: ignore[misc]
     """fsspec's memory, by the addresses of Google's store."""
 

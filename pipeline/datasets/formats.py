@@ -10,7 +10,7 @@ from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import TYPE_CHECKING
 
-from pipeline.buckets import source_path
+from pipeline.buckets import is_bucket_address, source_path
 from pipeline.config import DataConfig, DecodeConfig, SequenceConfig, require
 from pipeline.datasets.annotations import Annotations, as_stretch
 from pipeline.datasets.folders import read_folder
@@ -18,6 +18,7 @@ from pipeline.datasets.official import read_hmdb51, read_ucf101, read_ut_interac
 from pipeline.datasets.shards import read_shards
 from pipeline.datasets.tables import read_kinetics, read_manifest, read_manifest_rows, refuse_links
 from pipeline.errors import UserError, unknown_name
+from pipeline.sources import shown_source
 
 if TYPE_CHECKING:
     from pipeline.datasets.images import PictureFiles
@@ -40,6 +41,8 @@ class DataFormat:
     """Opens the pictures that are the rows; None: the rows are videos."""
     made_as: str | None = None
     """The format of the files that ``read`` makes where they are not there; None: it makes none."""
+    reads_buckets: bool = False
+    """True if ``data.root`` may be in a bucket."""
 
 
 def read_annotations(config: DataConfig, targets: SequenceConfig | None = None) -> Annotations:
@@ -68,10 +71,20 @@ def read_annotations(config: DataConfig, targets: SequenceConfig | None = None) 
 
 
 def format_of(config: DataConfig) -> DataFormat:
-    """Return the entry of ``config.format``. Raises ``UserError`` for an unknown one."""
+    """Return the entry of ``config.format``.
+
+    Raises:
+        UserError: an unknown format, or one that is read on a disk alone, for a root in a bucket.
+    """
     if config.format not in DATA_FORMATS:
         raise unknown_name("data format", config.format, DATA_FORMATS)
-    return DATA_FORMATS[config.format]
+    found = DATA_FORMATS[config.format]
+    require(
+        found.reads_buckets or not is_bucket_address(config.root),
+        f"data.root {shown_source(config.root)}: data.format {config.format} is read on a disk alone; set one "
+        f"that is read in buckets too: {', '.join(name for name, each in DATA_FORMATS.items() if each.reads_buckets)}",
+    )
+    return found
 
 
 def _annotations_of(config: DataConfig) -> Path | None:
@@ -80,7 +93,7 @@ def _annotations_of(config: DataConfig) -> Path | None:
 
 def _listed(read: Callable[[Path, Path | None, int], Annotations]) -> _Reader:
     """A reader of published lists."""
-    return lambda config: read(source_path(config.root), _annotations_of(config), config.split)
+    return lambda config: read(Path(config.root), _annotations_of(config), config.split)
 
 
 def _searched(read: Callable[..., Annotations]) -> _Reader:
@@ -176,7 +189,7 @@ def _open_cifar10(data: DataConfig, decode: DecodeConfig) -> PictureFiles:
 
 DATA_FORMATS: dict[str, DataFormat] = {
     "cifar10": _pictures(_open_cifar10),
-    "folder": DataFormat(_searched(read_folder)),
+    "folder": DataFormat(_searched(read_folder), reads_buckets=True),
     "hmdb51": DataFormat(_listed(read_hmdb51)),
     "images": _pictures(_open_images),
     "kinetics": DataFormat(_searched(read_kinetics)),
@@ -184,6 +197,7 @@ DATA_FORMATS: dict[str, DataFormat] = {
         _manifest_reader(of_timelines=False),
         list_rows=_list_manifest,
         read_stretches=_manifest_reader(of_timelines=True),
+        reads_buckets=True,
     ),
     "motion": DataFormat(_read_motion, made_as="folder"),
     "motion_timeline": DataFormat(_read_motion_timeline),
