@@ -163,7 +163,7 @@ def _timelines(name: str) -> DataFormat:
 def _read_ms_tcn(config: DataConfig) -> Annotations:
     from pipeline.datasets.ms_tcn import read_ms_tcn_rows
 
-    return read_ms_tcn_rows(Path(config.root), config.split, config.features_fps)
+    return read_ms_tcn_rows(Path(config.root), config.split, config.features_fps, allow_links=config.allow_links)
 
 
 def _pictures(open_pictures: _PicturesOpener) -> DataFormat:

@@ -16,25 +16,29 @@ from pathlib import Path
 
 from pipeline.datasets.annotations import Annotations, VideoRow, is_video, require_folder
 from pipeline.datasets.timelines.frames import FEATURE_SUFFIX
-from pipeline.datasets.timelines.rows import rows_of
+from pipeline.datasets.timelines.rows import refuse_linked_labels, rows_of
 from pipeline.datasets.timelines.text_files import read_mapping, read_ms_tcn
 from pipeline.errors import UserError
 from pipeline.timeline.labelled import LabelledVideo
 
 
-def read_ms_tcn_rows(root: Path, split: int, steps_a_second: float | None) -> Annotations:
+def read_ms_tcn_rows(root: Path, split: int, steps_a_second: float | None, *, allow_links: bool = False) -> Annotations:
     """The labelled stretches of every video of an official split.
 
     Args:
         root: the folder; a ``{split}`` in its name stands for the number.
         split: number of the split.
         steps_a_second: lines of groundTruth a second; None: one for each frame of the video.
+        allow_links: read label files that are links out of the folder.
 
     Raises:
         UserError: a part of the layout is missing or wrong, named with file and line.
     """
     root = Path(str(root).replace("{split}", str(split)))
     require_folder(root)
+    if not allow_links:  # it may come from anyone
+        files = [root / "mapping.txt", *(root / "splits").glob("*"), *(root / "groundTruth").glob("*")]
+        refuse_linked_labels(files, root)
     labels = _labels(root)
     splits = {}
     for part in ("train", "val", "test"):

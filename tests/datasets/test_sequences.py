@@ -347,6 +347,18 @@ def test_a_broken_layout_of_ms_tcn_is_refused(tmp_path: Path, file: str, content
         read_annotations(DataConfig(format="ms_tcn", root=str(tmp_path), features_fps=2.0))
 
 
+@pytest.mark.parametrize("name", ["groundTruth/a.txt", "mapping.txt", "splits/train.split1.bundle", "groundTruth"])
+def test_label_files_of_ms_tcn_that_lead_elsewhere_are_refused_unread(tmp_path: Path, name: str) -> None:
+    root = tmp_path / "set"
+    furnish_ms_tcn(root)
+    (root / name).rename(tmp_path / "elsewhere")
+    (root / name).symlink_to(tmp_path / "elsewhere")
+    data = DataConfig(format="ms_tcn", root=str(root), features_fps=2.0)
+    with pytest.raises(UserError, match=rf"links that lead out of {root}\. .*{name}.*data\.allow_links"):
+        read_annotations(data)
+    assert read_annotations(replace(data, allow_links=True)).splits["train"]
+
+
 @pytest.mark.parametrize("kind", [("motion_timeline", 1), ("motion_two_shapes", 2)])
 def test_long_motion_videos_are_made_and_read(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch, kind: tuple[str, int]

@@ -92,16 +92,20 @@ def _sources(format: str, root: Path, given: Path | None) -> list[Path]:
 
 
 def _refuse_links(sources: Iterable[Path], format: str, place: Path) -> None:
+    """``refuse_linked_labels`` for the label files of a format."""
+    suffixes = TIMELINE_FORMATS[format].suffixes or _SUFFIXES_IN_FOLDERS
+    below = [path for folder in sources if folder.is_dir() for path in (*folder.rglob("*"), *annotation_files(folder))]
+    refuse_linked_labels([path for path in (*sources, *below) if path.suffix.lower() in suffixes], place)
+
+
+def refuse_linked_labels(files: Iterable[Path], place: Path) -> None:
     """Refuse label files that are links out of the folder in which they were found; a file that was named may be one.
 
     Raises:
         UserError: names the first few.
     """
-    suffixes = TIMELINE_FORMATS[format].suffixes or _SUFFIXES_IN_FOLDERS
-    below = [path for folder in sources if folder.is_dir() for path in (*folder.rglob("*"), *annotation_files(folder))]
-    files = [path for path in (*sources, *below) if path.suffix.lower() in suffixes and path.is_file()]
     home = place.resolve()
-    outside = [path for path in files if not path.resolve().is_relative_to(home)]
+    outside = [path for path in files if path.is_file() and not path.resolve().is_relative_to(home)]
     if outside:
         names = name_some(path.relative_to(place) for path in dict.fromkeys(outside))
         raise UserError(
