@@ -85,7 +85,8 @@ def measured(facts: _BackboneFacts, size_px: int) -> _BackboneFacts:
 def _all_names() -> dict[str, str]:
     """Name -> where it is looked up: in this order, as ``build_backbone`` does."""
     with_weights = timm.list_models(pretrained=True)
-    bare = timm.list_models(exclude_filters=[name.partition(".")[0] for name in with_weights])
+    without_tags = {name.partition(".")[0] for name in with_weights}
+    bare = [name for name in timm.list_models() if name not in without_tags]
     names: dict[str, str] = {}
     for source, some in (
         ("clipgru", [*BACKBONES, BUNDLED_BACKBONE]),

@@ -73,7 +73,7 @@ def test_what_is_measured_is_what_is_built() -> None:
 
 
 def test_the_command_lists_them(capsys: pytest.CaptureFixture[str]) -> None:
-    assert main(["backbones", "test_vit", "--input_size_px", "64"]) == 0
+    assert main(["backbones", "test_vit.", "--input_size_px", "64"]) == 0
     head, *lines = capsys.readouterr().out.splitlines()
     assert head.split()[:2] == ["name", "from"]
     assert any(line.startswith("test_vit.") and line.endswith("64x4x4") for line in lines)
