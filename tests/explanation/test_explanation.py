@@ -180,7 +180,7 @@ def test_the_command_writes_a_video_a_picture_and_json(
     motion_root: Path, tmp_path: Path, head: str, capsys: pytest.CaptureFixture[str]
 ) -> None:
     save_model(tmp_path / "m.safetensors", small_model(heads=(head,)))
-    (video,) = (motion_root / "untrimmed").glob("*.mp4")
+    video = sorted((motion_root / "test" / "grows").iterdir())[0]
     output = tmp_path / "x.mp4"
     assert main(["explain", str(tmp_path / "m.safetensors"), str(video), "--output", str(output), "--top", "3"]) == 0
     answer = json.loads(capsys.readouterr().out)
