@@ -8,6 +8,9 @@ from pathlib import Path
 from typing import Any
 from unittest.mock import patch
 
+from torch import nn
+from torch.overrides import TorchFunctionMode
+
 from pipeline.checkpoint import ModelFile
 from pipeline.config import (
     DataConfig,
@@ -75,8 +78,6 @@ def small_model(
 
 def _tiny_of_clips(num_frames: int) -> Backbone:
     """Two convolutions over space and time, to which the order of the frames matters."""
-    from torch import nn
-
     from pipeline.models.video_networks import _ClipFeatures
 
     network = nn.Sequential(nn.Conv3d(3, 8, 3, stride=(1, 4, 4), padding=1), nn.ReLU(), nn.Conv3d(8, 12, 2, stride=2))
@@ -86,3 +87,31 @@ def _tiny_of_clips(num_frames: int) -> Backbone:
 def difference_model() -> ModelFile:
     """One that reads changes from frame to frame, as the shared export has it."""
     return small_model(input="rgb_diff")
+
+
+class NoDraws(TorchFunctionMode):
+    """Weights that are replaced anyway need not be drawn, which takes as long as all else."""
+
+    def __torch_function__(self, func: Any, types: Any, args: Any = (), kwargs: Any = None) -> Any:
+        if getattr(func, "__name__", "") in ("uniform_", "normal_", "erfinv_"):
+            return args[0] if args else (kwargs or {})["tensor"]
+        return func(*args, **(kwargs or {}))
+
+
+def without_repeats(network: nn.Module) -> nn.Module:
+    """In place: of blocks in a row that are alike the first two. More of them take long and show nothing more."""
+    for module in list(network.modules()):
+        for name, blocks in list(module.named_children()):
+            if type(blocks) is nn.Sequential:
+                kept: list[nn.Module] = []
+                for block in blocks:
+                    shapes = _shapes(block)
+                    if len(kept) < 2 or not shapes or [shapes] * 2 != [_shapes(other) for other in kept[-2:]]:
+                        kept.append(block)
+                if len(kept) < len(blocks):
+                    setattr(module, name, nn.Sequential(*kept))
+    return network
+
+
+def _shapes(block: nn.Module) -> list[tuple[str, Any]]:
+    return [(name, weight.shape) for name, weight in block.named_parameters()]

@@ -119,18 +119,13 @@ def test_every_head_that_streams_can_be_exported() -> None:
     assert {slot.name.split("_")[2] for slot in pieces.slots} == set(TEMPORAL_HEADS)
 
 
-@pytest.fixture(scope="module")
-def gru_pieces() -> Pieces:
-    return make_pieces(small_model(heads=("gru",)))
-
-
 @pytest.mark.parametrize("measure", MEASURES)
 def test_the_calibration_goes_with_the_graphs(
-    measure: str, gru_pieces: Pieces, video: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+    measure: str, pieces: Pieces, video: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     """Probabilities, and which windows and frames are unknown, are those of the model in torch."""
-    plain = small_model(heads=("gru",))
-    monkeypatch.setattr("pipeline.export.files.make_pieces", lambda file: gru_pieces)
+    plain = difference_model()
+    monkeypatch.setattr("pipeline.export.files.make_pieces", lambda file: pieces)
     config = {"windows": InferenceConfig(stride_frames=1), "stream": InferenceConfig(mode="stream")}
     logits = plain.recognizer.classifier.weight.new_tensor([[0.3, 0.1, -0.4]])
     middle = float(Calibration(1.7, measure).knownness(logits)[0])
@@ -182,11 +177,13 @@ def assert_same(got: Any, expected: Any) -> None:
         assert got == (pytest.approx(expected, abs=1.1e-3) if isinstance(expected, float) else expected)
 
 
-def test_webcam_without_torch_says_the_same_lines(exported: Path, video: Path) -> None:
+def test_webcam_without_torch_says_the_same_lines(
+    exported: Path, video: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
     options = [video, "--replay", "--fast", "--headless", "--quiet"]
     got = run_without_torch("webcam", exported / "model.clip.onnx", *options)
-    command = [sys.executable, "-m", "pipeline", "webcam", exported / "model.safetensors", *options]
-    expected = subprocess.run(list(map(str, command)), capture_output=True, text=True, check=True).stdout
+    assert main(list(map(str, ["webcam", exported / "model.safetensors", *options]))) == 0
+    expected = capsys.readouterr().out
     assert '"event": "segment"' in got
     assert_same(*([json.loads(line) for line in text.splitlines()] for text in (got, expected)))
 
@@ -316,32 +313,16 @@ def test_programs_of_torch_export_carry_the_state(file: ModelFile, tmp_path: Pat
         torch.testing.assert_close(scores, expected, atol=1e-5, rtol=0)
 
 
-def test_programs_want_no_package_of_onnx(tmp_path: Path) -> None:
-    save_model(tmp_path / "model.safetensors", small_model(heads=("mean",)))
+def test_export_as_programs_wants_no_package_of_onnx(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    """By the command line, of a bidirectional model, which has no step."""
+    save_model(tmp_path / "model.safetensors", small_model(heads=("gru",), bidirectional=True))
     code = WITHOUT_TORCH.replace(
         '["torch", "torchvision", "timm", "lightning"]', '["onnx", "onnxscript", "onnxruntime"]'
     )
-    command = [
-        sys.executable,
-        "-c",
-        code,
-        "export",
-        str(tmp_path / "model.safetensors"),
-        "--format",
-        "torch",
-        "--quiet",
-    ]
-    result = subprocess.run(command, capture_output=True, text=True)
-    assert result.returncode == 0, result.stderr
-    assert (tmp_path / "model.clip.pt2").stat().st_size > 1000
-
-
-def test_export_as_programs_by_the_command_line(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
-    """Of a bidirectional model, which has no step."""
-    save_model(tmp_path / "model.safetensors", small_model(heads=("gru",), bidirectional=True))
     command = ["export", str(tmp_path / "model.safetensors"), "--format", "torch"]
-    assert main(command) == 0
-    written = json.loads(capsys.readouterr().out)["written"]
+    result = subprocess.run([sys.executable, "-c", code, *command], capture_output=True, text=True)
+    assert result.returncode == 0, result.stderr
+    written = json.loads(result.stdout)["written"]
     assert [Path(path).name for path in written] == ["model.backbone.pt2", "model.clip.pt2"]
     assert all(Path(path).stat().st_size > 1000 for path in written)
     assert main([*command, "--int8"]) == 2

@@ -17,6 +17,7 @@ from pipeline.config import DataConfig, InferenceConfig, SequenceConfig
 from pipeline.datasets.formats import read_annotations
 from pipeline.errors import UserError
 from pipeline.export.files import export_onnx
+from pipeline.export.pieces import Pieces, make_pieces
 from pipeline.inference import Model, load_model
 from pipeline.inference.onnx_file import CONTEXT, SCORES, STEP_FRAME, read_onnx
 from pipeline.inference.onnx_runtime import initial_states, open_session
@@ -39,16 +40,35 @@ def timeline_model(**model: Any) -> ModelFile:
 
 
 @pytest.fixture(scope="module")
+def lively() -> ModelFile:
+    """As lively as a trained one."""
+    file = timeline_model()
+    with torch.no_grad():
+        for weight in file.recognizer.parameters():
+            weight.mul_(3)
+    return file
+
+
+@pytest.fixture
+def _lively_pieces(lively: ModelFile, lively_pieces: Pieces, monkeypatch: pytest.MonkeyPatch) -> None:
+    """``export_onnx`` of that model finds its graphs made: torch.export takes seconds."""
+    monkeypatch.setattr("pipeline.export.files.make_pieces", lambda file: lively_pieces)
+
+
+@pytest.fixture(scope="module")
+def lively_pieces(lively: ModelFile, one_torchlib: None) -> Pieces:
+    return make_pieces(lively)
+
+
+@pytest.fixture(scope="module")
 def root(tmp_path_factory: pytest.TempPathFactory) -> Path:
     return make_long_videos(tmp_path_factory.mktemp("long"))
 
 
-def test_ten_thousand_steps_of_a_step_file_are_those_of_torch(tmp_path: Path) -> None:
+@pytest.mark.usefixtures("_lively_pieces")
+def test_ten_thousand_steps_of_a_step_file_are_those_of_torch(lively: ModelFile, tmp_path: Path) -> None:
     """Nothing builds up: neither in the heads' states nor in those of the stages that refine."""
-    file = timeline_model()
-    with torch.no_grad():  # as lively as a trained one
-        for weight in file.recognizer.parameters():
-            weight.mul_(3)
+    file = lively
     export_onnx(file, tmp_path / "m")
     features = np.random.default_rng(0).normal(size=(10_000, file.recognizer.num_features)).astype(np.float32)
     scored = []
@@ -96,10 +116,11 @@ def _as_read_by(model: Model, features: Any) -> Any:
     return torch.from_numpy(features) if isinstance(model.file, ModelFile) else features
 
 
+@pytest.mark.usefixtures("_lively_pieces")
 def test_int8_of_a_timeline_is_calibrated_on_sequences_and_judged_on_whole_videos(
-    root: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+    lively: ModelFile, root: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:
-    file = timeline_model(heads=("convgru",))
+    file = lively
     save_model(tmp_path / "model.safetensors", file)
     data = ["--data.format", "manifest", "--data.root", str(root), "--data.num_workers", "0"]
     options = ["--int8", "--calibration_clips", "3", "--split", "test", "--quiet"]
@@ -118,10 +139,11 @@ def test_int8_of_a_timeline_is_calibrated_on_sequences_and_judged_on_whole_video
 
 
 def test_a_file_that_reads_both_ways_answers_by_windows(root: Path, tmp_path: Path) -> None:
-    file = timeline_model(bidirectional=True)
+    file = timeline_model(bidirectional=True, refinement_stages=1)
+    file = replace(file, sampling=replace(file.sampling, num_frames=2))  # the exporter unrolls them
     export_onnx(file, tmp_path / "m")
     model, video = load_model(tmp_path / "m.clip.onnx"), root / "0.mp4"
-    with pytest.raises(UserError, match=r"windows of 4 frames, not over whole videos; use --inference\.mode windows"):
+    with pytest.raises(UserError, match=r"windows of 2 frames, not over whole videos; use --inference\.mode windows"):
         list(model.predict(video))
     windows = InferenceConfig(mode="windows")
     found, expected = (list(some.predict(video, config=windows)) for some in (model, Model(file)))

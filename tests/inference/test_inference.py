@@ -48,10 +48,10 @@ def window_by_window(file: ModelFile, path: Path, stride: int) -> list[tuple[int
     with open_video(path) as reader, torch.inference_mode():
         grid = grid_range(file.sampling.sample_fps, 0.0, reader.info.duration_seconds)
         needed = file.sampling.num_frames + context
+        frames = reader.at(grid_seconds(list(grid), file.sampling.sample_fps)).frames
         for start in window_starts(len(grid), needed, stride):
-            indices = lengthen(list(grid)[start : start + needed], needed, file.sampling.short_video)
-            frames = reader.at(grid_seconds(indices, file.sampling.sample_fps)).frames
-            clip = transform.evaluate(fit_frames(frames, file.transform)[None])
+            places = lengthen(list(range(len(grid)))[start : start + needed], needed, file.sampling.short_video)
+            clip = transform.evaluate(fit_frames(frames[places], file.transform)[None])
             results.append((start, file.recognizer(clip)[0].softmax(-1).numpy()))
     return results
 

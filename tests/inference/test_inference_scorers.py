@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from dataclasses import replace
+from functools import cache
 from itertools import pairwise
 
 import numpy as np
@@ -26,6 +27,7 @@ STREAMING_HEADS = [(name,) for name in TEMPORAL_HEADS] + [("convgru", "gru"), ("
 cuts = st.lists(st.integers(1, NUM_FRAMES - 1), unique=True, max_size=6).map(sorted)
 
 
+@cache
 def recognizer_of(heads: tuple[str, ...], **model: object) -> Recognizer:
     return small_model(heads=heads, **model).recognizer
 

@@ -23,7 +23,7 @@ from pipeline.training.module import ClipClassifier, parameter_groups
 from pipeline.transforms.augmentation import TrainTransform
 from pipeline.transforms.crops import draw_boxes, resize_crops
 from tests.fake_cuda import CUDA, backward, fake_cuda
-from tests.small import small_experiment
+from tests.small import small_experiment, without_repeats
 
 SIDE = 8
 SMALL: dict[str, Any] = {"backbone": "pixels_4x4", "weights": "none", "hidden_channels": 4}
@@ -79,6 +79,7 @@ def test_every_head_learns_and_streams_on_the_device_of_its_input(model: dict[st
 @pytest.mark.parametrize("name", [*BACKBONES, BUNDLED_BACKBONE, *PUBLISHED])
 def test_every_kind_of_backbone_learns_on_the_device_of_its_input(name: str) -> None:
     recognizer = build(backbone=name, heads=("mean",), size_px=64)
+    without_repeats(recognizer.backbone)
     with fake_cuda(recognizer) as gpu:
         learn(recognizer, torch.rand(2, 2, 3, 64, 64, device="cuda"))
         assert not gpu.waits

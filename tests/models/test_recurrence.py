@@ -258,7 +258,7 @@ def test_a_step_knows_when_its_weights_have_changed(name: str) -> None:
 @pytest.mark.parametrize("name", list(MAP_HEADS))
 def test_compilers_get_the_plain_loop_and_the_same_results(name: str) -> None:
     head = make_head(name, torch.float32)
-    x, *states = make_maps(torch.float32)
+    x, *states = make_maps(torch.float32, steps=2)
     state = tuple(states) if name == "lstm" else states[0]
     compiled = torch.compile(head, backend="aot_eager", fullgraph=True)
     torch._dynamo.reset()

@@ -28,7 +28,7 @@ from pipeline.models.backbones import build_backbone
 from pipeline.models.recognizer import Recognizer
 from pipeline.models.video_networks import _resample_positions
 from pipeline.transforms.augmentation import TrainTransform
-from tests.small import small_model
+from tests.small import NoDraws, small_model
 
 Shape = tuple[int, int, int]
 
@@ -65,7 +65,8 @@ def changes_shape(block: Any) -> bool:
 
 def same_network(name: str, backbone: Any) -> Any:
     """torchvision's, with our weights."""
-    theirs = with_few_blocks(torchvision.models.get_model(name)).eval()
+    with NoDraws():
+        theirs: Any = with_few_blocks(torchvision.models.get_model(name)).eval()
     ours = backbone.stages[0].network
     if isinstance(theirs, MViT):
         theirs.pos_encoding = ours.pos_encoding
@@ -218,12 +219,21 @@ def test_the_cache_tells_lengths_apart_and_knows_the_entries_of_before() -> None
     assert len({digest(fact) for fact in facts}) == 3
 
 
+# Those that have a block of every kind.
+FIRST_BLOCKS = {"r2plus1d_18": 3, "mvit_v1_b": 2, "s3d": 6}
+
+
 # Exporting Video Swin and the second MViT takes minutes: clipgru export compares what it writes, of any network.
-@pytest.mark.parametrize("name", ["r2plus1d_18", "mvit_v1_b", "s3d"])
+@pytest.mark.parametrize("name", FIRST_BLOCKS)
 def test_onnx_runtime_sees_the_same(name: str, one_torchlib: None) -> None:
     torch.manual_seed(0)
     num_frames, size_px, _ = NETWORKS[name]
     network = with_few_blocks(build_backbone(name, "none", size_px=size_px, num_frames=num_frames)).eval()
+    inner: Any = network.stages[0].network  # type: ignore[union-attr]
+    if name == "mvit_v1_b":
+        inner.blocks, inner.norm = inner.blocks[: FIRST_BLOCKS[name]], nn.LayerNorm(192)
+    else:
+        network.stages[0].network = inner[: FIRST_BLOCKS[name]]  # type: ignore[union-attr]
     given = torch.randn(2, 3 * num_frames, size_px, size_px)
     graph = _to_onnx(network, (given,), ({0: BATCH},), ["x"], ["y"])
     with torch.no_grad():
@@ -232,8 +242,17 @@ def test_onnx_runtime_sees_the_same(name: str, one_torchlib: None) -> None:
     torch.testing.assert_close(torch.from_numpy(got), expected, atol=1e-4, rtol=1e-4)
 
 
-def test_a_whole_model_is_exported(one_torchlib: None) -> None:
-    file = small_model(backbone="mc3_18", weights="none", heads=("gru",), input_size_px=32, input_frames=3)
+def test_a_whole_model_is_exported(one_torchlib: None, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Without the second half of its network, which is the first again, and wider."""
+    get_model = torchvision.models.get_model
+
+    def get_half(name: str, **options: Any) -> Any:
+        network = get_model(name, **options)
+        network.layer3 = network.layer4 = nn.Identity()
+        return network
+
+    monkeypatch.setattr(torchvision.models, "get_model", get_half)
+    file = small_model(backbone="mc3_18", weights="none", heads=("mean",), input_size_px=32, input_frames=3)
     with_few_blocks(file.recognizer.backbone)
     pieces = make_pieces(file)
     differences = check_parity(file, assemble(file, pieces), pieces.slots)
