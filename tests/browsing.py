@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 import os
 import shutil
 from collections.abc import Iterator
@@ -56,27 +57,28 @@ def _own(url: str, path: Path) -> bool:
     return url.startswith("data:") or url.partition("#")[0] == path.as_uri()
 
 
-def serious_findings(page: Page) -> list[str]:
-    """What axe-core calls serious or critical, each with the first element it means.
+def serious_findings(page: Page, rule: str = "") -> list[str]:
+    """What axe-core calls serious or critical, each with the first element it means; by one rule alone, if asked for.
 
     A browser on a busy machine may lose the answer; then axe is loaded and asked once more."""
     try:
-        violations = _ask_axe(page)
+        violations = _ask_axe(page, rule)
     except TimeoutError:
-        violations = _ask_axe(page)
+        violations = _ask_axe(page, rule)
     return [f"{v['id']}: {v['nodes'][0]['html'][:200]}" for v in violations if v["impact"] in SERIOUS]
 
 
-def _ask_axe(page: Page) -> list[dict[str, Any]]:
+def _ask_axe(page: Page, rule: str) -> list[dict[str, Any]]:
     page.evaluate(Axe().axe_script)
     keep = "(found) => { window.axeFound = found.violations; }"
-    page.evaluate(f"void axe.run({{resultTypes: ['violations']}}).then({keep})")
-    for _ in range(600):  # not wait_for_function, which the live page's rules for scripts forbid
+    options = json.dumps({"resultTypes": ["violations"]} | ({"runOnly": [rule]} if rule else {}))
+    page.evaluate(f"void axe.run({options}).then({keep})")
+    for _ in range(1200):  # not wait_for_function, which the live page's rules for scripts forbid
         found: list[dict[str, Any]] | None = page.evaluate("window.axeFound")
         if found is not None:
             page.evaluate("delete window.axeFound")
             return found
-        page.wait_for_timeout(100)
+        page.wait_for_timeout(50)
     raise TimeoutError("axe did not answer in a minute")
 
 

@@ -7,12 +7,14 @@ import json
 import signal
 from dataclasses import replace
 from pathlib import Path
+from typing import Any
 
 import pytest
 
 from pipeline import demo
 from pipeline.checkpoint import read_description
 from pipeline.cli import main
+from pipeline.config import Experiment
 from pipeline.datasets.motion import BACKGROUND, PARTNER, MotionSetConfig
 from pipeline.evaluation import Evaluation, VideoResult
 from pipeline.options import DemoOptions
@@ -22,15 +24,24 @@ from tests.stopping import signal_in_batch
 
 @pytest.fixture
 def quick(monkeypatch: pytest.MonkeyPatch) -> None:
-    """A small set and one epoch."""
-    small = MotionSetConfig(num_train_clips=4, num_val_clips=2, num_test_clips=3, size_px=64, num_untrimmed=1)
+    """A small set of small pictures, a small head, and an epoch of each training."""
+    small = MotionSetConfig(num_train_clips=3, num_val_clips=1, num_test_clips=1, size_px=32, num_untrimmed=1)
     monkeypatch.setattr("pipeline.datasets.motion.MotionSetConfig", lambda: small)
     experiment = demo.motion_experiment()
-    quick = replace(experiment, training=replace(experiment.training, epochs=1))
+    transform = replace(experiment.transform, fit_size_px=32, input_size_px=32)
+    model, training = replace(experiment.model, hidden_channels=8), replace(experiment.training, epochs=1)
+    quick = replace(experiment, transform=transform, model=model, training=training)
     monkeypatch.setattr(demo, "motion_experiment", lambda: quick)
     often = {"min_action_seconds": 0.6, "max_action_seconds": 0.8, "min_rest_seconds": 0.3, "max_rest_seconds": 0.5}
-    long = replace(demo.long_videos(), size_px=64, num_untrimmed=8, untrimmed_seconds=20.0, **often)
+    long = replace(demo.long_videos(), size_px=32, num_untrimmed=8, untrimmed_seconds=20.0, **often)
     monkeypatch.setattr(demo, "long_videos", lambda: long)
+    stream_experiment = demo._stream_experiment
+
+    def one_epoch(*given: Any) -> Experiment:
+        stream = stream_experiment(*given)
+        return replace(stream, training=replace(stream.training, epochs=1))
+
+    monkeypatch.setattr(demo, "_stream_experiment", one_epoch)
 
 
 @pytest.mark.usefixtures("quick")

@@ -17,17 +17,21 @@ import shutil
 import subprocess
 import sys
 from collections.abc import Callable, Iterator
-from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass, replace
+from hashlib import sha256
 from itertools import pairwise
 from pathlib import Path
 
 import pytest
 import torch
 
+from pipeline.checkpoint import ModelFile
 from pipeline.cli import COMMANDS, main
 from pipeline.datasets.motion import MotionSetConfig
 from pipeline.datasets.motion_timelines import TIMELINE_SETS, TimelineSet
+from pipeline.export.pieces import Pieces, make_pieces
+from pipeline.many.job import Job
+from pipeline.many.processor import Processor
 from pipeline.many.shards import Shard
 from tests.hub_server import HubServer, point_to
 from tests.ports import free_port
@@ -155,17 +159,11 @@ class Sandbox:
 
 
 def run_apart(words: list[str]) -> Outcome:
-    """torchrun in two processes, each of which plays a machine."""
-    command = [sys.executable, "-m", "torch.distributed.run", *words[1:]]
+    """torchrun on two machines."""
+    command = [sys.executable, "-m", "tests.two_machines", *words[1:]]
     environment = os.environ | {"PYTHONPATH": str(ROOT), "OMP_NUM_THREADS": "1", "CUDA_VISIBLE_DEVICES": ""}
-
-    def run(machine: int) -> subprocess.CompletedProcess[str]:
-        return subprocess.run(command, env=environment, capture_output=True, text=True, timeout=PATIENCE_SECONDS)
-
-    with ThreadPoolExecutor() as pool:
-        done = list(pool.map(run, range(2)))
-    codes = {each.returncode for each in done}
-    return Outcome(max(codes, key=abs), "".join(each.stdout for each in done), "".join(each.stderr for each in done))
+    done = subprocess.run(command, env=environment, capture_output=True, text=True, timeout=PATIENCE_SECONDS)
+    return Outcome(done.returncode, done.stdout, done.stderr)
 
 
 OUTPUT_FILES = ("--json", "--csv", "--jsonl", "--parquet", "--output", "--card_only")
@@ -232,11 +230,37 @@ def furniture(motion_root: Path, tmp_path_factory: pytest.TempPathFactory) -> Pa
     return furnish(tmp_path_factory.mktemp("docs") / "sandbox", motion_root)
 
 
+class WorkerHere:
+    """Works for ``--engine pool`` in this process, which has loaded torch already; real ones are in test_many.py."""
+
+    def __init__(self, job: Job) -> None:
+        self._processor = Processor(job)
+        self.process = self._processor.process
+
+    def stop(self) -> None:
+        pass
+
+
+@pytest.fixture
+def pieces_made_once(one_torchlib: None, monkeypatch: pytest.MonkeyPatch) -> None:
+    """The pages export one model twice, and half of that is torch.export."""
+    made: dict[str, Pieces] = {}
+
+    def once(file: ModelFile) -> Pieces:
+        state = file.recognizer.state_dict().values()
+        key = sha256(b"".join(tensor.numpy().tobytes() for tensor in state)).hexdigest()
+        if key not in made:
+            made[key] = make_pieces(file)
+        return made[key]
+
+    monkeypatch.setattr("pipeline.export.files.make_pieces", once)
+
+
 @pytest.fixture
 def sandbox(
     furniture: Path,
     quick_learn: None,
-    one_torchlib: None,
+    pieces_made_once: None,
     tmp_path: Path,
     monkeypatch: pytest.MonkeyPatch,
     capsys: pytest.CaptureFixture[str],
@@ -257,6 +281,7 @@ def sandbox(
     monkeypatch.setattr("torchvision.datasets.cifar.check_integrity", lambda path, md5: Path(path).is_file())
     monkeypatch.setenv("NO_PROXY", "*")
     monkeypatch.setattr("huggingface_hub.constants.HF_HUB_CACHE", str(tmp_path / "hub"))
+    monkeypatch.setattr("pipeline.many.pool.PredictionWorker", WorkerHere)
     camera = MjpegServer()
     threads = torch.get_num_threads()
     torch.set_num_threads(1)  # networks as small as these

@@ -13,6 +13,7 @@ import shutil
 import signal
 import subprocess
 import sys
+import time
 from collections.abc import Callable, Iterator
 from dataclasses import replace
 from pathlib import Path
@@ -251,6 +252,7 @@ def test_of_two_predictions_to_one_file_the_second_is_refused(here: Path, capsys
     with subprocess.Popen(command, stderr=subprocess.PIPE, text=True, env=environment) as first:
         while not (here / ".a.json.lock").exists():
             assert first.poll() is None
+            time.sleep(0.02)
         line = refused([*PREDICT.split(), "--json", "a.json"], capsys)
         assert f"a.json: another process writes there (process {first.pid})" in line
         assert not (here / "a.json").exists()

@@ -114,7 +114,7 @@ def rows_of(table: Path) -> list[dict[str, Any]]:
 def test_the_pool_makes_the_table_of_a_plain_run(
     model: Path, videos: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    """With real workers, one of which a file kills."""
+    """With a real worker, and one after it, as a file kills the first."""
     plain, table = tmp_path / "plain.parquet", tmp_path / "out.parquet"
     options = ["--parquet", str(plain), "--quiet"]
     assert main(["predict", str(model), str(videos), *options]) == 1
@@ -125,7 +125,7 @@ def test_the_pool_makes_the_table_of_a_plain_run(
         "processor.Processor.process = deed; worker.main()"
     )
     monkeypatch.setattr(worker, "_CODE", deed)
-    assert many(model, videos, table) == 1
+    assert many(model, videos, table, "--workers", "1") == 1
     rows = rows_of(table)
     killed = str(videos / "12a.mp4")
     assert [row for row in rows if row["path"] != killed] == rows_of(plain)
