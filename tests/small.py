@@ -65,7 +65,7 @@ def small_model(
     transform = replace(experiment.transform, input=input, input_frames=input_frames)
     if input_size_px is not None:
         transform = replace(transform, fit_size_px=input_size_px, input_size_px=input_size_px)
-    with patch.dict(BACKBONES, {"tiny": partial(_tiny_of_clips, input_frames)} if input_frames > 1 else {}):
+    with patch.dict(BACKBONES, {"tiny": partial(tiny_of_clips, input_frames)} if input_frames > 1 else {}):
         recognizer = Recognizer(
             config,
             num_classes,
@@ -76,7 +76,7 @@ def small_model(
     return ModelFile(recognizer, labels, experiment.sampling, transform, experiment.decode, {"clipgru": "0.0.test"})
 
 
-def _tiny_of_clips(num_frames: int) -> Backbone:
+def tiny_of_clips(num_frames: int) -> Backbone:
     """Two convolutions over space and time, to which the order of the frames matters."""
     from pipeline.models.video_networks import _ClipFeatures
 

@@ -4,11 +4,8 @@ from __future__ import annotations
 
 import csv
 import json
-import os
 import shutil
 import signal
-import subprocess
-import sys
 from dataclasses import replace
 from pathlib import Path
 from typing import Any
@@ -28,11 +25,14 @@ from pipeline.models.recognizer import Recognizer
 from pipeline.models.temporal.stack import TEMPORAL_HEADS
 from pipeline.ranks import Ranks, join
 from pipeline.training.fit import train
+from tests import forks, two_ranks
 from tests.long_videos import frame_experiment, make_long_videos
+from tests.ports import free_port
 from tests.small import small_experiment
 
 pytestmark = pytest.mark.timeout(900)  # pairs of processes, each of which loads torch: slow where the cores are busy
 TWO = MachineConfig(accelerator="cpu", devices=2, timeout_seconds=120)
+_SECONDS = 800.0  # where the cores are few and busy, two processes take their time
 
 
 def batches_of(num_rows: int, batch_size: int, count: int, training: bool, epoch: int = 0, skip: int = 0) -> list[Any]:
@@ -99,18 +99,20 @@ def test_what_others_started_must_be_what_is_asked_for(monkeypatch: pytest.Monke
         join(TWO)
 
 
-def run(*arguments: object, seconds: float = 800) -> subprocess.CompletedProcess[str]:
-    """A command of two processes. Where the cores are few and busy, this takes its time."""
-    environment = {key: value for key, value in os.environ.items() if key not in ("LOCAL_RANK", "WORLD_SIZE")}
-    command = [sys.executable, "-m", *map(str, arguments)]
-    return subprocess.run(
-        command,
-        env=environment | {"OMP_NUM_THREADS": "1"},
-        cwd=Path(__file__).parent.parent,
-        capture_output=True,
-        text=True,
-        timeout=seconds,
-    )
+def run_ranks(config: Path, folder: Path, mode: str) -> list[int]:
+    """Two forks that train as ``two_ranks.run`` says; their exit codes, the first one's first."""
+    port, ranks = free_port(), []
+    for index in range(2):
+        environment = {"LOCAL_RANK": str(index), "NODE_RANK": "0", "MASTER_ADDR": "127.0.0.1", "MASTER_PORT": str(port)}
+        arguments, output = (config, folder, mode), folder / f"output_{index}"
+        ranks.append(forks.start(two_ranks.rank_of, *arguments, output=output, environment=environment))
+    for process in ranks:
+        process.join(_SECONDS)
+    return [process.exitcode if process.exitcode is not None else -1 for process in ranks]
+
+
+def said(folder: Path) -> str:
+    return "".join(path.read_text() for path in sorted(folder.glob("output_*")))
 
 
 def plain_experiment(root: Path, folder: Path) -> Experiment:
@@ -147,8 +149,8 @@ def two(root: Path, tmp_path_factory: pytest.TempPathFactory) -> tuple[Path, lis
     experiment = plain_experiment(root, folder)
     experiment = replace(experiment, machine=TWO, data=replace(experiment.data, batch_size=2))
     (folder / "config.yaml").write_text(to_yaml(experiment))
-    done = run("tests.two_ranks", folder / "config.yaml", folder, "stop", "resume")
-    assert done.stdout.splitlines() == [f"{100 + signal.SIGTERM} 0", "0 0"], done.stderr
+    assert run_ranks(folder / "config.yaml", folder, "stop") == [100 + signal.SIGTERM, 0], said(folder)
+    assert run_ranks(folder / "config.yaml", folder, "resume") == [0, 0], said(folder)
     return experiment.run_dir, [json.loads((folder / f"rank_{index}.json").read_text()) for index in range(2)]
 
 
@@ -191,17 +193,40 @@ def test_two_processes_judge_each_video_once_and_as_one_does(
     assert alone.num_errors == 3
 
 
+@pytest.fixture(scope="module")
+def launched(
+    two: tuple[Path, list[dict[str, Any]]], root: Path, tmp_path_factory: pytest.TempPathFactory
+) -> tuple[Path, int | None]:
+    """Two processes, the second one started by Lightning, which evaluate by the command and then train until the second
+    one dies: the folder, and the exit code of the first one."""
+    folder = tmp_path_factory.mktemp("launched")
+    config = folder / "config.yaml"
+    config.write_text(to_yaml(replace(plain_experiment(root, folder), machine=TWO)))
+    model = two[0] / "model.safetensors"
+    first = forks.start(two_ranks.launch, str(config), str(folder), str(model), output=folder / "output_0")
+    first.join(_SECONDS)
+    return folder, first.exitcode
+
+
 def test_the_command_evaluates_with_two_processes_and_speaks_once(
-    two: tuple[Path, list[dict[str, Any]]], tmp_path: Path
+    two: tuple[Path, list[dict[str, Any]]], launched: tuple[Path, int | None]
 ) -> None:
-    run_dir, (first, _) = two
-    options = ["--machine.devices", "2", "--machine.accelerator", "cpu", "--output", tmp_path, "--quiet"]
-    done = run("pipeline", "evaluate", run_dir / "model.safetensors", *options)
-    assert done.returncode == 1, done.stderr  # some videos cannot be read
-    assert json.loads(done.stdout)["num_videos"] == len(first["results"])
-    table = list(csv.DictReader((tmp_path / "videos.csv").read_text().splitlines()))
+    (_, (first, _)), (folder, _) = two, launched
+    assert (folder / "code_0.txt").read_text() == "1", said(folder)  # some videos cannot be read
+    printed = said(folder)
+    summary, end = json.JSONDecoder().raw_decode(printed[printed.index("{") :])
+    assert summary["num_videos"] == len(first["results"])
+    assert "{" not in printed[printed.index("{") + end :]
+    table = list(csv.DictReader((folder / "videos.csv").read_text().splitlines()))
     assert [row["path"] for row in table] == [video["path"] for video in first["results"]]
     assert [row["predicted"] or None for row in table] == [video["predicted"] for video in first["results"]]
+
+
+def test_a_process_that_dies_ends_the_run(launched: tuple[Path, int | None]) -> None:
+    folder, code = launched
+    assert code not in (0, None), said(folder)
+    assert (folder / "small" / "config.yaml").exists()  # it had begun
+    assert not (folder / "small" / "model.safetensors").exists()
 
 
 def plain_timeline(root: Path, folder: Path, batch_size: int) -> Experiment:
@@ -237,8 +262,12 @@ def test_two_processes_walk_along_timelines_as_one_does_with_twice_the_lanes(tmp
     experiment = replace(plain_timeline(root, tmp_path / "two", 2), machine=TWO)
     (tmp_path / "config.yaml").write_text(to_yaml(experiment))
     (tmp_path / "features.yaml").write_text(to_yaml(of_features(experiment, tmp_path / "cache")))
-    done = run("tests.two_ranks", tmp_path / "config.yaml", tmp_path, "stop", "resume", "features.yaml")
-    assert done.stdout.splitlines() == [f"{100 + signal.SIGTERM} 0", "0 0", "0 0"], done.stderr
+    for name, mode, codes in (
+        ("config.yaml", "stop", [100 + signal.SIGTERM, 0]),
+        ("config.yaml", "resume", [0, 0]),
+        ("features.yaml", "", [0, 0]),
+    ):
+        assert run_ranks(tmp_path / name, tmp_path, mode) == codes, said(tmp_path)
     first, second = (json.loads((tmp_path / f"rank_{index}.json").read_text()) for index in range(2))
     assert first["digests"] == second["digests"]
     assert first["metrics"] == second["metrics"]
@@ -250,11 +279,3 @@ def test_two_processes_walk_along_timelines_as_one_does_with_twice_the_lanes(tmp
             found = theirs.recognizer.state_dict()[name]
             torch.testing.assert_close(found, value, atol=2e-4, rtol=2e-3, msg=lambda text, name=name: name + text)
         assert theirs.metrics == pytest.approx(expected.metrics, rel=1e-3)
-
-
-def test_a_process_that_dies_ends_the_run(root: Path, tmp_path: Path) -> None:
-    experiment = replace(plain_experiment(root, tmp_path), machine=TWO)
-    (tmp_path / "config.yaml").write_text(to_yaml(experiment))
-    done = run("tests.two_ranks", tmp_path / "config.yaml", tmp_path, "die")
-    assert done.returncode != 0
-    assert not (experiment.run_dir / "model.safetensors").exists()

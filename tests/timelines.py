@@ -34,9 +34,9 @@ def timeline_experiment(folder: Path, **sequence: Any) -> Experiment:
     return replace(
         base,
         task="timeline",
-        data=DataConfig(format="manifest", root=str(folder), batch_size=2, features_fps=2.0),
+        data=DataConfig(format="manifest", root=str(folder), batch_size=3, features_fps=2.0),
         sampling=replace(base.sampling, sample_fps=2.0),
         model=model,
         sequence=SequenceConfig(**{"sequence_frames": 8, "state_dropout": 0.0, **sequence}),
-        training=replace(base.training, backbone_lr_scale=0.0, epochs=25, learning_rate=0.02, label_smoothing=0.0),
+        training=replace(base.training, backbone_lr_scale=0.0, epochs=10, learning_rate=0.05, label_smoothing=0.0),
     )

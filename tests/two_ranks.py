@@ -1,10 +1,7 @@
-"""Train and evaluate in two processes for test_ranks.py: ``python -m tests.two_ranks CONFIG FOLDER MODE ...``.
+"""What each of two processes does for test_ranks.py: trains and evaluates, and writes down what it came to.
 
-Each process trains, evaluates a model of clips, and writes to FOLDER what it came to. A MODE is ``resume``, or what
-happens to the second process when its third batch is done: ``die`` or ``stop`` (SIGTERM, heard after the fourth); or
-the name of another config in FOLDER, with which nothing happens. With one MODE
-Lightning starts the second process; with several each is run in two forks of this process, which is spared to import
-everything anew, and the exit codes are printed, a line for each MODE.
+``rank_of`` is one of two forks that know of each other. ``python -m tests.two_ranks CONFIG FOLDER MODEL`` has Lightning
+start the second process: both evaluate the model by the command, train, and then the second one dies.
 """
 
 from __future__ import annotations
@@ -20,6 +17,7 @@ from dataclasses import asdict
 from pathlib import Path
 from typing import Any
 
+from pipeline.cli import main as clipgru
 from pipeline.cli.parser import read_experiment
 from pipeline.datasets.formats import read_annotations
 from pipeline.datasets.settled import make_splits
@@ -29,7 +27,6 @@ from pipeline.ranks import current_rank, join
 from pipeline.training.fit import train
 from pipeline.training.module import ClipClassifier
 from pipeline.training.timelines import TimelineLearner
-from tests.ports import free_port
 
 
 def note_weights(module: WatchedClassifier | WatchedLearner) -> None:
@@ -52,7 +49,7 @@ class WatchedLearner(TimelineLearner):
 class WatchedClassifier(ClipClassifier):
     """Notes its weights after each step and the videos of each batch."""
 
-    mode = "resume"
+    mode = ""
     digests: list[str] = []  # noqa: RUF012 (one in this process)
     rows: list[list[int]] = []  # noqa: RUF012
     num_good: list[int] = []  # noqa: RUF012
@@ -64,13 +61,20 @@ class WatchedClassifier(ClipClassifier):
 
 
 def run(config: Path, folder: Path, mode: str) -> int:
-    """Train and evaluate as MODE says; the exit code."""
+    """Train, and evaluate a model of clips; the exit code.
+
+    Args:
+        config: of the training.
+        folder: takes what each rank came to.
+        mode: ``resume``, or what happens to the second process when its third batch is done: ``die`` or ``stop``
+            (SIGTERM, heard after the fourth); or anything else, with which nothing happens.
+    """
     from pipeline.training import fit
 
     fit.ClipClassifier = WatchedClassifier  # type: ignore[misc]
     fit.TimelineLearner = WatchedLearner  # type: ignore[misc]
     WatchedClassifier.mode = mode
-    experiment = read_experiment(folder / mode if mode.endswith(".yaml") else config)
+    experiment = read_experiment(config)
     try:
         result = train(experiment, resume=mode == "resume", quiet=True)
     except Interrupted as interrupted:
@@ -90,34 +94,32 @@ def run(config: Path, folder: Path, mode: str) -> int:
     return 0
 
 
-def run_in_forks(config: Path, folder: Path, mode: str) -> tuple[int, ...]:
-    """Run two ranks, each in a fork; their exit codes."""
-    port, children = free_port(), []
-    for rank in range(2):
-        child = os.fork()
-        if child == 0:
-            os.environ |= {"LOCAL_RANK": str(rank), "NODE_RANK": "0"}
-            os.environ |= {"MASTER_ADDR": "127.0.0.1", "MASTER_PORT": str(port)}
-            code = 1
-            try:
-                code = run(config, folder, mode)
-            except BaseException:  # noqa: BLE001 (told; then the fork ends here)
-                traceback.print_exc()
-            finally:
-                atexit._run_exitfuncs()  # lets go of the other, as at the end of an interpreter
-                os._exit(code)
-        children.append(child)
-    return tuple(os.waitstatus_to_exitcode(os.waitpid(child, 0)[1]) for child in children)
+def rank_of(config: Path, folder: Path, mode: str) -> None:
+    """One of two forks: ``run``, then the end of the process."""
+    code = 1
+    try:
+        code = run(config, folder, mode)
+    except BaseException:  # noqa: BLE001 (told; then the fork ends here)
+        traceback.print_exc()
+    finally:
+        atexit._run_exitfuncs()  # lets go of the other, as at the end of an interpreter
+        os._exit(code)
 
 
-def main() -> int:
-    config, folder, modes = Path(sys.argv[1]), Path(sys.argv[2]), sys.argv[3:]
-    if len(modes) == 1:
-        return run(config, folder, *modes)
-    for mode in modes:
-        print(*run_in_forks(config, folder, mode), flush=True)
-    return 0
+def evaluate_and_die() -> None:
+    """By the command line, in the process that Lightning starts and in the one that has it started."""
+    config, folder, model = map(Path, sys.argv[1:])
+    options = ["--machine.devices", "2", "--machine.accelerator", "cpu", "--output", str(folder), "--quiet"]
+    code = clipgru(["evaluate", str(model), *options])
+    (folder / f"code_{current_rank()}.txt").write_text(str(code))
+    run(config, folder, "die")
+
+
+def launch(*arguments: str) -> None:
+    """``python -m tests.two_ranks``, for a fork."""
+    sys.modules["__main__"], sys.argv = sys.modules[__name__], [__file__, *arguments]
+    evaluate_and_die()
 
 
 if __name__ == "__main__":
-    sys.exit(main())
+    evaluate_and_die()

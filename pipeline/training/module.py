@@ -99,7 +99,9 @@ class ClipClassifier(LightningModule):
     def on_train_batch_start(self, batch: ClipBatch, batch_idx: int) -> None:
         """Chance in a step is a function of the seed, the step and the rank, so that a resumed run draws the same."""
         step = self.trainer.fit_loop.epoch_loop.total_batch_idx
-        torch.manual_seed(self.experiment.seed * 1_000_003 + step + self.ranks.index * 1_000_000_007)
+        seed = self.experiment.seed * 1_000_003 + step + self.ranks.index * 1_000_000_007
+        # Without a GPU, torch.manual_seed would keep a call and its traceback for one, at each step.
+        (torch.default_generator.manual_seed if self.device.type == "cpu" else torch.manual_seed)(seed)
 
     def training_step(self, batch: ClipBatch, batch_idx: int) -> Tensor | None:
         """The loss of a batch. If none of its videos could be read: None, a skipped step; with several ranks, where no

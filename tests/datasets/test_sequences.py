@@ -169,18 +169,24 @@ def _rows(folder: Path) -> list[VideoRow]:
     return [row for rows in found.splits.values() for row in rows]
 
 
+def _three_epochs(folder: Path) -> Experiment:
+    """Of ten steps each."""
+    experiment = timeline_experiment(folder)
+    return replace(experiment, seed=4, training=replace(experiment.training, epochs=3))
+
+
 def test_a_resumed_timeline_training_ends_with_the_same_weights(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     for name in ("whole", "cut"):
         (tmp_path / name).mkdir()
-    whole = train(replace(timeline_experiment(tmp_path / "whole"), seed=4), quiet=True)
-    experiment = replace(timeline_experiment(tmp_path / "cut"), seed=4)
+    whole = train(_three_epochs(tmp_path / "whole"), quiet=True)
+    experiment = _three_epochs(tmp_path / "cut")
     step, calls = TimelineLearner.training_step, []
 
     def stop_in_mid_epoch(self: TimelineLearner, batch: Any, index: int) -> Any:
         calls.append(index)
-        if len(calls) == 40:
+        if len(calls) == 17:
             raise KeyboardInterrupt
         return step(self, batch, index)
 
@@ -217,6 +223,7 @@ def test_a_bidirectional_model_answers_once_the_whole_video_is_read() -> None:
     )
 
 
+@pytest.mark.usefixtures("one_torchlib")
 @pytest.mark.parametrize("labels", ["one", "several"])
 def test_a_delayed_model_streams_the_same_from_an_exported_file(tmp_path: Path, motion_root: Path, labels: Any) -> None:
     (long_video,) = (motion_root / "untrimmed").glob("*.mp4")

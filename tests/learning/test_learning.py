@@ -54,7 +54,7 @@ def test_a_model_is_learnt_from_five_videos_a_class(
     colours: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
 ) -> None:
     """Every candidate is tried, a broken file is named, and the model knows new videos."""
-    monkeypatch.setattr(candidates, "_NUM_STEPS", 40)
+    monkeypatch.setattr(candidates, "_NUM_STEPS", 15)
     (colours / "red" / "broken.mp4").write_bytes(b"not a video")
     output = tmp_path / "m.safetensors"
     options = ["--output", str(output), "--num_folds", "2", "--num_seeds", "1"]

@@ -21,11 +21,11 @@ from tests.training.test_training import assert_same
 
 
 def experiment_and_splits(root: Path, folder: Path, num_workers: int, *, validates: bool) -> tuple[Experiment, Splits]:
-    """Three epochs of five steps on every other video, everything that involves chance switched on."""
+    """Three epochs of five steps on ten videos, everything that involves chance switched on."""
     experiment = small_experiment(root, folder, epochs=3)
-    experiment = replace(experiment, data=replace(experiment.data, batch_size=4, num_workers=num_workers))
+    experiment = replace(experiment, data=replace(experiment.data, batch_size=2, num_workers=num_workers))
     splits = make_splits(read_annotations(experiment.data), experiment.data, experiment.seed)
-    splits = replace(splits, train=splits.train[::2], val=splits.val[::2])
+    splits = replace(splits, train=splits.train[::4][:10], val=splits.val[::4])
     return experiment, splits if validates else replace(splits, val=())
 
 

@@ -7,8 +7,6 @@ import math
 import os
 import shutil
 import signal
-import subprocess
-import sys
 import time
 from collections.abc import Callable
 from dataclasses import replace
@@ -36,6 +34,7 @@ from pipeline.training.module import (
     parameter_groups,
     warmup_cosine,
 )
+from tests import forks
 from tests.small import small_experiment
 from tests.stopping import signal_in_batch
 
@@ -329,17 +328,16 @@ def test_a_signal_leaves_a_checkpoint_that_resumes(
     experiment = replace(experiment, data=replace(experiment.data, num_workers=1))
     config = tmp_path / "config.yaml"
     config.write_text(to_yaml(experiment))
-    command = [sys.executable, "-m", "pipeline", "train", "--config", str(config)]
-    process = subprocess.Popen(
-        command, stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True, start_new_session=True
-    )
+    process = forks.start(forks.command, "train", "--config", str(config), output=tmp_path / "output")
     last = experiment.run_dir / "checkpoints" / "last.ckpt"
     deadline = time.monotonic() + 120
-    while not last.exists() and time.monotonic() < deadline and process.poll() is None:
+    while not last.exists() and time.monotonic() < deadline and process.is_alive():
         time.sleep(0.1)
+    assert process.pid is not None
     os.killpg(process.pid, which)  # its workers get it too, as from a terminal or a scheduler
-    _, errors = process.communicate()
-    assert process.returncode == code, errors
+    process.join(120)
+    errors = (tmp_path / "output").read_text()
+    assert process.exitcode == code, errors
     assert "stopping after this step" in errors
     assert "continue with --resume" in errors
     assert "Traceback" not in errors
