@@ -4,8 +4,8 @@
 
 Both are trained on each fold of a protocol (groups held out) with the same settings, network and features. The clips
 are the labelled stretches and, as a class of their own, what lies between them. Both answer to whole videos that
-neither has seen; their segments are as long as those of the model of timelines at least. Folds that are there are not
-trained again.
+neither has seen. The model of clips answers twice: as ``predict`` runs it, and with the model of timelines' shortest
+segment, which it could not have chosen itself. Folds that are there are not trained again.
 """
 
 from __future__ import annotations
@@ -34,7 +34,11 @@ from pipeline.training.fit import train
 
 _SHORTEST_SECONDS = 0.5
 _FIGURES = ("f1_10_by_video", "f1_25_by_video", "f1_50_by_video", "edit", "frame_accuracy", "frame_map_by_score")
-_TITLES = {"timeline": "timeline, as a stream", "clip": "clips, by windows"}
+_TITLES = {
+    "timeline": "timeline, as a stream",
+    "clip": "clips, by windows",
+    "clip_same_shortest": "clips, by windows, with the shortest segment of the timeline",
+}
 
 
 def clips_of(rows: Sequence[VideoRow], background: str, decode: DecodeConfig) -> tuple[VideoRow, ...]:
@@ -103,35 +107,39 @@ def main() -> None:
     experiment = read_experiment(Path(arguments.config), arguments.settings)
     data = replace(experiment.data, root=arguments.root or experiment.data.root)
     experiment = replace(experiment, data=data, output_dir=arguments.runs)
-    evaluations: dict[str, list[TimelineEvaluation]] = {"timeline": [], "clip": []}
+    evaluations: dict[str, list[TimelineEvaluation]] = {kind: [] for kind in _TITLES}
     for number, fold in enumerate(PROTOCOLS[arguments.protocol](experiment), start=1):
-        numbers = TimelineNumbers()
-        for task, found in evaluations.items():
-            file = trained(replace(experiment, task=task), fold, f"fold{number}")  # type: ignore[arg-type]
-            numbers = file.timeline or numbers
-            inference = InferenceConfig(mode=None if task == "timeline" else "windows")
-            model, shortest = Model(file), TimelineConfig(min_seconds=numbers.min_seconds)
-            found.append(evaluate_timelines(model, fold.test, inference=inference, timeline=shortest))
-            summary = found[-1].summary()
-            print(f"fold {number}  {task}  " + "  ".join(f"{100 * summary[n]:.1f}" for n in _FIGURES), flush=True)
+        timeline = trained(replace(experiment, task="timeline"), fold, f"fold{number}")
+        clip = trained(replace(experiment, task="clip"), fold, f"fold{number}")
+        windows, numbers = InferenceConfig(mode="windows"), timeline.timeline or TimelineNumbers()
+        kinds = {
+            "timeline": (timeline, InferenceConfig(), TimelineConfig()),
+            "clip": (clip, windows, TimelineConfig()),
+            "clip_same_shortest": (clip, windows, TimelineConfig(min_seconds=numbers.min_seconds)),
+        }
+        for kind, (file, inference, segments) in kinds.items():
+            found = evaluate_timelines(Model(file), fold.test, inference=inference, timeline=segments)
+            evaluations[kind].append(found)
+            summary = found.summary()
+            print(f"fold {number}  {kind}  " + "  ".join(f"{100 * summary[n]:.1f}" for n in _FIGURES), flush=True)
     lines = [f"| | {' | '.join(_FIGURES)} | found_share | delay_median_seconds | false_alarms_per_hour |"]
     lines.append("|---" * (len(_FIGURES) + 4) + "|")
     kept = {}
-    for task, found in evaluations.items():
+    for kind, found in evaluations.items():
         whole = joined(found)
-        kept[task] = summary = whole.summary()
+        kept[kind] = summary = whole.summary()
         summary["frame_map_by_score"] = sum(fold.frame_map_by_score or 0.0 for fold in found) / len(found)
         cells = [f"{100 * summary[name]:.1f}" for name in (*_FIGURES, "found_share")]
         more = (f"{summary[name]:.2f}" for name in ("delay_median_seconds", "false_alarms_per_hour"))
-        lines.append(f"| {_TITLES[task]} | {' | '.join((*cells, *more))} |")
+        lines.append(f"| {_TITLES[kind]} | {' | '.join((*cells, *more))} |")
     if arguments.label:
         lines.append("")
-    for task, found in evaluations.items() if arguments.label else ():
+    for kind, found in evaluations.items() if arguments.label else ():
         soon, count = found_soon(joined(found).pairs(), arguments.label, arguments.soon_seconds)
-        of_label = kept[task]["labels"].get(arguments.label, {})
-        kept[task]["found_soon"] = {"label": arguments.label, "count": count, "found": soon}
+        of_label = kept[kind]["labels"].get(arguments.label, {})
+        kept[kind]["found_soon"] = {"label": arguments.label, "count": count, "found": soon}
         lines.append(
-            f"- {_TITLES[task]}: `{arguments.label}` is answered within {arguments.soon_seconds:g} s of its start in "
+            f"- {_TITLES[kind]}: `{arguments.label}` is answered within {arguments.soon_seconds:g} s of its start in "
             f"{soon} of {count}, in its stretch or up to 2 s after it in {100 * of_label.get('found_share', 0.0):.1f} "
             f"%; {of_label.get('false_alarms_per_hour', 0.0):.1f} false alarms an hour"
         )

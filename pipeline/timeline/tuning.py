@@ -19,6 +19,8 @@ _AS_GOOD = 0.005
 """A difference in F1 that a few videos cannot tell from chance."""
 _MIN_FRAMES = (0, 1, 2, 3, 4, 5, 6, 8, 10, 12, 15, 20, 25, 30, 40, 50, 60, 80, 100, 150, 200, 300, 500, 1000)
 _OVERLAPS = (0.1, 0.25, 0.5)
+_SHARE_OF_SHORTEST = 0.75
+"""Chosen on parts of the training data of two sets: benchmarks/LOG.md."""
 
 
 @dataclass(frozen=True)
@@ -62,10 +64,11 @@ def choose_numbers(
 
 def numbers_by_length(lengths_seconds: Sequence[float]) -> TimelineNumbers | None:
     """Return numbers for a model that no video is left to choose for, by the lengths of what it has learned from: a
-    segment has half of what nineteen of twenty of these have at least. None without any."""
+    segment has three quarters of what nineteen of twenty of these have at least. None without any."""
     if not lengths_seconds:
         return None
-    return TimelineNumbers(min_seconds=round(float(np.quantile(lengths_seconds, 0.05, method="higher")) / 2, 3))
+    shortest = float(np.quantile(lengths_seconds, 0.05, method="higher"))
+    return TimelineNumbers(min_seconds=round(_SHARE_OF_SHORTEST * shortest, 3))
 
 
 def _thresholds(videos: Sequence[ScoredVideo]) -> tuple[float, ...]:

@@ -136,7 +136,7 @@ def test_the_numbers_in_the_file_hold_unless_others_are_given(home: Path) -> Non
 
 def test_without_validation_videos_the_labelled_stretches_say_how_short_a_segment_may_be(tmp_path: Path) -> None:
     assert numbers_by_length([]) is None
-    assert numbers_by_length([*[4.0] * 19, 0.1]) == TimelineNumbers(min_seconds=2.0)
+    assert numbers_by_length([*[4.0] * 19, 0.1]) == TimelineNumbers(min_seconds=3.0)
     experiment = timeline_experiment(tmp_path, labels="one")
     experiment = replace(experiment, data=replace(experiment.data, val_fraction=0.0))
     splits = read_splits(experiment.data, experiment.seed, experiment.sequence)
@@ -145,4 +145,4 @@ def test_without_validation_videos_the_labelled_stretches_say_how_short_a_segmen
     numbers = load_model_file(tmp_path / MODEL).timeline
     assert numbers == numbers_by_length(lengths)
     assert numbers is not None
-    assert min(lengths) / 2 <= numbers.min_seconds < max(lengths)
+    assert min(lengths) * 0.75 <= numbers.min_seconds < max(lengths)
