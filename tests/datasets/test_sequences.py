@@ -35,6 +35,7 @@ from pipeline.training.timelines import TimelineLearner
 from tests.sandbox import furnish_ms_tcn
 from tests.small import small_model
 from tests.timelines import LABELS, timeline_experiment
+from tests.training.test_training import assert_same, weights_of
 
 
 def row(label: str, start: float, end: float | None, path: str = "a.mp4") -> VideoRow:
@@ -180,7 +181,7 @@ def test_a_resumed_timeline_training_ends_with_the_same_weights(
 ) -> None:
     for name in ("whole", "cut"):
         (tmp_path / name).mkdir()
-    whole = train(_three_epochs(tmp_path / "whole"), quiet=True)
+    whole = weights_of(_three_epochs(tmp_path / "whole"))
     experiment = _three_epochs(tmp_path / "cut")
     step, calls = TimelineLearner.training_step, []
 
@@ -200,11 +201,7 @@ def test_a_resumed_timeline_training_ends_with_the_same_weights(
         patch.setattr(callbacks.StopOnSignal, "on_train_batch_end", save_first)
         with pytest.raises(KeyboardInterrupt):
             train(experiment, quiet=True)
-    resumed = train(experiment, resume=True, quiet=True)
-    for ours, theirs in zip(
-        resumed.model.recognizer.state_dict().values(), whole.model.recognizer.state_dict().values(), strict=True
-    ):
-        assert torch.equal(ours, theirs)
+    assert_same(weights_of(experiment, resume=True), whole)
 
 
 def test_a_bidirectional_model_answers_once_the_whole_video_is_read() -> None:

@@ -32,7 +32,7 @@ from pipeline.training.lanes import embed_lanes
 from pipeline.training.timelines import TimelineLearner
 from tests.long_videos import frame_experiment, make_long_videos
 from tests.stopping import signal_in_batch
-from tests.training.test_training import assert_same
+from tests.training.test_training import assert_same, weights_of
 
 
 @pytest.fixture(scope="module")
@@ -199,7 +199,7 @@ def test_it_ends_as_if_never_stopped(root: Path, tmp_path: Path) -> None:
                 signal_in_batch(patch, 5, signal.SIGINT)
                 with pytest.raises(Interrupted):
                     train(experiment, quiet=True)
-        weights.append(train(experiment, resume=name == "stopped", quiet=True).model.recognizer.state_dict())
+        weights.append(weights_of(experiment, resume=name == "stopped"))
     assert_same(*weights)
 
 

@@ -17,7 +17,7 @@ from pipeline.files.stopping import Interrupted
 from pipeline.training.fit import train
 from tests.small import small_experiment
 from tests.stopping import crash_in_batch, signal_in_batch
-from tests.training.test_training import assert_same
+from tests.training.test_training import assert_same, weights_of
 
 
 def experiment_and_splits(root: Path, folder: Path, num_workers: int, *, validates: bool) -> tuple[Experiment, Splits]:
@@ -37,7 +37,7 @@ def never_stopped(motion_root: Path, tmp_path_factory: pytest.TempPathFactory) -
         experiment, splits = experiment_and_splits(
             motion_root, tmp_path_factory.mktemp("whole"), 0, validates=validates
         )
-        weights[validates] = train(experiment, splits, quiet=True).model.recognizer.state_dict()
+        weights[validates] = weights_of(experiment, splits)
     return weights
 
 
@@ -65,5 +65,4 @@ def test_it_ends_as_if_never_stopped(
             crash_in_batch(patch, step)
         with pytest.raises(Interrupted if how == "signal" else MemoryError):
             train(experiment, splits, quiet=True)
-    resumed = train(experiment, splits, resume=True, quiet=True).model.recognizer.state_dict()
-    assert_same(resumed, never_stopped[validates])
+    assert_same(weights_of(experiment, splits, resume=True), never_stopped[validates])
