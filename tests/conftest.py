@@ -39,6 +39,10 @@ def pytest_collection_finish() -> None:
     gc.freeze()  # a million objects of what was imported, which the collector would look through again and again
 
 
+def pytest_unconfigure() -> None:
+    gc.unfreeze()  # or libraries tell of leaks at the end
+
+
 @pytest.fixture(autouse=True, scope="session")
 def _cache_of_the_tests(tmp_path_factory: pytest.TempPathFactory) -> None:
     """The user's caches are left alone."""

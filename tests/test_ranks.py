@@ -123,7 +123,7 @@ def plain_experiment(root: Path, folder: Path) -> Experiment:
     return replace(
         experiment,
         model=model,
-        training=replace(experiment.training, freeze_batch_norm=True),
+        training=replace(experiment.training, freeze_batch_norm=True, gradient_clip_norm=0.0),
         data=replace(experiment.data, batch_size=4, max_bad_fraction=0.5),
         transform=replace(experiment.transform, input_size_px=40, **still),
     )
