@@ -134,7 +134,7 @@ class DecodeWorker:
             return {"stage": request["do"] if request["do"] in ("open", "index") else "decode", "cause": cause}, b""
 
 
-def serve_decoder(connection: socket.socket) -> None:
+def _serve(connection: socket.socket) -> None:
     """Answers until the reader goes away."""
     worker = DecodeWorker()
     send(connection, {"ready": True})
@@ -153,4 +153,4 @@ def main() -> None:
     """Takes the number of the socket from the command line."""
     work_for_parent()
     with socket.socket(fileno=int(sys.argv[1])) as connection:
-        serve_decoder(connection)
+        _serve(connection)

@@ -91,12 +91,12 @@ def main() -> None:
     # Never closed: it ends with the process, or the thread that listens would end that first, as if all were well.
     connection = socket.socket(fileno=int(sys.argv[1]))
     try:
-        serve_predictions(connection)
+        _serve(connection)
     except UserError as error:
         send(connection, {"user_error": str(error)})
 
 
-def serve_predictions(connection: socket.socket) -> None:
+def _serve(connection: socket.socket) -> None:
     """Takes the job, then a file after the other."""
     messages: SimpleQueue[dict[str, Any]] = SimpleQueue()
     Thread(target=_listen, args=(connection, messages), daemon=True).start()

@@ -37,13 +37,13 @@ def fit_image(image: Image, sample_aspect_ratio: Fraction, config: TransformConf
     size = config.fit_size_px
     height, width = image.shape[:2]
     if config.fit == "stretch":
-        return resized_like_torch(image, size, size).transpose(2, 0, 1)  # [S, S, 3] -> [3, S, S]
-    fitted = resized_like_torch(image, *size_before_crop(height, width, size, sample_aspect_ratio))
+        return _resized(image, size, size).transpose(2, 0, 1)  # [S, S, 3] -> [3, S, S]
+    fitted = _resized(image, *size_before_crop(height, width, size, sample_aspect_ratio))
     top, left = (round((side - size) / 2) for side in fitted.shape[:2])
     return fitted[top : top + size, left : left + size].transpose(2, 0, 1)
 
 
-def resized_like_torch(image: Image, height: int, width: int) -> Image:
+def _resized(image: Image, height: int, width: int) -> Image:
     """``[H, W, 3]`` -> ``[height, width, 3]``."""
     columns = _resize_first_axis(np.ascontiguousarray(image.transpose(1, 0, 2)), width)  # [H, W, 3] -> [W, H, 3]
     return _resize_first_axis(np.ascontiguousarray(columns.transpose(1, 0, 2)), height)  # [W, H, 3] -> [H, W, 3]
