@@ -118,9 +118,9 @@ def main() -> None:
             "clip_same_shortest": (clip, windows, TimelineConfig(min_seconds=numbers.min_seconds)),
         }
         for kind, (file, inference, segments) in kinds.items():
-            found = evaluate_timelines(Model(file), fold.test, inference=inference, timeline=segments)
-            evaluations[kind].append(found)
-            summary = found.summary()
+            evaluation = evaluate_timelines(Model(file), fold.test, inference=inference, timeline=segments)
+            evaluations[kind].append(evaluation)
+            summary = evaluation.summary()
             print(f"fold {number}  {kind}  " + "  ".join(f"{100 * summary[n]:.1f}" for n in _FIGURES), flush=True)
     lines = [f"| | {' | '.join(_FIGURES)} | found_share | delay_median_seconds | false_alarms_per_hour |"]
     lines.append("|---" * (len(_FIGURES) + 4) + "|")
