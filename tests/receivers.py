@@ -120,13 +120,13 @@ class HookServer(EventReceiver):
         return f"http://me:secret@127.0.0.1:{self.port}/hooks/t0k3n"
 
     def serve(self, stream: Any) -> None:
-        method, path, _ = stream.readline().decode().split()
-        head = parse_headers(stream)
+        line, head = stream.readline().decode().split(), parse_headers(stream)
+        if len(line) < 3 or "content-length" not in head:
+            raise ConnectionAbortedError("who came was killed in mid-sentence")
+        method, path, _ = line
         self.heads.append((path, head))
         assert method == "POST"
-        content = b""
-        while len(content) < int(head["content-length"]):
-            content += stream.read(int(head["content-length"]) - len(content))
+        content = _exactly(stream, int(head["content-length"]))
         if not self.answer.startswith("2") or self.keep(content):
             stream.write(f"HTTP/1.1 {self.answer}\r\nConnection: close\r\n\r\n".encode())
 
@@ -172,14 +172,21 @@ class Broker(EventReceiver):
     def _rest_of_packet(self, stream: Any) -> bytes:
         length = shift = 0
         while True:
-            (byte,) = stream.read(1)
+            (byte,) = _exactly(stream, 1)
             length, shift = length | (byte & 127) << shift, shift + 7
             if byte < 128:
                 break
-        content = b""
-        while len(content) < length:
-            content += stream.read(length - len(content))
-        return content
+        return _exactly(stream, length)
+
+
+def _exactly(stream: Any, count: int) -> bytes:
+    content = b""
+    while len(content) < count:
+        part = stream.read(count - len(content))
+        if not part:
+            raise ConnectionAbortedError("who came was killed in mid-sentence")
+        content += part
+    return content
 
 
 RECEIVERS = {"webhook": HookServer, "mqtt": Broker}
