@@ -58,8 +58,7 @@ def read_numbers(video: VideoReader, odd_videos: Path, rotation: int) -> tuple[l
     if num_frames < 1000:
         asked.append(list(range(num_frames)))
         came.append([read_index(image_of(frame, rotation)) for frame, _ in video])
-    seeks = isinstance(video._backend, pyav.PyavBackend)  # the others go through a file from its start
-    asked.append(random_and_uniform(num_frames if seeks else min(num_frames, 2000)))
+    asked.append(random_and_uniform(num_frames))
     came.append([read_index(image_of(frame, rotation)) for frame in video.frames(asked[-1]).frames])
     return asked, came
 

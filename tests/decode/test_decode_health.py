@@ -261,7 +261,7 @@ def test_what_a_reader_says_does_not_depend_on_what_was_asked_first(shared_data:
 
 def test_mutations_are_judged_alike_whatever_came_before(shared_data: Path, tmp_path: Path) -> None:
     paths = []
-    for number in range(12):
+    for number in range(24):
         source = shared_data / "odd_videos" / ("vp9.webm", "xvid_bf2.avi", "h264_gop12.mp4")[number % 3]
         paths.append(tmp_path / f"{number}{source.suffix}")
         mutate(source, number, 5, paths[-1])

@@ -119,16 +119,16 @@ def test_memory_is_flat_over_many_frames(labels: Any) -> None:
     with torch.inference_mode():
         portion = recognizer.project(torch.randn(1, 1000, recognizer.num_features))[0]
     num_frames, measured = 0, []
-    while num_frames < 6_000:
+    while num_frames < 12_000:
         scored: list[WindowScores] = scorer.push(portion)
         num_frames += len(portion)
         for score in scored:
             tracks.push(score)
         del scored
-        if num_frames in (2_000, 6_000):
+        if num_frames in (3_000, 12_000):
             gc.collect()
             tensors = sum(type(some) in (torch.Tensor, np.ndarray) for some in gc.get_objects())
             measured.append((tensors, resident_megabytes()))
     (tensors_before, before), (tensors, after) = measured
     assert tensors <= tensors_before + 5
-    assert after < before + 3
+    assert after < before + 5
