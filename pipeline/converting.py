@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
 
@@ -66,5 +65,5 @@ def convert(source: Path, target: Path, options: ConvertOptions, decode: DecodeC
     clocks = _Clocks(folder, options.fps, decode)
     timed = [by_clock(v, clocks.of(v)) if v.in_frames or v.steps is not None else v for v in videos]
     notes = find_left_out(videos, str(source))
-    inputs: Sequence[Path] = [source] if source.is_file() else [path for path in source.rglob("*") if path.is_file()]
+    inputs = [path for path in (source, *source.rglob("*")) if path.is_file()]
     return notes + write_labelled(timed, target, options.to, clocks.of, inputs=inputs, no_clobber=options.no_clobber)

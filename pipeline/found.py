@@ -7,10 +7,8 @@ from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass, field, replace
 from pathlib import Path
 
-import yaml
-
 from pipeline.buckets import is_bucket_address, source_path
-from pipeline.config import VIDEO_BACKBONES, DataConfig, SequenceConfig, TransformConfig
+from pipeline.config import VIDEO_BACKBONES, DataConfig, Experiment, SequenceConfig, TransformConfig, read_settings
 from pipeline.datasets.annotations import VideoRow, annotation_files, folders_in, list_videos
 from pipeline.datasets.formats import DataFormat, format_of
 from pipeline.datasets.settled import read_splits
@@ -116,15 +114,15 @@ def _is_of_timelines(manifest: Path) -> bool:
 def _data_of(path: Path) -> tuple[DataConfig, int, SequenceConfig | None, list[str]]:
     """Return the data settings of a config, its seed, which decides the splits, its targets, if it is of timelines, and
     what is to be known of its work."""
-    try:
-        content = yaml.safe_load(path.read_text(encoding="utf-8"))
-        data, seed = DataConfig(**content["data"]), int(content.get("seed", 0))
-        targets = SequenceConfig(**content.get("sequence", {})) if content.get("task") == "timeline" else None
-        backbone = dict(content.get("model", {})).get("backbone")
-        num_frames = TransformConfig(**content.get("transform", {})).input_frames
-        return data, seed, targets, _notes_on_backbone(backbone, num_frames, data)
-    except (yaml.YAMLError, UnicodeDecodeError, KeyError, TypeError, ValueError) as error:
-        raise UserError(f"{path} is no experiment config with a data section: {error}") from error
+    settings = read_settings(Experiment, path)
+    if "data" not in settings:
+        raise UserError(f"{path} is no experiment config: it has no data section, which names the videos")
+    data = DataConfig(**settings["data"])
+    is_of_timelines = settings.get("task") == "timeline"
+    targets = SequenceConfig(**settings.get("sequence", {})) if is_of_timelines else None
+    backbone = settings.get("model", {}).get("backbone")
+    num_frames = TransformConfig(**settings.get("transform", {})).input_frames
+    return data, settings.get("seed", 0), targets, _notes_on_backbone(backbone, num_frames, data)
 
 
 def _notes_on_backbone(backbone: object, num_frames: int, data: DataConfig) -> list[str]:

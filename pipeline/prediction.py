@@ -20,7 +20,7 @@ from rich.progress import Progress
 
 from pipeline.buckets import is_bucket_address, source_path
 from pipeline.clip import Segment
-from pipeline.datasets.annotations import VIDEO_SUFFIXES, is_video, list_videos
+from pipeline.datasets.annotations import list_videos
 from pipeline.datasets.tables import MANIFEST_SUFFIXES, read_manifest_rows
 from pipeline.datasets.timelines.predicted import StretchesFile
 from pipeline.datasets.timelines.reading import other_format_of, read_timelines
@@ -38,7 +38,7 @@ from pipeline.report.own import is_own
 from pipeline.report.records import ERROR, INTERRUPTED, OK, SourceVideo, Writer, by_start, readable
 from pipeline.report.writers import Writers, check_video_outputs, output_names, targets_of
 from pipeline.schema import to_json
-from pipeline.sources import file_name_of, shown_path, shown_source
+from pipeline.sources import VIDEO_SUFFIXES, file_name_of, is_video, shown_path, shown_source
 from pipeline.terminal import PlainConsole, printable, say
 from pipeline.timeline.scores import WindowScores
 
@@ -173,7 +173,7 @@ def predict_files(
     check_video_outputs(options, [*videos, *inputs], files)
     with StopRequest().listening() as stop, ExitStack() as outputs:
         stats = options.stats and outputs.enter_context(OutputFile(Path(options.stats), no_clobber=options.no_clobber))
-        others = _other_writers(options, console)
+        others = _other_writers(options, [*videos, *inputs], console)
         run = VideoRun(model, options, outputs.enter_context(Writers(options, model.facts, others)), stop, console)
         for path, name, file in zip(videos, names, files, strict=True):
             if stop:
@@ -193,7 +193,7 @@ def predict_files(
     return stop.exit_code or (1 if failed else 0)
 
 
-def _other_writers(options: PredictOptions, console: PlainConsole) -> dict[str, Writer]:
+def _other_writers(options: PredictOptions, inputs: Sequence[Path | str], console: PlainConsole) -> dict[str, Writer]:
     if not options.stretches:
         return {}
 
@@ -201,7 +201,8 @@ def _other_writers(options: PredictOptions, console: PlainConsole) -> dict[str, 
         if not options.quiet:
             console.print(f"note: {note}")
 
-    return {"stretches": StretchesFile(Path(options.stretches), options.format, tell, no_clobber=options.no_clobber)}
+    target, no_clobber = Path(options.stretches), options.no_clobber
+    return {"stretches": StretchesFile(target, options.format, tell, inputs=inputs, no_clobber=no_clobber)}
 
 
 def _output_file(path: Path | str, name: str | None) -> Path:

@@ -7,15 +7,24 @@ cameras use and small numbers, or is the plain name of a video.
 
 from __future__ import annotations
 
+import os
 import re
 from collections import Counter
-from collections.abc import Iterable
+from collections.abc import Iterable, Set
 from dataclasses import dataclass
 from pathlib import Path
 from urllib.parse import unquote
 
 HIDDEN = "***"
 """Stands for what is not shown."""
+
+VIDEO_SUFFIXES = frozenset([
+    ".264", ".265", ".3g2", ".3gp", ".asf", ".avi", ".divx", ".dv", ".dvr-ms", ".f4v", ".flv", ".gif", ".gxf",
+    ".h264", ".h265", ".hevc", ".insv", ".ivf", ".lrv", ".m1v", ".m2p", ".m2t", ".m2ts", ".m2v", ".m4v", ".mj2",
+    ".mkv", ".mod", ".mov", ".mp4", ".mpe", ".mpeg", ".mpg", ".mpv", ".mts", ".mxf", ".nut", ".ogm", ".ogv", ".qt",
+    ".rm", ".rmvb", ".tod", ".tp", ".trp", ".ts", ".vob", ".vro", ".webm", ".wmv", ".wtv", ".xvid", ".y4m",
+])  # fmt: skip
+"""Suffixes of video files, in lower case. Other files beside the videos are ignored."""
 
 _SCHEMES = "rtsps?|rtspu|rtmps?|https?|ftps?|udp|tcp|rtp|srt|mmsh?|wss?|mqtts?|s3|gs|az"
 # One slash is what is left of two in a path.
@@ -173,3 +182,8 @@ def _harmless_part(path: str) -> str:
     if not _PATH.fullmatch(path) or _TELLING.search(path.replace("_", " ")):
         return ""
     return last if _CAMERA_PART.fullmatch(last) or _FILE_NAME.fullmatch(last) else ""
+
+
+def is_video(name: str, suffixes: Set[str] = VIDEO_SUFFIXES) -> bool:
+    """True for a visible file name with a video's suffix."""
+    return not name.startswith(".") and os.path.splitext(name)[1].lower() in suffixes

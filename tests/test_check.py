@@ -51,6 +51,32 @@ def check(folder: Path, *args: str) -> tuple[int, dict[str, list[object]]]:
     return code, json.loads(report.read_text())
 
 
+@pytest.mark.parametrize(
+    ("config", "said"),
+    [
+        ("data: {root: [a]}", "data.root"),
+        ("data: {root: 5}", "data.root"),
+        ("data: {root: ., format: [x]}", "data.format"),
+        ("data: {root: ., annotations: [x]}", "data.annotations"),
+        ("seed: .inf\ndata: {root: .}", "seed"),
+        ('data: {root: "a\\0b"}', "data.root is no path: it has a zero byte"),
+        ('data: {root: ., annotations: "a\\0b"}', "data.annotations is no path: it has a zero byte"),
+        ("data: " + 5000 * "[", "nested too deep"),
+        ("data: " + 3000 * "{a: ", "nested too deep"),
+        ("data: {root: &a [x], annotations: *a}", "aliases"),
+        ("name: x", "it has no data section"),
+    ],
+)
+def test_a_config_that_makes_no_sense_is_one_line(
+    tmp_path: Path, config: str, said: str, capsys: pytest.CaptureFixture[str]
+) -> None:
+    (tmp_path / "c.yaml").write_text(config)
+    assert main(["check", str(tmp_path / "c.yaml")]) == 2
+    (line,) = capsys.readouterr().err.splitlines()
+    assert "c.yaml" in line or "data." in line
+    assert said in line
+
+
 def test_a_good_folder(tmp_path: Path, clips: dict[str, Path], capsys: pytest.CaptureFixture[str]) -> None:
     shutil.copy(clips["one"], tmp_path / "a.mp4")
     assert main(["check", str(tmp_path), "--all"]) == 0
@@ -252,7 +278,7 @@ def test_wrong_paths(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None
     for path, message in [
         ("missing.mp4", "does not exist"),
         ("", "no video or picture found"),
-        ("no.yaml", "no experiment config"),
+        ("no.yaml", "no.yaml: must be a mapping"),
     ]:
         assert main(["check", str(tmp_path / path)]) == 2
         assert message in capsys.readouterr().err

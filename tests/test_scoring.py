@@ -69,7 +69,7 @@ def test_steps_have_seconds_only_at_a_rate(folder: Path, capsys: pytest.CaptureF
         (["other.json", "truth.csv"], "name the videos alike"),
         (["found.json", "truth.csv", "--sample_fps", "0"], "sample_fps must be positive"),
         (["found.json", "truth.csv", "--tolerance_seconds", "[-1]"], "none negative"),
-        (["found.json", "truth.csv", "--resamples", "-1"], "resamples must not be negative"),
+        (["found.json", "truth.csv", "--resamples", "-1"], "resamples must be from 0 to 100,000"),
     ],
 )
 def test_wrong_input(args: list[str], message: str, folder: Path, capsys: pytest.CaptureFixture[str]) -> None:
@@ -96,3 +96,22 @@ def test_published_predictions_of_all_splits_at_once(shared_data: Path, capsys: 
     assert (answer["num_videos"], answer["missing"]) == (50, [])
     for name, percent in {"f1_10": 67.1, "f1_25": 63.0, "f1_50": 51.9, "edit": 59.8}.items():
         assert 100 * answer[name] == pytest.approx(percent, abs=0.05)
+
+
+@pytest.mark.parametrize("end", ["1e308", "1e12", "1e8"])
+@pytest.mark.parametrize("side", ["truth.csv", "found.csv"])
+def test_a_video_that_lasts_for_ever_is_refused(
+    folder: Path, side: str, end: str, capsys: pytest.CaptureFixture[str]
+) -> None:
+    """Milliseconds in the place of seconds, or worse."""
+    for name in ("truth.csv", "found.csv"):
+        Path(name).write_text(f"path,label,start_seconds,end_seconds\na.mp4,run,0,{end if name == side else 1}\n")
+    assert main(["score", "found.csv", "truth.csv"]) == 2
+    said = capsys.readouterr().err
+    assert "a.mp4: it lasts" in said
+    assert "are its times in seconds?" in said
+
+
+def test_more_resamples_than_memory_are_refused(folder: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    assert main(["score", "found.json", "truth.csv", "--resamples", "100000000000"]) == 2
+    assert "resamples must be from 0 to 100,000" in capsys.readouterr().err

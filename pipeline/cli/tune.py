@@ -23,7 +23,7 @@ from pipeline.cli.parser import (
 )
 from pipeline.config import to_dict
 from pipeline.errors import UserError
-from pipeline.files.outputs import claimed
+from pipeline.files.outputs import check_outputs, claimed
 from pipeline.hub import local_model
 from pipeline.options import TuneTimelineOptions
 from pipeline.schema import to_json
@@ -55,6 +55,7 @@ def _tune(model_file: Path, arguments: Any, options: TuneTimelineOptions) -> int
     from rich.progress import Progress
 
     from pipeline.checkpoint import load_model_file, save_model
+    from pipeline.datasets.annotations import annotation_files
     from pipeline.inference import Model, pick_device
     from pipeline.timeline_evaluation import choose_timeline_numbers
     from pipeline.unseen import rows_to_tune
@@ -63,6 +64,9 @@ def _tune(model_file: Path, arguments: Any, options: TuneTimelineOptions) -> int
     if file.task != "timeline":
         raise UserError(f"{model_file} answers for clips (task clip); there are numbers for models of timelines alone")
     judged = rows_to_tune(file, given_settings(arguments, "data"))
+    data, output = judged.data, Path(options.output or model_file)
+    inputs = [*(row.path for row in judged.rows), *annotation_files(data.root, data.annotations)]
+    check_outputs({"--output": output}, inputs)
     say_notes(judged.notes, options.quiet)
     with Progress(console=console(), disable=options.quiet or not sys.stderr.isatty()) as progress:
         task = progress.add_task("scoring", total=len({row.path for row in judged.rows}))
@@ -72,7 +76,6 @@ def _tune(model_file: Path, arguments: Any, options: TuneTimelineOptions) -> int
         console().print(f"error: {error}", style="red")
     if numbers is None:
         raise UserError(f"{judged.data.root}: nothing is known of these videos, or none can be read; name others")
-    output = Path(options.output or model_file)
     save_model(output, replace(file, timeline=numbers))
     print(to_json({"model": str(output), **to_dict(numbers)}, indent=1))
     return EXIT_SOME_FAILED if errors else 0

@@ -53,6 +53,8 @@ class DataConfig:
     """A run fails when more than this share of its videos, or of their labelled stretches, cannot be read."""
 
     def __post_init__(self) -> None:
+        for name in ("root", "annotations", "cache_dir"):
+            require("\0" not in (getattr(self, name) or ""), f"data.{name} is no path: it has a zero byte")
         require(
             self.cache_dir is None or not has_address(self.cache_dir),
             f"data.cache_dir is a folder, and {shown_path(self.cache_dir or '')} is an address",

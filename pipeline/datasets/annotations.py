@@ -14,15 +14,7 @@ from pipeline.config import SequenceConfig
 from pipeline.errors import UserError
 from pipeline.files.content import FilePart
 from pipeline.report.own import is_own
-from pipeline.sources import shown_path
-
-VIDEO_SUFFIXES = frozenset([
-    ".264", ".265", ".3g2", ".3gp", ".asf", ".avi", ".divx", ".dv", ".dvr-ms", ".f4v", ".flv", ".gif", ".gxf",
-    ".h264", ".h265", ".hevc", ".insv", ".ivf", ".lrv", ".m1v", ".m2p", ".m2t", ".m2ts", ".m2v", ".m4v", ".mj2",
-    ".mkv", ".mod", ".mov", ".mp4", ".mpe", ".mpeg", ".mpg", ".mpv", ".mts", ".mxf", ".nut", ".ogm", ".ogv", ".qt",
-    ".rm", ".rmvb", ".tod", ".tp", ".trp", ".ts", ".vob", ".vro", ".webm", ".wmv", ".wtv", ".xvid", ".y4m",
-])  # fmt: skip
-"""Suffixes of video files, in lower case. Other files beside the videos are ignored."""
+from pipeline.sources import VIDEO_SUFFIXES, is_video, shown_path
 
 _UNREAD_SUFFIXES = frozenset([
     ".amv", ".apng", ".bik", ".braw", ".crdownload", ".flc", ".fli", ".ismv", ".m3u8", ".mjpeg", ".mjpg", ".mng",
@@ -118,11 +110,6 @@ def require_folder(root: Path) -> None:
 def folders_in(folder: Path) -> list[Path]:
     """The visible folders directly in ``folder``, by name."""
     return sorted(path for path in folder.iterdir() if path.is_dir() and not path.name.startswith("."))
-
-
-def is_video(name: str, suffixes: Set[str] = VIDEO_SUFFIXES) -> bool:
-    """True for a visible file name with a video's suffix."""
-    return not name.startswith(".") and os.path.splitext(name)[1].lower() in suffixes
 
 
 @dataclass(frozen=True)

@@ -13,7 +13,6 @@ from pipeline.datasets.annotations import (
     Listing,
     VideoRow,
     folders_in,
-    is_video,
     list_videos,
     name_some,
     require_folder,
@@ -22,6 +21,7 @@ from pipeline.datasets.annotations import (
 from pipeline.datasets.delimited import UNKNOWN_GROUPS, composed, name_below, read_table
 from pipeline.datasets.parts import choose_parts, notes_on_folders, part_of
 from pipeline.errors import UserError
+from pipeline.sources import is_video
 
 _GROUP_COLUMNS = ("source_group", "group")
 """Names that the source column of ``groups.csv`` may have."""

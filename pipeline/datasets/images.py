@@ -29,7 +29,6 @@ from pipeline.datasets.annotations import (
     Annotations,
     Listing,
     VideoRow,
-    is_video,
     list_videos,
     name_some,
 )
@@ -37,6 +36,7 @@ from pipeline.datasets.delimited import composed
 from pipeline.datasets.parts import choose_parts, notes_on_folders, part_of
 from pipeline.decode.picture import PICTURE_SUFFIXES, decode_picture, is_picture
 from pipeline.errors import DecodeError, UserError
+from pipeline.sources import is_video
 from pipeline.transforms.frames import fit_frames
 
 _UNREAD_SUFFIXES = frozenset([".apng", ".avif", ".gif", ".heic", ".heif", ".jp2", ".svg", ".tga"])

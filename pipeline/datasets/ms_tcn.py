@@ -14,11 +14,12 @@ from dataclasses import replace
 from itertools import count, takewhile
 from pathlib import Path
 
-from pipeline.datasets.annotations import Annotations, VideoRow, is_video, require_folder
+from pipeline.datasets.annotations import Annotations, VideoRow, require_folder
 from pipeline.datasets.timelines.frames import FEATURE_SUFFIX
 from pipeline.datasets.timelines.rows import refuse_linked_labels, rows_of
 from pipeline.datasets.timelines.text_files import read_mapping, read_ms_tcn
 from pipeline.errors import UserError
+from pipeline.sources import is_video
 from pipeline.timeline.labelled import LabelledVideo
 
 

@@ -162,7 +162,9 @@ def _decoded_stamps(video: OpenVideo, packets: Packets) -> tuple[int, Stamps]:
         dts.append(NO_TIME if frame.dts is None else frame.dts)
         check_length(video.path, video.config, num_frames=len(pts))
     video.rewind()
-    last = _num_ticks_shown(packets, max(pts, default=0)) if video.header().is_timed else 0
+    header = video.header()
+    tells_last = header.is_timed or header.container == "gif"
+    last = _num_ticks_shown(packets, max(pts, default=0)) if tells_last else 0
     return len(pts), Stamps(np.array(pts, np.int64), np.array(dts, np.int64), packets.first_dts, last)
 
 

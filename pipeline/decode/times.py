@@ -34,6 +34,8 @@ _SLACK_TICKS = 1.25
 # _Ticks may be longer where the file shows that it rounds to them: its steps are of at least so many and differ by one.
 _MAX_PLAIN_TICK_SECONDS, _MIN_ROUNDED_STEP = 1e-3, 3
 _MIN_SLACK_SECONDS = 1e-6
+# The number of pictures stands where FFmpeg looks for a duration.
+_WITH_COUNT_FOR_DURATION = ("ivf",)
 # MPEG-TS and -PS have no field for it.
 _WITHOUT_DURATION = ("mpegts", "mpeg")
 
@@ -72,7 +74,7 @@ def make_timeline(num_frames: int, stamps: Stamps, header: Header) -> PictureTim
     for given in (stamps.dts, stamps.pts) if _is_next_in_line(stamps) else (stamps.pts, stamps.dts):
         is_display = given is stamps.pts
         ticks, fault = _completed(given, num_frames)
-        fault = fault or _span_fault(ticks, header, is_display=is_display)
+        fault = fault or _span_fault(ticks, stamps.num_ticks_last, header, is_display=is_display)
         if not fault:
             return _of_file(ticks, stamps, header, is_display=is_display)
         faults.append(fault)
@@ -93,6 +95,8 @@ def _is_next_in_line(stamps: Stamps) -> bool:
 def _completed(given: _Ticks, num_frames: int) -> tuple[_Ticks, str]:
     """Return increasing times of all pictures, and the fault that they have; empty if none."""
     ticks = given[given != NO_TIME]
+    if len(ticks) > 2 and ticks[-1] == ticks[-2]:  # MPEG-PS: the stamps of a pack are for one of its pictures
+        ticks[-2] = (ticks[-3] + ticks[-1]) // 2
     steps, num_missing = np.diff(ticks), num_frames - len(ticks)
     if len(steps) and steps.min() <= 0:
         return ticks, f"the time of picture {int(np.argmax(steps <= 0)) + 1} is not after that of the one before"
@@ -107,15 +111,22 @@ def _middle(steps: _Ticks) -> int:
     return int(np.sort(steps)[(len(steps) - 1) // 2])
 
 
-def _span_fault(ticks: _Ticks, header: Header, *, is_display: bool) -> str:
+def _span_fault(ticks: _Ticks, num_ticks_last: int, header: Header, *, is_display: bool) -> str:
     """Return a text if the times contradict the header, else an empty one. Times contradict its rate and duration
-    together; decoding times, which writers push on to keep them apart, also a duration that they exceed."""
+    together; decoding times, which writers push on to keep them apart, also a duration that they exceed. Display times
+    that mostly follow each other at its rate have a hole, or a picture that stands."""
     if not header.seconds_per_tick:
         return "the file has no unit of time"
     claimed, num_frames = float(header.duration_seconds), len(ticks)
-    if num_frames < 2 or not claimed:
+    if num_frames < 2 or not claimed or header.container in _WITH_COUNT_FOR_DURATION:
         return ""
-    seconds = float(ticks[-1] - ticks[0]) * float(header.seconds_per_tick) * num_frames / (num_frames - 1)
+    tick = float(header.seconds_per_tick)
+    seconds = float(ticks[-1] - ticks[0]) * tick * num_frames / (num_frames - 1)
+    if num_ticks_last:
+        seconds = float(ticks[-1] - ticks[0] + num_ticks_last) * tick
+    step = float(_usual_step(ticks)) * tick
+    if is_display and step and header.guessed_fps and _are_near(step, 1 / float(header.guessed_fps)):
+        return ""
     is_sure = any(_are_near(num_frames / float(rate), claimed) for rate in _header_rates(header))
     is_far = seconds > claimed * _CONTRADICTION or claimed > seconds * _CONTRADICTION
     if (is_sure and is_far) or (not is_display and seconds > claimed * _AGREEMENT):
@@ -149,7 +160,8 @@ def _counted_rate(num_frames: int, stamps: Stamps, header: Header) -> tuple[Frac
     steps = [_usual_step(given) * header.seconds_per_tick for given in (stamps.pts, stamps.dts)]
     witnesses = [(1 / step, "as most of its pictures follow each other") for step in steps if step]
     # A duration that FFmpeg makes of the first and the last times says nothing where recordings are joined.
-    if header.duration_seconds > 0 and not (witnesses and header.container in _WITHOUT_DURATION):
+    is_witness = header.container not in (*_WITH_COUNT_FOR_DURATION, *(_WITHOUT_DURATION if witnesses else ()))
+    if header.duration_seconds > 0 and is_witness:
         words = f"to fill the {float(header.duration_seconds):.6g} s that its header says"
         witnesses.append((num_frames / header.duration_seconds, words))
     for rate in _header_rates(header):

@@ -13,7 +13,7 @@ from pipeline.errors import UserError
 from pipeline.files.failures import STDOUT, OutputError
 from pipeline.files.lock import locked_file
 from pipeline.files.writing import is_special
-from pipeline.sources import has_address, shown_path
+from pipeline.sources import VIDEO_SUFFIXES, has_address, shown_path
 
 _Identity = tuple[int | str, ...]
 
@@ -30,8 +30,8 @@ def claimed(
         no_clobber: refuse files that are there already.
 
     Raises:
-        UserError: an output is an input, two are one file, one is there already or cannot be made, or another process
-            is writing it.
+        UserError: an output is an input or would replace a video, two are one file, one is there already or cannot be
+            made, or another process is writing it.
     """
     files = {option: Path(target) for option, target in outputs.items() if target and str(target) != STDOUT}
     check_outputs(files, inputs, no_clobber=no_clobber)
@@ -39,6 +39,8 @@ def claimed(
         for option, path in files.items():
             if path.is_dir():
                 raise UserError(f"{option} {path}: that is a folder: name a file")
+            if path.suffix.lower() in VIDEO_SUFFIXES and _status(path):
+                raise UserError(f"{option} {path} is a video, and what is written is none; choose another name")
             if not is_special(path):
                 stack.enter_context(locked_file(path))
         yield

@@ -119,7 +119,7 @@ class ScoreOptions:
             f"tolerance_seconds must be one or more numbers, none negative, got {list(self.tolerance_seconds)}",
         )
         require(self.late_seconds >= 0, f"late_seconds must not be negative, got {self.late_seconds}")
-        require(self.resamples >= 0, f"resamples must not be negative, got {self.resamples}")
+        require(0 <= self.resamples <= 100_000, f"resamples must be from 0 to 100,000, got {self.resamples}")
         require(self.seed >= 0, f"seed must not be negative, got {self.seed}")
 
 

@@ -69,6 +69,8 @@ def check_video_outputs(options: PredictOptions, inputs: Sequence[Path | str], n
         UserError: an output is an input, or with ``no_clobber`` is there already.
     """
     files = {option: Path(target) for option, target in options.files().items() if target and target != STDOUT}
+    if options.stretches and not Path(options.stretches).is_dir():
+        files["--stretches"] = Path(options.stretches)
     for folder, target in targets_of(options).items():
         for name, ending in itertools.product(names, _ENDINGS.get(folder, ())):
             files[f"--{folder}: {name}{ending}"] = Path(target, name + ending)

@@ -15,10 +15,11 @@ import pytest
 
 from pipeline.config import DataConfig
 from pipeline.datasets import formats
-from pipeline.datasets.annotations import VIDEO_SUFFIXES, Annotations, VideoRow, is_video, name_some
+from pipeline.datasets.annotations import Annotations, VideoRow, name_some
 from pipeline.datasets.formats import DATA_FORMATS
 from pipeline.datasets.parts import part_of
 from pipeline.errors import UserError
+from pipeline.sources import VIDEO_SUFFIXES, is_video
 from tests.datasets.test_timeline_rows import OTHER_TOOLS, WRITERS
 
 # What every reader of a whole tree must do is tested on each of these; a new format must be added.

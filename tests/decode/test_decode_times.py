@@ -252,6 +252,73 @@ def test_a_counted_rate_is_held_against_what_else_is_known(stamps: Stamps, head:
     assert word in timeline.why_counted
 
 
+@pytest.mark.parametrize("name", ["mp4", "mov", "mkv"])
+@pytest.mark.parametrize("num_reordered", [0, 2])
+@pytest.mark.parametrize("hold_at", [28, 29, 30])
+def test_a_picture_that_stands_for_a_minute(tmp_path: Path, name: str, num_reordered: int, hold_at: int) -> None:
+    """In the middle of a file, whose header may count the steps of packets, or at its end, as the last packet says."""
+    path, times = tmp_path / f"still.{name}", [40 * k + 60_000 * (k >= hold_at) for k in range(30)]
+    with av.open(str(path), "w") as container:
+        stream = container.add_stream("libx264", rate=25, options={"bf": str(num_reordered)})
+        assert isinstance(stream, av.VideoStream)
+        stream.width = stream.height = 64
+        stream.codec_context.time_base = stream.time_base = Fraction(1, 1000)
+        packets = []
+        for number, time in enumerate(times):
+            frame = av.VideoFrame.from_ndarray(np.full((64, 64, 3), 8 * number, np.uint8), format="rgb24")
+            frame.pts, frame.time_base = time, Fraction(1, 1000)
+            packets += stream.encode(frame)
+        packets += stream.encode()
+        if hold_at == 30:
+            for packet in packets:
+                packet.duration = 60_040 if packet.pts == times[-1] else 40
+        for packet in packets:
+            container.mux(packet)
+    with open_video(path) as video:
+        assert (video.info.times, video.info.why_counted) == ("file", "")
+        assert video.pts_seconds.tolist() == pytest.approx([time / 1000 for time in times], abs=1e-3)
+        if hold_at < 30 or not num_reordered:  # or FFmpeg moves the length to another packet
+            assert video.info.duration_seconds == pytest.approx(61.2, abs=0.05)
+
+
+def test_the_last_picture_of_a_gif_is_shown_as_long_as_it_says(tmp_path: Path) -> None:
+    from PIL import Image
+
+    pictures = [Image.fromarray(np.full((64, 64, 3), 10 * k, np.uint8)) for k in range(20)]
+    pictures[0].save(tmp_path / "a.gif", save_all=True, append_images=pictures[1:], duration=[40] * 19 + [5000])
+    with open_video(tmp_path / "a.gif") as video:
+        assert (video.info.times, video.info.duration_seconds) == ("file", pytest.approx(5.76))
+
+
+def test_an_ivf_has_no_duration(tmp_path: Path) -> None:
+    """FFmpeg takes the number of pictures for one."""
+    times = [round(90 * (1000 * k / 30 + 7919 * k % 13)) for k in range(30)]
+    with av.open(str(tmp_path / "a.ivf"), "w") as container:
+        stream = container.add_stream("libvpx", rate=30)
+        assert isinstance(stream, av.VideoStream)
+        stream.width = stream.height = 64
+        stream.codec_context.time_base = stream.time_base = Fraction(1, 90_000)
+        for number, time in enumerate(times):
+            frame = av.VideoFrame.from_ndarray(np.full((64, 64, 3), 8 * number, np.uint8), format="rgb24")
+            frame.pts, frame.time_base = time, Fraction(1, 90_000)
+            container.mux(stream.encode(frame))
+        container.mux(stream.encode())
+    with open_video(tmp_path / "a.ivf") as video:
+        assert (video.info.times, video.info.why_counted) == ("file", "")
+        assert video.pts_seconds.tolist() == pytest.approx([time / 90_000 for time in times], abs=1e-4)
+
+
+def test_the_last_stamp_may_stand_twice() -> None:
+    """As in VOB, beside a hole: the one before lies between its neighbours."""
+    times = [40 * k + 3000 * (k >= 50) for k in range(100)]
+    times[-2] = times[-1]
+    timeline = make_timeline(100, Stamps(np.array(times), NONE), header(25, 25, container="mpeg"))
+    assert timeline is not None
+    assert timeline.why_counted == ""
+    times[-2] -= 40
+    assert far_apart(timeline.pts_seconds.tolist(), [time / 1000 for time in times]) <= 0.0201
+
+
 def test_an_odd_header_does_not_unseat_good_times() -> None:
     for head in (header(60000, 1000, seconds=4), header(25, 25, seconds=400), header(25, 25), header()):
         timeline = make_timeline(100, Stamps(even(100), NONE), head)

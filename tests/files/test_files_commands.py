@@ -99,6 +99,9 @@ PREDICT = "predict m.safetensors x.mp4"
         "check set --csv set/groups.csv",
         "doctor set --json set/groups.csv",
         "predict x.srt x.mp4 --srt .",
+        f"{PREDICT} --stretches hard.mp4",
+        f"{PREDICT} --stretches m.safetensors",
+        f"{PREDICT} --stretches ./x.srt --format srt",
         f"{PREDICT} --json /proc/self/cwd/hard.mp4",
         "doctor x.mp4 --json x.mp4",
         "learn set --output set/grows/0.mp4",
@@ -110,8 +113,37 @@ def test_no_command_writes_over_what_it_reads(here: Path, command: str, capsys: 
         pytest.importorskip("pyarrow")
     os.link("m.safetensors", "x.srt")
     before = contents(here)
-    assert "would be written over the input" in refused(command.split(), capsys)
+    said = refused(command.split(), capsys)
+    assert "would be written over the input" in said or "is a video, and what is written is none" in said
     assert contents(here) == before
+
+
+@pytest.mark.parametrize(
+    "command",
+    [
+        "convert labels.csv set/grows/0.mp4",
+        "convert labels.csv x.mp4 --videos .",
+        f"{PREDICT} --csv set/grows/0.mp4",
+        "predict m.safetensors set/grows/1.mp4 --json link.mp4",
+        "report runs/there --output x.mp4",
+        "tune-timeline m.safetensors --output x.mp4",
+    ],
+)
+def test_no_table_page_or_model_takes_the_place_of_a_video(
+    here: Path, command: str, capsys: pytest.CaptureFixture[str]
+) -> None:
+    """Whether or not it is one that the command reads."""
+    (here / "labels.csv").write_text("path,label,start_seconds,end_seconds\nx.mp4,a,0,1\n")
+    (here / "link.mp4").symlink_to("set/shrinks/0.mp4")
+    before = contents(here)
+    assert "is a video, and what is written is none" in refused(command.split(), capsys)
+    assert contents(here) == before
+
+
+def test_two_outputs_of_one_name_are_told_before_the_work(here: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    said = refused(f"{PREDICT} --stretches out.csv --csv out.csv".split(), capsys)
+    assert "--csv and --stretches name the same file" in said
+    assert not (here / "out.csv").exists()
 
 
 @pytest.mark.skipif(not Path("/dev/fd").exists(), reason="open files have no names here")

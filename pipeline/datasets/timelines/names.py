@@ -8,8 +8,8 @@ from collections.abc import Callable, Sequence
 from dataclasses import replace
 from pathlib import PurePosixPath
 
-from pipeline.datasets.annotations import VIDEO_SUFFIXES
 from pipeline.errors import UserError
+from pipeline.sources import VIDEO_SUFFIXES
 from pipeline.timeline.labelled import LabelledVideo
 
 _Spelling = Callable[[str], str]

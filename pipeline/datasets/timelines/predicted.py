@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable
+from collections.abc import Callable, Iterable
 from pathlib import Path
 
 from pipeline.clip import Segment
@@ -20,13 +20,23 @@ class StretchesFile(Writer):
         target: the file or folder.
         name: of the format.
         tell: called with each text about what the format cannot hold.
+        inputs: files that may not be written over.
 
     Raises:
         UserError: the format is not written.
     """
 
-    def __init__(self, target: Path, name: str, tell: Callable[[str], None], *, no_clobber: bool = False) -> None:
+    def __init__(
+        self,
+        target: Path,
+        name: str,
+        tell: Callable[[str], None],
+        *,
+        inputs: Iterable[Path | str] = (),
+        no_clobber: bool = False,
+    ) -> None:
         writable_format(name)
+        self._inputs = tuple(inputs)
         self._target, self._name, self._tell, self._no_clobber = target, name, tell, no_clobber
         self._videos: list[LabelledVideo] = []
         self._files: dict[str, Path] = {}
@@ -52,7 +62,14 @@ class StretchesFile(Writer):
     def close(self) -> None:
         """Write everything."""
         if self._videos:
-            notes = write_labelled(self._videos, self._target, self._name, self._clock_of, no_clobber=self._no_clobber)
+            notes = write_labelled(
+                self._videos,
+                self._target,
+                self._name,
+                self._clock_of,
+                inputs=self._inputs,
+                no_clobber=self._no_clobber,
+            )
             for note in notes:
                 self._tell(note)
 

@@ -10,7 +10,6 @@ from pathlib import Path
 from pipeline.config import UNLABELLED, DataConfig, DecodeConfig
 from pipeline.datasets.annotations import (
     ANY_DEPTH,
-    VIDEO_SUFFIXES,
     Annotations,
     VideoRow,
     annotation_files,
@@ -26,6 +25,7 @@ from pipeline.datasets.timelines.frames import FEATURE_SUFFIX, in_seconds
 from pipeline.datasets.timelines.names import SPELLINGS
 from pipeline.datasets.timelines.reading import format_of_file, read_timelines
 from pipeline.errors import UserError, unknown_name
+from pipeline.sources import VIDEO_SUFFIXES
 from pipeline.timeline.labelled import LabelledVideo, Span
 
 

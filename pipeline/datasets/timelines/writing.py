@@ -40,7 +40,7 @@ def write_labelled(
     name: str,
     clock_of: ClockOf,
     *,
-    inputs: Iterable[Path] = (),
+    inputs: Iterable[Path | str] = (),
     no_clobber: bool = False,
 ) -> list[str]:
     """Write labelled videos to a file, or to a folder where the format has a file a video or a folder.
@@ -93,7 +93,7 @@ def _off_frames(videos: Sequence[LabelledVideo], clock_of: ClockOf) -> list[str]
 
 
 def _write_files(
-    texts: Mapping[str, str], target: Path, found: TimelineFormat, inputs: Iterable[Path], no_clobber: bool
+    texts: Mapping[str, str], target: Path, found: TimelineFormat, inputs: Iterable[Path | str], no_clobber: bool
 ) -> None:
     is_file = set(texts) == {""} or (len(texts) == 1 and target.suffix.lower() in found.suffixes)
     if is_file:

@@ -24,6 +24,7 @@ from pipeline.timeline.labelled import (
 
 _TOLERANCE_FRAMES = 1e-6  # a time closer to a grid frame than this is at it
 _GRID_FPS = 10.0  # at which the frames of spans are compared if no rate is given
+_MAX_FRAMES = 20_000_000  # three weeks at that rate
 
 
 @dataclass(frozen=True)
@@ -149,6 +150,11 @@ def _pair(
         grid_fps = sample_fps or _GRID_FPS
     truth, found = _in_seconds(truth, step_fps), _in_seconds(found, step_fps)
     duration = _duration(truth, found)
+    if not duration * grid_fps <= _MAX_FRAMES:
+        raise UserError(
+            f"{truth.name}: it lasts {duration:g} s, which at {grid_fps:g} a second are more than the {_MAX_FRAMES:,} "
+            "grid frames that are judged; are its times in seconds? If so, set a lower --sample_fps"
+        )
     unknown = unlabelled_parts(truth, duration, unlabelled)
     true, predicted = (without_labels(side.spans, {*background, *unlabelled}) for side in (truth, found))
     num_frames = len(grid_range(grid_fps, 0.0, duration)) if duration > 0 else 0
