@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import csv
 import io
+import math
 import os
 import re
 import unicodedata
@@ -165,3 +166,11 @@ def _on_disk(root: Path, path: PurePosixPath) -> Path:
             part = next((name for name in os.listdir(here) if composed(name) == composed(part)), part)
         here /= part
     return here
+
+
+def number_of(text: str) -> float:
+    """Return the number that a text in plain digits is; nan for any other. Python itself would read ``1_0`` as ten."""
+    try:
+        return float(text) if text.isascii() and "_" not in text else math.nan
+    except ValueError:
+        return math.nan

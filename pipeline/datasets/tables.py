@@ -26,7 +26,7 @@ from pipeline.datasets.annotations import (
     require_videos,
     whole_video,
 )
-from pipeline.datasets.delimited import UNKNOWN_GROUPS, Record, composed, name_below, read_table
+from pipeline.datasets.delimited import UNKNOWN_GROUPS, Record, composed, name_below, number_of, read_table
 from pipeline.datasets.parts import PARTS, part_of, part_word
 from pipeline.errors import UserError, unknown_name
 
@@ -242,10 +242,7 @@ def _check_without_label(place: str, values: Mapping[str, str], of_timelines: bo
 
 def _seconds(place: str, column: str, values: Mapping[str, str], default: float) -> float:
     text = values.get(column, "")
-    try:
-        number = float(text) if text else default
-    except ValueError:
-        number = math.nan
+    number = number_of(text) if text else default
     if math.isnan(number):
         raise UserError(f"{place}: {column} is {text!r}, which is no number of seconds, such as 12.5")
     return number

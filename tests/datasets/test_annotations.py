@@ -650,6 +650,8 @@ def test_accents_in_a_manifest_and_on_the_disk_may_be_written_differently(tmp_pa
         ("path,label\n{root}/../a.mp4,x\n", "leads out of the root"),
         ("path,label\nC:\\data\\a.mp4,x\n", "leads out of the root"),
         ("path,label,start_seconds\na.mp4,x,00:12\n", "which is no number of seconds, such as 12.5"),
+        ("path,label,start_seconds\na.mp4,x,1_0\n", "start_seconds is '1_0', which is no number of seconds"),
+        ("path,label,start_seconds\na.mp4,x,\uff11\n", "which is no number of seconds"),
     ],
 )
 def test_a_table_is_read_strictly(tmp_path: Path, text: str, message: str) -> None:

@@ -8,10 +8,11 @@ import math
 import re
 from collections import defaultdict
 from collections.abc import Iterable, Mapping, Sequence
+from contextlib import suppress
 from pathlib import Path
 from typing import Any
 
-from pipeline.datasets.delimited import composed
+from pipeline.datasets.delimited import composed, number_of
 from pipeline.datasets.parts import part_of
 from pipeline.errors import UserError
 from pipeline.schema import read_json
@@ -30,10 +31,12 @@ def read_number(place: str, name: str, value: object) -> float:
     if clock:
         hours, minutes, seconds = (float(part or 0) for part in clock.groups())
         return 3600 * hours + 60 * minutes + seconds
-    try:
-        number = float(value) if isinstance(value, int | float | str) and not isinstance(value, bool) else math.nan
-    except (ValueError, OverflowError):
-        number = math.nan
+    number = math.nan
+    if isinstance(value, str):
+        number = number_of(value)
+    elif isinstance(value, int | float) and not isinstance(value, bool):
+        with suppress(OverflowError):
+            number = float(value)
     if not math.isfinite(number):
         raise UserError(f"{place}: {name} is {str(value)[:80]!r}, which is no finite number; write one such as 12.5")
     return number
