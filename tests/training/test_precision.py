@@ -54,6 +54,8 @@ CHOICES = {  # config -> with matrix units, with AMD's vector units
     "hmdb51": ("fp32", "fp32"),
     "motion": ("bf16", "bf16"),
     "motion_timeline": ("bf16", "bf16"),
+    "motion_timeline --model.hidden_channels 128": ("bf16", "bf16"),
+    "motion_two_shapes --model.hidden_channels 256": ("bf16", "bf16"),
     "ucf101_convgru": ("fp32", "fp32"),
     "ucf101_gru": ("bf16", "bf16"),
 }
