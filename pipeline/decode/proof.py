@@ -4,10 +4,12 @@ from __future__ import annotations
 
 from abc import ABC, abstractmethod
 from collections.abc import Generator, Sequence
+from contextlib import closing, suppress
 
 import numpy as np
 from numpy.typing import NDArray
 
+from pipeline.decode.pyav import PyavBackend
 from pipeline.decode.reader import Picture, VideoFile
 from pipeline.errors import DecodeError
 
@@ -37,6 +39,8 @@ class CheckedBackend(ABC):
             raise self._refusal("open", "cannot be checked, because the file's times cannot be trusted")
         if self._index.info.is_mirrored and not self.mirrors:
             raise self._refusal("open", "does not mirror pictures, as the file asks")
+        if self._changes_size():
+            raise self._refusal("open", "would scale pictures, because their size changes within the file")
 
     def iter_frames(self) -> Generator[Picture, None, None]:
         """Every picture in order."""
@@ -45,6 +49,14 @@ class CheckedBackend(ABC):
     @abstractmethod
     def get_frames(self, numbers: Sequence[int]) -> Generator[Picture, None, None]:
         """Exactly the pictures with these numbers."""
+
+    def _changes_size(self) -> bool:
+        """True if a picture near the end is of another size than the first, as pyav has it."""
+        info, keys = self._index.info, self._index.keyframes
+        if len(keys) > 1:
+            with suppress(DecodeError), closing(PyavBackend(self._file).get_frames([int(keys[-1])])) as pictures:
+                return next(pictures).rgb().shape != (info.height, info.width, 3)
+        return False
 
     def _refusal(self, stage: str, cause: str, error: Exception | None = None) -> DecodeError:
         """Return the error of a file that this decoder cannot read; with the first line of its own."""

@@ -8,6 +8,7 @@ from fractions import Fraction
 from pathlib import Path
 from typing import Any
 
+import av
 import numpy as np
 import pytest
 import torch
@@ -205,6 +206,29 @@ def test_info(odd_videos: Path) -> None:
         # As shown: stored 320x240, to be turned a quarter clockwise.
         assert (video.info.width, video.info.height, video.info.rotation_degrees) == (240, 320, 270)
         assert video.frames([0]).frames.shape == (1, 3, 320, 240)
+
+
+@pytest.mark.parametrize("decoder", ["opencv", "decord"])
+@pytest.mark.parametrize("name", ["mjpeg.mkv", "mjpeg.mov"])
+def test_another_decoder_does_not_scale_pictures_of_another_size(tmp_path: Path, decoder: str, name: str) -> None:
+    path, sizes = tmp_path / name, [(96, 64)] * 5 + [(128, 96)] * 5
+    with av.open(str(path), "w") as container:
+        into = container.add_stream("mjpeg", rate=25)
+        into.width, into.height, into.pix_fmt = 96, 64, "yuvj420p"
+        for number, (width, height) in enumerate(sizes):
+            encoder = av.CodecContext.create("mjpeg", "w")
+            encoder.width, encoder.height, encoder.pix_fmt = width, height, "yuvj420p"
+            encoder.time_base = Fraction(1, 25)
+            frame = av.VideoFrame.from_ndarray(np.full((height, width, 3), 20 * number, np.uint8), format="rgb24")
+            frame = frame.reformat(format="yuvj420p")
+            frame.pts, frame.time_base = number, Fraction(1, 25)
+            for packet in [*encoder.encode(frame), *encoder.encode()]:
+                packet.stream, packet.pts, packet.dts, packet.time_base = into, number, number, Fraction(1, 25)
+                container.mux(packet)
+    with open_video(path) as video:
+        assert [image.shape[:2][::-1] for image, _ in video.images()] == sizes
+    with pytest.raises(DecodeError, match="their size changes within the file"):
+        open_video(path, decoder)
 
 
 def test_size_change(odd_videos: Path) -> None:
