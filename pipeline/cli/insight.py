@@ -126,7 +126,8 @@ def explain_command(args: Sequence[str]) -> int:
 
     video = Path(options.output)
     outputs = {"--output": video} | files_in(video.parent, [video.with_suffix(end).name for end in (".png", ".json")])
-    with claimed(outputs, [arguments.model_file, arguments.video], no_clobber=arguments.no_clobber):
+    inputs = [arguments.model_file, arguments.video]
+    with claimed(outputs, inputs, no_clobber=arguments.no_clobber, videos=("--output",)):
         from pipeline.checkpoint import load_model_file
         from pipeline.decode import VideoOpener
         from pipeline.explanation.memory import remember

@@ -120,11 +120,9 @@ def _span_fault(ticks: _Ticks, num_ticks_last: int, header: Header, *, is_displa
     claimed, num_frames = float(header.duration_seconds), len(ticks)
     if num_frames < 2 or not claimed or header.container in _WITH_COUNT_FOR_DURATION:
         return ""
-    tick = float(header.seconds_per_tick)
-    seconds = float(ticks[-1] - ticks[0]) * tick * num_frames / (num_frames - 1)
-    if num_ticks_last:
-        seconds = float(ticks[-1] - ticks[0] + num_ticks_last) * tick
-    step = float(_usual_step(ticks)) * tick
+    tick, span = float(header.seconds_per_tick), float(ticks[-1] - ticks[0])
+    seconds = tick * (span + (num_ticks_last or span / (num_frames - 1)))
+    step = tick * float(_usual_step(ticks))
     if is_display and step and header.guessed_fps and _are_near(step, 1 / float(header.guessed_fps)):
         return ""
     is_sure = any(_are_near(num_frames / float(rate), claimed) for rate in _header_rates(header))

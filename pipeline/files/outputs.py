@@ -5,7 +5,7 @@ from __future__ import annotations
 import os
 import stat
 import unicodedata
-from collections.abc import Iterable, Iterator, Mapping
+from collections.abc import Collection, Iterable, Iterator, Mapping
 from contextlib import ExitStack, contextmanager
 from pathlib import Path
 
@@ -20,7 +20,11 @@ _Identity = tuple[int | str, ...]
 
 @contextmanager
 def claimed(
-    outputs: Mapping[str, str | Path | None], inputs: Iterable[str | Path] = (), *, no_clobber: bool = False
+    outputs: Mapping[str, str | Path | None],
+    inputs: Iterable[str | Path] = (),
+    *,
+    no_clobber: bool = False,
+    videos: Collection[str] = (),
 ) -> Iterator[None]:
     """Hold the output files of a command for this process alone, after a look at what they would replace.
 
@@ -28,6 +32,7 @@ def claimed(
         outputs: option -> file; - is standard output, None stands for an option that was not given.
         inputs: files that the command reads; addresses and missing files are passed over.
         no_clobber: refuse files that are there already.
+        videos: options whose output is a video, and so may replace one.
 
     Raises:
         UserError: an output is an input or would replace a video, two are one file, one is there already or cannot be
@@ -39,7 +44,7 @@ def claimed(
         for option, path in files.items():
             if path.is_dir():
                 raise UserError(f"{option} {path}: that is a folder: name a file")
-            if path.suffix.lower() in VIDEO_SUFFIXES and _status(path):
+            if option not in videos and path.suffix.lower() in VIDEO_SUFFIXES and _status(path):
                 raise UserError(f"{option} {path} is a video, and what is written is none; choose another name")
             if not is_special(path):
                 stack.enter_context(locked_file(path))
