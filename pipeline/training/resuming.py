@@ -7,22 +7,22 @@ from __future__ import annotations
 
 import hashlib
 import json
-from collections.abc import Iterator, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from dataclasses import replace
 from pathlib import Path
 from pickle import UnpicklingError
 from typing import Any
 
 import torch
-import yaml
 
-from pipeline.config import Experiment, to_dict
+from pipeline.config import Experiment, read_yaml, to_dict
 from pipeline.config.text import flat, shown
 from pipeline.datasets.annotations import name_some
 from pipeline.datasets.datamodule import VideoDataModule
 from pipeline.datasets.settled import Splits
 from pipeline.errors import UserError
 from pipeline.known_videos import KnownVideo, KnownVideos
+from pipeline.schema import read_json
 
 _MAY_DIFFER = (
     "name", "output_dir",  # the folder may have been moved
@@ -68,8 +68,8 @@ def refuse_other_run(
         UserError: settings or videos differ, and which; or the run's own files are damaged.
     """
     config, data = experiment.run_dir / "config.yaml", experiment.run_dir / "data.json"
-    before = _read(config, yaml.safe_load)
-    began = _read(data, json.loads)
+    before = _read(config, read_yaml)
+    began = _read(data, read_json)
     settings = list(_settings_that_differ(before, experiment))
     differences = [f"settings, {name_some(settings)}"] if settings else []
     ranks, epochs_done = _progress_of(experiment.run_dir / "checkpoints" / "last.ckpt")
@@ -99,10 +99,10 @@ def refuse_other_run(
     return known, notes
 
 
-def _read(path: Path, parse: Any) -> dict[str, Any]:
+def _read(path: Path, parse: Callable[[str, str], Any]) -> dict[str, Any]:
     try:
-        found = parse(path.read_text(encoding="utf-8"))
-    except (OSError, ValueError, yaml.YAMLError) as error:
+        found = parse(path.read_text(encoding="utf-8"), path.name)
+    except (OSError, ValueError, UserError) as error:
         raise UserError(f"{path}: cannot be read, so this run cannot be resumed ({error}); begin a new one") from error
     if not isinstance(found, dict):
         raise UserError(f"{path}: not as clipgru writes it, so this run cannot be resumed; begin a new one")

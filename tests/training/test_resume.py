@@ -13,8 +13,11 @@ import torch
 from pipeline.config import Experiment
 from pipeline.datasets.formats import read_annotations
 from pipeline.datasets.settled import Splits, make_splits
+from pipeline.errors import UserError
 from pipeline.files.stopping import Interrupted
+from pipeline.known_videos import KnownVideos
 from pipeline.training.fit import train
+from pipeline.training.resuming import refuse_other_run
 from tests.small import small_experiment
 from tests.stopping import crash_in_batch, signal_in_batch
 from tests.training.test_training import assert_same, weights_of
@@ -66,3 +69,22 @@ def test_it_ends_as_if_never_stopped(
         with pytest.raises(Interrupted if how == "signal" else MemoryError):
             train(experiment, splits, quiet=True)
     assert_same(weights_of(experiment, splits, resume=True), never_stopped[validates])
+
+
+@pytest.mark.parametrize(
+    ("name", "text"),
+    [
+        ("config.yaml", "data: " + 5000 * "["),
+        ("config.yaml", "a: &a [x]\nb: [*a, *a]"),
+        ("data.json", 100_000 * "["),
+        ("data.json", '{"rows_sha256": NaN}'),
+        ("data.json", "[]"),
+    ],
+)
+def test_a_run_whose_own_files_make_no_sense_is_one_error(tmp_path: Path, name: str, text: str) -> None:
+    experiment = small_experiment(tmp_path, tmp_path)
+    experiment.run_dir.mkdir(parents=True)
+    for file, content in {"config.yaml": "name: small", "data.json": "{}", name: text}.items():
+        (experiment.run_dir / file).write_text(content)
+    with pytest.raises(UserError, match=rf"{name}: .* so this run cannot be resumed"):
+        refuse_other_run(experiment, Splits((), (), (), ()), KnownVideos(()), 1)
