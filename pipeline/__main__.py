@@ -42,12 +42,11 @@ def _kill_workers() -> None:
 
 
 def _leave(code: int) -> NoReturn:
-    """End the process. A thread that waits inside OpenCV for a camera cannot be ended, nor one of torch's that a signal
-    found at work, and they abort an interpreter that shuts down beside them; by now every file is complete, and so
-    no more is done then than was asked for."""
-    was_stopped = code >= 128
-    if not was_stopped and not any(thread.name == "clipgru-grab" for thread in threading.enumerate()):
-        sys.exit(code)
+    """End the process and leave the interpreter whole: taking it apart lasts most of a second with all that torch has
+    loaded, and fails where a thread still waits inside OpenCV for a camera, or inside torch after a signal. Files are
+    complete by now; threads that have work are waited for, unless a signal asked to stop."""
+    if code < 128 and not any(thread.name == "clipgru-grab" for thread in threading.enumerate()):
+        threading._shutdown()  # type: ignore[attr-defined]
     atexit._run_exitfuncs()
     with suppress(OSError, ValueError):  # the reader has gone
         sys.stdout.flush()

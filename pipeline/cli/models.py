@@ -83,6 +83,9 @@ def learn_command(args: Sequence[str]) -> int:
     if is_labelled_folder(root):
         return _learn_timelines(root, options, no_clobber=arguments.no_clobber)
     with claimed({"--output": options.output}, annotation_files(root), no_clobber=arguments.no_clobber):
+        from pipeline.learning.processes import prepare_processes
+
+        prepare_processes(options)
         from pipeline.learning.learn import learn
 
         learned = learn(root, options, console())

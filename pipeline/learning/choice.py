@@ -13,7 +13,8 @@ from pipeline.confidence import with_unseen
 from pipeline.config import Experiment
 from pipeline.datasets.splits import group_folds
 from pipeline.learning.features import VideoFeatures
-from pipeline.learning.heads import fit_head, loss_and_right, scores_of
+from pipeline.learning.heads import loss_and_right
+from pipeline.learning.trials import Trial, run_trials
 
 _NUM_RESAMPLES = 1000
 
@@ -95,26 +96,32 @@ def cross_validate(
     num_folds: int,
     num_seeds: int,
     progress: Callable[[], None],
+    num_processes: int = 1,
 ) -> Choice:
     """Trains every candidate on each fold with each seed. ``progress`` is called after each training.
 
     Raises:
-        UserError: a class has too few sources.
+        UserError: a class has too few sources, or a process was lost.
     """
     by_row = {video.row: place for place, video in enumerate(videos)}
     folds = [
         tuple([by_row[row] for row in rows] for rows in fold)
         for fold in group_folds(by_row, num_folds, next(iter(experiments.values())).seed)
     ]
+    trials = [
+        Trial(replace(experiment, seed=experiment.seed + number), train, test)
+        for experiment in experiments.values()
+        for number in range(num_seeds)
+        for train, test in folds
+    ]
+    found = run_trials(trials, labels, videos, num_processes)
     held_out: dict[str, HeldOut] = {}
-    for name, experiment in experiments.items():
+    for name in experiments:
         loss, right = torch.zeros(2, num_seeds, len(videos))
         clips: list[tuple[Tensor, Tensor]] = []
         for number in range(num_seeds):
-            seeded = replace(experiment, seed=experiment.seed + number)
-            for train, test in folds:
-                module = fit_head(seeded, labels, [videos[place] for place in train])
-                logits, truth, places = scores_of(module, labels, [videos[place] for place in test])
+            for _, test in folds:
+                logits, truth, places = next(found)
                 loss[number, test], right[number, test] = loss_and_right(logits, truth, places, len(test))
                 clips.append((logits, truth))
                 progress()

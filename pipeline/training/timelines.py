@@ -75,7 +75,8 @@ class TimelineLearner(ClipClassifier):
         self._mean_loss = self.ranks.sum(loss.detach()) / self.ranks.count
         if self.ranks.count == 1 and not batch.has_targets:
             return None
-        self.log("train_loss", self._mean_loss, prog_bar=True, on_step=True, on_epoch=True, batch_size=len(batch))
+        if self.is_followed:
+            self.log("train_loss", self._mean_loss, prog_bar=True, on_step=True, on_epoch=True, batch_size=len(batch))
         return loss
 
     def _stages_loss(self, batch: SequenceBatch, sizes: Tensor) -> Tensor:

@@ -3,9 +3,11 @@
 from __future__ import annotations
 
 import json
+import multiprocessing
 import os
 import re
 import signal
+from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
@@ -20,12 +22,14 @@ from pipeline.datasets.datamodule import make_loader
 from pipeline.datasets.folders import read_folder
 from pipeline.datasets.motion_files import write_video
 from pipeline.datasets.videos import whole_grid
+from pipeline.errors import UserError
 from pipeline.inference import load_model
-from pipeline.learning import candidates, choice
+from pipeline.learning import candidates, trials
 from pipeline.learning.candidates import CANDIDATES, shared_experiment
 from pipeline.learning.choice import Choice, HeldOut, cross_validate, num_folds_for
 from pipeline.learning.features import VideoFeatures, embed_videos
 from pipeline.learning.heads import loss_and_right
+from pipeline.learning.trials import Trial, run_trials
 from pipeline.models.recognizer import Recognizer
 from pipeline.options import LearnOptions
 from pipeline.training.module import ClipClassifier
@@ -168,8 +172,8 @@ def test_folds_keep_the_clips_of_a_source_together(monkeypatch: pytest.MonkeyPat
         truth = torch.tensor([labels.index(video.row.label) for video in some])
         return torch.nn.functional.one_hot(truth, 2) * 9.0, truth, torch.arange(len(some))
 
-    monkeypatch.setattr(choice, "fit_head", fit_head)
-    monkeypatch.setattr(choice, "scores_of", scores_of)
+    monkeypatch.setattr(trials, "fit_head", fit_head)
+    monkeypatch.setattr(trials, "scores_of", scores_of)
     experiments = {"x": shared_experiment("", LearnOptions(), 8, 8)}
     found = cross_validate(experiments, ["a", "b"], videos, 3, 2, lambda: None)
     assert len(trained) == 6
@@ -201,6 +205,36 @@ def test_clips_of_a_video_are_averaged() -> None:
     np.testing.assert_allclose(loss, [-np.log(shares[:2, 0].mean()), -np.log(shares[2, 1])], rtol=1e-5)
 
 
+def some_trials(root: Path, monkeypatch: pytest.MonkeyPatch) -> tuple[list[Trial], Sequence[str], list[VideoFeatures]]:
+    monkeypatch.setattr(candidates, "_NUM_STEPS", 3)
+    shared = shared_experiment(str(root), LearnOptions(), 8, 4)
+    annotations = read_folder(root)
+    rows = [row for row in annotations.splits["all"] if row.path.stem in "01"]
+    videos, _ = embed_videos(shared, rows, annotations.labels, lambda: None)
+    experiments = [CANDIDATES[name](shared) for name in ("mean", "gru", "convgru")]
+    return [Trial(one, [0, 2], [1, 3]) for one in experiments], annotations.labels, videos
+
+
+def test_trials_beside_each_other_find_what_one_after_the_other_finds(
+    colours: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    given = some_trials(colours, monkeypatch)
+    alone, beside = list(run_trials(*given)), list(run_trials(*given, num_processes=2))
+    assert len(alone) == len(beside) == 3
+    for own, other in zip(alone, beside, strict=True):
+        assert all(map(torch.equal, own, other))
+
+
+def test_a_process_that_is_killed_is_told(colours: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    trials, labels, videos = some_trials(colours, monkeypatch)
+    found = run_trials(100 * trials, labels, videos, num_processes=2)
+    next(found)
+    os.kill(multiprocessing.active_children()[0].pid or 0, signal.SIGKILL)
+    with pytest.raises(UserError, match=r"killed.*--num_processes 1"):
+        list(found)
+    assert not multiprocessing.active_children()
+
+
 @pytest.mark.parametrize("which", [signal.SIGINT, signal.SIGTERM, signal.SIGHUP])
 def test_a_signal_ends_learn_in_order(
     colours: Path,
@@ -217,6 +251,6 @@ def test_a_signal_ends_learn_in_order(
         return step(self, *args)
 
     monkeypatch.setattr(ClipClassifier, "training_step", signalled)
-    assert main(["learn", str(colours), "--output", str(output)]) == 128 + which
+    assert main(["learn", str(colours), "--output", str(output), "--num_processes", "1"]) == 128 + which
     assert capsys.readouterr().err.endswith(f"clipgru learn: stopped by {which.name}; the same command begins again\n")
     assert not output.exists()

@@ -164,7 +164,7 @@ def drop_features(x: Tensor, probability: float, training: bool) -> Tensor:
     if not training or probability == 0:
         return x
     mask = x.new_full((x.shape[0], 1, x.shape[2], *[1] * (x.ndim - 3)), 1 - probability).bernoulli()
-    return x * mask / (1 - probability)
+    return x * mask.div_(1 - probability)
 
 
 def add_noise(x: Tensor, deviation: float, training: bool) -> Tensor:
