@@ -29,8 +29,7 @@ class _Clocks:
     def of(self, video: LabelledVideo) -> Clock:
         if self.fps is not None:
             return clock_at(self.fps, video.duration_seconds)
-        self._files = self._files or VideoFiles.below(self.folder, allow_links=True)
-        path = self._files.find(video)
+        path = self.path_of(video)
         if path is None:
             raise UserError(
                 f"{video.name}: its labels count frames, and the video is not in {self.folder}; name its folder with "
@@ -39,6 +38,10 @@ class _Clocks:
         if path not in self._known:
             self._known[path] = clock_of_file(path, self.decode)
         return self._known[path]
+
+    def path_of(self, video: LabelledVideo) -> Path | None:
+        self._files = self._files or VideoFiles.below(self.folder, allow_links=True)
+        return self._files.find(video)
 
 
 def convert(source: Path, target: Path, options: ConvertOptions, decode: DecodeConfig) -> list[str]:
@@ -66,4 +69,6 @@ def convert(source: Path, target: Path, options: ConvertOptions, decode: DecodeC
     timed = [by_clock(v, clocks.of(v)) if v.in_frames or v.steps is not None else v for v in videos]
     notes = find_left_out(videos, str(source))
     inputs = [path for path in (source, *source.rglob("*")) if path.is_file()]
-    return notes + write_labelled(timed, target, options.to, clocks.of, inputs=inputs, no_clobber=options.no_clobber)
+    return notes + write_labelled(
+        timed, target, options.to, clocks.of, path_of=clocks.path_of, inputs=inputs, no_clobber=options.no_clobber
+    )

@@ -76,8 +76,17 @@ class FrameEvidence:
     is_labelled: NDArray[np.bool_]
     """``[G]``"""
 
+    def expected_frames(self, frames: slice | NDArray[np.bool_]) -> _Floats:
+        """Of each label, by the mean of the models, among these frames, ``[K]``."""
+        frames_of: _Floats = self.probabilities[:, frames].mean(axis=0).sum(axis=0).ravel()
+        return frames_of
 
-_WORDS = ("the model is unsure", "it looks new", "two models disagree")
+    def labelled_frames(self) -> _Floats:
+        """Of each label, among those that are labelled, ``[K]``."""
+        return self.expected_frames(self.is_labelled)
+
+
+_WORDS = ("the model is unsure", "it looks new", "two models disagree", "it may hold a rare label")
 
 
 def random_offers(
@@ -94,9 +103,9 @@ def rank_offers(
 ) -> list[Offer]:
     """Return the stretches whose label would help most, the best first, no two neighbours in a row.
 
-    A window's worth is the mean of its ranks by three measures: the entropy of the mean probabilities; the distance of
+    A window's worth is the mean of its ranks by four measures: the entropy of the mean probabilities; the distance of
     its mean feature from the nearest window that is labelled, or offered before it; the Jensen-Shannon divergence of
-    the models.
+    the models; and by how much it is expected to multiply the frames of each label, which a rare one gains most by.
     """
     windows = _windows(videos, sample_fps, window_seconds)
     known = [window.mean_feature() for window in windows if not window.is_open]
@@ -106,18 +115,22 @@ def rank_offers(
     means = np.stack([window.mean_feature() for window in windows])
     measures = np.array([window.doubts() for window in windows])
     unsure, divided = _ranked(measures[:, 0]), _ranked(measures[:, 1])
+    expected = np.stack([window.expected_frames() for window in windows])
+    counts = np.sum([evidence.labelled_frames() for evidence in videos.values()], axis=0)
     distances = _distances(means, np.stack(known)) if known else np.full(len(windows), np.inf)
     chosen: list[Offer] = []
     is_left = np.ones(len(windows), bool)
     for _ in range(min(limit, len(windows))):
-        ranks = np.stack([unsure, _ranked(distances), divided])
+        growth = np.log1p(expected / (counts + 1)).sum(axis=1)
+        ranks = np.stack([unsure, _ranked(distances), divided, _ranked(growth)])
         order = np.argsort(-np.where(is_left, ranks.mean(axis=0), -1.0), kind="stable")[: is_left.sum()].tolist()
         last = chosen[-1] if chosen else None
         place = next((place for place in order if not windows[place].offer().is_next_to(last)), order[0])
         chosen.append(windows[place].offer(_WORDS[int(ranks[:, place].argmax())]))
         is_left[place] = False
-        # What resembles a stretch that was offered is no longer new.
+        # What resembles a stretch that was offered is no longer new, and its labels are no longer as rare.
         distances = np.minimum(distances, _distances(means, means[place : place + 1]))
+        counts = counts + expected[place]
     return chosen
 
 
@@ -142,6 +155,9 @@ class _Window:
     def mean_feature(self) -> _Floats:
         mean: _Floats = self.evidence.features[self.start : self.stop].mean(axis=0)
         return mean
+
+    def expected_frames(self) -> _Floats:
+        return self.evidence.expected_frames(slice(self.start, self.stop))
 
     def doubts(self) -> tuple[float, float]:
         """Entropy of the mean of the models, and their divergence."""

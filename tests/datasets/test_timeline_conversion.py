@@ -458,3 +458,15 @@ def test_names_from_outside_lead_nowhere(tmp_path: Path) -> None:
     assert [path.name for path in tmp_path.iterdir()] == ["in"]
     with pytest.raises(UserError, match="cannot be the name of a file"):
         write_labelled([LabelledVideo("a", (LabelledSpan(0, 1, "../b"),))], tmp_path / "t", "thumos", clock_of=None)  # type: ignore[arg-type]
+
+
+def test_a_folder_as_the_labelling_page_leaves_it_is_read(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    """With the videos, and for FiftyOne where these are."""
+    video = film(tmp_path / "films" / "a.b.mp4")
+    (tmp_path / "films" / "manifest.csv").write_text("path,label,start_seconds,end_seconds\na.b.mp4,fall,0.2,0.6\n")
+    assert main(["convert", str(tmp_path / "films"), str(tmp_path / "out"), "--to", "fiftyone", "--quiet"]) == 0
+    assert json.loads((tmp_path / "out" / "data.json").read_text()) == {"a.b.mp4": str(video.resolve())}
+    (own,) = read_timelines(tmp_path / "out")
+    assert [(span.start_seconds, span.end_seconds, span.label) for span in own.spans] == [(0.2, 0.6, "fall")]
+    assert main(["convert", str(tmp_path / "out"), str(tmp_path / "again"), "--to", "fiftyone", "--quiet"]) == 0
+    assert not (tmp_path / "again" / "data.json").exists()

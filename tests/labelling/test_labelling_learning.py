@@ -207,6 +207,15 @@ def test_what_resembles_an_offer_waits_for_others() -> None:
     assert starts[2] != 64.0
 
 
+def test_what_may_hold_a_rare_label_comes_before_what_holds_a_common_one() -> None:
+    one = evidence(480, slice(0, 160), slice(0, 0))
+    one.probabilities[:, :8] = (0.01, 0.99)  # of 160 labelled frames
+    one.probabilities[:, 320:352] = (0.01, 0.99)
+    first, second = rank_offers({"a": one}, 4.0, 8.0)[:2]
+    assert (first.start_seconds, first.why) == (80.0, "it may hold a rare label")
+    assert second.why != first.why
+
+
 def test_chance_offers_every_stretch_that_is_open() -> None:
     one = evidence(480, slice(0, 64), slice(0, 0))
     orders = [[o.start_seconds for o in random_offers({"a": one}, 4.0, 8.0, seed)] for seed in (0, 1)]

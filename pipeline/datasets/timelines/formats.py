@@ -19,6 +19,7 @@ from pipeline.datasets.timelines.json_datasets import (
     read_fiftyone,
     write_createml,
     write_fiftyone,
+    write_fiftyone_paths,
 )
 from pipeline.datasets.timelines.json_files import (
     read_activitynet,
@@ -64,6 +65,8 @@ def _read_predicted(path: Path, split: str | None = None) -> list[LabelledVideo]
 
 _Read = Callable[[Path, str | None], list[LabelledVideo]]
 _Write = Callable[[Sequence[LabelledVideo], ClockOf], dict[str, str]]
+PathOf = Callable[[LabelledVideo], Path | None]
+"""The file of a video, if it is at hand."""
 
 
 @dataclass(frozen=True)
@@ -86,6 +89,8 @@ class TimelineFormat:
     """Its times are numbers of frames."""
     not_with_scores: frozenset[str] = frozenset()
     """Of what it holds, that which its predictions do not."""
+    write_paths: Callable[[Sequence[LabelledVideo], PathOf], dict[str, str]] | None = None
+    """Returns the texts of files that say where the videos are."""
 
 
 _ALL = frozenset(KINDS)
@@ -123,7 +128,9 @@ TIMELINE_FORMATS: dict[str, TimelineFormat] = {
         read_elan, (".eaf",), write_elan, frozenset({"overlaps", "repeats", "touching", "empty"}), is_per_video=True
     ),
     "epic": TimelineFormat(read_epic, (".csv",), write_epic, _APART | {"groups"}),
-    "fiftyone": TimelineFormat(read_fiftyone, (), write_fiftyone, _APART | {"scores", "empty", "fine"}),
+    "fiftyone": TimelineFormat(
+        read_fiftyone, (), write_fiftyone, _APART | {"scores", "empty", "fine"}, write_paths=write_fiftyone_paths
+    ),
     "label_studio": TimelineFormat(
         read_label_studio,
         (".json",),

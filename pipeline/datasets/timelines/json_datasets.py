@@ -6,7 +6,7 @@ Source" (a list of objects with a video, a label, and perhaps a start and an end
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -18,7 +18,7 @@ from pipeline.errors import UserError
 from pipeline.schema import to_json
 from pipeline.timeline.labelled import LabelledSpan, LabelledVideo
 
-_LABELS_FILE = "labels.json"
+_LABELS_FILE, _PATHS_FILE = "labels.json", "data.json"
 CREATEML_KEYS: dict[str, tuple[str, ...]] = {
     "video": ("videoPath", "video", "file", "fileName", "filename", "file_name", "path"),
     "label": ("label", "annotation"),
@@ -73,8 +73,7 @@ def _detections(name: str, items: object, where: str, classes: Sequence[object])
 
 
 def write_fiftyone(videos: Sequence[LabelledVideo], clock_of: ClockOf) -> dict[str, str]:
-    """Write a folder that ``fo.Dataset.from_dir`` reads once the videos are in its ``data/``, or are named in its
-    ``data.json``."""
+    """Write the labels of a folder that ``fo.Dataset.from_dir`` reads."""
     classes = sorted({span.label for video in videos for span in video.spans})
     labels = {
         name: [
@@ -85,6 +84,16 @@ def write_fiftyone(videos: Sequence[LabelledVideo], clock_of: ClockOf) -> dict[s
         for name, video in flat_names(videos).items()
     }
     return {_LABELS_FILE: to_json({"classes": classes, "labels": labels}, indent=1, ensure_ascii=False) + "\n"}
+
+
+def write_fiftyone_paths(
+    videos: Sequence[LabelledVideo], path_of: Callable[[LabelledVideo], Path | None]
+) -> dict[str, str]:
+    """Write where the videos are; of none that is at hand, nothing: they are to be put into ``data/``."""
+    paths = {name: path_of(video) for name, video in flat_names(videos).items()}
+    # FiftyOne takes what follows the last dot of a name away.
+    found = {f"{name}{path.suffix or '.'}": str(path.resolve()) for name, path in paths.items() if path}
+    return {_PATHS_FILE: to_json(found, indent=1, ensure_ascii=False) + "\n"} if found else {}
 
 
 def read_createml(path: Path, split: str | None = None) -> list[LabelledVideo]:

@@ -67,6 +67,7 @@ class StretchesFile(Writer):
                 self._target,
                 self._name,
                 self._clock_of,
+                path_of=lambda video: self._files[video.name],
                 inputs=self._inputs,
                 no_clobber=self._no_clobber,
             )

@@ -10,7 +10,7 @@ from pathlib import Path
 
 from pipeline.config import BACKGROUND, UNLABELLED
 from pipeline.datasets.annotations import name_some
-from pipeline.datasets.timelines.formats import TIMELINE_FORMATS, TimelineFormat
+from pipeline.datasets.timelines.formats import TIMELINE_FORMATS, PathOf, TimelineFormat
 from pipeline.datasets.timelines.frames import ClockOf
 from pipeline.datasets.timelines.losses import find_losses
 from pipeline.errors import UserError, unknown_name
@@ -40,6 +40,7 @@ def write_labelled(
     name: str,
     clock_of: ClockOf,
     *,
+    path_of: PathOf = lambda video: None,
     inputs: Iterable[Path | str] = (),
     no_clobber: bool = False,
 ) -> list[str]:
@@ -50,6 +51,7 @@ def write_labelled(
         target: the file or folder.
         name: of the format.
         clock_of: finds the frames of a video, for formats that count them.
+        path_of: finds the file of a video, for formats that say where it is.
         inputs: files that may not be written over.
         no_clobber: refuse to replace a file.
 
@@ -66,6 +68,8 @@ def write_labelled(
     if any(span.score != 1 for video in said for span in video.spans):
         held -= found.not_with_scores
     texts = write(said, clock_of)
+    if found.write_paths is not None:
+        texts |= found.write_paths(said, path_of)
     if not texts:
         raise UserError(f"there is no stretch to write, and {name} is nothing else")
     notes = find_losses(said, held, name)
