@@ -23,6 +23,7 @@ from pipeline.datasets.formats import read_annotations
 from pipeline.decode import VideoOpener, open_video
 from pipeline.errors import DecodeError, UserError
 from tests.bucket_server import KEYS, BucketServer, serving_buckets
+from tests.long_videos import make_long_videos
 from tests.small import small_model
 
 ALLOWED = DecodeConfig(allow_url=True, timeout_seconds=20.0)
@@ -191,6 +192,61 @@ def test_a_training_on_a_manifest_in_a_bucket(
     bucket.forbidden, bucket.slow = set(), set()
     model = str(tmp_path / "run" / "model.safetensors")
     assert main(["evaluate", model, "--quiet", "--decode.allow_url", "true", "--device", "cpu"]) == 0
+
+
+def test_the_tutorial_on_a_bucket(
+    bucket: BucketServer, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    """Long videos are checked, a model learns when things happen in them, and finds it in one that it has not seen."""
+    monkeypatch.setattr(BucketPath, "timeout_seconds", 2.0)
+    videos = tmp_path / "videos"
+    videos.mkdir()
+    make_long_videos(videos)
+    table = (videos / "manifest.csv").read_text()
+    bad_ones = ("damaged", "slow", "forbidden")
+    for name in bad_ones:
+        (videos / f"{name}.mp4").write_bytes((videos / "0.mp4").read_bytes()[: 400 if name == "damaged" else None])
+        table += f"{name}.mp4,red,0,1,train\n"
+    (videos / "manifest.csv").write_text(table)
+    for file in videos.iterdir():
+        bucket.put(f"mine/{file.name}", file.read_bytes())
+    bucket.forbidden, bucket.slow = {"forbidden.mp4"}, {"/clips/mine/slow.mp4"}
+    allowed = ["--decode.allow_url", "true", "--decode.timeout_seconds", "2"]
+
+    assert main(["check", "s3://clips/mine", "--csv", str(tmp_path / "c.csv"), "--quiet", *allowed]) == 1
+    with (tmp_path / "c.csv").open(newline="") as lines:
+        verdicts = {row["path"].rpartition("/")[2]: row["verdict"] for row in csv.DictReader(lines)}
+    assert [name for name, verdict in verdicts.items() if verdict != "usable"] == sorted(f"{n}.mp4" for n in bad_ones)
+
+    words = {
+        "data.root": "s3://clips/mine", "data.num_workers": 0, "data.max_bad_fraction": 0.5, "model.backbone": "tiny",
+        "model.weights": "none", "transform.fit_size_px": 40, "transform.input_size_px": 32, "sampling.sample_fps": 5,
+        "sequence.delay_frames": 1, "training.epochs": 2, "training.freeze_batch_norm": "false",
+        "output_dir": tmp_path, "name": "run",
+    }  # fmt: skip
+    options = [word for name, value in words.items() for word in (f"--{name}", str(value))]
+    assert main(["train", "--config", "configs/folder_timeline.yaml", "--quiet", *options, *allowed]) == 0
+    with (tmp_path / "run" / "bad_videos.csv").open(newline="") as lines:
+        causes = {Path(row["path"]).stem: row["cause"] for row in csv.DictReader(lines)}
+    assert "damaged or cut off" in causes["damaged"]
+    assert "no answer within 2 s" in causes["slow"]
+    assert "403" in causes["forbidden"]
+
+    model, new = str(tmp_path / "run" / "model.safetensors"), "s3://clips/mine/6.mp4"
+    outputs = ["--csv", str(tmp_path / "t.csv"), "--html", str(tmp_path / "out"), "--json", str(tmp_path / "t.json")]
+    capsys.readouterr()
+    assert main(["predict", model, new, *outputs, "--quiet", *allowed]) == 0
+    assert main(["predict", model, str(videos / "6.mp4"), "--json", str(tmp_path / "own.json"), "--quiet"]) == 0
+    (found,), (own,) = (json.loads((tmp_path / name).read_text())["videos"] for name in ("t.json", "own.json"))
+    assert found["path"] == new
+    assert found["segments"] == own["segments"]
+    assert new in (tmp_path / "out" / "6.html").read_text()
+
+
+@pytest.mark.parametrize("command", ["label", "learn"])
+def test_what_keeps_labels_beside_videos_wants_them_here(command: str, capsys: pytest.CaptureFixture[str]) -> None:
+    assert main([command, "s3://clips/mine"]) == 2
+    assert "s3://clips/mine: labels are kept beside the videos" in capsys.readouterr().err
 
 
 def test_a_manifest_on_the_disk_names_objects(bucket: BucketServer, tmp_path: Path) -> None:

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
-from pathlib import Path
 
 from pipeline.cli.parser import add_options, console, make_parser, read_options
 from pipeline.options import LabelOptions
@@ -22,6 +21,7 @@ def label_command(args: Sequence[str]) -> int:
     arguments = parser.parse_args(list(args))
     options = read_options(LabelOptions, parser, arguments)
 
+    from pipeline.datasets.annotations import local_folder
     from pipeline.labelling.command import run_label
 
-    return run_label(Path(arguments.folder), options, console())
+    return run_label(local_folder(arguments.folder), options, console())

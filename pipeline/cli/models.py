@@ -77,9 +77,9 @@ def learn_command(args: Sequence[str]) -> int:
     arguments = parser.parse_args(list(args))
     options = read_options(LearnOptions, parser, arguments)
 
-    from pipeline.datasets.annotations import annotation_files, is_labelled_folder
+    from pipeline.datasets.annotations import annotation_files, is_labelled_folder, local_folder
 
-    root = Path(arguments.root)
+    root = local_folder(arguments.root)
     if is_labelled_folder(root):
         return _learn_timelines(root, options, no_clobber=arguments.no_clobber)
     with claimed({"--output": options.output}, annotation_files(root), no_clobber=arguments.no_clobber):

@@ -14,7 +14,7 @@ from pipeline.config import SequenceConfig
 from pipeline.errors import UserError
 from pipeline.files.content import FilePart
 from pipeline.report.own import is_own
-from pipeline.sources import VIDEO_SUFFIXES, is_video, shown_path
+from pipeline.sources import VIDEO_SUFFIXES, has_address, is_video, shown_path
 
 _UNREAD_SUFFIXES = frozenset([
     ".amv", ".apng", ".bik", ".braw", ".crdownload", ".flc", ".fli", ".ismv", ".m3u8", ".mjpeg", ".mjpg", ".mng",
@@ -89,6 +89,20 @@ def name_some(names: Iterable[object]) -> str:
     listed = [shown_path(str(name)) for name in names]
     dots = ", ..." if len(listed) > _NUM_NAMED else ""
     return f"{len(listed)}: {', '.join(listed[:_NUM_NAMED])}{dots}"
+
+
+def local_folder(name: str) -> Path:
+    """Return the folder of this machine that a name stands for.
+
+    Raises:
+        UserError: it is an address.
+    """
+    if has_address(name):
+        raise UserError(
+            f"{shown_path(name)}: labels are kept beside the videos, so these must be in a folder of this machine; "
+            "copy them there, or train on them where they are with clipgru train --data.root"
+        )
+    return Path(name)
 
 
 def require_folder(root: Path) -> None:
