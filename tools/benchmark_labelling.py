@@ -11,6 +11,7 @@ labelling page's own; of the config only the data counts. Both orders begin with
 from __future__ import annotations
 
 import argparse
+import json
 import shlex
 import sys
 from collections.abc import Sequence
@@ -239,22 +240,30 @@ def main() -> None:
     experiment = read_experiment(Path(arguments.config), arguments.settings)
     folds = PROTOCOLS[arguments.protocol](experiment)[: arguments.folds]
     features = features_of(experiment, sorted({row.path for fold in folds for row in (*fold.train, *fold.test)}))
-    fps, full, runs = features.experiment.sampling.sample_fps, list[float](), []
-    curves: dict[str, list[list[Point]]] = {order: [] for order in ORDERS}
+    fps, record = features.experiment.sampling.sample_fps, Path(f"{arguments.output}.json")
+    is_begun = arguments.output and record.exists()
+    runs: list[dict[str, Any]] = json.loads(record.read_text(encoding="utf-8"))["runs"] if is_begun else []
     for number, fold in enumerate(folds, start=1):
         frames = [features.find(path) for path in {row.path for row in fold.train}]
         total = sum(len(some) for some in frames if some is not None) / fps / 60
         for seed in range(arguments.seeds):
+            if any((run["fold"], run["seed"]) == (number, seed) for run in runs):
+                continue
             trial = Trial(features, fold, seed)
-            full.append(trial.full())
-            run: dict[str, Any] = {"fold": number, "seed": seed, "minutes": round(total, 2), "full": full[-1]}
-            for order, found in curves.items():
-                found.append(trial.curve(order, arguments.batch, arguments.max_share * total))
-                run[order] = [(round(p.minutes, 2), round(p.f1_25, 4)) for p in found[-1]]
-                run[f"{order}_until"] = minutes_until(found[-1], _ENOUGH * full[-1])
+            run: dict[str, Any] = {"fold": number, "seed": seed, "minutes": round(total, 2), "full": trial.full()}
+            for order in ORDERS:
+                found = trial.curve(order, arguments.batch, arguments.max_share * total)
+                run[order] = [(round(p.minutes, 2), round(p.f1_25, 4)) for p in found]
+                run[f"{order}_until"] = minutes_until(found, _ENOUGH * run["full"])
             runs.append(run)
+            if arguments.output:  # the same command goes on from here
+                record.write_text(to_json({"runs": runs}, indent=1) + "\n", encoding="utf-8")
             said = ", ".join(f"{order} {run[f'{order}_until']:.1f}" for order in ORDERS)
-            print(f"fold {number} seed {seed}: all labels {full[-1]:.3f}; minutes until 90 % of it: {said}", flush=True)
+            print(
+                f"fold {number} seed {seed}: all labels {run['full']:.3f}; minutes until 90 % of it: {said}", flush=True
+            )
+    curves = {order: [[Point(*point) for point in run[order]] for run in runs] for order in ORDERS}
+    full = [run["full"] for run in runs]
     means, enough = {order: mean_curve(some) for order, some in curves.items()}, _ENOUGH * mean(full)
     until = {order: minutes_until(points, enough) for order, points in means.items()}
     text = "\n".join([
@@ -272,7 +281,7 @@ def main() -> None:
         command = shlex.join(["python", "tools/benchmark_labelling.py", *sys.argv[1:]])
         picture = f"![F1@25 over minutes]({Path(output).name}.png)"
         Path(f"{output}.md").write_text(f"Written by\n\n    {command}\n\n{text}\n\n{picture}\n", encoding="utf-8")
-        Path(f"{output}.json").write_text(to_json({"until": until, "runs": runs}, indent=1) + "\n", encoding="utf-8")
+        record.write_text(to_json({"until": until, "runs": runs}, indent=1) + "\n", encoding="utf-8")
         draw(means, enough, Path(f"{output}.png"))
 
 
