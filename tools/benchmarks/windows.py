@@ -57,9 +57,9 @@ def model_of(config: ModelConfig, size_px: int, device: str) -> Model:
     return Model(make_file(config, size_px, device))
 
 
-def make_video(path: Path, seconds: int, fps: int = 25) -> None:
+def make_video(path: Path, seconds: int, fps: int = 25, seed: int = 0) -> None:
     """A 320x240 H.264 video of moving noise."""
-    base = np.random.default_rng(0).integers(0, 256, (240, 320, 3), dtype=np.uint8)
+    base = np.random.default_rng(seed).integers(0, 256, (240, 320, 3), dtype=np.uint8)
     with av.open(str(path), "w") as container:
         stream = container.add_stream("libx264", rate=fps, options={"preset": "veryfast"})
         stream.width, stream.height, stream.pix_fmt = 320, 240, "yuv420p"
