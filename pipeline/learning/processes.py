@@ -1,4 +1,4 @@
-"""How processes that try heads begin. Loads nothing itself, so that they can load torch while this one does."""
+"""The beginning of processes that try heads. Loads nothing itself, so that they can load torch while this one does."""
 
 from __future__ import annotations
 
