@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
+from typing import TypeVar
 
 import numpy as np
 from numpy.typing import NDArray
@@ -76,17 +77,17 @@ class FrameEvidence:
     is_labelled: NDArray[np.bool_]
     """``[G]``"""
 
-    def expected_frames(self, frames: slice | NDArray[np.bool_]) -> _Floats:
-        """Of each label, by the mean of the models, among these frames, ``[K]``."""
-        frames_of: _Floats = self.probabilities[:, frames].mean(axis=0).sum(axis=0).ravel()
-        return frames_of
-
     def labelled_frames(self) -> _Floats:
-        """Of each label, among those that are labelled, ``[K]``."""
-        return self.expected_frames(self.is_labelled)
+        """Expected number of labelled frames of each label, by the mean of the models, ``[K]``."""
+        frames: _Floats = self.probabilities[:, self.is_labelled].mean(axis=0).sum(axis=0).ravel()
+        return frames
 
 
 _WORDS = ("the model is unsure", "it looks new", "two models disagree", "it may hold a rare label")
+_MOST_FRAMES = 3000
+"""That are compared with each other, and windows that are."""
+_PRIOR_FRAMES = 10.0
+"""Added to what is labelled of each label."""
 
 
 def random_offers(
@@ -103,35 +104,60 @@ def rank_offers(
 ) -> list[Offer]:
     """Return the stretches whose label would help most, the best first, no two neighbours in a row.
 
-    A window's worth is the mean of its ranks by four measures: the entropy of the mean probabilities; the distance of
-    its mean feature from the nearest window that is labelled, or offered before it; the Jensen-Shannon divergence of
-    the models; and by how much it is expected to multiply the frames of each label, which a rare one gains most by.
+    With few labels it helps most to know something near everything: each pick is the window that most shortens the
+    distances from the frames that are not labelled to the nearest that is, or will be (facility location, as in Wei,
+    Iyer and Bilmes, "Submodularity in data subset selection and active learning", 2015). A frame counts for more where
+    its likely labels are rare so far, and where the models are unsure or divided. Of many windows a part is looked at.
     """
     windows = _windows(videos, sample_fps, window_seconds)
-    known = [window.mean_feature() for window in windows if not window.is_open]
-    windows = [window for window in windows if window.is_open]
+    known, windows = [w for w in windows if not w.is_open], [w for w in windows if w.is_open]
+    windows = _thinned(windows, _MOST_FRAMES)
     if not windows:
         return []
-    means = np.stack([window.mean_feature() for window in windows])
-    measures = np.array([window.doubts() for window in windows])
-    unsure, divided = _ranked(measures[:, 0]), _ranked(measures[:, 1])
-    expected = np.stack([window.expected_frames() for window in windows])
+    step = max(1, round(sample_fps / 2), sum(window.stop - window.start for window in windows) // _MOST_FRAMES)
+    frames = [window.frames(step) for window in windows]
+    joined = np.concatenate(frames)
+    starts = np.cumsum([0, *map(len, frames[:-1])])
+    between = _distances(joined, joined)
+    reach = np.minimum.reduceat(between, starts, axis=0)  # from each window to each frame
+    if known:
+        nearest = _distances(_thinned(np.concatenate([w.frames(step) for w in known]), _MOST_FRAMES), joined).min(
+            axis=0
+        )
+    else:
+        nearest = np.full(len(joined), 2 * np.median(between), np.float32)
     counts = np.sum([evidence.labelled_frames() for evidence in videos.values()], axis=0)
-    distances = _distances(means, np.stack(known)) if known else np.full(len(windows), np.inf)
+    rarities = [window.rarities(step, counts) for window in windows]
+    doubts = np.array([window.doubts() for window in windows])  # [W, 2]
+    unsure = doubts[:, 0] / max(doubts[:, 0].max(), 1e-6)
+    weights = (np.concatenate(rarities) * (1 + np.repeat(unsure, list(map(len, frames))))).astype(np.float32)
+    newness, rareness = np.add.reduceat(nearest, starts), [float(some.mean()) for some in rarities]
+    ranks = np.stack([_ranked(values) for values in (unsure, newness, doubts[:, 1], rareness)])
     chosen: list[Offer] = []
-    is_left = np.ones(len(windows), bool)
-    for _ in range(min(limit, len(windows))):
-        growth = np.log1p(expected / (counts + 1)).sum(axis=1)
-        ranks = np.stack([unsure, _ranked(distances), divided, _ranked(growth)])
-        order = np.argsort(-np.where(is_left, ranks.mean(axis=0), -1.0), kind="stable")[: is_left.sum()].tolist()
-        last = chosen[-1] if chosen else None
-        place = next((place for place in order if not windows[place].offer().is_next_to(last)), order[0])
+    # What a pick gains never grows by other picks, so that a gain of before is a bound (Minoux, "Accelerated greedy
+    # algorithms", 1978).
+    bounds, is_left = np.maximum(nearest - reach, 0) @ weights, np.ones(len(windows), bool)
+    is_apart = is_left.copy()
+    while len(chosen) < min(limit, len(windows)):
+        bounds[~is_left] = -1.0
+        allowed = np.flatnonzero(is_left & is_apart) if (is_left & is_apart).any() else np.flatnonzero(is_left)
+        place = int(allowed[bounds[allowed].argmax()])
+        bounds[place] = np.maximum(nearest - reach[place], 0) @ weights
+        if bounds[place] < bounds[allowed].max():
+            continue
         chosen.append(windows[place].offer(_WORDS[int(ranks[:, place].argmax())]))
         is_left[place] = False
-        # What resembles a stretch that was offered is no longer new, and its labels are no longer as rare.
-        distances = np.minimum(distances, _distances(means, means[place : place + 1]))
-        counts = counts + expected[place]
+        is_apart = np.array([not window.offer().is_next_to(chosen[-1]) for window in windows])
+        nearest = np.minimum(nearest, reach[place])
     return chosen
+
+
+_Many = TypeVar("_Many", list["_Window"], _Floats)
+
+
+def _thinned(many: _Many, most: int) -> _Many:
+    """Every so manieth, at most ``most``."""
+    return many[:: max(1, -(-len(many) // most))]
 
 
 @dataclass(frozen=True)
@@ -152,12 +178,16 @@ class _Window:
     def offer(self, why: str = "") -> Offer:
         return Offer(self.video, self.start / self.sample_fps, self.stop / self.sample_fps, why)
 
-    def mean_feature(self) -> _Floats:
-        mean: _Floats = self.evidence.features[self.start : self.stop].mean(axis=0)
-        return mean
+    def frames(self, step: int) -> _Floats:
+        """Features of every so manieth frame."""
+        features: _Floats = self.evidence.features[self.start : self.stop : step].astype(np.float32)
+        return features
 
-    def expected_frames(self) -> _Floats:
-        return self.evidence.expected_frames(slice(self.start, self.stop))
+    def rarities(self, step: int, counts: _Floats) -> _Floats:
+        """Of every so manieth frame, how rare its labels are to be expected among those labelled so far."""
+        expected = self.evidence.probabilities[:, self.start : self.stop : step].mean(axis=0)
+        rare: _Floats = (expected.reshape(len(expected), -1) / (counts + _PRIOR_FRAMES)).sum(axis=1)
+        return rare
 
     def doubts(self) -> tuple[float, float]:
         """Entropy of the mean of the models, and their divergence."""
@@ -182,15 +212,15 @@ def _entropy(probabilities: _Floats) -> _Floats:
     return result
 
 
-def _distances(means: _Floats, known: _Floats) -> _Floats:
-    squares = (means**2).sum(axis=1)[:, None] + (known**2).sum(axis=1)[None] - 2 * means @ known.T
-    nearest: _Floats = np.maximum(squares, 0).min(axis=1)
-    return nearest
+def _distances(some: _Floats, others: _Floats) -> _Floats:
+    """Squared, from each to each."""
+    squares: _Floats = (some**2).sum(axis=1)[:, None] + (others**2).sum(axis=1)[None] - 2 * some @ others.T
+    return np.maximum(squares, 0)
 
 
 def _ranked(values: Sequence[float] | _Floats) -> _Floats:
     """Ranks from 0 to 1; equal values have the same, and say nothing if all are equal."""
-    unique, place = np.unique(np.asarray(values), return_inverse=True)
+    unique, place = np.unique(np.asarray(values, np.float64).round(6), return_inverse=True)
     return place / max(1, len(unique) - 1)
 
 

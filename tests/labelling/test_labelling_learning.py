@@ -207,13 +207,24 @@ def test_what_resembles_an_offer_waits_for_others() -> None:
     assert starts[2] != 64.0
 
 
-def test_what_may_hold_a_rare_label_comes_before_what_holds_a_common_one() -> None:
+def test_a_little_that_may_be_rare_comes_before_much_that_is_common() -> None:
     one = evidence(480, slice(0, 160), slice(0, 0))
-    one.probabilities[:, :8] = (0.01, 0.99)  # of 160 labelled frames
+    one.features[:] = 0
+    one.features[160:, 0] = 1
+    assert rank_offers({"a": one}, 4.0, 8.0)[0].start_seconds == 40.0
+    one.features[320:352] = (0, 1, 0)  # as far from all that is labelled
+    assert rank_offers({"a": one}, 4.0, 8.0)[0].start_seconds == 40.0
     one.probabilities[:, 320:352] = (0.01, 0.99)
     first, second = rank_offers({"a": one}, 4.0, 8.0)[:2]
     assert (first.start_seconds, first.why) == (80.0, "it may hold a rare label")
-    assert second.why != first.why
+    assert second.start_seconds == 40.0
+
+
+def test_offers_of_very_many_videos_come_in_seconds() -> None:
+    """A part of them is looked at; no table of all distances is made."""
+    many = {str(number): evidence(2000, slice(0, 32 * (number % 3)), slice(64, 96)) for number in range(400)}
+    offers = rank_offers(many, 4.0, 8.0)
+    assert len(set(offers)) == 100
 
 
 def test_chance_offers_every_stretch_that_is_open() -> None:
