@@ -16,8 +16,8 @@ class LabelOptions:
     model: str | None = None
     """A model file whose answers are the first drafts; unset: stretches in which something moves."""
     order: Literal["useful", "random"] = "useful"
-    """The order of offers: the stretch whose label would help most (uncertainty, novelty, disagreement of two seeds,
-    rare labels); random is the control."""
+    """The order of offers: the stretch whose label would help most (like much of the rest, unlike what is labelled,
+    rare labels and doubts first); random is the control."""
     labels: Literal["one", "several"] | None = None
     """one: stretches of different labels do not overlap; several: they may; unset: as in the manifest."""
     output: str | None = None
