@@ -14,7 +14,7 @@ import argparse
 import json
 import shlex
 import sys
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, replace
 from pathlib import Path
 from statistics import mean
@@ -22,6 +22,7 @@ from typing import Any
 
 import numpy as np
 import torch
+from sklearn.isotonic import IsotonicRegression
 from torch import Tensor
 
 from pipeline.cli.parser import read_experiment
@@ -206,6 +207,20 @@ def mean_curve(curves: Sequence[Sequence[Point]]) -> list[Point]:
     return [Point(mean(p.minutes for p in some), mean(p.f1_25 for p in some)) for some in zip(*held, strict=True)]
 
 
+def rising(points: Sequence[Point]) -> list[Point]:
+    """The nearest curve that never falls (isotonic regression): F1 jumps up and down from learning to learning, and a
+    first jump over a bar is not the moment from which labels suffice."""
+    f1 = IsotonicRegression().fit_transform([p.minutes for p in points], [p.f1_25 for p in points])
+    return [Point(point.minutes, float(value)) for point, value in zip(points, f1, strict=True)]
+
+
+def _share(until: Mapping[str, float], order: str, curves: Mapping[str, Sequence[Point]]) -> str:
+    """Of random's minutes; where these do not end within its curve, of the whole curve at most."""
+    if until["random"] < _FOREVER:
+        return f"{until[order] / until['random']:.0%}"
+    return f"under {until[order] / curves['random'][-1].minutes:.0%}" if until[order] < _FOREVER else "not known"
+
+
 def draw(curves: dict[str, list[Point]], enough: float, path: Path) -> None:
     """F1 over minutes."""
     import matplotlib
@@ -215,7 +230,9 @@ def draw(curves: dict[str, list[Point]], enough: float, path: Path) -> None:
 
     figure, axes = plt.subplots(figsize=(7, 4.5), layout="constrained")
     for order, points in curves.items():
-        axes.plot([p.minutes for p in points], [p.f1_25 for p in points], marker="o", markersize=3, label=order)
+        (line,) = axes.plot([p.minutes for p in points], [p.f1_25 for p in points], "o", markersize=3, label=order)
+        fitted = rising(points)
+        axes.plot([p.minutes for p in fitted], [p.f1_25 for p in fitted], color=line.get_color())
     axes.axhline(enough, color="gray", linestyle="--", label="90 % of what all labels give")
     axes.set(xlabel="minutes of video labelled", ylabel="F1@25 on held-out videos", xlim=(0, None), ylim=(0, None))
     axes.grid(alpha=0.3)
@@ -265,15 +282,22 @@ def main() -> None:
     curves = {order: [[Point(*point) for point in run[order]] for run in runs] for order in ORDERS}
     full = [run["full"] for run in runs]
     means, enough = {order: mean_curve(some) for order, some in curves.items()}, _ENOUGH * mean(full)
-    until = {order: minutes_until(points, enough) for order, points in means.items()}
+    until = {order: minutes_until(rising(points), enough) for order, points in means.items()}
+    first = {order: minutes_until(points, enough) for order, points in means.items()}
+    rows = [
+        f"| {order} | {until[order]:.1f} | {_share(until, order, means)} | {first[order]:.1f} | "
+        f"{_share(first, order, means)} | {mean(p.f1_25 for p in means[order]):.3f} |"
+        for order in ORDERS
+    ]
     text = "\n".join([
-        "| order | minutes until 90 % of the F1@25 of all labels | share of random's |",
-        "|---|---|---|",
-        *(f"| {order} | {until[order]:.1f} | {until[order] / until['random']:.0%} |" for order in ORDERS),
+        "| order | minutes until 90 % of the F1@25 of all labels, by the curve that never falls | share of random's | "
+        "until the mean first reaches it | share of random's | mean over the curve |",
+        "|---|---|---|---|---|---|",
+        *rows,
         "",
         f"By the mean curve of {len(runs)} runs ({len(folds)} folds, {arguments.seeds} seeds), {arguments.batch} "
-        f"stretches of {WINDOW_SECONDS:g} s before each learning; the folders hold "
-        f"{mean(run['minutes'] for run in runs):.1f} minutes on average; all labels give F1@25 {mean(full):.3f}.",
+        f"stretches of {WINDOW_SECONDS:g} s before each learning, up to {arguments.max_share:.0%} of the folders, "
+        f"which hold {mean(run['minutes'] for run in runs):.1f} minutes on average; all labels give F1@25 {mean(full):.3f}.",
     ])  # fmt: skip
     print(text)
     if arguments.output:
@@ -281,7 +305,7 @@ def main() -> None:
         command = shlex.join(["python", "tools/benchmark_labelling.py", *sys.argv[1:]])
         picture = f"![F1@25 over minutes]({Path(output).name}.png)"
         Path(f"{output}.md").write_text(f"Written by\n\n    {command}\n\n{text}\n\n{picture}\n", encoding="utf-8")
-        record.write_text(to_json({"until": until, "runs": runs}, indent=1) + "\n", encoding="utf-8")
+        record.write_text(to_json({"until": until, "first": first, "runs": runs}, indent=1) + "\n", encoding="utf-8")
         draw(means, enough, Path(f"{output}.png"))
 
 
