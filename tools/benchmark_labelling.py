@@ -297,7 +297,8 @@ def main() -> None:
         "",
         f"By the mean curve of {len(runs)} runs ({len(folds)} folds, {arguments.seeds} seeds), {arguments.batch} "
         f"stretches of {WINDOW_SECONDS:g} s before each learning, up to {arguments.max_share:.0%} of the folders, "
-        f"which hold {mean(run['minutes'] for run in runs):.1f} minutes on average; all labels give F1@25 {mean(full):.3f}.",
+        f"which hold {mean(run['minutes'] for run in runs):.1f} minutes on average; "
+        f"all labels give F1@25 {mean(full):.3f}.",
     ])  # fmt: skip
     print(text)
     if arguments.output:
