@@ -4,8 +4,8 @@
     python tools/check_formats.py data/ceiling/manifest.csv --python other/bin/python
 
 Writes the stretches of a manifest with ``clipgru convert``, reads them with each program's own code, in an environment
-of its own as these want other versions of much, and compares labels and times, which may be off by a frame or two
-where frames are counted. A format that holds a label at each frame has stretches of one label that touch as one. Of Label
+of its own as these want other versions of much, and compares labels and times, which may be off by a frame or two where
+frames are counted. A format that holds a label at each frame has stretches of one label that touch as one. Of Label
 Studio its own check of an annotation is asked, as what reads it is a server. ELAN and subtitles are in the tests.
 """
 
