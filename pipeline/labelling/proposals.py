@@ -2,9 +2,9 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
-from typing import TypeVar
+from itertools import islice
 
 import numpy as np
 from numpy.typing import NDArray
@@ -84,8 +84,8 @@ class FrameEvidence:
 
 
 _WORDS = ("the model is unsure", "it looks new", "two models disagree", "it may hold a rare label")
-_MOST_FRAMES = 3000
-"""That are compared with each other, and windows that are."""
+_MOST_COMPARED = 3000
+"""Frames, each with each, and windows."""
 _PRIOR_FRAMES = 10.0
 """Added to what is labelled of each label."""
 
@@ -111,53 +111,57 @@ def rank_offers(
     """
     windows = _windows(videos, sample_fps, window_seconds)
     known, windows = [w for w in windows if not w.is_open], [w for w in windows if w.is_open]
-    windows = _thinned(windows, _MOST_FRAMES)
+    windows = windows[:: _stride(len(windows))]
     if not windows:
         return []
-    step = max(1, round(sample_fps / 2), sum(window.stop - window.start for window in windows) // _MOST_FRAMES)
+    step = max(round(sample_fps / 2), _stride(sum(window.stop - window.start for window in windows)))
     frames = [window.frames(step) for window in windows]
-    joined = np.concatenate(frames)
-    starts = np.cumsum([0, *map(len, frames[:-1])])
+    sizes, joined = [len(some) for some in frames], np.concatenate(frames)
+    starts = np.cumsum([0, *sizes[:-1]])
     between = _distances(joined, joined)
-    reach = np.minimum.reduceat(between, starts, axis=0)  # from each window to each frame
+    nearest = np.full(len(joined), 2 * np.median(between), np.float32)
     if known:
-        nearest = _distances(_thinned(np.concatenate([w.frames(step) for w in known]), _MOST_FRAMES), joined).min(
-            axis=0
-        )
-    else:
-        nearest = np.full(len(joined), 2 * np.median(between), np.float32)
+        labelled = np.concatenate([window.frames(step) for window in known])
+        nearest = _distances(labelled[:: _stride(len(labelled))], joined).min(axis=0)
     counts = np.sum([evidence.labelled_frames() for evidence in videos.values()], axis=0)
-    rarities = [window.rarities(step, counts) for window in windows]
-    doubts = np.array([window.doubts() for window in windows])  # [W, 2]
-    unsure = doubts[:, 0] / max(doubts[:, 0].max(), 1e-6)
-    weights = (np.concatenate(rarities) * (1 + np.repeat(unsure, list(map(len, frames))))).astype(np.float32)
-    newness, rareness = np.add.reduceat(nearest, starts), [float(some.mean()) for some in rarities]
-    ranks = np.stack([_ranked(values) for values in (unsure, newness, doubts[:, 1], rareness)])
-    chosen: list[Offer] = []
+    rarities = np.concatenate([window.rarities(step, counts) for window in windows])
+    doubts, divisions = np.array([window.doubts() for window in windows]).T
+    doubts /= max(doubts.max(), 1e-6)
+    measures = doubts, np.add.reduceat(nearest, starts) / sizes, divisions, np.add.reduceat(rarities, starts) / sizes
+    why = np.stack([_ranked(values) for values in measures]).argmax(axis=0)
+    reach = np.minimum.reduceat(between, starts, axis=0)  # from each window to each frame
+    picks = _picks(windows, nearest, reach, (rarities * (1 + np.repeat(doubts, sizes))).astype(np.float32))
+    return [windows[place].offer(_WORDS[why[place]]) for place in islice(picks, limit)]
+
+
+def _picks(windows: Sequence[_Window], nearest: _Floats, reach: _Floats, weights: _Floats) -> Iterator[int]:
+    """The places of all windows, each the one that most shortens the way to frames, given those before it.
+
+    Args:
+        windows: W of them.
+        nearest: of each frame the squared distance to what is labelled, ``[N]``.
+        reach: the same to each window, ``[W, N]``.
+        weights: of the frames, ``[N]``.
+    """
     # What a pick gains never grows by other picks, so that a gain of before is a bound (Minoux, "Accelerated greedy
-    # algorithms", 1978).
-    bounds, is_left = np.maximum(nearest - reach, 0) @ weights, np.ones(len(windows), bool)
-    is_apart = is_left.copy()
-    while len(chosen) < min(limit, len(windows)):
-        bounds[~is_left] = -1.0
-        allowed = np.flatnonzero(is_left & is_apart) if (is_left & is_apart).any() else np.flatnonzero(is_left)
+    # algorithms for maximizing submodular set functions", 1978).
+    bounds = np.maximum(nearest - reach, 0) @ weights
+    is_left = is_apart = np.ones(len(windows), bool)
+    while is_left.any():
+        allowed = np.flatnonzero(is_left & is_apart if (is_left & is_apart).any() else is_left)
         place = int(allowed[bounds[allowed].argmax()])
         bounds[place] = np.maximum(nearest - reach[place], 0) @ weights
         if bounds[place] < bounds[allowed].max():
             continue
-        chosen.append(windows[place].offer(_WORDS[int(ranks[:, place].argmax())]))
-        is_left[place] = False
-        is_apart = np.array([not window.offer().is_next_to(chosen[-1]) for window in windows])
+        yield place
+        is_left = is_left & (np.arange(len(windows)) != place)
+        is_apart = np.array([not window.offer().is_next_to(windows[place].offer()) for window in windows])
         nearest = np.minimum(nearest, reach[place])
-    return chosen
 
 
-_Many = TypeVar("_Many", list["_Window"], _Floats)
-
-
-def _thinned(many: _Many, most: int) -> _Many:
-    """Every so manieth, at most ``most``."""
-    return many[:: max(1, -(-len(many) // most))]
+def _stride(count: int) -> int:
+    """The step by which so many are thinned to what is compared at most."""
+    return max(1, -(-count // _MOST_COMPARED))
 
 
 @dataclass(frozen=True)
@@ -179,12 +183,12 @@ class _Window:
         return Offer(self.video, self.start / self.sample_fps, self.stop / self.sample_fps, why)
 
     def frames(self, step: int) -> _Floats:
-        """Features of every so manieth frame."""
+        """Features of each ``step``-th frame."""
         features: _Floats = self.evidence.features[self.start : self.stop : step].astype(np.float32)
         return features
 
     def rarities(self, step: int, counts: _Floats) -> _Floats:
-        """Of every so manieth frame, how rare its labels are to be expected among those labelled so far."""
+        """Of each ``step``-th frame how rare its likely labels are among those labelled so far."""
         expected = self.evidence.probabilities[:, self.start : self.stop : step].mean(axis=0)
         rare: _Floats = (expected.reshape(len(expected), -1) / (counts + _PRIOR_FRAMES)).sum(axis=1)
         return rare
