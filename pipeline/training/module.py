@@ -119,7 +119,8 @@ class ClipClassifier(LightningModule):
     @property
     def is_followed(self) -> bool:
         """True if somebody reads the figures of a training; keeping them takes a sixth of the step of a small head."""
-        return bool(self.trainer.loggers or self.trainer.progress_bar_callback)
+        trainer = self._trainer
+        return trainer is None or bool(trainer.loggers or trainer.progress_bar_callback)
 
     def on_after_backward(self) -> None:
         """Refuse a loss that is no finite number before the weights learn from it. This waits for the GPU, so it comes
