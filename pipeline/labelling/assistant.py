@@ -72,6 +72,8 @@ class Assistant:
         self._embedded: set[str] = set()
         self._bad: dict[str, str] = {}
         self._has_model = False
+        self._summary = ""
+        """Of the last learning."""
         self._sent: set[str] = set()
         """Videos that the learner drafts, or has drafted, with the last model."""
         self._state, self._words, self._share = "embedding", _FIRST_WORDS, None  # type: str, str, float | None
@@ -136,6 +138,7 @@ class Assistant:
         paths = {name: self._store.path_of(name) for name in names}
         output = self._output if is_asked else None
         rows = tuple(row for row in self._store.rows() if row.name in self._embedded)
+        self._summary = ""
         self._tell("learning", "learning", 0.0)
         self._sent = set(names)
         _send(self._learner, LearnJob(rows, rejected, paths, self._order, output, self._seed, self._store.may_overlap))
@@ -194,6 +197,8 @@ class Assistant:
         self._sent |= self._embedded
 
     def _idle_words(self) -> str:
+        if self._summary:
+            return self._summary
         return "ready to learn from what is labelled" if self._store.labels else "label a few stretches, then learn"
 
     def _take_bad(self, news: News) -> None:
@@ -216,16 +221,11 @@ class Assistant:
             self._offers = list(news.offers)
             self._passed.clear()
         if "offers" in news.seconds:
-            self._tell("idle", self._summary(news))
+            self._summary = _summary(news)
+            self._tell("idle", self._summary)
             self._try_to_learn()
         else:
             self._tell("learning", "drafts are there; judging them on held-out videos", 0.5)
-
-    def _summary(self, news: News) -> str:
-        total = sum(news.seconds.values())
-        if news.figures:
-            return f"learned in {total:.1f} s; figures are of videos that were held out"
-        return f"learned in {total:.1f} s; label a second video to know how good it is on videos it has not seen"
 
     # What is known
 
@@ -331,3 +331,10 @@ def _left(whole: Span, free: Sequence[tuple[float, float]], score: float | None)
         first, last = max(start, whole.start_seconds), min(end, whole.end_seconds)
         if last - first > _LEAST_SECONDS:
             yield Draft(Span(whole.label, first, last), whole, score)
+
+
+def _summary(news: News) -> str:
+    total = sum(news.seconds.values())
+    if news.figures:
+        return f"learned in {total:.1f} s; figures are of videos that were held out"
+    return f"learned in {total:.1f} s; label a second video to know how good it is on videos it has not seen"
