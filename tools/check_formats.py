@@ -16,7 +16,6 @@ import json
 import subprocess
 import sys
 import tempfile
-from collections.abc import Sequence
 from pathlib import Path
 
 from pipeline.config import DecodeConfig
@@ -138,13 +137,13 @@ def differences(theirs: Spans, ours: Spans, tolerance: float) -> list[str]:
     ]
 
 
-def main(args: Sequence[str] | None = None) -> int:
+def main() -> int:
     """Write, let others read, compare; 1 if something differs or a program is not there."""
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("manifest", type=Path)
     parser.add_argument("--python", default=sys.executable, help="of the environment with the other programs")
     parser.add_argument("--formats", nargs="+", default=list(READERS), choices=list(READERS))
-    arguments = parser.parse_args(args)
+    arguments = parser.parse_args()
     truth = {Path(video.name).stem: video for video in read_timelines(arguments.manifest)}
     clocks = {name: clock_of_file(arguments.manifest.parent / v.name, DecodeConfig()) for name, v in truth.items()}
     num_wrong = 0
