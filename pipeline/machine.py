@@ -4,6 +4,8 @@ from __future__ import annotations
 
 import ctypes
 import os
+from collections.abc import Iterator
+from contextlib import contextmanager
 from pathlib import Path
 from typing import TYPE_CHECKING
 
@@ -29,6 +31,19 @@ def num_cores() -> int:
 def num_processes(wanted: int | None = None) -> int:
     """Processes for work that decodes: as wanted, else one a core, 8 at most."""
     return wanted or min(num_cores(), 8)
+
+
+@contextmanager
+def one_thread() -> Iterator[None]:
+    """Let torch compute on one thread for a while: in a chain of small products threads mostly wait for one another."""
+    import torch
+
+    before = torch.get_num_threads()
+    torch.set_num_threads(1)
+    try:
+        yield
+    finally:
+        torch.set_num_threads(before)
 
 
 def core_quota() -> float | None:

@@ -77,11 +77,12 @@ def learn_command(args: Sequence[str]) -> int:
     arguments = parser.parse_args(list(args))
     options = read_options(LearnOptions, parser, arguments)
 
-    from pipeline.datasets.annotations import annotation_files, is_labelled_folder, local_folder
+    from pipeline.datasets.annotations import annotation_files, is_labelled_folder, local_folder, require_folder
 
     root = local_folder(arguments.root)
     if is_labelled_folder(root):
         return _learn_timelines(root, options, no_clobber=arguments.no_clobber)
+    require_folder(root)
     with claimed({"--output": options.output}, annotation_files(root), no_clobber=arguments.no_clobber):
         from pipeline.learning.processes import prepare_processes
 

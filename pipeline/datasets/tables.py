@@ -189,10 +189,14 @@ def uncovered_moments(place: str, values: Mapping[str, str]) -> str:
     return said
 
 
+def manifest_in(root: Path) -> Path | None:
+    """Return the manifest of a folder, if it has one."""
+    return next((root / name for name in ("manifest.csv", "manifest.jsonl") if (root / name).is_file()), None)
+
+
 def _default_manifest(root: Path) -> Path:
-    for name in ("manifest.csv", "manifest.jsonl"):
-        if (root / name).is_file():
-            return root / name
+    if found := manifest_in(root):
+        return found
     raise UserError(f"no manifest.csv or manifest.jsonl in {root}; set data.annotations to the manifest")
 
 

@@ -9,7 +9,6 @@ import threading
 from collections.abc import Iterator, Sequence
 from concurrent.futures import ProcessPoolExecutor
 from concurrent.futures.process import BrokenProcessPool
-from contextlib import contextmanager
 from dataclasses import dataclass
 from multiprocessing import parent_process
 from multiprocessing.connection import wait
@@ -25,8 +24,9 @@ from pipeline.files.stopping import work_for_parent
 from pipeline.learning.features import VideoFeatures
 from pipeline.learning.heads import fit_head, scores_of
 from pipeline.learning.processes import process_context
+from pipeline.machine import one_thread
 
-Scores: TypeAlias = tuple[Tensor, Tensor, Tensor]
+_Scores: TypeAlias = tuple[Tensor, Tensor, Tensor]
 """Of each clip: logits ``[N, K]``, its class and the place of its video among those it was judged by, int64 ``[N]``."""
 
 
@@ -41,7 +41,7 @@ class Trial:
 
 def run_trials(
     trials: Sequence[Trial], labels: Sequence[str], videos: Sequence[VideoFeatures], num_processes: int = 1
-) -> Iterator[Scores]:
+) -> Iterator[_Scores]:
     """Scores of each trial, in order; the same whatever ``num_processes`` is, as each training has one thread.
 
     Raises:
@@ -67,18 +67,7 @@ def run_trials(
         pool.shutdown(cancel_futures=True)
 
 
-@contextmanager
-def one_thread() -> Iterator[None]:
-    """Small products in a chain: threads would mostly wait for one another."""
-    before = torch.get_num_threads()
-    torch.set_num_threads(1)
-    try:
-        yield
-    finally:
-        torch.set_num_threads(before)
-
-
-def _scores(trial: Trial, labels: Sequence[str], videos: Sequence[VideoFeatures]) -> Scores:
+def _scores(trial: Trial, labels: Sequence[str], videos: Sequence[VideoFeatures]) -> _Scores:
     module = fit_head(trial.experiment, labels, [videos[place] for place in trial.train])
     return scores_of(module, labels, [videos[place] for place in trial.test])
 

@@ -8,7 +8,7 @@ et al., "MiniROAD", ICCV 2023). Some sequences begin anew, so that a model can b
 from __future__ import annotations
 
 from collections.abc import Iterator, Sequence
-from contextlib import contextmanager
+from contextlib import contextmanager, nullcontext
 from dataclasses import replace
 from typing import Any
 
@@ -24,6 +24,7 @@ from pipeline.datasets.settled import Splits
 from pipeline.datasets.walks import LaneFrames, SequenceBatch
 from pipeline.embedding.feature_file import count_features
 from pipeline.errors import UserError
+from pipeline.machine import one_thread
 from pipeline.models.backbones import FILE_FEATURES
 from pipeline.models.temporal.head import State
 from pipeline.models.temporal.stack import MAP_HEADS
@@ -255,17 +256,13 @@ def _class_weights(targets: Sequence[Tensor], num_classes: int, greatest: float)
 def fewer_threads(experiment: Experiment) -> Iterator[None]:
     """A recurrence over vectors is a chain of small products, in which threads mostly wait for one another: one thread
     takes a third of the time of two, and leaves the other core free. Everything else keeps its threads."""
-    before = torch.get_num_threads()
-    if (
+    is_chain = (
         experiment.task == "timeline"
         and experiment.learns_from_features
         and MAP_HEADS.isdisjoint(experiment.model.heads)
-    ):
-        torch.set_num_threads(1)
-    try:
+    )
+    with one_thread() if is_chain else nullcontext():
         yield
-    finally:
-        torch.set_num_threads(before)
 
 
 def settle_features(experiment: Experiment, splits: Splits) -> Experiment:

@@ -460,10 +460,15 @@ def test_names_from_outside_lead_nowhere(tmp_path: Path) -> None:
         write_labelled([LabelledVideo("a", (LabelledSpan(0, 1, "../b"),))], tmp_path / "t", "thumos", clock_of=None)  # type: ignore[arg-type]
 
 
-def test_a_folder_as_the_labelling_page_leaves_it_is_read(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+@pytest.mark.parametrize("name", ["manifest.csv", "manifest.jsonl"])
+def test_a_folder_with_a_manifest_is_read(tmp_path: Path, name: str) -> None:
     """With the videos, and for FiftyOne where these are."""
     video = film(tmp_path / "films" / "a.b.mp4")
-    (tmp_path / "films" / "manifest.csv").write_text("path,label,start_seconds,end_seconds\na.b.mp4,fall,0.2,0.6\n")
+    if name.endswith(".csv"):
+        table = "path,label,start_seconds,end_seconds\na.b.mp4,fall,0.2,0.6\n"
+    else:
+        table = json.dumps({"path": "a.b.mp4", "label": "fall", "start_seconds": 0.2, "end_seconds": 0.6}) + "\n"
+    (tmp_path / "films" / name).write_text(table)
     assert main(["convert", str(tmp_path / "films"), str(tmp_path / "out"), "--to", "fiftyone", "--quiet"]) == 0
     assert json.loads((tmp_path / "out" / "data.json").read_text()) == {"a.b.mp4": str(video.resolve())}
     (own,) = read_timelines(tmp_path / "out")

@@ -13,7 +13,7 @@ from pipeline.datasets.timelines.ethograms import (
     write_deepethogram,
     write_vtrace,
 )
-from pipeline.datasets.timelines.frames import ClockOf
+from pipeline.datasets.timelines.frames import ClockOf, PathOf
 from pipeline.datasets.timelines.json_datasets import (
     read_createml,
     read_fiftyone,
@@ -65,8 +65,6 @@ def _read_predicted(path: Path, split: str | None = None) -> list[LabelledVideo]
 
 _Read = Callable[[Path, str | None], list[LabelledVideo]]
 _Write = Callable[[Sequence[LabelledVideo], ClockOf], dict[str, str]]
-PathOf = Callable[[LabelledVideo], Path | None]
-"""The file of a video, if it is at hand."""
 
 
 @dataclass(frozen=True)

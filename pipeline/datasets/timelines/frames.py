@@ -46,6 +46,8 @@ class Clock:
 
 ClockOf = Callable[[LabelledVideo], Clock]
 """Finds the clock of a video. Raises ``UserError`` where there is none."""
+PathOf = Callable[[LabelledVideo], Path | None]
+"""Finds the file of a video; None where there is none."""
 
 
 def clock_at(fps: float, duration_seconds: float | None = None) -> Clock:

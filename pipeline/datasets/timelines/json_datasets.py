@@ -6,12 +6,12 @@ Source" (a list of objects with a video, a label, and perhaps a start and an end
 
 from __future__ import annotations
 
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
 from pipeline.datasets.delimited import composed
-from pipeline.datasets.timelines.frames import ClockOf
+from pipeline.datasets.timelines.frames import ClockOf, PathOf
 from pipeline.datasets.timelines.names import flat_names
 from pipeline.datasets.timelines.spans import as_list, as_mapping, join_spans, read_number, read_outer_json, read_span
 from pipeline.errors import UserError
@@ -86,9 +86,7 @@ def write_fiftyone(videos: Sequence[LabelledVideo], clock_of: ClockOf) -> dict[s
     return {_LABELS_FILE: to_json({"classes": classes, "labels": labels}, indent=1, ensure_ascii=False) + "\n"}
 
 
-def write_fiftyone_paths(
-    videos: Sequence[LabelledVideo], path_of: Callable[[LabelledVideo], Path | None]
-) -> dict[str, str]:
+def write_fiftyone_paths(videos: Sequence[LabelledVideo], path_of: PathOf) -> dict[str, str]:
     """Write where the videos are; of none that is at hand, nothing: they are to be put into ``data/``."""
     paths = {name: path_of(video) for name, video in flat_names(videos).items()}
     # FiftyOne takes what follows the last dot of a name away.

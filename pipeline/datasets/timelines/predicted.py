@@ -10,6 +10,7 @@ from pipeline.config import DecodeConfig
 from pipeline.datasets.timelines.frames import Clock, clock_of_file
 from pipeline.datasets.timelines.writing import writable_format, write_labelled
 from pipeline.report.records import SourceVideo, Writer
+from pipeline.sources import has_address
 from pipeline.timeline.labelled import LabelledVideo
 
 
@@ -67,7 +68,7 @@ class StretchesFile(Writer):
                 self._target,
                 self._name,
                 self._clock_of,
-                path_of=lambda video: self._files[video.name],
+                path_of=lambda video: None if has_address(video.name) else self._files[video.name],
                 inputs=self._inputs,
                 no_clobber=self._no_clobber,
             )

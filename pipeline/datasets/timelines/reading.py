@@ -8,6 +8,7 @@ from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
+from pipeline.datasets.tables import manifest_in
 from pipeline.datasets.timelines.ethograms import VTRACE_COLUMNS
 from pipeline.datasets.timelines.formats import TIMELINE_FORMATS
 from pipeline.datasets.timelines.json_datasets import CREATEML_KEYS
@@ -18,7 +19,7 @@ from pipeline.datasets.timelines.xml_files import XML_ROOTS
 from pipeline.errors import UserError, unknown_name
 from pipeline.timeline.labelled import LabelledVideo
 
-_HEAD_LINES, _MANIFEST = 40, "manifest.csv"
+_HEAD_LINES = 40
 
 
 def read_timelines(path: Path, format: str | None = None, split: str | None = None) -> list[LabelledVideo]:
@@ -36,8 +37,8 @@ def read_timelines(path: Path, format: str | None = None, split: str | None = No
         raise UserError(f"{path}: no such file or folder")
     if not (path.is_file() or path.is_dir()):  # it is looked at before it is read
         raise UserError(f"{path}: a pipe or a device, which cannot be read twice; save it as a file and name that")
-    if format in (None, "manifest") and (path / _MANIFEST).is_file():  # as clipgru label leaves a folder
-        path = path / _MANIFEST
+    if format in (None, "manifest"):  # a folder as clipgru label leaves it
+        path = manifest_in(path) or path
     name = format or _format_of(path)
     if name not in TIMELINE_FORMATS:
         raise unknown_name("timeline format", name, TIMELINE_FORMATS)

@@ -10,8 +10,8 @@ from pathlib import Path
 
 from pipeline.config import BACKGROUND, UNLABELLED
 from pipeline.datasets.annotations import name_some
-from pipeline.datasets.timelines.formats import TIMELINE_FORMATS, PathOf, TimelineFormat
-from pipeline.datasets.timelines.frames import ClockOf
+from pipeline.datasets.timelines.formats import TIMELINE_FORMATS, TimelineFormat
+from pipeline.datasets.timelines.frames import ClockOf, PathOf
 from pipeline.datasets.timelines.losses import find_losses
 from pipeline.errors import UserError, unknown_name
 from pipeline.files.lock import locked_folder
