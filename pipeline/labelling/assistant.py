@@ -72,8 +72,8 @@ class Assistant:
         self._embedded: set[str] = set()
         self._bad: dict[str, str] = {}
         self._has_model = False
-        self._summary = ""
-        """Of the last learning."""
+        self._outcome = ""
+        """What the last learning came to, or why there is none."""
         self._sent: set[str] = set()
         """Videos that the learner drafts, or has drafted, with the last model."""
         self._state, self._words, self._share = "embedding", _FIRST_WORDS, None  # type: str, str, float | None
@@ -138,7 +138,7 @@ class Assistant:
         paths = {name: self._store.path_of(name) for name in names}
         output = self._output if is_asked else None
         rows = tuple(row for row in self._store.rows() if row.name in self._embedded)
-        self._summary = ""
+        self._outcome = ""
         self._tell("learning", "learning", 0.0)
         self._sent = set(names)
         _send(self._learner, LearnJob(rows, rejected, paths, self._order, output, self._seed, self._store.may_overlap))
@@ -166,7 +166,8 @@ class Assistant:
         if news.kind == "stage":
             self._tell("learning", f"learning: {news.words}", news.share)
         elif news.kind == "failed":
-            self._tell("idle", news.words)
+            self._outcome = news.words
+            self._tell("idle", self._outcome)
         else:
             takers = {"embedding": self._take_embedding, "embedded": self._take_embedded, "bad": self._take_bad}
             takers |= {"drafts": self._take_drafts, "learned": self._take_learned}
@@ -197,8 +198,8 @@ class Assistant:
         self._sent |= self._embedded
 
     def _idle_words(self) -> str:
-        if self._summary:
-            return self._summary
+        if self._outcome:
+            return self._outcome
         return "ready to learn from what is labelled" if self._store.labels else "label a few stretches, then learn"
 
     def _take_bad(self, news: News) -> None:
@@ -221,8 +222,8 @@ class Assistant:
             self._offers = list(news.offers)
             self._passed.clear()
         if "offers" in news.seconds:
-            self._summary = _summary(news)
-            self._tell("idle", self._summary)
+            self._outcome = _summary(news)
+            self._tell("idle", self._outcome)
             self._try_to_learn()
         else:
             self._tell("learning", "drafts are there; judging them on held-out videos", 0.5)

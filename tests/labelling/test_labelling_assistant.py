@@ -48,18 +48,28 @@ def test_it_is_busy_until_every_video_has_been_looked_at(make_page: MakePage, fi
     assert label.assistant.status()["state"] == "idle"
 
 
-def test_what_was_learned_is_still_told_when_the_last_video_has_been_looked_at(
-    make_page: MakePage, five_videos: Path
+@pytest.mark.parametrize(
+    ("news", "words"),
+    [
+        (
+            News("learned", seconds={"training": 1.5, "offers": 0.5}, figures={"F1@25": 0.5}),
+            "learned in 2.0 s; figures are of videos that were held out",
+        ),
+        (News("failed", words="nothing is labelled yet"), "nothing is labelled yet"),
+    ],
+)
+def test_what_a_learning_came_to_is_still_told_when_the_last_video_has_been_looked_at(
+    make_page: MakePage, five_videos: Path, news: News, words: str
 ) -> None:
     label = make_page(five_videos)
     *names, last = list(label.store.videos)
     for name in names:
         label.tell(News("embedded", name))
-    label.tell(News("learned", seconds={"training": 1.5, "offers": 0.5}, figures={"F1@25": 0.5}))
+    label.tell(news)
     label.tell(News("embedding", last, share=0.5))
     assert label.assistant.status()["words"] == f"looking at {last}: 50%; 4 done"
     label.tell(News("embedded", last))
-    assert label.assistant.status()["words"] == "learned in 2.0 s; figures are of videos that were held out"
+    assert label.assistant.status()["words"] == words
 
 
 @pytest.mark.skipif(not Path("/proc/self/status").exists(), reason="what a process ignores is read in /proc")
